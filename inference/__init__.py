@@ -1,0 +1,1 @@
+"""Conversion: the converter, its slices and speaker mixes."""

@@ -1,0 +1,94 @@
+"""How a slice of a song is cut into pieces, and how their conversions become one again.
+
+Positions are samples. A song may have another rate than the model: it is cut at its own rate, the joints are made at the
+model's, and `at_rate` is the one rule between the two, so nothing drifts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modules.audio import to_pcm16
+
+# Memory grows with a piece's length, most of all in the speech encoder (about 1.5 GB a minute). A phrase without any
+# silence this long is rare, and is cut even if nobody asked for it.
+LONGEST_PIECE = 60.0  # seconds
+UNASKED_CROSS_FADE = 1.0  # seconds
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Samples ``start`` to ``end`` of a slice; the first ``lead_in`` of them belong to the piece before as well."""
+
+    start: int
+    end: int
+    lead_in: int = 0
+
+
+def split(length: int, size: int, lead_in: int = 0) -> list[Piece]:
+    """Cut ``length`` samples every ``size``; from the second piece on each starts ``lead_in`` earlier where it can."""
+    leads = ((start, lead_in if lead_in <= start else 0) for start in range(0, length, size))
+    return [Piece(start - lead, min(start + size, length), lead) for start, lead in leads]
+
+
+def plan_pieces(length: int, rate: int, clip_seconds: float = 0, cross_fade_seconds: float = 0) -> list[Piece]:
+    """The pieces of a slice of ``length`` samples: forced cuts every ``clip_seconds``, the whole slice when that is 0.
+
+    Without forced cuts a slice above LONGEST_PIECE is cut into equal pieces all the same.
+    """
+    size, lead_in = int(clip_seconds * rate), int(cross_fade_seconds * rate)
+    if size == 0 and length > LONGEST_PIECE * rate:
+        size = math.ceil(length / math.ceil(length / (LONGEST_PIECE * rate)))
+        lead_in = lead_in or int(UNASKED_CROSS_FADE * rate)
+    return split(length, size, lead_in) if size else [Piece(0, length)]
+
+
+def at_rate(position: int, from_rate: int, to_rate: int) -> int:
+    """Where a sample position of one rate lies at another, rounded up; exact for positions of any size."""
+    return -(-position * to_rate // from_rate)
+
+
+def pad_centred(audio: np.ndarray, length: int) -> np.ndarray:
+    """Zeros on both sides up to ``length`` samples, the odd one on the right; longer audio is left as it is."""
+    lacking = max(0, length - len(audio))
+    return np.pad(audio, (lacking // 2, lacking - lacking // 2))
+
+
+def through_pcm16(audio: np.ndarray) -> np.ndarray:
+    """The float32 values that audio (L,) has after being written as 16-bit samples and read back.
+
+    The published program hands every piece to its model in such a file.
+    """
+    return to_pcm16(audio).astype(np.float32) / 32768
+
+
+def cross_fade(before: np.ndarray, after: np.ndarray, retain: float) -> np.ndarray:
+    """Go from one rendering of the same (X,) samples to another.
+
+    The blend covers the share ``retain`` of them, in the middle: before it stands ``before`` alone, behind it ``after``.
+    """
+    blend = int(len(after) * retain)
+    left = (len(after) - blend) // 2
+    ramp = np.linspace(0, 1, blend, dtype=np.float32)
+    middle = slice(left, left + blend)
+    return np.concatenate(
+        [before[:left], before[middle] * (1 - ramp) + after[middle] * ramp, after[left + blend :]], dtype=np.float32
+    )
+
+
+def join(audios: Iterable[np.ndarray], overlaps: Sequence[int], retain: float = 0.75) -> Iterator[np.ndarray]:
+    """Yield the audio of consecutive pieces as one signal, as far as it is settled after each.
+
+    ``overlaps[k]`` is how many samples piece k has in common with the one before (at most that one's length; the first
+    has none). The sum of what is yielded is the sum of the pieces' lengths less the overlaps.
+    """
+    tail = np.zeros(0, dtype=np.float32)
+    for audio, overlap, coming in zip(audios, overlaps, [*overlaps[1:], 0], strict=True):
+        audio = np.concatenate([cross_fade(tail, audio[:overlap], retain), audio[overlap:]])
+        settled = len(audio) - coming
+        tail = audio[settled:]
+        yield audio[:settled]

@@ -1,0 +1,163 @@
+"""Stage 5: convert songs into the voices of a trained model.
+
+Reads songs from raw/ (or from any path) and a generator of logs/44k, and writes
+results/<song>_<shift>key_<speaker>_sovits_<predictor>.flac.
+
+    python inference_main.py -n song.wav -s alto
+    python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference.conversion import Conversion
+from modules.console import UserError, progress, script
+from modules.registry import nearest_first
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from inference.svc import Svc
+
+MODELS = Path("logs/44k")
+RAW = Path("raw")
+
+# Flags of parts that this version does not have: names, how they are parsed, what they ask for.
+ABSENT = (
+    (("-cm", "--cluster_model_path"), {"default": ""}, "clustering"),
+    (("-cr", "--cluster_infer_ratio"), {"type": float, "default": 0}, "clustering"),
+    (("-fr", "--feature_retrieval"), {"action": "store_true"}, "feature retrieval"),
+    (("-eh", "--enhance"), {"action": "store_true"}, "the enhancer"),
+    (("-eak", "--enhancer_adaptive_key"), {"type": int, "default": 0}, "the enhancer"),
+    (("-shd", "--shallow_diffusion"), {"action": "store_true"}, "shallow diffusion"),
+    (("-od", "--only_diffusion"), {"action": "store_true"}, "diffusion"),
+    (("-dm", "--diffusion_model_path"), {"default": "logs/44k/diffusion/model_0.pt"}, "diffusion"),
+    (("-dc", "--diffusion_config_path"), {"default": "logs/44k/diffusion/config.yaml"}, "diffusion"),
+    (("-ks", "--k_step"), {"type": int, "default": 100}, "diffusion"),
+    (("-se", "--second_encoding"), {"action": "store_true"}, "diffusion"),
+    (("-usm", "--use_spk_mix"), {"action": "store_true"}, "speaker mixing"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("-m", "--model_path", help="generator checkpoint (default: the newest G_*.pth of logs/44k)")
+    add("-c", "--config_path", help="its config (default: the config.json beside the model)")
+    add("-n", "--clean_names", nargs="+", required=True, metavar="SONG", help="names under raw/, or paths")
+    add("-t", "--trans", nargs="+", type=int, default=[0], help="semitones for each song (default 0)")
+    add("-s", "--spk_list", nargs="+", metavar="SPEAKER", help="names or ids (default: the only one the model has)")
+    add("-a", "--auto_predict_f0", action="store_true", help="let the model choose the pitch; for speech, not songs")
+    add("-f0p", "--f0_predictor", default="pm", help="pm, dio, harvest, crepe (default pm)")
+    add("-ft", "--f0_filter_threshold", type=float, default=0.05, help="voicing threshold of neural predictors")
+    add("-sd", "--slice_db", type=float, default=-40, help="silence below this: -30 noisy, -50 keeps breaths (-40)")
+    add("-cl", "--clip", type=float, default=0, help="cut every so many seconds; 0 (default) cuts at silences alone")
+    add("-lg", "--linear_gradient", type=float, default=0, help="seconds of cross-fade at those cuts (default 0)")
+    add("-lgr", "--linear_gradient_retain", type=float, default=0.75, help="share of it that is blended, 0 to 1")
+    add("-p", "--pad_seconds", type=float, default=0.5, help="silence put around each piece (default 0.5)")
+    add("-ns", "--noice_scale", type=float, default=0.4, help="noise in the voice: articulation against quality (0.4)")
+    add("-lea", "--loudness_envelope_adjustment", type=float, default=1, help="1: output's loudness, 0: the song's")
+    add("-wf", "--wav_format", default="flac", help="flac, wav, ogg, mp3, ... (default flac)")
+    add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add("--seed", type=int, default=52468, help="of the noise; the same seed gives the same song")
+    add("-o", "--output_dir", type=Path, default=Path("results"), help="where songs are written (default results)")
+    for names, options, part in ABSENT:
+        add(*names, **options, help=f"{part}: not in this version")
+    return parser
+
+
+def refuse_absent_parts(args: argparse.Namespace) -> None:
+    """UserError for the first flag that asks for a part of the program that is not there."""
+    for (short, long), options, part in ABSENT:
+        if getattr(args, long.lstrip("-")) != options.get("default", False):
+            raise UserError(f"{short} asks for {part}, which this version does not have; leave the flag out")
+
+
+def find_song(name: str) -> Path:
+    """The file that ``name`` means: under raw/ or as a path, ``.wav`` may be left out."""
+    candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
+    for path in candidates:
+        if path.is_file():
+            return path
+    there = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
+    nearest = f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"
+    raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({nearest})")
+
+
+def plan(args: argparse.Namespace, conversion: Conversion, speakers: Sequence[str]) -> dict[Path, tuple[str, Conversion]]:
+    """Output file -> the song's name and what shall be done to it."""
+    names, shifts = args.clean_names, args.trans
+    if len(shifts) > len(names):
+        raise UserError(f"-t gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all")
+    jobs = {}
+    for name, shift in itertools.zip_longest(names, shifts, fillvalue=shifts[0]):
+        for speaker in speakers:
+            key = "auto" if conversion.auto_predict_f0 else f"{shift}key"
+            file = f"{Path(name).name}_{key}_{speaker}_sovits_{conversion.f0_predictor}.{args.wav_format}"
+            if args.output_dir / file in jobs:
+                raise UserError(f"two conversions would be written to {args.output_dir / file}; make them in two runs")
+            jobs[args.output_dir / file] = name, dataclasses.replace(conversion, spk=speaker, tran=shift)
+    return jobs
+
+
+def convert_song(svc: Svc, name: str, conversion: Conversion, output: Path, wav_format: str) -> None:
+    """Convert one song from disk to disk under a progress bar over its seconds; print where it went."""
+    from inference.song import Song
+    from modules.audio import write_audio
+
+    song = Song(find_song(name))
+
+    def watched() -> Iterator[np.ndarray]:
+        seconds = 0.0
+        with progress(total=round(song.seconds), description=name, unit="s") as bar:
+            for part in svc.convert(song, conversion):
+                seconds += len(part) / svc.target_sample
+                bar.update(round(seconds) - bar.n)
+                yield part
+
+    write_audio(output, watched(), svc.target_sample, wav_format)
+    print(output)
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    refuse_absent_parts(args)
+    for name in args.clean_names:
+        find_song(name)
+    conversion = Conversion(
+        spk="",
+        slice_db=args.slice_db,
+        auto_predict_f0=args.auto_predict_f0,
+        noice_scale=args.noice_scale,
+        pad_seconds=args.pad_seconds,
+        clip_seconds=args.clip,
+        lg_num=args.linear_gradient,
+        lgr_num=args.linear_gradient_retain,
+        f0_predictor=args.f0_predictor,
+        cr_threshold=args.f0_filter_threshold,
+        loudness_envelope_adjustment=args.loudness_envelope_adjustment,
+        seed=args.seed,
+    )
+    from inference.svc import Svc
+    from modules.checkpoint import newest_generator
+
+    model = args.model_path or newest_generator(MODELS)
+    if model is None:
+        raise UserError(f"there is no G_*.pth in {MODELS}; train a model with train.py, or name one with -m")
+    svc = Svc(model, args.config_path or Path(model).with_name("config.json"), args.device)
+    speakers = args.spk_list or [svc.only_speaker()]
+    for speaker in speakers:
+        svc.speaker_id(speaker)
+    for output, (name, job) in plan(args, conversion, speakers).items():
+        convert_song(svc, name, job, output, args.wav_format)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The ground every stage stands on: configuration, files, audio, spectrograms, F0, checkpoints, devices."""

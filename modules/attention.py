@@ -1,0 +1,191 @@
+"""Transformer blocks over channels-first frames: windowed relative attention, and causal attention.
+
+Shapes: ``(B, C, T)`` between blocks, ``(B, heads, T, C / heads)`` inside attention. Masks are ``(B, 1, T)`` floats,
+1 where there is a frame.
+
+Windowed relative positions: Shaw et al., https://arxiv.org/abs/1803.02155, as in VITS, https://arxiv.org/abs/2106.06103.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Without gradients, queries go through attention in groups of rows of at most this many scores per head, so that
+# memory does not grow with the square of the length.
+MOST_SCORES = 1 << 22
+
+
+class LayerNorm(nn.Module):
+    """Normalisation over the channels of ``(B, C, T)``; parameters ``gamma`` and ``beta``."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.transpose(1, 2), self.gamma.shape, self.gamma, self.beta, self.eps).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Projections and heads; what a query may look at is the subclass's affair (``attend``)."""
+
+    def __init__(self, channels: int, n_heads: int, p_dropout: float = 0.0):
+        super().__init__()
+        if channels % n_heads:
+            raise ValueError(f"channels ({channels}) must be a multiple of n_heads ({n_heads})")
+        self.n_heads = n_heads
+        self.p_dropout = p_dropout
+        self.conv_q = nn.Conv1d(channels, channels, 1)
+        self.conv_k = nn.Conv1d(channels, channels, 1)
+        self.conv_v = nn.Conv1d(channels, channels, 1)
+        self.conv_o = nn.Conv1d(channels, channels, 1)
+        for projection in (self.conv_q, self.conv_k, self.conv_v):
+            nn.init.xavier_uniform_(projection.weight)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``x`` (B, C, T), ``mask`` (B, 1, T) -> (B, C, T)."""
+        q, k, v = (self._split_heads(projection(x)) for projection in (self.conv_q, self.conv_k, self.conv_v))
+        frames = x.shape[-1]
+        rows = frames if torch.is_grad_enabled() else max(1, MOST_SCORES // frames)
+        groups = [self.attend(q[:, :, at : at + rows], k, v, at, mask) for at in range(0, frames, rows)]
+        heads = groups[0] if len(groups) == 1 else torch.cat(groups, dim=2)
+        return self.conv_o(heads.transpose(2, 3).flatten(1, 2))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, start: int, mask: Tensor) -> Tensor:
+        """The heads' outputs (B, heads, rows, d) for the queries of frames ``start`` to ``start + rows``."""
+        raise NotImplementedError
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.n_heads, -1)).transpose(2, 3)
+
+
+class WindowedSelfAttention(SelfAttention):
+    """Attention to every frame, with learnt terms for keys and values at most ``window`` frames away.
+
+    score(i, j) = q_i/√d · (k_j + rel_k[j - i]) and output_i = Σ_j p_ij · (v_j + rel_v[j - i]), the relative terms
+    being zero outside the window. They touch 2·window + 1 keys a query and cost as much, not T.
+    """
+
+    def __init__(self, channels: int, n_heads: int, p_dropout: float = 0.0, window: int = 4):
+        super().__init__(channels, n_heads, p_dropout)
+        self.window = window
+        depth = channels // n_heads
+        self.emb_rel_k = nn.Parameter(torch.randn(1, 2 * window + 1, depth) * depth**-0.5)
+        self.emb_rel_v = nn.Parameter(torch.randn(1, 2 * window + 1, depth) * depth**-0.5)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, start: int, mask: Tensor) -> Tensor:
+        q = q * q.shape[-1] ** -0.5
+        near, inside = self._neighbours(q, start, k.shape[2])
+        scores = (q @ k.transpose(2, 3)).float()
+        scores = scores.scatter_add(3, near, (q @ self.emb_rel_k[0].t()).float() * inside)
+        scores = scores.masked_fill(mask.unsqueeze(1) == 0, -1e4)
+        weights = F.dropout(scores.softmax(dim=3).to(v.dtype), self.p_dropout, self.training)
+        return weights @ v + (weights.gather(3, near) * inside.to(v.dtype)) @ self.emb_rel_v[0]
+
+    def _neighbours(self, q: Tensor, start: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Indices of each query's neighbours (B, heads, rows, 2w + 1), and whether they lie inside the signal."""
+        batch, heads, rows, _ = q.shape
+        queries = torch.arange(start, start + rows, device=q.device)
+        near = queries[:, None] + torch.arange(-self.window, self.window + 1, device=q.device)
+        inside = (near >= 0) & (near < frames)
+        return near.clamp(0, frames - 1).expand(batch, heads, -1, -1), inside
+
+
+class CausalSelfAttention(SelfAttention):
+    """Attention to the frame itself and those before it. Padding comes after and needs no mask.
+
+    Keys start as queries' copies (proximal initialisation): near frames attract each other from the first step.
+    """
+
+    def __init__(self, channels: int, n_heads: int, p_dropout: float = 0.0):
+        super().__init__(channels, n_heads, p_dropout)
+        self.conv_k.load_state_dict(self.conv_q.state_dict())
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, start: int, mask: Tensor) -> Tensor:
+        dropout = self.p_dropout if self.training else 0.0
+        end = start + q.shape[2]
+        if start == 0:
+            return F.scaled_dot_product_attention(q, k[:, :, :end], v[:, :, :end], dropout_p=dropout, is_causal=True)
+        visible = torch.arange(end, device=q.device) <= torch.arange(start, end, device=q.device)[:, None]
+        return F.scaled_dot_product_attention(q, k[:, :, :end], v[:, :, :end], visible, dropout)
+
+
+class FeedForward(nn.Module):
+    """Two convolutions with a ReLU between; ``causal`` ones see no frame to the right."""
+
+    def __init__(
+        self, channels: int, filter_channels: int, kernel_size: int, p_dropout: float = 0.0, causal: bool = False
+    ):
+        super().__init__()
+        self.p_dropout = p_dropout
+        self.padding = (kernel_size - 1, 0) if causal else ((kernel_size - 1) // 2, kernel_size // 2)
+        self.conv_1 = nn.Conv1d(channels, filter_channels, kernel_size)
+        self.conv_2 = nn.Conv1d(filter_channels, channels, kernel_size)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.conv_1(F.pad(x * mask, self.padding)).relu()
+        x = F.dropout(x, self.p_dropout, self.training)
+        return self.conv_2(F.pad(x * mask, self.padding)) * mask
+
+
+class RelativeEncoder(nn.Module):
+    """A stack of windowed attention and feed-forward blocks, normalised after each residual sum."""
+
+    def __init__(
+        self,
+        channels: int,
+        filter_channels: int,
+        n_heads: int,
+        n_layers: int,
+        kernel_size: int,
+        p_dropout: float,
+        window: int = 4,
+    ):
+        super().__init__()
+        layers = range(n_layers)
+        self.p_dropout = p_dropout
+        self.attn_layers = nn.ModuleList(WindowedSelfAttention(channels, n_heads, p_dropout, window) for _ in layers)
+        self.norm_layers_1 = nn.ModuleList(LayerNorm(channels) for _ in layers)
+        self.ffn_layers = nn.ModuleList(FeedForward(channels, filter_channels, kernel_size, p_dropout) for _ in layers)
+        self.norm_layers_2 = nn.ModuleList(LayerNorm(channels) for _ in layers)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``x`` (B, C, T), ``mask`` (B, 1, T) -> (B, C, T), zero where the mask is."""
+        x = x * mask
+        for attention, norm_1, feed_forward, norm_2 in zip(
+            self.attn_layers, self.norm_layers_1, self.ffn_layers, self.norm_layers_2, strict=True
+        ):
+            x = norm_1(x + F.dropout(attention(x, mask), self.p_dropout, self.training))
+            x = norm_2(x + F.dropout(feed_forward(x, mask), self.p_dropout, self.training))
+        return x * mask
+
+
+class CausalEncoder(nn.Module):
+    """As RelativeEncoder, but each frame sees itself and its past alone, without relative positions."""
+
+    def __init__(
+        self, channels: int, filter_channels: int, n_heads: int, n_layers: int, kernel_size: int, p_dropout: float
+    ):
+        super().__init__()
+        layers = range(n_layers)
+        self.p_dropout = p_dropout
+        self.self_attn_layers = nn.ModuleList(CausalSelfAttention(channels, n_heads, p_dropout) for _ in layers)
+        self.norm_layers_0 = nn.ModuleList(LayerNorm(channels) for _ in layers)
+        self.ffn_layers = nn.ModuleList(
+            FeedForward(channels, filter_channels, kernel_size, p_dropout, causal=True) for _ in layers
+        )
+        self.norm_layers_1 = nn.ModuleList(LayerNorm(channels) for _ in layers)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``x`` (B, C, T), ``mask`` (B, 1, T) -> (B, C, T), zero where the mask is."""
+        x = x * mask
+        for attention, norm_0, feed_forward, norm_1 in zip(
+            self.self_attn_layers, self.norm_layers_0, self.ffn_layers, self.norm_layers_1, strict=True
+        ):
+            x = norm_0(x + F.dropout(attention(x, mask), self.p_dropout, self.training))
+            x = norm_1(x + F.dropout(feed_forward(x, mask), self.p_dropout, self.training))
+        return x * mask

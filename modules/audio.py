@@ -1,0 +1,203 @@
+"""Read, write and resample sound; loudness over time.
+
+Sound is float32 in [-1, 1], mono, ``(L,)`` samples, wherever nothing else is said.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from modules.atomic_file import atomic_path
+from modules.console import UserError
+
+BLOCK = 1 << 20  # samples that are worked on at once where a whole recording need not be in memory
+SIXTEEN_BIT = ("WAV", "FLAC", "AIFF", "CAF", "W64", "RF64")
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Read any file that libsndfile knows (wav, flac, ogg, mp3, ...) as mono, the mean of its channels.
+
+    Returns ``(L,)`` float32 and its rate: the file's own, or ``sampling_rate``, resampled to it, when that is given.
+    Raises UserError naming the file when it is missing, not audio, damaged, empty, or holds NaN or infinity.
+    """
+    with open_audio(path) as file:
+        rate = file.samplerate
+        try:
+            samples = file.read(dtype="float32", always_2d=True)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {_reason(error)}") from None
+    if len(samples) == 0:
+        raise UserError(f"{path} holds no sound: its length is 0 samples")
+    audio = samples.mean(axis=1)
+    if not np.isfinite(audio).all():
+        raise UserError(f"{path} holds NaN or infinite samples; export it again or leave it out")
+    if sampling_rate is None or sampling_rate == rate:
+        return audio, rate
+    return resample(audio, rate, sampling_rate), sampling_rate
+
+
+def open_audio(path: str | os.PathLike) -> soundfile.SoundFile:
+    """Open a sound file for reading in pieces. Raises UserError when it is missing or not audio."""
+    if not os.path.isfile(path):
+        raise UserError(f"there is no file {path}")
+    try:
+        return soundfile.SoundFile(os.fspath(path))
+    except (RuntimeError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as audio: {_reason(error)}") from None
+
+
+def write_audio(
+    path: str | os.PathLike, audio: np.ndarray | Iterable[np.ndarray], rate: int, format: str | None = None
+) -> None:
+    """Write ``(L,)`` samples, whole or not at all; values beyond [-1, 1] are held at the ends of that range.
+
+    ``audio`` may come as consecutive pieces that are made while it is written. ``format`` is a name of libsndfile's
+    ("wav", "flac", "ogg", "mp3", ...); None takes it from the suffix. Formats that can are written with 16 bits.
+    Raises UserError when the format is unknown or the file cannot be written.
+    """
+    kind = (format or os.path.splitext(path)[1].lstrip(".")).upper()
+    subtype = "PCM_16" if kind in SIXTEEN_BIT else None
+    if kind not in soundfile.available_formats() or not soundfile.check_format(kind, subtype):
+        raise UserError(f"{path}: '{kind.lower()}' is not a format that can be written; use wav, flac, ogg or mp3")
+    pieces = [audio] if isinstance(audio, np.ndarray) else audio
+    try:
+        with atomic_path(path) as temporary:
+            with soundfile.SoundFile(temporary, "w", rate, 1, format=kind, subtype=subtype) as file:
+                for block in itertools.chain.from_iterable(map(in_blocks, pieces)):
+                    # in blocks, for the Vorbis writer overflows its stack on minutes at once
+                    file.write(to_pcm16(block) if subtype else np.clip(np.asarray(block, np.float32), -1, 1))
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise UserError(f"{path} cannot be written: {_reason(error)}") from None
+
+
+def to_pcm16(audio: np.ndarray) -> np.ndarray:
+    """Round ``(L,)`` samples to int16. 16-bit material read by read_audio comes back unchanged; nothing wraps round."""
+    return np.clip(np.round(np.asarray(audio, np.float32) * 32768), -32768, 32767).astype(np.int16)
+
+
+def in_blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of one array, ``BLOCK`` samples each, the last one shorter."""
+    return (audio[start : start + BLOCK] for start in range(0, len(audio), BLOCK))
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile or the system says, without the path and the class that they put before it."""
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return text.rstrip(".")
+
+
+# -- sampling rates ---------------------------------------------------------------------------------------------------
+
+
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Resample ``(L,)`` to ``(ceil(L * to_rate / from_rate),)`` with soxr at high quality: for preparation."""
+    if from_rate == to_rate:
+        return audio
+    import soxr
+
+    length = -(-len(audio) * to_rate // from_rate)
+    resampled = soxr.resample(audio, from_rate, to_rate, quality="HQ")[:length]
+    return np.pad(resampled, (0, length - len(resampled))).astype(np.float32, copy=False)
+
+
+def sinc_resample(audio: Tensor, from_rate: int, to_rate: int, lowpass_filter_width: int = 6) -> Tensor:
+    """Resample ``(..., L)`` to ``(..., ceil(L * to_rate / from_rate))`` with a Hann-windowed sinc, on any device.
+
+    The numbers are those of ``torchaudio.transforms.Resample`` at its defaults (roll-off 0.99, kernel made in
+    float64), which published models hear at conversion. ``lowpass_filter_width`` counts zero crossings on one side.
+    """
+    divisor = math.gcd(from_rate, to_rate)
+    source, target = from_rate // divisor, to_rate // divisor
+    if source == target:
+        return audio
+    kernel, width = _sinc_kernel(source, target, lowpass_filter_width, audio.device)
+    padded = F.pad(audio.reshape(-1, 1, audio.shape[-1]).float(), (width, width + source))
+    phases = F.conv1d(padded, kernel, stride=source)  # (N, target, periods)
+    length = -(-audio.shape[-1] * target // source)
+    return phases.transpose(1, 2).reshape(*audio.shape[:-1], -1)[..., :length].to(audio.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _sinc_kernel(source: int, target: int, zero_crossings: int, device: torch.device) -> tuple[Tensor, int]:
+    """One filter for each of the ``target`` output phases of a period: ``(target, 1, 2 * width + source)``, width."""
+    cutoff = 0.99 * min(source, target)
+    width = math.ceil(zero_crossings * source / cutoff)
+    taps = torch.arange(-width, width + source, dtype=torch.float64) / source
+    phases = torch.arange(0, -target, -1, dtype=torch.float32)[:, None] / target  # float32 there: it is heard at 1e-5
+    t = ((taps + phases) * cutoff).clamp(-zero_crossings, zero_crossings)
+    window = torch.cos(t * math.pi / zero_crossings / 2) ** 2
+    kernel = torch.sinc(t) * window * (cutoff / source)
+    return kernel[:, None].float().to(device), width
+
+
+# -- loudness ---------------------------------------------------------------------------------------------------------
+
+
+def frame_rms(audio: np.ndarray | Iterable[np.ndarray], frame_length: int, hop_length: int) -> np.ndarray:
+    """Root mean square around every ``hop_length``-th sample: ``(1 + L // hop_length,)`` for an even frame length.
+
+    Windows are centred; the sound is continued with ``frame_length // 2`` zeros at both ends. ``audio`` is ``(L,)``,
+    or its consecutive pieces, for a recording that is too long to be held.
+    """
+    blocks = in_blocks(audio) if isinstance(audio, np.ndarray) else audio
+    padding = np.zeros(frame_length // 2, np.float32)
+    pending, curve = padding, []
+    for block in _then(blocks, padding):
+        pending = np.concatenate((pending, block))
+        if len(pending) >= frame_length:
+            frames = np.lib.stride_tricks.sliding_window_view(pending, frame_length)[::hop_length]
+            curve.append(np.sqrt(np.mean(np.square(frames), axis=-1)))
+            pending = pending[len(frames) * hop_length :]
+    return np.concatenate(curve) if curve else np.zeros(0, np.float32)
+
+
+def _then(blocks: Iterable[np.ndarray], last: np.ndarray) -> Iterator[np.ndarray]:
+    yield from blocks
+    yield last
+
+
+def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
+    """Loudness a frame, the volume embedding's input: ``(L,)`` -> ``(L // hop_length,)``, of the kind that came in.
+
+    Root of the mean square of the ``hop_length`` samples around each frame's first one; ends are mirrored.
+    """
+    if isinstance(audio, np.ndarray):
+        return volume(torch.from_numpy(audio), hop_length).numpy()
+    frames = audio.shape[-1] // hop_length
+    if frames == 0:
+        return audio.new_zeros(0)
+    power = audio.float().square()[None]
+    padded = F.pad(power, (hop_length // 2, (hop_length + 1) // 2), mode="reflect")[0]
+    return padded[: frames * hop_length].view(frames, hop_length).mean(-1).sqrt()
+
+
+def match_envelope(
+    source: Tensor | np.ndarray, source_rate: int, output: Tensor, output_rate: int, rate: float
+) -> Tensor:
+    """Give ``output`` ``(L,)`` the loudness of ``source`` over time, whole (``rate`` 0), in part, or not at all (1).
+
+    Both envelopes are taken twice a second and drawn out linearly to the length of the output.
+    """
+    if rate == 1:
+        return output
+    wanted = _envelope(source, source_rate, output)
+    present = _envelope(output, output_rate, output).clamp(min=1e-6)
+    return output * wanted.pow(1 - rate) * present.pow(rate - 1)
+
+
+def _envelope(audio: Tensor | np.ndarray, rate: int, like: Tensor) -> Tensor:
+    samples = audio.detach().float().cpu().numpy() if isinstance(audio, Tensor) else audio
+    points = torch.from_numpy(frame_rms(samples, rate // 2 * 2, rate // 2)).to(like)
+    return F.interpolate(points[None, None], size=len(like), mode="linear")[0, 0]

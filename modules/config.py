@@ -1,0 +1,270 @@
+"""Typed configuration  <->  ``config.json`` and ``diffusion.yaml``.
+
+Every key of the published files is here at its published default, so a 4.0 file, which lacks some, loads. Keys that
+nobody here knows are kept aside and written back. A few keys are ours (they say so); their defaults are the published
+behaviour and they are written only where they differ, so a file stays as the original writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modules.atomic_file import write_text
+from modules.console import UserError
+from modules.section import Section, at_least, choice, listed, ours, positive
+
+# -- config.json ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainConfig(Section):
+    log_interval: int = positive(200)
+    eval_interval: int = positive(800)
+    seed: int = 1234
+    epochs: int = positive(10000)
+    learning_rate: float = positive(1e-4)
+    betas: list[float] = listed(0.8, 0.99)
+    eps: float = 1e-9
+    batch_size: int = positive(6)
+    fp16_run: bool = False
+    half_type: str = choice("fp16", "fp16", "bf16")
+    lr_decay: float = positive(0.999875)
+    segment_size: int = positive(10240)
+    init_lr_ratio: float = 1
+    warmup_epochs: int = at_least(0, 0)
+    c_mel: float = 45
+    c_kl: float = 1.0
+    use_sr: bool = True
+    max_speclen: int = 512
+    port: str | int = "8001"
+    keep_ckpts: int = at_least(0, 0)  # 0 keeps all, and so does a file without the key
+    all_in_mem: bool = False
+    vol_aug: bool = False
+    crop_frames: int = ours(790)  # longer clips give a random crop of this many frames
+    discriminator_start_step: int = ours(0)  # before this step only the reconstruction losses train the generator
+
+
+@dataclass
+class DataConfig(Section):
+    training_files: str = "filelists/train.txt"
+    validation_files: str = "filelists/val.txt"
+    max_wav_value: float = positive(32768.0)
+    sampling_rate: int = positive(44100)
+    filter_length: int = positive(2048)
+    hop_length: int = positive(512)
+    win_length: int = positive(2048)
+    n_mel_channels: int = positive(80)
+    mel_fmin: float = 0.0
+    mel_fmax: float | None = 22050
+    # A file without this key is of version 4.0, whose models were trained with the stepper.
+    unit_interpolate_mode: str = choice("left", "left", "nearest", "nearest-exact", "linear", "area")
+
+
+@dataclass
+class ModelConfig(Section):
+    inter_channels: int = positive(192)
+    hidden_channels: int = positive(192)
+    filter_channels: int = positive(768)
+    n_heads: int = positive(2)
+    n_layers: int = positive(6)
+    kernel_size: int = positive(3)
+    p_dropout: float = 0.1
+    resblock: str = choice("1", "1", "2")
+    resblock_kernel_sizes: list[int] = listed(3, 7, 11)
+    resblock_dilation_sizes: list[list[int]] = listed([1, 3, 5], [1, 3, 5], [1, 3, 5])
+    upsample_rates: list[int] = listed(8, 8, 2, 2, 2)
+    upsample_initial_channel: int = positive(512)
+    upsample_kernel_sizes: list[int] = listed(16, 16, 4, 4, 4)
+    n_layers_q: int = 3
+    n_layers_trans_flow: int = positive(3)
+    n_flow_layer: int = positive(4)
+    use_spectral_norm: bool = False
+    gin_channels: int = positive(768)
+    ssl_dim: int = positive(768)
+    n_speakers: int = positive(200)
+    vocoder_name: str = choice("nsf-hifigan", "nsf-hifigan", "nsf-snake-hifigan")
+    speech_encoder: str = "vec768l12"
+    speaker_embedding: bool = False
+    vol_embedding: bool = False
+    use_depthwise_conv: bool = False
+    flow_share_parameter: bool = False
+    use_automatic_f0_prediction: bool = True
+    use_transformer_flow: bool = False
+    sampling_rate: int = ours(44100)  # of the sine source; the published file never names it
+    discriminator_periods: list[int] = ours([2, 3, 5, 7, 11])
+    discriminator_width: float = ours(1.0)  # factor on the discriminators' channel counts
+
+
+@dataclass
+class Config(Section):
+    """The whole of ``config.json``. ``spk`` maps speaker names to embedding rows."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    spk: dict[str, int] = field(default_factory=dict)
+
+
+# -- diffusion.yaml ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class DiffusionData(Section):
+    sampling_rate: int = positive(44100)
+    block_size: int = positive(512)
+    duration: float = positive(2)
+    encoder: str = "vec768l12"
+    cnhubertsoft_gate: float = 10
+    encoder_sample_rate: int = 16000
+    encoder_hop_size: int = 320
+    encoder_out_channels: int = positive(768)
+    training_files: str = "filelists/train.txt"
+    validation_files: str = "filelists/val.txt"
+    extensions: list[str] = listed("wav")
+    unit_interpolate_mode: str = choice("left", "left", "nearest", "nearest-exact", "linear", "area")
+
+
+@dataclass
+class DiffusionModel(Section):
+    type: str = "Diffusion"
+    n_layers: int = positive(20)
+    n_chans: int = positive(512)
+    n_hidden: int = positive(256)
+    use_pitch_aug: bool = True
+    timesteps: int = positive(1000)
+    k_step_max: int | None = 0
+    n_spk: int = positive(1)
+
+
+@dataclass
+class DiffusionVocoder(Section):
+    type: str = choice("nsf-hifigan", "nsf-hifigan", "nsf-hifigan-log10")
+    ckpt: str = "pretrain/nsf_hifigan/model"
+
+
+@dataclass
+class DiffusionInfer(Section):
+    speedup: int = positive(10)
+    method: str = choice("dpm-solver++", "pndm", "ddim", "unipc", "dpm-solver", "dpm-solver++")
+
+
+@dataclass
+class DiffusionEnvironment(Section):
+    expdir: str = "logs/44k/diffusion"
+    gpu_id: int = 0
+
+
+@dataclass
+class DiffusionTrain(Section):
+    num_workers: int = 4
+    amp_dtype: str = choice("fp32", "fp32", "fp16", "bf16")
+    batch_size: int = positive(48)
+    cache_all_data: bool = True
+    cache_device: str = "cpu"
+    cache_fp16: bool = True
+    epochs: int = positive(100000)
+    interval_log: int = positive(10)
+    interval_val: int = positive(2000)
+    interval_force_save: int = positive(5000)
+    lr: float = positive(1e-4)
+    decay_step: int = positive(100000)
+    gamma: float = positive(0.5)
+    weight_decay: float = 0
+    save_opt: bool = False
+
+
+@dataclass
+class DiffusionConfig(Section):
+    """The whole of ``diffusion.yaml``."""
+
+    data: DiffusionData = field(default_factory=DiffusionData)
+    model: DiffusionModel = field(default_factory=DiffusionModel)
+    device: str = "cuda"
+    vocoder: DiffusionVocoder = field(default_factory=DiffusionVocoder)
+    infer: DiffusionInfer = field(default_factory=DiffusionInfer)
+    env: DiffusionEnvironment = field(default_factory=DiffusionEnvironment)
+    train: DiffusionTrain = field(default_factory=DiffusionTrain)
+    spk: dict[str, int] = field(default_factory=lambda: {"nyaru": 0})
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def load_config(path: str | Path) -> Config:
+    """Read ``config.json``. Raises UserError when it is missing, empty, not JSON, or holds a wrong value."""
+    text = _read(path, "python preprocess_flist_config.py")
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+    config = Config.from_dict(values, f"{path}: ")
+    _check_together(config, path)
+    return config
+
+
+def _check_together(config: Config, path: str | Path) -> None:
+    """Raise UserError when values that are each allowed do not go together."""
+    data, model = config.data, config.model
+    product = math.prod(model.upsample_rates)
+    outside = [name for name, number in config.spk.items() if not 0 <= number < model.n_speakers]
+    rules = {
+        f"model.upsample_rates multiply to {product}, but data.hop_length is {data.hop_length}; they must be equal": (
+            product == data.hop_length
+        ),
+        "model.upsample_rates and model.upsample_kernel_sizes must have as many items": (
+            len(model.upsample_rates) == len(model.upsample_kernel_sizes)
+        ),
+        "model.resblock_kernel_sizes and model.resblock_dilation_sizes must have as many items": (
+            len(model.resblock_kernel_sizes) == len(model.resblock_dilation_sizes)
+        ),
+        f"model.hidden_channels ({model.hidden_channels}) must be a multiple of model.n_heads ({model.n_heads})": (
+            model.hidden_channels % model.n_heads == 0
+        ),
+        f"model.inter_channels is {model.inter_channels}; it must be even": model.inter_channels % 2 == 0,
+        f"train.betas is {config.train.betas}; it must be two numbers": len(config.train.betas) == 2,
+        "train.vol_aug needs model.vol_embedding": model.vol_embedding or not config.train.vol_aug,
+        f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
+    }
+    for sentence, holds in rules.items():
+        if not holds:
+            raise UserError(f"{path}: {sentence}")
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write ``config.json`` as the original does: UTF-8, two spaces of indent."""
+    write_text(path, json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def load_diffusion_config(path: str | Path) -> DiffusionConfig:
+    """Read ``diffusion.yaml``. Raises UserError as load_config does."""
+    import yaml
+
+    text = _read(path, "python preprocess_flist_config.py")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        raise UserError(f"{path} is not valid YAML{f' (line {place.line + 1})' if place else ''}") from None
+    return DiffusionConfig.from_dict(values, f"{path}: ")
+
+
+def save_diffusion_config(config: DiffusionConfig, path: str | Path) -> None:
+    """Write ``diffusion.yaml`` as the original does: block style, keys sorted."""
+    import yaml
+
+    write_text(path, yaml.safe_dump(config.to_dict(), allow_unicode=True))
+
+
+def _read(path: str | Path, maker: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; '{maker}' writes it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; '{maker}' writes it")
+    return text

@@ -1,0 +1,54 @@
+"""What every script shows its user: one sentence for wrong input, log lines and progress bars."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+
+class UserError(Exception):
+    """Wrong input. The message is the whole sentence for the user: what is wrong, in which file or flag, the cure."""
+
+
+def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
+    """Wrap a script's ``main(argv)``: a UserError becomes one line and exit code 2, Ctrl-C becomes 130.
+
+    Anything else is a bug and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        set_up_logging()
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    return run
+
+
+def set_up_logging() -> None:
+    """This program's log lines go to standard error, bare; of other libraries only their warnings."""
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.WARNING, handlers=[console])
+    logging.getLogger("svc").setLevel(logging.DEBUG)
+
+
+def get_logger(noun: str) -> logging.Logger:
+    """The logger of one part of the program, for instance ``get_logger("train")``."""
+    return logging.getLogger(f"svc.{noun}")
+
+
+def progress(items: Iterable | None = None, *, total: int | None = None, description: str, unit: str = "it"):
+    """A tqdm progress bar on standard error, the same everywhere; quiet when nobody watches and the work is short."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=description, unit=unit, dynamic_ncols=True, mininterval=0.3)

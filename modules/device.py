@@ -1,0 +1,64 @@
+"""Where the arithmetic happens: device, half precision, threads."""
+
+from __future__ import annotations
+
+import torch
+
+from modules.console import UserError
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or the best there is when None or "auto".
+
+    Raises UserError when the name is unknown or this machine has no such device.
+    """
+    if name in (None, "", "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device '{name}' is not a device; use cpu, cuda, cuda:0 or mps") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, False):
+        raise UserError(f"--device '{name}' is not available: this PyTorch ({torch.__version__}) sees no such device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device '{name}' is not available: there are {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def autocast(device: torch.device, half_type: str) -> torch.autocast:
+    """Mixed precision for a forward pass; ``half_type`` is "fp16" or "bf16".
+
+    Raises UserError for fp16 on a CPU, where gradients cannot be scaled.
+    """
+    if half_type == "fp16" and device.type == "cpu":
+        raise UserError("train.half_type fp16 needs a GPU; on a CPU set it to bf16, or train.fp16_run to false")
+    return torch.autocast(device.type, dtype={"fp16": torch.float16, "bf16": torch.bfloat16}[half_type])
+
+
+def grad_scaler(device: torch.device, *, enabled: bool):
+    """The loss scaler of fp16 training, a pass-through when not ``enabled`` (bf16 needs none)."""
+    if hasattr(torch.amp, "GradScaler"):  # torch >= 2.3
+        return torch.amp.GradScaler(device.type, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The state of torch's random generators on the CPU and on ``device``, for an exact resume."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put torch's random generators back; a state of another kind of device is left out."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,71 @@
+"""F0 predictors by key. Adding one is a file here, a row below and a test."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from modules.f0.contour import interpolate_unvoiced
+from modules.registry import Registry, Row
+
+F0_MIN, F0_MAX = 50.0, 1100.0  # Hz; the coarse scale that models are trained on spans the same
+
+
+@dataclass(frozen=True)
+class F0Row(Row):
+    """A predictor: its class, its file under ``pretrain/`` if it needs one, whether ``threshold`` means anything to
+    it, and whether it is a network, which runs on the device and is worth loading once."""
+
+    weight: str | None = None
+    uses_threshold: bool = False
+    neural: bool = False
+
+
+F0_PREDICTORS: Registry[F0Row] = Registry(
+    "F0 predictor",
+    {
+        "pm": F0Row("modules.f0.pm:Praat"),
+        "dio": F0Row("modules.f0.dio:Dio"),
+        "harvest": F0Row("modules.f0.harvest:Harvest"),
+        "crepe": F0Row("modules.f0.crepe:Crepe", uses_threshold=True, neural=True),
+    },
+)
+
+
+class F0Predictor(ABC):
+    """``predictor(audio)`` -> (f0, uv), one value a frame of ``hop_length`` samples.
+
+    ``threshold`` is the confidence below which a frame is unvoiced, in those predictors that have one.
+    """
+
+    def __init__(self, sampling_rate: int, hop_length: int, device: str = "cpu", threshold: float = 0.05):
+        self.sampling_rate = sampling_rate
+        self.hop_length = hop_length
+        self.device = device
+        self.threshold = threshold
+
+    def __call__(self, audio: np.ndarray, frames: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """``(L,)`` float32 -> f0 ``(frames,)`` in Hz and uv ``(frames,)``, 1 where voiced; both float32.
+
+        ``frames`` is ``L // hop_length`` unless given, and may differ from it by 3. F0 is drawn through unvoiced
+        frames; where nothing is voiced (silence, noise, less than one analysis window of sound) both are zeros.
+        Raises ValueError when ``frames`` cannot belong to the sound.
+        """
+        natural = len(audio) // self.hop_length
+        frames = natural if frames is None else frames
+        if abs(frames - natural) > 3:
+            raise ValueError(f"{frames} frames were asked for, but the sound has {natural}")
+        return interpolate_unvoiced(self.contour(np.ascontiguousarray(audio, np.float32), frames))
+
+    @abstractmethod
+    def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
+        """F0 in Hz of ``(L,)`` as ``(frames,)``, zero where unvoiced."""
+
+
+def build_f0_predictor(
+    key: str, sampling_rate: int = 44100, hop_length: int = 512, device: str = "cpu", threshold: float = 0.05
+) -> F0Predictor:
+    """The predictor called ``key``. Raises UserError with the known keys when there is none of that name."""
+    return F0_PREDICTORS[key].load()(sampling_rate, hop_length, device, threshold)

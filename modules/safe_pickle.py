@@ -1,0 +1,258 @@
+"""Pickles from strangers: checkpoints of other programs and object arrays, read without running anything of theirs.
+
+A pickle is a small program. What it can do is bounded by the names that it may import, so both readers here decide
+about every name, in one of three ways:
+
+* what carries data (tensors, ordered dictionaries, numbers) becomes the real thing, by functions of ours or torch's;
+* what such files are known to hold beside their data (fairseq's and omegaconf's configuration, argparse's Namespace,
+  numpy's counters) becomes an inert stand-in: nothing is imported, called or kept;
+* any other name, ``os.system`` first of all, refuses the file.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import tarfile
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modules.console import UserError
+
+
+def load_torch_inert(path: str | Path) -> Any:
+    """Read what ``torch.save`` wrote, tensors on the CPU, everything that is not data as an inert stand-in.
+
+    Both containers are read: the zip archive (mapped, so that the optimizer's gigabyte in a training checkpoint is
+    never read) and the older stream of pickles. For files made by this program, ``torch.load(weights_only=True)``
+    serves; this is for the weight files of others, which hold objects that it refuses.
+
+    Raises:
+        UserError: when the file is missing, truncated, no checkpoint at all, or names something outside the rule above.
+    """
+    path = Path(path)
+    try:
+        zipped = _is_zip_checkpoint(path)
+        return torch.load(str(path), map_location="cpu", mmap=zipped, weights_only=False, pickle_module=_INERT_PICKLE)
+    except UserError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except _RefusedError as error:
+        raise UserError(f"{path} is refused: its pickle asks for {error}, which no weight file needs") from None
+    except Exception as error:  # a damaged or hostile pickle may fail in any way at all
+        if _tells_of_a_missing_end(error):
+            size = f"{path.stat().st_size:,} bytes"
+            raise UserError(f"{path} looks truncated, its size is {size}; download it again") from None
+        raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from None
+
+
+def load_object_array(path: str | Path) -> np.ndarray:
+    """Read an ``.npy`` file, also one of dtype object whose items are numbers and arrays of numbers.
+
+    Returns an array of the file's shape: numbers as they are, or objects (Python numbers and nested arrays).
+    Raises UserError when the file is missing, damaged, or its pickle names anything but numpy's own arrays and numbers.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            first_version = np.lib.format.read_magic(file) == (1, 0)
+            header = np.lib.format.read_array_header_1_0 if first_version else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+            if not dtype.hasobject:
+                return np.load(path, allow_pickle=False)
+            array = _plain(_ArrayUnpickler(file).load())
+        if not isinstance(array, np.ndarray) or array.shape != shape:
+            raise ValueError(f"the header promises the shape {shape}")
+        return array
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}") from None
+    except _RefusedError as error:
+        raise UserError(f"{path} is refused: its pickle asks for {error}, which no array of numbers needs") from None
+    except Exception as error:  # as above
+        raise UserError(f"{path} is damaged and cannot be read as an array: {_first_line(error)}") from None
+
+
+class _RefusedError(Exception):
+    """A pickle names something that it has no business to name; the message is that name."""
+
+
+class _Function:
+    """A function that a pickle may call and can do nothing else with: it has no attributes to set."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable):
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _RefusedError("a change of a function")
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+class Inert:
+    """Stands where an object of another program stood. It takes any arguments, items and state, and keeps none."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **named: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        pass
+
+    def extend(self, items: Any) -> None:
+        pass
+
+    def add(self, item: Any) -> None:
+        pass
+
+
+_DATA = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): _Function(torch.device),
+    ("torch._utils", "_rebuild_tensor"): _Function(torch._utils._rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(torch._utils._rebuild_tensor_v2),
+    ("torch._utils", "_rebuild_parameter"): _Function(torch._utils._rebuild_parameter),
+}
+_INERT_PACKAGES = frozenset(("argparse", "enum", "fairseq", "hydra", "numpy", "omegaconf", "pathlib", "typing"))
+_INERT_NAMES = {
+    "builtins": frozenset(
+        "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple "
+        "long unicode xrange".split()  # the names of Python 2, which torch's pickle protocol still writes
+    ),
+    "collections": frozenset(("Counter", "defaultdict", "deque")),
+    "copyreg": frozenset(("_reconstructor",)),
+    "_codecs": frozenset(("encode",)),
+    "_operator": frozenset(("getitem",)),
+}
+_PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "operator": "_operator"}
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Reads a checkpoint's pickle. torch adds the storages to it: persistent ids, never names that are imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = _PYTHON_2_MODULES.get(module, module)
+        if (module, name) in _DATA:
+            return _DATA[module, name]
+        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
+            return dtype
+        if module.partition(".")[0] in _INERT_PACKAGES or name in _INERT_NAMES.get(module, ()):
+            return type(name, (Inert,), {"__module__": f"inert.{module}"})
+        raise _RefusedError(f"{module}.{name}")
+
+
+def _load_inert(file: Any, **options: Any) -> Any:
+    return _InertUnpickler(file, **options).load()
+
+
+_INERT_PICKLE = types.SimpleNamespace(__name__="inert_pickle", Unpickler=_InertUnpickler, load=_load_inert)
+
+
+def _is_zip_checkpoint(path: Path) -> bool:
+    """Which of torch's two containers ``path`` is.
+
+    Raises UserError for what torch.load would hand to other readers: TorchScript archives, which are programs, and tar
+    archives, which it unpacks to disk.
+    """
+    with open(path, "rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start == b"PK\x03\x04":
+            if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
+                raise UserError(f"{path} is refused: it is a TorchScript program and not a PyTorch checkpoint")
+            return True
+        if not start:
+            raise EOFError
+        if not start.startswith(b"\x80") or tarfile.is_tarfile(file):
+            raise UserError(f"{path} is not a PyTorch checkpoint: it starts with {start!r}; get the file anew")
+        return False
+
+
+def _tells_of_a_missing_end(error: Exception) -> bool:
+    words = ("truncated", "unexpected eof", "ran out of input", "central directory", "invalid argument")
+    return isinstance(error, EOFError) or any(word in str(error).lower() for word in words)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# -- arrays -----------------------------------------------------------------------------------------------------------
+
+
+class _Dtype:
+    """``numpy.dtype`` of a pickle: plain numbers or object, nothing with fields."""
+
+    def __init__(self, code: str, *_: Any):
+        if code.lstrip("<>|=")[:1] not in set("?bfiuO"):
+            raise _RefusedError(f"the dtype {code}")
+        self.is_object = "O" in code
+        self.dtype = np.dtype(object if self.is_object else code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """``numpy.ndarray`` of a pickle, before its bytes or items are known."""
+
+    def __init__(self, *_: Any):
+        self.value = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, by_columns, data = state
+        if dtype.is_object:
+            flat = np.empty(len(data), dtype=object)
+            for index, item in enumerate(data):
+                flat[index] = _plain(item)
+        else:
+            flat = np.frombuffer(data, dtype.dtype).astype(dtype.dtype.newbyteorder("="))
+        self.value = flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, bool | int | float | np.generic):
+        return value
+    raise _RefusedError(f"an item of the type {type(value).__name__}")
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads the pickle inside an ``.npy`` file with types of ours in the place of numpy's."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        parts = {
+            ("numpy", "ndarray"): _Function(_Array),
+            ("numpy", "dtype"): _Function(_Dtype),
+            ("numpy.core.multiarray", "_reconstruct"): _Function(_Array),
+            ("numpy.core.multiarray", "scalar"): _Function(_scalar),
+        }
+        module = module.replace("numpy._core", "numpy.core")
+        if (module, name) not in parts:
+            raise _RefusedError(f"{module}.{name}")
+        return parts[module, name]

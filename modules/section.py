@@ -1,0 +1,119 @@
+"""One object of a configuration file, as a typed dataclass: checked when read, written back as it was."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modules.console import UserError
+
+
+def ours(default: Any) -> Any:
+    """A field the published file does not have; ``default`` means the published behaviour."""
+    return field(default_factory=lambda: copy.deepcopy(default), metadata={"ours": True})
+
+
+def choice(default: Any, *allowed: Any) -> Any:
+    """A field that takes one of a few values."""
+    return field(default=default, metadata={"allowed": allowed})
+
+
+def positive(default: Any) -> Any:
+    """A number above zero."""
+    return field(default=default, metadata={"above": 0})
+
+
+def at_least(least: float, default: Any) -> Any:
+    """A number that is ``least`` or more."""
+    return field(default=default, metadata={"least": least})
+
+
+def listed(*default: Any) -> Any:
+    """A list, with its own copy of the default in each section."""
+    return field(default_factory=lambda: copy.deepcopy(list(default)))
+
+
+@dataclass
+class Section:
+    """One object of a configuration file. ``extra`` holds the keys that nobody here knows."""
+
+    extra: dict[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "") -> typing.Self:
+        """Build the section from a file's values; ``where`` ("config.json: train") is how errors name the place.
+
+        Keys that are missing get their defaults. Raises UserError naming the key, what was found and what is allowed.
+        """
+        if not isinstance(values, dict):
+            raise UserError(f"{where.rstrip(': ')} is {values!r}; it must be an object of keys and values")
+        hints = typing.get_type_hints(cls)
+        known = {f.name: f for f in dataclasses.fields(cls) if f.name != "extra"}
+        found = {
+            key: _checked(value, hints[key], known[key].metadata, _below(where, key))
+            for key, value in values.items()
+            if key in known
+        }
+        return cls(**found, extra={key: value for key, value in values.items() if key not in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section as a file holds it; keys of ours only where they differ from the default."""
+        values = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name == "extra" or (f.metadata.get("ours") and value == f.default_factory()):
+                continue
+            values[f.name] = value.to_dict() if isinstance(value, Section) else value
+        return {**values, **self.extra}
+
+
+def _below(where: str, key: str) -> str:
+    """The place of ``key`` inside ``where``: "config.json: " -> "config.json: train" -> "config.json: train.seed"."""
+    return f"{where}{key}" if where.endswith(" ") or not where else f"{where}.{key}"
+
+
+def _checked(value: Any, hint: Any, rules: Mapping[str, Any], where: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Section):
+        return hint.from_dict(value, where)
+    if not _fits(value, hint):
+        raise UserError(f"{where} is {value!r}; it must be {_in_words(hint)}")
+    if "allowed" in rules and value not in rules["allowed"]:
+        raise UserError(f"{where} is {value!r}; allowed: {', '.join(map(repr, rules['allowed']))}")
+    if "above" in rules and value is not None and not value > rules["above"]:
+        raise UserError(f"{where} is {value!r}; it must be above {rules['above']}")
+    if "least" in rules and value is not None and not value >= rules["least"]:
+        raise UserError(f"{where} is {value!r}; it must be {rules['least']} or more")
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(all(map(_fits, pair, arguments)) for pair in value.items())
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _in_words(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        return f"a list, each item {_in_words(arguments[0])}"
+    if origin is dict:
+        return f"an object of {_in_words(arguments[0])} to {_in_words(arguments[1])}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_in_words(option) for option in arguments)
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    return words[hint]

@@ -1,0 +1,149 @@
+"""Linear and mel spectrograms: the synthesizer's, and the mel vocoder's with key shift and speed.
+
+All of it is computed in float32, inside autocast too: a square of a half-precision sample loses the quiet bins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FLOOR = 1e-5  # the smallest amplitude whose logarithm is taken
+
+# -- the synthesizer's ------------------------------------------------------------------------------------------------
+
+
+def linear_spectrogram(audio: Tensor, n_fft: int, hop_length: int, win_length: int) -> Tensor:
+    """Magnitudes ``(B, n_fft // 2 + 1, T)`` of ``(B, L)`` in [-1, 1]; ``T = L // hop_length`` for an even overlap.
+
+    Raises ValueError when the sound is too short to be mirrored at its ends: L must exceed (n_fft - hop_length) / 2.
+    """
+    padding = (n_fft - hop_length) // 2
+    if audio.shape[-1] <= padding:
+        raise ValueError(f"{audio.shape[-1]} samples are too few for a spectrogram; it takes more than {padding}")
+    with _float32(audio.device):
+        padded = F.pad(audio.float()[:, None], (padding, padding), mode="reflect")[:, 0]
+        return _magnitude(padded, n_fft, hop_length, win_length, epsilon=1e-6)
+
+
+def mel_from_linear(
+    spec: Tensor, sampling_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None
+) -> Tensor:
+    """Log-mel ``(B, n_mels, T)`` of magnitudes ``(B, n_fft // 2 + 1, T)``; natural logarithm, floor 1e-5."""
+    with _float32(spec.device):
+        filters = mel_filters(sampling_rate, n_fft, n_mels, fmin, fmax, spec.device)
+        return torch.matmul(filters, spec.float()).clamp(min=FLOOR).log()
+
+
+def mel_spectrogram(
+    audio: Tensor,
+    sampling_rate: int,
+    n_fft: int,
+    n_mels: int,
+    hop_length: int,
+    win_length: int,
+    fmin: float,
+    fmax: float | None,
+) -> Tensor:
+    """Log-mel ``(B, n_mels, T)`` of ``(B, L)``: the two above in a row."""
+    spec = linear_spectrogram(audio, n_fft, hop_length, win_length)
+    return mel_from_linear(spec, sampling_rate, n_fft, n_mels, fmin, fmax)
+
+
+# -- the mel vocoder's ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VocoderMel:
+    """The log-mel that NSF-HiFiGAN vocoders and FCPE take; FCPE's and the vocoder's files carry these sizes."""
+
+    sampling_rate: int = 44100
+    n_mels: int = 128
+    n_fft: int = 2048
+    win_length: int = 2048
+    hop_length: int = 512
+    fmin: float = 40
+    fmax: float | None = 16000
+
+    def __call__(self, audio: Tensor, keyshift: float = 0, speed: float = 1) -> Tensor:
+        """``(B, L)`` -> ``(B, n_mels, T)``, heard ``keyshift`` semitones higher and ``speed`` times faster.
+
+        A key shift stretches the analysis window, and so the distance between bins, and leaves time as it is.
+        """
+        factor = 2 ** (keyshift / 12)
+        n_fft, window = round(self.n_fft * factor), round(self.win_length * factor)
+        hop = round(self.hop_length * speed)
+        with _float32(audio.device):
+            padded = _pad_for(audio.float(), window, hop)
+            spec = _magnitude(padded, n_fft, hop, window, epsilon=1e-9)
+            if keyshift != 0:
+                spec = F.pad(spec, (0, 0, 0, self.n_fft // 2 + 1 - spec.shape[1])) * (self.win_length / window)
+        return mel_from_linear(spec, self.sampling_rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
+
+
+def _pad_for(audio: Tensor, window: int, hop: int) -> Tensor:
+    """Extend ``(B, L)`` so that uncentred windows see L // hop frames: mirrored, or with zeros where L is too short."""
+    length = audio.shape[-1]
+    left = (window - hop) // 2
+    right = max((window - hop + 1) // 2, window - length - left)
+    mode = "reflect" if max(left, right) < length else "constant"
+    return F.pad(audio[:, None], (left, right), mode=mode)[:, 0]
+
+
+# -- what both stand on -----------------------------------------------------------------------------------------------
+
+
+def _magnitude(padded: Tensor, n_fft: int, hop_length: int, win_length: int, epsilon: float) -> Tensor:
+    """Root of power plus ``epsilon``, ``(B, n_fft // 2 + 1, T)``: so the root has a finite slope at silence."""
+    window = _hann(win_length, padded.device)
+    spec = torch.stft(padded, n_fft, hop_length, win_length, window, center=False, return_complex=True)
+    return (spec.real.square() + spec.imag.square() + epsilon).sqrt()
+
+
+@functools.lru_cache(maxsize=32)
+def _hann(length: int, device: torch.device) -> Tensor:
+    return torch.hann_window(length, device=device)
+
+
+@functools.lru_cache(maxsize=32)
+def mel_filters(
+    sampling_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None, device: torch.device
+) -> Tensor:
+    """Triangles of equal area, evenly spaced on Slaney's mel scale: ``(n_mels, n_fft // 2 + 1)`` float32.
+
+    ``fmax`` None is half the sampling rate. Malcolm Slaney, "Auditory Toolbox" (1998); librosa has the same filters.
+    """
+    ends = _hz_to_mel(np.array([fmin, sampling_rate / 2 if fmax is None else fmax], np.float64))
+    edges = _mel_to_hz(np.linspace(*ends, n_mels + 2))
+    bins = np.linspace(0, sampling_rate / 2, n_fft // 2 + 1)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(min=0)
+    return torch.from_numpy((triangles * 2 / (high - low)).astype(np.float32)).to(device)
+
+
+_LINEAR_UP_TO = 1000.0  # Hz; above, the scale is logarithmic: 27 mels for a factor of 6.4
+_HZ_PER_MEL = 200 / 3
+_MEL_STEP = np.log(6.4) / 27
+
+
+def _hz_to_mel(hz: np.ndarray) -> np.ndarray:
+    above = _LINEAR_UP_TO / _HZ_PER_MEL + np.log(np.maximum(hz, _LINEAR_UP_TO) / _LINEAR_UP_TO) / _MEL_STEP
+    return np.where(hz < _LINEAR_UP_TO, hz / _HZ_PER_MEL, above)
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    above = _LINEAR_UP_TO * np.exp(_MEL_STEP * (mel - _LINEAR_UP_TO / _HZ_PER_MEL))
+    return np.where(mel < _LINEAR_UP_TO / _HZ_PER_MEL, mel * _HZ_PER_MEL, above)
+
+
+def _float32(device: torch.device) -> contextlib.AbstractContextManager:
+    """Autocast switched off on devices that have it."""
+    if device.type in ("cuda", "cpu"):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()

@@ -1,0 +1,123 @@
+"""Which clips train and which validate."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modules.atomic_file import write_text
+from modules.audio import open_audio
+from modules.clip_files import SHORTEST_CLIP, find_clips
+from modules.console import UserError, get_logger
+
+log = get_logger("filelists")
+
+VALIDATION_CLIPS = 2  # of each speaker, as published
+FEWEST_CLIPS = VALIDATION_CLIPS + 1
+REFUSED_IN_NAMES = "|\\\r\n"  # a filelist is lines of fields between '|'; readers take '\' for '/'
+
+
+@dataclass
+class Inventory:
+    """The clips of a data set: usable ones by speaker, their total length in seconds, and what was passed over."""
+
+    clips: dict[str, list[Path]] = field(default_factory=dict)
+    seconds: float = 0.0
+    too_short: list[Path] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def speakers(self) -> dict[str, int]:
+        """Speaker name -> number, in alphabetical order from 0, so the same folders always give the same numbers."""
+        return {name: number for number, name in enumerate(sorted(self.clips))}
+
+
+def write_filelists(source_dir: str, train_list: str | Path, val_list: str | Path, seed: int) -> Inventory:
+    """Split the clips under ``source_dir`` and write both lists; says what was passed over and why.
+
+    Raises UserError as take_inventory does, before anything is written.
+    """
+    inventory = take_inventory(source_dir)
+    train, validation = split(inventory, source_dir, seed)
+    for path, lines in ((train_list, train), (val_list, validation)):
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    for clip in inventory.too_short:
+        log.warning("passed over: %s is shorter than %s s", clip, SHORTEST_CLIP)
+    for reason in inventory.unreadable.values():
+        log.warning("passed over: %s", reason)
+    log.info("%s: %d clips to train; %s: %d to validate", train_list, len(train), val_list, len(validation))
+    return inventory
+
+
+def take_inventory(folder: str | Path) -> Inventory:
+    """Look through ``folder/<speaker>/*.wav``; only headers are read.
+
+    Raises UserError when there are no speakers, a speaker has too few usable clips, or a name cannot stand in a
+    filelist.
+    """
+    inventory = Inventory()
+    for speaker, clips in find_clips(folder).items():
+        inventory.clips[speaker] = [clip for clip in clips if _take(clip, inventory)]
+    _refuse_too_few(inventory, Path(folder))
+    return inventory
+
+
+def _take(clip: Path, inventory: Inventory) -> bool:
+    _refuse_odd_name(clip)
+    try:
+        with open_audio(clip) as sound:
+            seconds = sound.frames / sound.samplerate
+    except UserError as error:
+        inventory.unreadable[clip] = str(error)
+        return False
+    if seconds < SHORTEST_CLIP:
+        inventory.too_short.append(clip)
+        return False
+    inventory.seconds += seconds
+    return True
+
+
+def _refuse_odd_name(clip: Path) -> None:
+    name = f"{clip.parent.name}/{clip.name}"
+    found = sorted(set(name) & set(REFUSED_IN_NAMES))
+    if found:
+        raise UserError(f"{str(clip)!r} has {found[0]!r} in its name, which a filelist cannot hold; rename it")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{str(clip)!r} has a name that is not valid Unicode; rename it") from None
+
+
+def _refuse_too_few(inventory: Inventory, folder: Path) -> None:
+    few = {speaker: clips for speaker, clips in inventory.clips.items() if len(clips) < FEWEST_CLIPS}
+    if not few:
+        return
+    counts = ", ".join(f"{speaker} {len(clips)}" for speaker, clips in few.items())
+    passed_over = [
+        f"{clip} is shorter than {SHORTEST_CLIP} s" for clip in inventory.too_short if clip.parent.name in few
+    ] + [reason for clip, reason in inventory.unreadable.items() if clip.parent.name in few]
+    more = f" ({'; '.join(passed_over[:3])}{'; ...' if len(passed_over) > 3 else ''})" if passed_over else ""
+    raise UserError(
+        f"too few usable clips in {folder}: {counts}{more}; each speaker needs {FEWEST_CLIPS} .wav files or more, "
+        f"{VALIDATION_CLIPS} of which validate: record or slice more, and run resample.py"
+    )
+
+
+def split(inventory: Inventory, source_dir: str, seed: int) -> tuple[list[str], list[str]]:
+    """The training and the validation list: shuffled lines ``<source_dir>/<speaker>/<clip>.wav``.
+
+    The same seed gives the same lists. Each speaker's clips are drawn apart, so that a new speaker changes nobody
+    else's validation clips.
+    """
+    train, validation = [], []
+    root = source_dir.replace(os.sep, "/").rstrip("/")
+    for speaker, clips in inventory.clips.items():
+        lines = [f"{root}/{speaker}/{clip.name}" for clip in clips]
+        random.Random(f"{seed} {speaker}").shuffle(lines)
+        validation += lines[:VALIDATION_CLIPS]
+        train += lines[VALIDATION_CLIPS:]
+    for lines in (train, validation):
+        random.Random(seed).shuffle(lines)
+    return train, validation

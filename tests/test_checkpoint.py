@@ -1,0 +1,102 @@
+"""modules/checkpoint.py: what is written is whole, what is found is good, what is kept is right."""
+
+import errno
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from modules import checkpoint
+from modules.console import UserError
+
+
+def write_pair(folder, step, state=True):
+    pair = checkpoint.Pair(folder, step)
+    for path in (pair.generator, pair.discriminator):
+        checkpoint.save_checkpoint(path, {"model": {"w": torch.full((3,), float(step))}, "iteration": 1})
+    if state:
+        checkpoint.save_checkpoint(pair.state, {"epoch": 1})
+    return pair
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
+    for step in (1000, 200, 30):
+        write_pair(tmp_path, step)
+    pair, (of_g, _, state) = checkpoint.read_newest(tmp_path)
+    assert pair.step == 1000 and of_g["model"]["w"][0] == 1000 and state == {"epoch": 1}
+
+
+@pytest.mark.parametrize("broken", ["generator", "discriminator", "state"])
+def test_a_truncated_newest_pair_is_passed_over_with_a_warning(tmp_path, caplog, broken):
+    write_pair(tmp_path, 10)
+    truncate(getattr(write_pair(tmp_path, 20), broken))
+    pair, _ = checkpoint.read_newest(tmp_path)
+    assert pair.step == 10
+    assert "20.pth" in caplog.text and "passing it over" in caplog.text
+
+
+def test_a_generator_without_its_discriminator_is_no_pair(tmp_path):
+    write_pair(tmp_path, 10)
+    write_pair(tmp_path, 20).discriminator.unlink()
+    assert checkpoint.read_newest(tmp_path)[0].step == 10
+
+
+def test_retention_keeps_the_newest_pairs_the_base_model_and_foreign_files(tmp_path):
+    for step in (0, 800, 1600, 2400, 3200):
+        write_pair(tmp_path, step, state=step > 0)
+    (tmp_path / "G_800_release.pth").write_bytes(b"kept")
+    checkpoint.delete_old(tmp_path, keep=2)
+    assert sorted(p.name for p in tmp_path.glob("G*")) == ["G_0.pth", "G_2400.pth", "G_3200.pth", "G_800_release.pth"]
+    assert sorted(p.name for p in tmp_path.glob("state*")) == ["state_2400.pth", "state_3200.pth"]
+    checkpoint.delete_old(tmp_path, keep=0)
+    assert (tmp_path / "D_2400.pth").exists()
+
+
+def test_a_full_disk_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
+    pair = write_pair(tmp_path, 10)
+    before = pair.generator.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"G_10\.pth could not be written .*No space left.* intact"):
+        checkpoint.save_checkpoint(pair.generator, {"model": {"w": torch.zeros(3)}})
+    assert pair.generator.read_bytes() == before
+    assert not list(tmp_path.glob(".*")), "the half-written file was left behind"
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    torch.save({"model": Payload()}, tmp_path / "G_1.pth")
+    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+        checkpoint.load_checkpoint(tmp_path / "G_1.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_weights_that_do_not_fit_are_named_with_their_shapes():
+    module = nn.Linear(3, 2)
+    with pytest.raises(UserError, match=r"weight is \[2, 5\] in the file and \[2, 3\] by the config"):
+        checkpoint.load_weights(module, nn.Linear(5, 2).state_dict(), "G_1.pth")
+    with pytest.raises(UserError, match="bias is not in the file"):
+        checkpoint.load_weights(module, {"weight": module.weight}, "G_1.pth")
+    checkpoint.load_weights(module, {"weight": torch.ones(2, 3)}, "G_1.pth", may_lack="bias")
+    assert (module.weight == 1).all()
+
+
+def test_a_base_model_gives_what_fits_and_the_rest_stays_fresh():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Embedding(2, 4))
+    fresh = module[1].weight.detach().clone()
+    base = nn.Sequential(nn.Linear(3, 2), nn.Embedding(200, 4)).state_dict()
+    assert checkpoint.load_base_weights(module, base, "G_0.pth") == ["1.weight"]
+    assert torch.equal(module[0].weight, base["0.weight"]) and torch.equal(module[1].weight, fresh)
+    with pytest.raises(UserError, match="not a base model for this configuration"):
+        checkpoint.load_base_weights(module, {"0.bias": torch.zeros(2)}, "G_0.pth")

@@ -1,0 +1,82 @@
+"""The same command gives the same song: whole conversions against the original program's own results.
+
+Full-size networks on a song of some seconds; the original's weights are stand-ins made by the parity recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference.svc import Svc
+from modules.config import Config, save_config
+from tests.checkpoint_files import write_fairseq_checkpoint
+from tests.parity import FOLDER, fill, load_meta, recipe_values
+from vits.synthesizer import Synthesizer
+
+E2E = FOLDER / "e2e"
+NOT_BUILT_YET = {"default_cluster", "default_mix", "vol_plain_pm"}
+
+if not E2E.is_dir():
+    pytest.skip(f"the parity folder {FOLDER} has no e2e/", allow_module_level=True)
+
+SETTINGS = json.loads((E2E / "e2e.json").read_text(encoding="utf-8"))
+with np.load(E2E / "e2e.npz") as stored:
+    RESULTS = {name: stored[name] for name in stored.files}
+
+
+@pytest.fixture(scope="module")
+def pretrain(tmp_path_factory) -> Path:
+    """A folder with the ContentVec checkpoint that the original's results were made with."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    shapes = load_meta("H_contentvec")["state_dict"]
+    weights = {
+        name: torch.from_numpy(recipe_values(name, tuple(shape), SETTINGS["recipe_seed_hubert"]))
+        for name, shape in shapes.items()
+    }
+    write_fairseq_checkpoint(folder / "checkpoint_best_legacy_500.pt", weights)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converters(pretrain, tmp_path_factory):
+    """variant -> Svc, each built once."""
+    built: dict[str, Svc] = {}
+
+    def converter(variant: str) -> Svc:
+        if variant not in built:
+            built.clear()
+            folder = tmp_path_factory.mktemp(variant)
+            config = Config.from_dict({"spk": SETTINGS["spk"], "data": {"unit_interpolate_mode": "nearest"}})
+            constructor = load_meta("A_default_infer")["constructor"] | SETTINGS["config_changes"].get(variant, {})
+            for key in vars(config.model).keys() & constructor.keys():
+                setattr(config.model, key, constructor[key])
+            generator = Synthesizer(config.model, constructor["spec_channels"], constructor["segment_size"])
+            fill(generator, SETTINGS["recipe_seed_generator"][variant])
+            torch.save({"model": generator.state_dict(), "iteration": 1}, folder / "G_1.pth")
+            save_config(config, folder / "config.json")
+            built[variant] = Svc(folder / "G_1.pth", folder / "config.json", "cpu", pretrain_folder=pretrain)
+        return built[variant]
+
+    return converter
+
+
+@pytest.mark.parametrize("name", sorted(RESULTS))
+def test_the_same_command_gives_the_same_song(name, converters):
+    if name in NOT_BUILT_YET:
+        pytest.skip("not built yet")
+    variant, case = name.split("_", 1)
+    changes = SETTINGS["cases"][case]
+    song = converters(variant).slice_inference(E2E / "song.wav", **(SETTINGS["base"] | changes))
+    wanted = RESULTS[name] / 32768
+    assert song.shape == wanted.shape
+    difference = np.linalg.norm(song - wanted) / np.linalg.norm(wanted)
+    assert difference <= 0.01
+
+
+def test_every_case_has_a_result():
+    assert {name.split("_", 1)[1] for name in RESULTS} == set(SETTINGS["cases"])

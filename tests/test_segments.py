@@ -1,0 +1,90 @@
+"""Cutting into pieces and joining them again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference.segments import LONGEST_PIECE, at_rate, cross_fade, join, pad_centred, plan_pieces, split, through_pcm16
+
+LENGTHS = [1, 2, 99, 100, 101, 250, 1000]
+
+
+def signal(length: int) -> np.ndarray:
+    return np.random.default_rng(length).standard_normal(length).astype(np.float32)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("size", "lead_in"), [(100, 0), (100, 30), (100, 100), (33, 7), (1, 1), (5000, 10)])
+@pytest.mark.parametrize("retain", [0.01, 0.5, 0.75, 1])
+def test_pieces_that_are_not_changed_join_to_the_original(length, size, lead_in, retain):
+    whole = signal(length)
+    pieces = split(length, size, lead_in)
+    joined = join((whole[p.start : p.end] for p in pieces), [p.lead_in for p in pieces], retain)
+    np.testing.assert_allclose(np.concatenate(list(joined)), whole, atol=1e-6)
+
+
+def test_joining_yields_what_is_settled_before_the_next_piece_is_made():
+    made = []
+
+    def pieces():
+        for index in range(3):
+            made.append(index)
+            yield np.zeros(100, np.float32)
+
+    parts = join(pieces(), [0, 20, 20])
+    assert (len(next(parts)), made) == (80, [0])
+    assert (len(next(parts)), made) == (80, [0, 1])
+    assert (len(next(parts)), made) == (100, [0, 1, 2])
+
+
+def test_a_cross_fade_blends_the_retained_share_in_the_middle():
+    faded = cross_fade(np.zeros(100, np.float32), np.ones(100, np.float32), 0.5)
+    assert (faded[:25] == 0).all()
+    assert (faded[75:] == 1).all()
+    np.testing.assert_allclose(faded[25:75], np.linspace(0, 1, 50), atol=1e-6)
+
+
+def test_a_cross_fade_between_equal_signals_changes_nothing():
+    audio = signal(501)
+    np.testing.assert_allclose(cross_fade(audio, audio, 0.75), audio, atol=1e-6)
+
+
+def test_without_forced_cuts_a_slice_is_one_piece():
+    assert [(p.start, p.end, p.lead_in) for p in plan_pieces(50_000, 1000)] == [(0, 50_000, 0)]
+
+
+def test_a_slice_that_is_too_long_is_cut_into_equal_pieces_with_a_cross_fade():
+    rate, length = 1000, int(2.5 * LONGEST_PIECE * 1000)
+    pieces = plan_pieces(length, rate)
+    assert len(pieces) == 3
+    assert [p.lead_in for p in pieces] == [0, rate, rate]
+    cores = [p.end - p.start - p.lead_in for p in pieces]
+    assert sum(cores) == length
+    assert max(cores) - min(cores) <= len(pieces)
+    assert max(cores) <= LONGEST_PIECE * rate
+
+
+def test_forced_cuts_are_the_users_even_when_they_are_long():
+    pieces = plan_pieces(100_000, 1000, clip_seconds=90)
+    assert [(p.start, p.end, p.lead_in) for p in pieces] == [(0, 90_000, 0), (90_000, 100_000, 0)]
+
+
+@pytest.mark.parametrize("rates", [(44100, 44100), (32000, 44100), (48000, 44100), (44100, 32000), (11025, 44100)])
+def test_lengths_at_another_rate_add_up_wherever_the_song_is_cut(rates):
+    cuts = [0, 1, 7, 882, 10_001, 2 * 3600 * rates[0]]
+    parts = [at_rate(b, *rates) - at_rate(a, *rates) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    assert sum(parts) == -(-cuts[-1] * rates[1] // rates[0])
+
+
+def test_filling_up_is_centred_and_never_cuts():
+    assert pad_centred(np.ones(2), 5).tolist() == [0, 1, 1, 0, 0]
+    assert pad_centred(np.ones(5), 2).tolist() == [1] * 5
+
+
+def test_16_bit_audio_passes_16_bit_rounding_unchanged_and_other_audio_to_half_a_step():
+    exact = np.arange(-32768, 32768, 7).astype(np.float32) / 32768
+    np.testing.assert_array_equal(through_pcm16(exact), exact)
+    audio = np.random.default_rng(0).uniform(-1, 0.999, 1000).astype(np.float32)
+    assert np.abs(through_pcm16(audio) - audio).max() <= 0.5 / 32768 + 1e-7
+    assert through_pcm16(np.array([2.0, -2.0], np.float32)).tolist() == [32767 / 32768, -1]

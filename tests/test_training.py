@@ -1,0 +1,216 @@
+"""vits/training.py: a run continues exactly, stops cleanly, and never trusts a number that is not finite."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from modules import checkpoint
+from modules.config import load_config
+from modules.console import UserError
+from tests.tiny import tiny_config, write_dataset
+from vits import training
+from vits.step import Learner, learning_rate
+
+ROOT = Path(__file__).parents[1]
+STEPS = 10  # of an uninterrupted run: 9 clips, batches of 4, 3 steps an epoch
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prepare(work, **train):
+    config = tiny_config(batch_size=4, log_interval=1, **train)
+    write_dataset(work, config)
+    return work / "configs" / "config.json"
+
+
+def logged_losses(folder):
+    """Step -> the losses that train.log has for it, as text."""
+    text = (folder / "train.log").read_text(encoding="utf-8")
+    return {int(step): losses for losses, step in re.findall(r"Losses: \[(.*?)\], step: (\d+)", text)}
+
+
+def start_script(work, *arguments):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments], cwd=work, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work):
+    config = prepare(work, epochs=4, eval_interval=5)
+    assert training.train(config, "whole", "cpu") == 0
+    whole = logged_losses(work / "logs" / "whole")
+    assert list(whole) == list(range(1, 13))
+
+    endless = tiny_config(batch_size=4, log_interval=1, eval_interval=5, epochs=10000)
+    endless.data = load_config(config).data
+    from modules.config import save_config
+
+    save_config(endless, work / "configs" / "endless.json")
+    process = start_script(work, "-c", "configs/endless.json", "-m", "killed", "-d", "cpu")
+    wait_for(work / "logs" / "killed" / "D_5.pth", process)
+    process.kill()
+    process.communicate()
+
+    for path in (work / "logs" / "killed").glob("*_*.pth"):  # what the run did past step 5 is forgotten
+        if not path.stem.endswith("_5"):
+            path.unlink()
+    (work / "logs" / "killed" / "train.log").unlink()
+    assert training.train(config, "killed", "cpu") == 0
+    resumed = logged_losses(work / "logs" / "killed")
+    assert list(resumed) == list(range(6, 13)), "step 5 lies within an epoch: the rest of it comes, and nothing twice"
+    assert resumed == {step: whole[step] for step in resumed}
+
+
+def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(work, caplog):
+    config = prepare(work, epochs=2, eval_interval=2)
+    training.train(config, "44k", "cpu")
+    newest = work / "logs" / "44k" / "G_6.pth"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    run = training.Run(load_config(config), work / "logs" / "44k", torch.device("cpu"))
+    assert run.step == 4
+    assert "G_6.pth" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, number):
+    config = prepare(work, epochs=10000, eval_interval=3)
+    process = start_script(work, "-c", str(config), "-m", "44k", "-d", "cpu")
+    wait_for(work / "logs" / "44k" / "D_3.pth", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    last = int(re.search(r"stopped at step (\d+)", errors)[1])
+    assert checkpoint.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
+
+
+def test_a_full_disk_during_a_save_leaves_the_former_pair_in_charge(work, monkeypatch):
+    config = prepare(work, epochs=2, eval_interval=2)
+    fsync = os.fsync
+    saves = []
+
+    def disk_that_fills_up(descriptor):
+        saves.append(descriptor)
+        if len(saves) > 4:  # three files of the first save, and one of the second
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", disk_that_fills_up)
+    with pytest.raises(UserError, match="could not be written"):
+        training.train(config, "44k", "cpu")
+    assert checkpoint.read_newest(work / "logs" / "44k")[0].step == 2
+
+
+def test_a_pair_of_the_original_resumes_at_its_step_and_repeats_its_epoch(work):
+    config = prepare(work, epochs=3, eval_interval=100)
+    training.train(config, "44k", "cpu")
+    folder = work / "logs" / "44k"
+    for prefix in "GD":
+        content = checkpoint.load_checkpoint(folder / f"{prefix}_9.pth")
+        assert set(content) == {"model", "iteration", "optimizer", "learning_rate"} and content["iteration"] == 4
+        assert content["optimizer"]["param_groups"][0]["initial_lr"] == content["learning_rate"]
+        checkpoint.save_checkpoint(folder / f"{prefix}_9.pth", {**content, "iteration": 2})
+    (folder / "state_9.pth").unlink()
+    run = training.Run(load_config(config), folder, torch.device("cpu"))
+    assert (run.step, run.epoch, run.batch) == (9, 2, 0)
+
+
+def test_a_base_model_gives_weights_but_no_step(work):
+    config = prepare(work, epochs=1)
+    training.train(config, "44k", "cpu")
+    folder = work / "logs" / "44k"
+    for prefix in "GD":
+        content = checkpoint.load_checkpoint(folder / f"{prefix}_3.pth")
+        content["optimizer"] = None
+        checkpoint.save_checkpoint(work / "logs" / "new" / f"{prefix}_0.pth", content)
+    run = training.Run(load_config(config), work / "logs" / "new", torch.device("cpu"))
+    assert (run.step, run.epoch) == (0, 1)
+    learnt = checkpoint.load_checkpoint(folder / "G_3.pth")["model"]
+    assert all(torch.equal(learnt[name], tensor) for name, tensor in run.learner.net_g.state_dict().items())
+
+
+def test_a_step_that_is_not_finite_changes_no_weight(work):
+    config = load_config(prepare(work))
+    learner = Learner(config, torch.device("cpu"))
+    run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
+    run.learner = learner
+    batch = next(iter(run.loader))
+    before = {name: tensor.clone() for name, tensor in learner.net_g.state_dict().items()}
+    batch.audio[:] = float("nan")
+    batch.spec[:] = float("nan")
+    run.learn(batch)
+    assert (run.step, run.bad_steps) == (1, 1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.net_g.state_dict().items())
+    with pytest.raises(UserError, match=r"not been finite for 50 steps .*mel nan.* lower train.learning_rate"):
+        for _ in range(training.MOST_BAD_STEPS):
+            run.learn(batch)
+
+
+@pytest.mark.parametrize("half_type", ["bf16"])
+def test_half_precision_learns_on_a_cpu(work, half_type):
+    config = load_config(prepare(work, fp16_run=True, half_type=half_type))
+    run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
+    batch = next(iter(run.loader))
+    mels = [float(run.learn(batch)[1].mel) for _ in range(12)]
+    assert run.bad_steps == 0 and min(mels[-3:]) < mels[0]
+
+
+def test_fp16_on_a_cpu_is_refused_in_a_sentence(work):
+    config = prepare(work, fp16_run=True)
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        training.train(config, "44k", "cpu")
+
+
+def test_the_learning_rate_warms_up_and_then_decays_once_an_epoch():
+    config = tiny_config(learning_rate=1.0, lr_decay=0.5, warmup_epochs=4)
+    assert [learning_rate(config, epoch) for epoch in range(1, 8)] == [0.25, 0.5, 0.75, 1, 0.5, 0.25, 0.125]
+    config.train.warmup_epochs = 0
+    assert [learning_rate(config, epoch) for epoch in (1, 2, 3)] == [1, 0.5, 0.25]
+
+
+def test_a_checkpoint_of_another_configuration_is_named_with_keys_and_shapes(work):
+    config = prepare(work, epochs=1)
+    training.train(config, "44k", "cpu")
+    other = load_config(config)
+    other.model.gin_channels = 6
+    with pytest.raises(UserError, match=r"G_3\.pth does not match its config\.json: .*\[2, 4\] in the file and \[2, 6\]"):
+        training.Run(other, work / "logs" / "44k", torch.device("cpu"))
+
+
+def test_before_its_start_step_the_discriminator_rests(work):
+    config = load_config(prepare(work, discriminator_start_step=1))
+    run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
+    batch = next(iter(run.loader))
+    resting = {name: tensor.clone() for name, tensor in run.learner.net_d.state_dict().items()}
+    _, losses = run.learn(batch)
+    assert float(losses.adversarial) == float(losses.feature) == float(losses.discriminator) == 0
+    assert all(torch.equal(resting[name], tensor) for name, tensor in run.learner.net_d.state_dict().items())
+    _, losses = run.learn(batch)
+    assert min(float(losses.adversarial), float(losses.feature), float(losses.discriminator)) > 0
+
+
+def test_the_config_of_a_run_is_kept_beside_its_checkpoints(work):
+    config = prepare(work, epochs=1)
+    training.train(config, "44k", "cpu")
+    assert (work / "logs" / "44k" / "config.json").read_bytes() == config.read_bytes()
+    assert list((work / "logs" / "44k").glob("events.*")) and list((work / "logs" / "44k" / "eval").glob("events.*"))
+    shutil.rmtree(work / "logs")

@@ -1,0 +1,85 @@
+"""The smallest things that work: a configuration, and a prepared data set of a few seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modules.audio import write_audio
+from modules.clip_files import ClipFiles
+from modules.config import Config, save_config
+from modules.spectrogram import linear_spectrogram
+
+RATE, HOP = 44100, 512
+
+
+def tiny_config(**train) -> Config:
+    """A network of a few thousand weights on 8 features, for two speakers; ``train`` overrides training keys."""
+    return Config.from_dict(
+        {
+            "train": {
+                "segment_size": 8 * HOP,
+                "batch_size": 2,
+                "epochs": 4,
+                "log_interval": 2,
+                "eval_interval": 1000,
+                "learning_rate": 1e-3,
+                **train,
+            },
+            "model": {
+                "inter_channels": 8,
+                "hidden_channels": 8,
+                "filter_channels": 16,
+                "n_heads": 2,
+                "n_layers": 1,
+                "p_dropout": 0.1,
+                "resblock": "2",
+                "resblock_kernel_sizes": [3],
+                "resblock_dilation_sizes": [[1, 3]],
+                "upsample_initial_channel": 32,
+                "n_flow_layer": 1,
+                "gin_channels": 4,
+                "ssl_dim": 8,
+                "n_speakers": 2,
+                "speech_encoder": "mfcc",
+                "discriminator_periods": [2, 3],
+                "discriminator_width": 0.0625,
+            },
+            "data": {"unit_interpolate_mode": "nearest"},
+            "spk": {"alto": 0, "tenor": 1},
+        }
+    )
+
+
+def write_clip(path: Path, seconds: float, seed: int, features: int = 8) -> None:
+    """A clip of a noisy tone with all the companions that training reads."""
+    rng = np.random.default_rng(seed)
+    length = int(seconds * RATE)
+    frames = length // HOP
+    hz = rng.uniform(150, 400)
+    audio = 0.3 * np.sin(2 * np.pi * hz * np.arange(length) / RATE) + 0.02 * rng.standard_normal(length)
+    audio = audio.astype(np.float32)
+    write_audio(path, audio, RATE)
+    files = ClipFiles(path)
+    files.write_units(torch.from_numpy(rng.standard_normal((1, features, int(seconds * 50))).astype(np.float32)))
+    files.write_f0(np.full(frames, hz, np.float32), np.ones(frames, np.float32))
+    files.write_spec(linear_spectrogram(torch.from_numpy(audio)[None], 2048, HOP, 2048)[0])
+
+
+def write_dataset(root: Path, config: Config, clips: int = 5) -> None:
+    """A prepared data set below ``root``: clips of both speakers, filelists, ``configs/config.json``."""
+    paths = []
+    for speaker in config.spk:
+        for index in range(clips):
+            path = root / "dataset" / "44k" / speaker / f"{index}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_clip(path, 0.4 + 0.1 * index, seed=len(paths))
+            paths.append(path)
+    (root / "filelists").mkdir()
+    config.data.training_files = str(root / "filelists" / "train.txt")
+    config.data.validation_files = str(root / "filelists" / "val.txt")
+    Path(config.data.training_files).write_text("\n".join(map(str, paths[1:])), encoding="utf-8")
+    Path(config.data.validation_files).write_text(str(paths[0]), encoding="utf-8")
+    save_config(config, root / "configs" / "config.json")

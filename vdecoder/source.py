@@ -1,0 +1,85 @@
+"""The excitation of the waveform generators: sines at the fundamental and its harmonics, with noise.
+
+Neural source-filter model: Wang et al., https://arxiv.org/abs/1904.12088.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+AMPLITUDE = 0.1
+VOICED_NOISE = 0.003  # standard deviation beside the sines
+UNVOICED_NOISE = AMPLITUDE / 3
+
+# Phases are whole numbers of 2^-40 turns. A step r = frac(f0·h / sr) in float32 is such a number exactly from 6 Hz
+# up, and sums of whole numbers do not round: the phase is right after five minutes, and the same on every device.
+TURN_BITS = 40
+TURN = 1 << TURN_BITS
+# With no gradient to keep, the nine tracks live for this many frames at a time and only their mix for the whole.
+BLOCK_FRAMES = 256
+
+
+class HarmonicSource(nn.Module):
+    """Frame-rate F0 to one channel of excitation at the sampling rate: a learnt mix of noisy harmonic sines.
+
+    Args:
+        sampling_rate: Hz.
+        hop_length: samples a frame.
+        harmonics: sines above the fundamental.
+    """
+
+    def __init__(self, sampling_rate: int, hop_length: int, harmonics: int = 8):
+        super().__init__()
+        self.sampling_rate = sampling_rate
+        self.hop_length = hop_length
+        self.tracks = harmonics + 1
+        self.l_linear = nn.Linear(self.tracks, 1)
+
+    def forward(self, f0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """``f0`` (B, T) in Hz, 0 where unvoiced -> (B, 1, hop_length·T).
+
+        Random numbers are drawn from ``generator`` on its own device, or from torch's own generator on f0's. Their
+        order, which is the published program's: uniform (B, tracks) for the first phases, then normal
+        (B, samples, tracks) for the noise.
+        """
+        step, phase = self.phases(f0.float(), draw(torch.rand, (len(f0), self.tracks), f0.device, generator))
+        frames = max(1, f0.shape[1]) if torch.is_grad_enabled() else BLOCK_FRAMES
+        mixes = []
+        for at in range(0, f0.shape[1], frames):
+            block = slice(at, at + frames)
+            sines, voiced = self.sines(f0[:, block], step[:, block], phase[:, block])
+            noise = draw(torch.randn, sines.shape, f0.device, generator)
+            noise = noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
+            mixes.append(torch.tanh(self.l_linear((sines * voiced + noise).to(self.l_linear.weight.dtype))))
+        return torch.cat(mixes, dim=1).transpose(1, 2)
+
+    @torch.no_grad()
+    def phases(self, f0: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Each frame's phase step per sample and its phase before its first sample, (B, T, tracks) in 2^-40 turns.
+
+        ``first`` (B, tracks) are the overtones' first phases in turns; the fundamental begins at 0.
+        """
+        numbers = torch.arange(1, self.tracks + 1, device=f0.device)
+        # Multiplied first and divided second, in float32: the trained models' own rounding.
+        step = (((f0[:, :, None] * numbers / self.sampling_rate) % 1) * TURN).long()
+        start = (first.float() * TURN).long() * (numbers > 1)
+        per_frame = (step * self.hop_length) & (TURN - 1)
+        return step, (per_frame.cumsum(dim=1) - per_frame + start[:, None]) & (TURN - 1)
+
+    @torch.no_grad()
+    def sines(self, f0: Tensor, step: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
+        """Sines (B, hop_length·T, tracks) of frames with these steps and phases, and whether a sample is voiced."""
+        samples = torch.arange(1, self.hop_length + 1, device=f0.device)[:, None]
+        turns = (phase[:, :, None] + step[:, :, None] * samples) & (TURN - 1)
+        # 24 bits are what a float32 holds without rounding.
+        turns = (turns >> (TURN_BITS - 24)).float() * 2.0**-24
+        voiced = (f0 > 0).repeat_interleave(self.hop_length, dim=1)
+        return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2)), voiced[:, :, None]
+
+
+def draw(kind, shape, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """``kind`` (torch.rand, torch.randn) of a shape, float32: from the generator, else from the device's own."""
+    if generator is None:
+        return kind(shape, device=device)
+    return kind(shape, generator=generator, device=generator.device).to(device)

@@ -1,0 +1,1 @@
+"""The synthesizer, in the order the data meets its parts, and its training."""

@@ -1,0 +1,26 @@
+"""A linear spectrogram to the posterior distribution of the latent frames; training alone needs it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modules.config import ModelConfig
+from modules.wavenet import WN
+
+
+class PosteriorEncoder(nn.Module):
+    """Sixteen gated layers of width five, conditioned on the speaker."""
+
+    def __init__(self, model: ModelConfig, spec_channels: int):
+        super().__init__()
+        self.pre = nn.Conv1d(spec_channels, model.hidden_channels, 1)
+        self.enc = WN(model.hidden_channels, kernel_size=5, n_layers=16, gin_channels=model.gin_channels)
+        self.proj = nn.Conv1d(model.hidden_channels, 2 * model.inter_channels, 1)
+
+    def forward(self, spec: Tensor, mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``spec`` (B, bins, T), ``g`` (B, G, 1) -> a sample, its mean and log standard deviation, (B, inter, T)."""
+        x = self.enc(self.pre(spec) * mask, mask, g)
+        mean, log_std = (self.proj(x) * mask).chunk(2, dim=1)
+        mean, log_std = mean.float(), log_std.float()
+        return (mean + torch.randn_like(mean) * log_std.exp()) * mask, mean, log_std

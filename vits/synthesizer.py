@@ -1,0 +1,188 @@
+"""The synthesizer: content, pitch and a speaker to audio, through a latent space shared with real spectrograms.
+
+A conditional variational autoencoder with a flow and adversarial training: VITS, https://arxiv.org/abs/2106.06103.
+Shapes: content (B, C, T), F0 and voicing (B, T), spectrograms (B, bins, T), masks (B, 1, T), speaker (B, G, 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modules.config import ModelConfig
+from modules.console import UserError
+from modules.normed_conv import fold_normed_weights
+from vdecoder import DECODERS
+from vdecoder.source import draw
+from vits.f0_decoder import F0Decoder, f0_to_coarse, f0_to_lf0, lf0_to_f0, normalize_lf0
+from vits.flow import Flow
+from vits.posterior_encoder import PosteriorEncoder
+from vits.prior_encoder import PriorEncoder
+
+PUBLISHED_SEED = 52468  # of every conversion
+
+UNSUPPORTED = ("vol_embedding", "use_depthwise_conv", "flow_share_parameter", "use_transformer_flow")
+
+
+@dataclass
+class SynthesizerOutput:
+    """What a training step needs. The last three are None when the model predicts no F0."""
+
+    audio: Tensor  # (B, 1, segment samples)
+    slice_starts: Tensor  # (B,) frames
+    mask: Tensor  # (B, 1, T)
+    z: Tensor  # (B, inter, T), as the next five
+    z_p: Tensor
+    m_p: Tensor
+    logs_p: Tensor
+    m_q: Tensor
+    logs_q: Tensor
+    pred_lf0: Tensor | None = None  # (B, 1, T), as the next two
+    norm_lf0: Tensor | None = None
+    lf0: Tensor | None = None
+
+
+class Synthesizer(nn.Module):
+    """The published ``SynthesizerTrn``: the same parameters under the same names, in the same order.
+
+    Args:
+        model: the config's ``model`` section.
+        spec_channels: bins of the linear spectrogram.
+        segment_frames: length of the slice that training makes audible.
+
+    Raises UserError when the config asks for a part that this version lacks.
+    """
+
+    def __init__(self, model: ModelConfig, spec_channels: int = 1025, segment_frames: int = 20):
+        super().__init__()
+        _check_supported(model)
+        self.segment_frames = segment_frames
+        self.emb_g = nn.Embedding(model.n_speakers, model.gin_channels)
+        self.pre = nn.Conv1d(model.ssl_dim, model.hidden_channels, 5, padding=2)
+        self.enc_p = PriorEncoder(model)
+        self.dec = DECODERS[model.vocoder_name].load()(model)
+        self.enc_q = PosteriorEncoder(model, spec_channels)
+        self.flow = Flow(model)
+        self.f0_decoder = F0Decoder(model) if model.use_automatic_f0_prediction else None
+        self.emb_uv = nn.Embedding(2, model.hidden_channels)
+
+    def forward(
+        self,
+        c: Tensor,
+        f0: Tensor,
+        uv: Tensor,
+        spec: Tensor,
+        speaker_id: Tensor,
+        lengths: Tensor,
+        volume: Tensor | None = None,
+    ) -> SynthesizerOutput:
+        """One training pass over padded clips, of which a random slice becomes audio.
+
+        Args:
+            c: content (B, C, T).
+            f0: Hz (B, T), interpolated through unvoiced frames.
+            uv: (B, T), 1 where voiced.
+            spec: linear spectrogram (B, bins, T).
+            speaker_id: (B, 1), rows of the speaker table.
+            lengths: (B,), frames of each clip, none shorter than the slice.
+            volume: (B, T), of no effect on a model without loudness embedding.
+        """
+        g = self.emb_g(speaker_id).transpose(1, 2)
+        mask = sequence_mask(lengths, c.shape[2])
+        x = self._content(c, uv, mask)
+        pred_lf0 = norm_lf0 = lf0 = None
+        if self.f0_decoder is not None:
+            lf0 = f0_to_lf0(f0)[:, None]
+            norm_lf0 = normalize_lf0(lf0, mask, uv, random_scale=True)
+            pred_lf0 = self.f0_decoder(x, norm_lf0, mask, g)
+        m_p, logs_p = self.enc_p(x, mask, f0_to_coarse(f0))
+        z, m_q, logs_q = self.enc_q(spec, mask, g)
+        z_p = self.flow(z, mask, g)
+        starts = random_slice_starts(lengths, self.segment_frames)
+        audio = self.dec(cut_slices(z, starts, self.segment_frames), cut_slices(f0, starts, self.segment_frames), g)
+        return SynthesizerOutput(
+            audio, starts, mask, z, z_p, m_p, logs_p, m_q, logs_q, pred_lf0, norm_lf0, lf0
+        )
+
+    @torch.inference_mode()
+    def infer(
+        self,
+        c: Tensor,
+        f0: Tensor,
+        uv: Tensor,
+        speaker: Tensor,
+        noice_scale: float = 0.35,  # the config format's own spelling
+        seed: int = PUBLISHED_SEED,
+        predict_f0: bool = False,
+        volume: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Convert; the same seed gives the same audio, on every device.
+
+        Args:
+            c, f0, uv, volume: as in forward, every frame of them real.
+            speaker: whole numbers (B, 1), or weights of the first S speakers for each frame (T, S), then B is 1.
+            noice_scale: factor on the prior's standard deviation.
+            seed: of all random numbers, which touch no generator but their own.
+            predict_f0: let the model choose the F0; ignored by a model that cannot.
+
+        Returns:
+            Audio (B, 1, hop·T) and the F0 that it has, Hz (B, T).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        g = self.speaker_condition(speaker)
+        mask = c.new_ones(len(c), 1, c.shape[2])
+        x = self._content(c, uv, mask)
+        if predict_f0 and self.f0_decoder is not None:
+            norm_lf0 = normalize_lf0(f0_to_lf0(f0)[:, None], mask, uv)
+            f0 = lf0_to_f0(self.f0_decoder(x, norm_lf0, mask, g)).squeeze(1)
+        m_p, logs_p = self.enc_p(x, mask, f0_to_coarse(f0))
+        noise = draw(torch.randn, m_p.shape, m_p.device, generator).to(m_p.dtype)
+        z_p = m_p + noise * logs_p.exp() * noice_scale
+        z = self.flow(z_p, mask, g, reverse=True)
+        return self.dec.decode(z, f0, g, generator), f0
+
+    def speaker_condition(self, speaker: Tensor) -> Tensor:
+        """Ids (B, 1) -> (B, G, 1); weights (T, S) of the first S speakers -> their mix, (1, G, T)."""
+        if not speaker.is_floating_point():
+            return self.emb_g(speaker).transpose(1, 2)
+        table = self.emb_g.weight[: speaker.shape[1]]
+        return (speaker.to(table.dtype) @ table).t()[None]
+
+    def fold_weight_norm(self) -> None:
+        """Make every normalised weight a plain one: for conversion, the same numbers at less cost."""
+        fold_normed_weights(self)
+
+    def _content(self, c: Tensor, uv: Tensor, mask: Tensor) -> Tensor:
+        """Content and voicing, (B, hidden, T)."""
+        return self.pre(c) * mask + self.emb_uv(uv.long()).transpose(1, 2)
+
+
+def _check_supported(model: ModelConfig) -> None:
+    for key in UNSUPPORTED:
+        if getattr(model, key):
+            raise UserError(f"config.json: model.{key} is not supported by this version")
+    if model.vocoder_name not in DECODERS:
+        raise UserError(f"config.json: model.vocoder_name '{model.vocoder_name}' is not supported by this version")
+
+
+# -- slices of padded batches -----------------------------------------------------------------------------------------
+
+
+def sequence_mask(lengths: Tensor, frames: int) -> Tensor:
+    """``lengths`` (B,) -> (B, 1, frames), 1 before the length and 0 from it on."""
+    return (torch.arange(frames, device=lengths.device) < lengths[:, None]).float()[:, None]
+
+
+def random_slice_starts(lengths: Tensor, slice_frames: int) -> Tensor:
+    """A first frame for each clip (B,), all places from which a whole slice fits being equally likely."""
+    places = (lengths - slice_frames + 1).clamp(min=1)
+    return (torch.rand(len(lengths), device=lengths.device) * places).long()
+
+
+def cut_slices(x: Tensor, starts: Tensor, size: int) -> Tensor:
+    """``size`` values along the last dimension of ``x`` (B, ..., T), from its own start for each item."""
+    index = starts[:, None] + torch.arange(size, device=x.device)
+    index = index.view(len(x), *[1] * (x.dim() - 2), size)
+    return x.gather(-1, index.expand(*x.shape[:-1], size))
