@@ -90,7 +90,9 @@ def find_song(name: str) -> Path:
     raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({nearest})")
 
 
-def plan(args: argparse.Namespace, conversion: Conversion, speakers: Sequence[str]) -> dict[Path, tuple[str, Conversion]]:
+def plan(
+    args: argparse.Namespace, conversion: Conversion, speakers: Sequence[str]
+) -> dict[Path, tuple[str, Conversion]]:
     """Output file -> the song's name and what shall be done to it."""
     names, shifts = args.clean_names, args.trans
     if len(shifts) > len(names):

@@ -72,4 +72,4 @@ def refuse_absent_parts(**asked: bool) -> None:
     """UserError naming the first argument that asks for a part of the program that is not there."""
     for argument, is_asked in asked.items():
         if is_asked:
-            raise UserError(f"'{argument}' asks for a part of the conversion that this version does not have; leave it out")
+            raise UserError(f"'{argument}' asks for a part that this version does not have; leave it out")

@@ -1,7 +1,7 @@
 """How a slice of a song is cut into pieces, and how their conversions become one again.
 
-Positions are samples. A song may have another rate than the model: it is cut at its own rate, the joints are made at the
-model's, and `at_rate` is the one rule between the two, so nothing drifts.
+Positions are samples. A song may have another rate than the model: it is cut at its own rate, the joints are made at
+the model's, and ``at_rate`` is the one rule between the two, so nothing drifts.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def through_pcm16(audio: np.ndarray) -> np.ndarray:
 def cross_fade(before: np.ndarray, after: np.ndarray, retain: float) -> np.ndarray:
     """Go from one rendering of the same (X,) samples to another.
 
-    The blend covers the share ``retain`` of them, in the middle: before it stands ``before`` alone, behind it ``after``.
+    The blend covers the share ``retain`` of them, in the middle; before it stands ``before``, behind it ``after``.
     """
     blend = int(len(after) * retain)
     left = (len(after) - blend) // 2

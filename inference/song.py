@@ -39,6 +39,8 @@ class Song:
 
         curve = frame_rms(measured(), slicer.window, slicer.hop)
         chunks = [chunk for chunk in slicer.slice_curve(curve, samples) if chunk.end > chunk.start]
+        if not chunks:
+            raise UserError(f"{self.path} is damaged: no sound can be read from it")
         audios = self._read([chunk.end - chunk.start for chunk in chunks])
         for chunk, audio in zip(chunks, audios, strict=True):
             yield chunk.start, chunk.is_silence, audio
@@ -46,7 +48,7 @@ class Song:
     def _read(self, lengths: list[int] | None = None) -> Iterator[np.ndarray]:
         """Consecutive mono parts of these lengths in samples; in blocks to the end when None."""
         with open_audio(self.path) as file:
-            for length in lengths or [BLOCK] * (file.frames // BLOCK + 1):
+            for length in [BLOCK] * (file.frames // BLOCK + 1) if lengths is None else lengths:
                 try:
                     audio = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
                 except (RuntimeError, ValueError) as error:

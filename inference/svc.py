@@ -66,7 +66,8 @@ class Svc:
         )
         self.device = pick_device(device)
         self.config = load_config(config_path)
-        self.spk2id = _checked_speakers(self.config, config_path)
+        # A model whose config names nobody has its rows' numbers for names.
+        self.spk2id = self.config.spk or {str(row): row for row in range(self.config.model.n_speakers)}
         self.target_sample = self.config.data.sampling_rate
         self.hop_size = self.config.data.hop_length
         self.synthesizer = _load_synthesizer(net_g_path, self.config).to(self.device)
@@ -76,7 +77,7 @@ class Svc:
     # -- songs --------------------------------------------------------------------------------------------------------
 
     def slice_inference(self, raw_audio_path: str | Path, *conversion, **options) -> np.ndarray:
-        """Convert a whole song: (L,) float32 at ``target_sample``. Further arguments: the fields of Conversion in order."""
+        """Convert a whole song: (L,) float32 at ``target_sample``. The further arguments are Conversion's, in order."""
         return np.concatenate(list(self.convert(Song(raw_audio_path), Conversion(*conversion, **options))))
 
     def convert(self, song: Song, conversion: Conversion) -> Iterator[np.ndarray]:
@@ -155,8 +156,11 @@ class Svc:
     def convert_wav(self, wav: Tensor, conversion: Conversion, f0_filter: bool = False) -> Tensor:
         """Convert (L,) at ``target_sample`` on the model's device into (hop * T,), T = L // hop.
 
-        Raises UserError for automatic F0 with a model that has no F0 decoder, and when the memory does not suffice.
+        Raises UserError for automatic F0 with a model that has no F0 decoder, for sound shorter than a frame, when the
+        memory does not suffice, and when the output is not finite.
         """
+        if len(wav) < self.hop_size:
+            raise UserError(f"{len(wav)} samples are less than a frame of {self.hop_size}; there is nothing to convert")
         if conversion.auto_predict_f0 and not self.config.model.use_automatic_f0_prediction:
             raise UserError("automatic F0 prediction is asked for, but this model was trained without an F0 decoder")
         speaker = torch.tensor([[self.speaker_id(conversion.spk)]], device=self.device)
@@ -186,6 +190,8 @@ class Svc:
                 "cut the song into shorter ones with -cl 10 -lg 0.5, or convert with -d cpu"
             ) from None
         audio = audio[0, 0]
+        if not audio.isfinite().all():
+            raise UserError("the model gave sound that is not finite; its checkpoint is damaged, use an earlier one")
         if conversion.loudness_envelope_adjustment != 1:
             rate = self.target_sample
             audio = match_envelope(wav, rate, audio, rate, conversion.loudness_envelope_adjustment)
@@ -262,16 +268,6 @@ def encoder_key(config: Config, where: str | Path) -> str:
         f"{where}: model.speech_encoder {key} gives {ENCODERS[key].ssl_dim} features, but model.ssl_dim is {size}; "
         "name the encoder that the model was trained on"
     )
-
-
-def _checked_speakers(config: Config, where: str | Path) -> dict[str, int]:
-    """Names to embedding rows; a model whose config names nobody has its rows' numbers for names."""
-    rows = config.model.n_speakers
-    speakers = config.spk or {str(row): row for row in range(rows)}
-    for name, row in speakers.items():
-        if not 0 <= row < rows:
-            raise UserError(f"{where}: speaker '{name}' has id {row}, but model.n_speakers is {rows}")
-    return speakers
 
 
 def _load_synthesizer(path: str | Path, config: Config) -> Synthesizer:

@@ -10,15 +10,17 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from modules.atomic_file import atomic_path
 from modules.console import UserError
+
+if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
+    import torch
+    from torch import Tensor
 
 BLOCK = 1 << 20  # samples that are worked on at once where a whole recording need not be in memory
 SIXTEEN_BIT = ("WAV", "FLAC", "AIFF", "CAF", "W64", "RF64")
@@ -118,6 +120,8 @@ def sinc_resample(audio: Tensor, from_rate: int, to_rate: int, lowpass_filter_wi
     The numbers are those of ``torchaudio.transforms.Resample`` at its defaults (roll-off 0.99, kernel made in
     float64), which published models hear at conversion. ``lowpass_filter_width`` counts zero crossings on one side.
     """
+    from torch.nn import functional as F
+
     divisor = math.gcd(from_rate, to_rate)
     source, target = from_rate // divisor, to_rate // divisor
     if source == target:
@@ -132,6 +136,8 @@ def sinc_resample(audio: Tensor, from_rate: int, to_rate: int, lowpass_filter_wi
 @functools.lru_cache(maxsize=16)
 def _sinc_kernel(source: int, target: int, zero_crossings: int, device: torch.device) -> tuple[Tensor, int]:
     """One filter for each of the ``target`` output phases of a period: ``(target, 1, 2 * width + source)``, width."""
+    import torch
+
     cutoff = 0.99 * min(source, target)
     width = math.ceil(zero_crossings * source / cutoff)
     taps = torch.arange(-width, width + source, dtype=torch.float64) / source
@@ -148,7 +154,7 @@ def _sinc_kernel(source: int, target: int, zero_crossings: int, device: torch.de
 def frame_rms(audio: np.ndarray | Iterable[np.ndarray], frame_length: int, hop_length: int) -> np.ndarray:
     """Root mean square around every ``hop_length``-th sample: ``(1 + L // hop_length,)`` for an even frame length.
 
-    Windows are centred; the sound is continued with ``frame_length // 2`` zeros at both ends. ``audio`` is ``(L,)``,
+    ``frame_length`` is at least ``hop_length``. Windows are centred; the sound is continued with ``frame_length // 2`` zeros at both ends. ``audio`` is ``(L,)``,
     or its consecutive pieces, for a recording that is too long to be held.
     """
     blocks = in_blocks(audio) if isinstance(audio, np.ndarray) else audio
@@ -173,6 +179,9 @@ def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
 
     Root of the mean square of the ``hop_length`` samples around each frame's first one; ends are mirrored.
     """
+    import torch
+    from torch.nn import functional as F
+
     if isinstance(audio, np.ndarray):
         return volume(torch.from_numpy(audio), hop_length).numpy()
     frames = audio.shape[-1] // hop_length
@@ -198,6 +207,9 @@ def match_envelope(
 
 
 def _envelope(audio: Tensor | np.ndarray, rate: int, like: Tensor) -> Tensor:
-    samples = audio.detach().float().cpu().numpy() if isinstance(audio, Tensor) else audio
+    import torch
+    from torch.nn import functional as F
+
+    samples = audio if isinstance(audio, np.ndarray) else audio.detach().float().cpu().numpy()
     points = torch.from_numpy(frame_rms(samples, rate // 2 * 2, rate // 2)).to(like)
     return F.interpolate(points[None, None], size=len(like), mode="linear")[0, 0]

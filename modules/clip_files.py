@@ -162,7 +162,8 @@ def _write_tensor(path: Path, tensor: Tensor, dimensions: int) -> None:
 
 def _read_array(path: Path) -> NDArray[Any]:
     try:
-        return np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{MAKER}' makes it") from None
     except OSError as error:
@@ -182,7 +183,7 @@ def _write_array(path: Path, array: NDArray) -> None:
 
 def _refuse_non_finite(path: Path, finite: bool) -> None:
     if not finite:
-        raise UserError(f"{path.name} would hold values that are not finite, so it was not written")
+        raise UserError(f"{path} would hold values that are not finite, so it was not written")
 
 
 def _unusable(path: Path, found: str) -> UserError:

@@ -189,7 +189,7 @@ def _is_zip_checkpoint(path: Path) -> bool:
 
 
 def _tells_of_a_missing_end(error: Exception) -> bool:
-    words = ("truncated", "unexpected eof", "ran out of input", "central directory", "invalid argument")
+    words = ("truncated", "unexpected eof", "ran out of input", "central directory", "not a zip", "invalid argument")
     return isinstance(error, EOFError) or any(word in str(error).lower() for word in words)
 
 
@@ -221,13 +221,14 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, by_columns, data = state
-        if dtype.is_object:
-            flat = np.empty(len(data), dtype=object)
+        if dtype.is_object:  # the items come row by row, whatever the order in memory was
+            self.value = np.empty(len(data), dtype=object)
             for index, item in enumerate(data):
-                flat[index] = _plain(item)
+                self.value[index] = _plain(item)
+            self.value = self.value.reshape(shape)
         else:
             flat = np.frombuffer(data, dtype.dtype).astype(dtype.dtype.newbyteorder("="))
-        self.value = flat.reshape(shape, order="F" if by_columns else "C")
+            self.value = flat.reshape(shape, order="F" if by_columns else "C")
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Worker processes that each set up once, and then take one clip after the other."""
+"""Worker processes that each load what they need once, and then take one item after the other."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from modules.console import UserError
+from modules.console import UserError, set_up_logging
+
+SECONDS_TO_END = 5  # for a worker that was told to end, before it is killed
 
 
 class Job(Protocol):
-    """What the workers do. It travels to them pickled, before ``set_up``."""
+    """What the workers do. It travels to each of them pickled, before it is set up."""
 
     def set_up(self, rank: int, workers: int) -> None:
-        """Load what each worker needs once; ``rank`` counts the workers from 0. A UserError here ends the whole run."""
+        """Load what each worker loads once; ``rank`` counts them from 0. A UserError here ends the whole run."""
 
     def __call__(self, item: Any) -> Any:
-        """The result of one item, itself picklable. It reports what is wrong with an item in its result."""
+        """The result of one item. What is wrong with the item is part of the result, not an exception."""
 
     def lost(self, item: Any, reason: str) -> Any:
-        """The result of an item whose worker died over it."""
+        """The result of an item over which a worker process died."""
 
 
-def run(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
-    """Yield ``job(item)`` of each item, in the order in which they are done.
+def run_job(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
+    """Yield the result of each item, in the order in which they are done.
 
-    With one process the work is done in this one. When the caller stops early, by Ctrl-C for instance, the workers are
-    ended and leave no half-written file. Raises UserError when the job cannot be set up, or workers die one after the
-    other.
+    With one process the work is done in this one. When the caller stops early, by Ctrl-C for instance, the workers end
+    and take their half-written files with them. Raises UserError when the job cannot be set up.
     """
     processes = min(processes, len(items))
     if processes > 1:
@@ -46,12 +45,9 @@ def run(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
 
 
 def worker_count(wanted: int) -> int:
-    """The number of worker processes that ``--num_processes`` asks for; 0 means as many as this process may use CPUs.
-
-    Raises UserError when it is negative.
-    """
+    """What ``--num_processes`` asks for; 0 stands for the number of CPUs. Raises UserError when it is negative."""
     if wanted < 0:
-        raise UserError(f"--num_processes is {wanted}; it must be 0 (all CPUs) or more")
+        raise UserError(f"--num_processes is {wanted}; it must be 0 (one for each CPU) or more")
     return wanted or cpu_count()
 
 
@@ -62,35 +58,80 @@ def cpu_count() -> int:
 
 def _run_apart(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
     waiting = deque(items)
-    workers: dict[Connection, _Worker] = {}
-    died_idle = 0
+    workers = [_Worker(job, rank, processes) for rank in range(processes)]
     try:
-        for rank in range(processes):
-            worker = _Worker(job, rank, processes)
-            workers[worker.pipe] = worker
         while workers:
-            for pipe in wait(list(workers)):
-                worker = workers[pipe]
-                try:
-                    kind, value = pipe.recv()
-                except (EOFError, OSError):
-                    del workers[pipe]
-                    reason = f"its worker process died ({worker.end()})"
-                    if worker.item is None:
-                        raise UserError(f"a worker process died while it was set up ({worker.end()}); use fewer") from None
-                    yield job.lost(worker.item, reason)
-                    if waiting:
-                        worker = _Worker(job, worker.rank, processes)
-                        workers[worker.pipe] = worker
-                    continue
+            ready = wait([worker.pipe for worker in workers])
+            for worker in [worker for worker in workers if worker.pipe in ready]:
+                kind, value = worker.answer()
                 if kind == "refused":
                     raise UserError(value)
-                if kind == "result":
+                if kind == "done":
                     yield value
-                if not worker.take(waiting):
-                    del workers[pipe]
+                if kind == "died":
+                    yield job.lost(worker.item, value)
+                    workers.remove(worker)
+                    worker = _Worker(job, worker.rank, processes)
+                    workers.append(worker)
+                elif waiting:
+                    worker.take(waiting.popleft())
+                else:
+                    workers.remove(worker)
+                    worker.end()
     finally:
-        for worker in workers.values():
-            worker.process.terminate()
-        for worker in workers.values():
+        for worker in workers:
             worker.end()
+
+
+class _Worker:
+    """The parent's end of one worker process."""
+
+    def __init__(self, job: Job, rank: int, workers: int):
+        context = multiprocessing.get_context("spawn")
+        self.rank = rank
+        self.item = None
+        self.set_up = False
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, job, rank, workers), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def take(self, item: Any) -> None:
+        self.item = item
+        with contextlib.suppress(OSError):  # a worker that is gone by now is noticed by its answer
+            self.pipe.send(item)
+
+    def answer(self) -> tuple[str, Any]:
+        """("ready", None), ("refused", sentence), ("done", result), or ("died", reason)."""
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(SECONDS_TO_END)
+            reason = f"a worker process died (exit code {self.process.exitcode}; memory may have run out)"
+            return ("died", reason) if self.set_up else ("refused", f"{reason} while it loaded; try --num_processes 1")
+        self.set_up = True
+        return kind, value
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.join(SECONDS_TO_END)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+def _work(pipe: Any, job: Job, rank: int, workers: int) -> None:
+    """A worker's life. Ctrl-C is the parent's to handle; its SIGTERM unwinds, so that temporary files are removed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    set_up_logging()
+    try:
+        job.set_up(rank, workers)
+    except UserError as error:
+        pipe.send(("refused", str(error)))
+        return
+    pipe.send(("ready", None))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while True:
+            pipe.send(("done", job(pipe.recv())))

@@ -22,7 +22,7 @@ SAMPLING_RATE = 44100
 HOP_LENGTH = 512  # of the known F0
 CONTROL_HOP = 128  # everything that moves is drawn at this pace and joined by straight lines
 CONTROL_RATE = SAMPLING_RATE / CONTROL_HOP
-ROOM_NOISE = 2e-3  # standard deviation beside harmonics of about 1, as no recording is silent
+ROOM_NOISE = 6e-3  # standard deviation beside harmonics of about 1, as no recording is silent
 TOP_HZ = 20000.0  # the harmonics fade out below this, so nothing aliases
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +12,13 @@ import pytest
 import torch
 
 from modules import checkpoint
-from modules.config import load_config
+from modules.config import load_config, save_config
 from modules.console import UserError
 from tests.tiny import tiny_config, write_dataset
 from vits import training
 from vits.step import Learner, learning_rate
 
 ROOT = Path(__file__).parents[1]
-STEPS = 10  # of an uninterrupted run: 9 clips, batches of 4, 3 steps an epoch
 
 
 @pytest.fixture
@@ -30,6 +28,7 @@ def work(tmp_path, monkeypatch):
 
 
 def prepare(work, **train):
+    """A data set of 9 clips, which batches of 4 make 3 steps an epoch."""
     config = tiny_config(batch_size=4, log_interval=1, **train)
     write_dataset(work, config)
     return work / "configs" / "config.json"
@@ -63,8 +62,6 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
 
     endless = tiny_config(batch_size=4, log_interval=1, eval_interval=5, epochs=10000)
     endless.data = load_config(config).data
-    from modules.config import save_config
-
     save_config(endless, work / "configs" / "endless.json")
     process = start_script(work, "-c", "configs/endless.json", "-m", "killed", "-d", "cpu")
     wait_for(work / "logs" / "killed" / "D_5.pth", process)
@@ -192,7 +189,7 @@ def test_a_checkpoint_of_another_configuration_is_named_with_keys_and_shapes(wor
     training.train(config, "44k", "cpu")
     other = load_config(config)
     other.model.gin_channels = 6
-    with pytest.raises(UserError, match=r"G_3\.pth does not match its config\.json: .*\[2, 4\] in the file and \[2, 6\]"):
+    with pytest.raises(UserError, match=r"G_3\.pth does not match its config\.json: .*\[2, 4\] .* \[2, 6\]"):
         training.Run(other, work / "logs" / "44k", torch.device("cpu"))
 
 
@@ -213,4 +210,3 @@ def test_the_config_of_a_run_is_kept_beside_its_checkpoints(work):
     training.train(config, "44k", "cpu")
     assert (work / "logs" / "44k" / "config.json").read_bytes() == config.read_bytes()
     assert list((work / "logs" / "44k").glob("events.*")) and list((work / "logs" / "44k" / "eval").glob("events.*"))
-    shutil.rmtree(work / "logs")

@@ -5,6 +5,8 @@ Neural source-filter model: Wang et al., https://arxiv.org/abs/1904.12088.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -12,12 +14,28 @@ AMPLITUDE = 0.1
 VOICED_NOISE = 0.003  # standard deviation beside the sines
 UNVOICED_NOISE = AMPLITUDE / 3
 
-# Phases are whole numbers of 2^-40 turns. A step r = frac(f0·h / sr) in float32 is such a number exactly from 6 Hz
-# up, and sums of whole numbers do not round: the phase is right after five minutes, and the same on every device.
+# Phases are whole numbers of 2^-40 turns. A step frac(f0·h / sr) in float32 is such a number exactly from 6 Hz up, and
+# sums of whole numbers do not round: the same phase on every device, however long the song.
 TURN_BITS = 40
 TURN = 1 << TURN_BITS
 # With no gradient to keep, the nine tracks live for this many frames at a time and only their mix for the whole.
 BLOCK_FRAMES = 256
+
+
+class Phases(NamedTuple):
+    """What the tracks do in each frame: whole numbers of 2^-40 turns, (B, T, tracks) each.
+
+    The published program takes a whole turn off in float32 each time that a phase passes one. What this rounds off
+    is a small constant of the frequency; without it a long song would slowly drift from that program's.
+    """
+
+    step: Tensor  # a sample
+    start: Tensor  # before the frame's first sample
+    slip: Tensor  # rounded off with each whole turn
+    slipped: Tensor  # before the frame
+
+    def __getitem__(self, frames: slice) -> Phases:
+        return Phases(*(value[:, frames] for value in self))
 
 
 class HarmonicSource(nn.Module):
@@ -43,39 +61,45 @@ class HarmonicSource(nn.Module):
         order, which is the published program's: uniform (B, tracks) for the first phases, then normal
         (B, samples, tracks) for the noise.
         """
-        step, phase = self.phases(f0.float(), draw(torch.rand, (len(f0), self.tracks), f0.device, generator))
+        first = draw(torch.rand, (len(f0), self.tracks), f0.device, generator)
+        phases = self.phases(f0.float(), first)
         frames = max(1, f0.shape[1]) if torch.is_grad_enabled() else BLOCK_FRAMES
         mixes = []
         for at in range(0, f0.shape[1], frames):
-            block = slice(at, at + frames)
-            sines, voiced = self.sines(f0[:, block], step[:, block], phase[:, block])
+            sines = self.sines(phases[at : at + frames])
+            voiced = (f0[:, at : at + frames, None] > 0).repeat_interleave(self.hop_length, dim=1)
             noise = draw(torch.randn, sines.shape, f0.device, generator)
             noise = noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
             mixes.append(torch.tanh(self.l_linear((sines * voiced + noise).to(self.l_linear.weight.dtype))))
         return torch.cat(mixes, dim=1).transpose(1, 2)
 
     @torch.no_grad()
-    def phases(self, f0: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-        """Each frame's phase step per sample and its phase before its first sample, (B, T, tracks) in 2^-40 turns.
+    def phases(self, f0: Tensor, first: Tensor) -> Phases:
+        """The tracks' phases at every frame of ``f0`` (B, T).
 
         ``first`` (B, tracks) are the overtones' first phases in turns; the fundamental begins at 0.
         """
         numbers = torch.arange(1, self.tracks + 1, device=f0.device)
         # Multiplied first and divided second, in float32: the trained models' own rounding.
-        step = (((f0[:, :, None] * numbers / self.sampling_rate) % 1) * TURN).long()
-        start = (first.float() * TURN).long() * (numbers > 1)
-        per_frame = (step * self.hop_length) & (TURN - 1)
-        return step, (per_frame.cumsum(dim=1) - per_frame + start[:, None]) & (TURN - 1)
+        turns = ((f0[:, :, None] * numbers) / self.sampling_rate) % 1
+        step = (turns * TURN).long()
+        slip = ((turns - 1) * TURN).long() + TURN - step
+        per_frame = step * self.hop_length
+        first = (first.float() * TURN).long() * (numbers > 1)
+        start = (first[:, None] + (per_frame & (TURN - 1)).cumsum(dim=1) - per_frame) & (TURN - 1)
+        slips = slip * ((start + per_frame) >> TURN_BITS)
+        return Phases(step, start, slip, slips.cumsum(dim=1) - slips)
 
     @torch.no_grad()
-    def sines(self, f0: Tensor, step: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-        """Sines (B, hop_length·T, tracks) of frames with these steps and phases, and whether a sample is voiced."""
-        samples = torch.arange(1, self.hop_length + 1, device=f0.device)[:, None]
-        turns = (phase[:, :, None] + step[:, :, None] * samples) & (TURN - 1)
+    def sines(self, phases: Phases) -> Tensor:
+        """(B, hop_length·T, tracks), voiced or not."""
+        samples = torch.arange(1, self.hop_length + 1, device=phases.step.device)[:, None]
+        step, start, slip, slipped = (value[:, :, None] for value in phases)
+        turns = start + step * samples
+        turns = (turns + slip * (turns >> TURN_BITS) + slipped) & (TURN - 1)
         # 24 bits are what a float32 holds without rounding.
         turns = (turns >> (TURN_BITS - 24)).float() * 2.0**-24
-        voiced = (f0 > 0).repeat_interleave(self.hop_length, dim=1)
-        return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2)), voiced[:, :, None]
+        return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2))
 
 
 def draw(kind, shape, device: torch.device, generator: torch.Generator | None) -> Tensor:

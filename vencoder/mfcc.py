@@ -23,7 +23,10 @@ LEAST_DEVIATION = 1e-3  # features that vary less are constant up to rounding an
 
 class Mfcc(SpeechEncoder):
     """40 log-mel bands -> 24 cepstra, their first and second differences; each of the 72 with zero mean and unit
-    variance over the sound. Windows of 25 ms every 20 ms, aligned as HuBERT's frames are."""
+    variance over the sound. Windows of 25 ms every 20 ms, aligned as HuBERT's frames are.
+
+    ``layer`` and ``path`` are what every encoder is given, and mean nothing here.
+    """
 
     def __init__(
         self, key: str, ssl_dim: int, layer: None = None, path: Path | None = None, device: str | torch.device = "cpu"

@@ -51,7 +51,7 @@ class Flow(nn.Module):
             self.flows.append(Flip())
 
     def forward(self, z: Tensor, mask: Tensor, g: Tensor, reverse: bool = False) -> Tensor:
-        """``z`` (B, inter, T), ``g`` (B, G, 1) or (B, G, T) -> (B, inter, T); ``reverse`` goes from prior to posterior."""
+        """Posterior to prior, or back with ``reverse``: ``z`` (B, inter, T), ``g`` (B, G, 1 or T) -> (B, inter, T)."""
         for flow in reversed(self.flows) if reverse else self.flows:
             z = flow(z, mask, g, reverse)
         return z

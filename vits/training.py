@@ -67,6 +67,7 @@ class Run:
         return DataLoader(
             self.dataset, batch_sampler=self.batches, collate_fn=collate, num_workers=workers,
             pin_memory=self.device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=ignore_interrupts,
+            generator=torch.Generator(),  # each start of an epoch draws from it, and not from the one that is saved
         )  # fmt: skip
 
     # -- beginning and continuing --------------------------------------------------------------------------------------

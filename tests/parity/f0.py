@@ -53,13 +53,15 @@ def predictor(ins: Arrays, meta: dict) -> dict:
     """``compute_f0_uv`` and ``compute_f0`` of one predictor: the pair, and its first half."""
     size = meta["constructor"]
     key = meta["name"].removeprefix("E_")
-    outputs = {}
+    outputs, curves = {}, {}
     for name in _outputs(meta):
         case, frames, which = re.fullmatch(r"(\w+?|thr[\d.]+)_plen_(none|\d+)_(f0|uv|compute_f0)", name).groups()
-        threshold = float(case.removeprefix("thr")) if case.startswith("thr") else 0.05
-        predict = build_f0_predictor(key, size["sampling_rate"], size["hop_length"], threshold=threshold)
-        audio = ins["wav"] if case != "silence" else ins.get("silence", _silence_in_words(meta))
-        outputs[name] = predict(audio, None if frames == "none" else int(frames))[which == "uv"]
+        if (case, frames) not in curves:
+            threshold = float(case.removeprefix("thr")) if case.startswith("thr") else 0.05
+            predict = build_f0_predictor(key, size["sampling_rate"], size["hop_length"], threshold=threshold)
+            audio = ins["wav"] if case != "silence" else ins.get("silence", _silence_in_words(meta))
+            curves[case, frames] = predict(audio, None if frames == "none" else int(frames))
+        outputs[name] = curves[case, frames][which == "uv"]
     return outputs
 
 

@@ -47,8 +47,8 @@ def decoder(ins: Arrays, meta: dict) -> dict:
     dec = synthesizer(meta).dec
     z, f0, g = (torch.from_numpy(ins[name]) for name in ("z", "f0", "g"))
     source = dec.m_source
-    step, phase = source.phases(f0, torch.zeros(len(f0), source.tracks))
-    sines, voiced = source.sines(f0, step, phase)
+    sines = source.sines(source.phases(f0, torch.zeros(len(f0), source.tracks)))
+    voiced = (f0 > 0).repeat_interleave(source.hop_length, dim=1)[:, :, None]
     return {
         "wav": dec(z, f0, g),
         "har_source": source(f0).transpose(1, 2),
@@ -136,8 +136,8 @@ def generator_losses(out: SynthesizerOutput, spec: torch.Tensor, meta: dict) -> 
 
 def synthesizer_shapes(meta: dict) -> dict[str, list[int]]:
     """Names and shapes of the whole state dict, or of the part that the fixture is about."""
-    part = meta["name"].split("_", 2)[2]
-    prefix = "" if part in ("infer", "train") or meta["name"].startswith("Z_") else f"{part}."
+    part = meta["name"].split("_", 2)[-1]
+    prefix = "" if part in ("infer", "train", "trajectory") else f"{part}."
     with torch.device("meta"):
         net = _build(meta["constructor"])
     return {name: list(value.shape) for name, value in net.state_dict().items() if name.startswith(prefix)}
@@ -226,23 +226,25 @@ def trajectory(ins: Arrays, meta: dict) -> dict:
 
 def _step(net, judges, judges_optimizer, optimizer, batch, meta) -> tuple[list[float], list[float]]:
     out = net(*(batch[name] for name in ("c", "f0", "uv", "spec", "speaker", "lengths")))
-    samples = out.audio.shape[2]
-    y = cut_slices(batch["audio"], out.slice_starts * net.dec.hop_length, samples)
+    y = cut_slices(batch["audio"], out.slice_starts * net.dec.hop_length, out.audio.shape[2])
     loss_d, *_ = discriminator_loss(judges(y)[0], judges(out.audio.detach())[0])
     norm_d = _update(judges_optimizer, judges, loss_d)
+    judges.requires_grad_(False)
     (_, real_maps), (fake, fake_maps) = judges(y), judges(out.audio)
+    judges.requires_grad_(True)
     parts = [generator_loss(fake)[0], feature_loss(real_maps, fake_maps)]
     parts += generator_losses(out, batch["spec"], meta).values()
     norm_g = _update(optimizer, net, sum(parts))
-    return [float(loss) for loss in (loss_d, *parts)], [norm_d, norm_g]
+    return [loss.item() for loss in (loss_d, *parts)], [norm_d, norm_g]
 
 
 def _update(optimizer: torch.optim.Optimizer, net: torch.nn.Module, loss: torch.Tensor) -> float:
+    """One optimizer step; returns the norm of the gradient before it."""
     optimizer.zero_grad()
     loss.backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters()])
+    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), float("inf"))
     optimizer.step()
-    return float(norm)
+    return norm.item()
 
 
 ADAPTERS = {

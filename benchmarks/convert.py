@@ -1,0 +1,186 @@
+"""How much faster than real time a conversion is, where its time goes, and what two economies in it give.
+
+    python benchmarks/convert.py                                     # the default configuration on the CPU
+    python benchmarks/convert.py --config configs/config.json --device cuda --f0_predictor crepe --seconds 60
+
+The song is generated, the weights are random (they do not matter for speed), the encoder is mfcc, which needs no file.
+The ratios compare, on the song's own features, plain weights with normalised ones, and decoding in blocks with decoding
+at once; the two take turns, so a busy machine hurts both. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+
+from inference.conversion import Conversion
+from inference.song import Song
+from inference.svc import Svc
+from modules.audio import write_audio
+from modules.config import Config, load_config, save_config
+from vencoder import ENCODERS
+from vits.synthesizer import Synthesizer
+
+STAGES = ("read and slice", "F0", "encoder", "prior and flow", "decoder", "write", "rest")
+
+
+class Stopwatch:
+    """Seconds spent in functions and iterators by name; waits for the device before it looks."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds: Counter[str] = Counter()
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def function(self, name: str, function: Callable) -> Callable:
+        def timed(*arguments, **options):
+            start = self.now()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[name] += self.now() - start
+
+        return timed
+
+    def iterator(self, name: str, items: Iterable) -> Iterator:
+        advance = self.function(name, iter(items).__next__)
+        while True:
+            try:
+                item = advance()
+            except StopIteration:
+                return
+            yield item
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="config.json (default: the published default configuration)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--f0_predictor", default="pm")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the song (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each comparison (default: %(default)s)")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config) if arguments.config else Config()
+    config.model.speech_encoder, config.model.ssl_dim = "mfcc", ENCODERS["mfcc"].ssl_dim
+    with tempfile.TemporaryDirectory() as folder:
+        svc, unfolded = build(Path(folder), config, arguments.device)
+        song = write_song(Path(folder) / "song.wav", arguments.seconds, svc.target_sample)
+        conversion = Conversion(next(iter(svc.spk2id)), f0_predictor=arguments.f0_predictor)
+        convert(svc, song, conversion)  # the first pass loads the predictor and warms up
+        figures, features = convert(svc, song, conversion)
+    figures["peak_memory_gib"] = peak_memory(svc.device)
+    figures |= compare(svc, unfolded, features, arguments.repeats)
+    report(figures, arguments.seconds)
+    print(json.dumps({"benchmark": "convert", "device": str(svc.device), "seconds": arguments.seconds, **figures}))
+
+
+def build(folder: Path, config: Config, device: str) -> tuple[Svc, Synthesizer]:
+    """A converter with random weights, and its synthesizer with the weights still normalised."""
+    torch.manual_seed(0)
+    unfolded = Synthesizer(config.model)
+    torch.save({"model": unfolded.state_dict()}, folder / "G_1.pth")
+    save_config(config, folder / "config.json")
+    svc = Svc(folder / "G_1.pth", folder / "config.json", device)
+    return svc, unfolded.eval().to(svc.device)
+
+
+def write_song(path: Path, seconds: float, rate: int) -> Path:
+    """A gliding tone with overtones, and a second of silence every eight."""
+    time = np.arange(int(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(220 + 80 * np.sin(time)) / rate
+    audio = sum(0.2 / k * np.sin(k * phase) for k in range(1, 8)) * (time % 8 < 7)
+    write_audio(path, audio.astype(np.float32), rate)
+    return path
+
+
+def convert(svc: Svc, path: Path, conversion: Conversion) -> tuple[dict[str, float], tuple]:
+    """Seconds of each stage of one conversion from disk to disk, and what the synthesizer got for its longest piece."""
+    watch = Stopwatch(svc.device)
+    song = Song(path)
+    calls = []
+    encoder, synthesizer, predictor = svc.encoder, svc.synthesizer, svc.predictor
+    decode, infer, slices = synthesizer.dec.decode, synthesizer.infer, song.slices
+    try:
+        svc.encoder = watch.function("encoder", encoder)
+        svc.predictor = lambda *key: watch.function("F0", predictor(*key))
+        synthesizer.dec.decode = watch.function("decoder", decode)
+        synthesizer.infer = watch.function(
+            "synthesizer", lambda *features, **options: calls.append(features) or infer(*features, **options)
+        )
+        song.slices = lambda threshold: watch.iterator("read and slice", slices(threshold))
+        start = watch.now()
+        parts = watch.iterator("convert", svc.convert(song, conversion))
+        write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
+        total = watch.now() - start
+    finally:
+        svc.encoder, svc.predictor = encoder, predictor
+        del synthesizer.dec.decode, synthesizer.infer
+    spent = watch.seconds
+    stages = {name: spent[name] for name in ("read and slice", "F0", "encoder", "decoder")}
+    stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]
+    stages["write"] = total - spent["convert"]
+    stages["rest"] = total - sum(stages.values())
+    return {**stages, "total": total}, max(calls, key=lambda features: features[0].shape[2])
+
+
+@torch.inference_mode()
+def compare(svc: Svc, unfolded: Synthesizer, features: tuple, repeats: int) -> dict[str, float]:
+    """Seconds of the whole synthesizer with normalised weights over plain ones, of one decoding over one in blocks."""
+    watch = Stopwatch(svc.device)
+    f0, speaker = features[1], features[3]
+    z = torch.randn(1, svc.config.model.inter_channels, f0.shape[1], device=svc.device)
+    g = svc.synthesizer.speaker_condition(speaker)
+    folding = ratio(watch, lambda: unfolded.infer(*features), lambda: svc.synthesizer.infer(*features), repeats)
+    decode = svc.synthesizer.dec.decode
+    blocks = ratio(watch, lambda: decode(z, f0, g, block_frames=f0.shape[1]), lambda: decode(z, f0, g), repeats)
+    return {"ratio_folding": folding, "ratio_blocks": blocks, "frames_compared": f0.shape[1]}
+
+
+def ratio(watch: Stopwatch, slow: Callable, fast: Callable, repeats: int) -> float:
+    """The median over turns of the one's seconds over the other's."""
+    turns = []
+    for _ in range(repeats):
+        watch.seconds.clear()
+        watch.function("slow", slow)()
+        watch.function("fast", fast)()
+        turns.append(watch.seconds["slow"] / watch.seconds["fast"])
+    return statistics.median(turns)
+
+
+def peak_memory(device: torch.device) -> float:
+    """GiB, of the device's memory, or of the process on a CPU (its libraries included)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def report(figures: dict[str, float], seconds: float) -> None:
+    for stage in STAGES:
+        print(f"{stage:15s} {figures[stage]:8.3f} s   {figures[stage] / seconds:7.4f} of real time")
+    figures["real_time_factor"] = figures["total"] / seconds
+    print(f"{'all':15s} {figures['total']:8.3f} s   {figures['real_time_factor']:7.4f} of real time")
+    print(f"peak memory {figures['peak_memory_gib']:.2f} GiB")
+    print(f"folded weight norm: {figures['ratio_folding']:.2f} times faster synthesizer")
+    print(f"decoding in blocks: {figures['ratio_blocks']:.2f} times faster over {figures['frames_compared']} frames")
+
+
+if __name__ == "__main__":
+    main()

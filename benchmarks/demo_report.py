@@ -1,0 +1,104 @@
+"""How good the demo's song is: figures, the goals they have to reach, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.song_measures import (
+    HOP_LENGTH,
+    envelope_line,
+    f0_correlation,
+    mel_cepstral_distance,
+    voicing_error,
+)
+
+PREDICTORS = ("pm", "harvest")  # two that work differently; the first one is trusted with the voicing
+LEAST_CORRELATION = 0.95
+MOST_VOICING_ERROR = 0.18
+MOST_DISTANCE = 0.8  # of the distance between the unconverted song and the target
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a converted song; distances are mel-cepstral, in dB."""
+
+    correlations: dict[str, float]  # predictor -> of the measured F0 with the notes
+    voicing_errors: dict[str, float]  # predictor -> share of all frames
+    to_target: float  # output and the target voice singing the same song
+    to_source: float  # output and the song that was converted
+    unconverted: float  # the song that was converted and the target voice
+    buzz: float  # dB by which the line at the frame rate stands higher than in the target
+
+    def missed(self) -> list[str]:
+        """The goals that are not reached, in words."""
+        goals = {
+            f"F0 correlation of at least {LEAST_CORRELATION}": min(self.correlations.values()) >= LEAST_CORRELATION,
+            f"voicing error of at most {MOST_VOICING_ERROR:.0%}": self._voicing_error <= MOST_VOICING_ERROR,
+            f"distance of at most {MOST_DISTANCE} of the input's": self.to_target <= MOST_DISTANCE * self.unconverted,
+            "nearer to the target's voice than to the source's": self.to_target < self.to_source,
+        }
+        return [goal for goal, reached in goals.items() if not reached]
+
+    @property
+    def _voicing_error(self) -> float:
+        return self.voicing_errors[PREDICTORS[0]]
+
+    def __str__(self) -> str:
+        correlations = ", ".join(f"{value:.3f} ({key})" for key, value in self.correlations.items())
+        errors = ", ".join(f"{value:.1%} ({key})" for key, value in self.voicing_errors.items())
+        return "\n".join(
+            [
+                f"F0 correlation with the notes    {correlations}; goal: at least {LEAST_CORRELATION}",
+                f"voiced/unvoiced error            {errors}; goal: at most {MOST_VOICING_ERROR:.0%}",
+                f"mel-cepstral distance to target  {self.to_target:.2f} dB, {self.to_target / self.unconverted:.2f} of "
+                f"the unconverted song's {self.unconverted:.2f} dB; goal: at most {MOST_DISTANCE}",
+                f"mel-cepstral distance to source  {self.to_source:.2f} dB; goal: more than to the target",
+                f"line at the frame rate           {self.buzz:+.1f} dB against the target's",
+            ]
+        )
+
+
+def measure(output: np.ndarray, source: np.ndarray, target: np.ndarray, f0: np.ndarray, rate: int) -> Report:
+    """Measure a converted song (L,) whose known notes are ``f0`` (T,) in Hz, 0 where unvoiced."""
+    from modules.f0 import build_f0_predictor
+
+    correlations, errors = {}, {}
+    for key in PREDICTORS:
+        measured, uv = build_f0_predictor(key, rate, HOP_LENGTH)(np.asarray(output, np.float32))
+        frames = min(len(measured), len(f0))
+        correlations[key] = f0_correlation(measured[:frames], uv[:frames], f0[:frames], f0[:frames] > 0)
+        errors[key] = voicing_error(uv[:frames], f0[:frames] > 0)
+    return Report(
+        correlations,
+        errors,
+        to_target=mel_cepstral_distance(output, target, rate),
+        to_source=mel_cepstral_distance(output, source, rate),
+        unconverted=mel_cepstral_distance(source, target, rate),
+        buzz=envelope_line(output, rate) - envelope_line(target, rate),
+    )
+
+
+def draw(path: Path, titles: Sequence[str], songs: Sequence[np.ndarray], f0: np.ndarray, rate: int) -> None:
+    """Write a PNG of the songs' spectrograms, one below the other, each with its measured F0 and the known one."""
+    import librosa.display
+    from matplotlib.figure import Figure
+
+    from modules.f0 import build_f0_predictor
+
+    predictor = build_f0_predictor(PREDICTORS[0], rate, HOP_LENGTH)
+    figure = Figure(figsize=(14, 4 * len(songs)), layout="constrained")
+    for axes, title, song in zip(figure.subplots(len(songs), sharex=True), titles, songs, strict=True):
+        mel = librosa.feature.melspectrogram(y=song, sr=rate, n_fft=2048, hop_length=HOP_LENGTH, n_mels=160, fmin=60)
+        librosa.display.specshow(
+            librosa.power_to_db(mel, ref=np.max, top_db=80),
+            sr=rate, hop_length=HOP_LENGTH, x_axis="s", y_axis="mel", fmin=60, ax=axes, cmap="magma",
+        )  # fmt: skip
+        measured, uv = predictor(np.asarray(song, np.float32))
+        for contour, style in ((np.where(uv > 0, measured, np.nan), "c-"), (np.where(f0 > 0, f0, np.nan), "w:")):
+            axes.plot(np.arange(len(contour)) * HOP_LENGTH / rate, contour, style, linewidth=1.5)
+        axes.set_title(f"{title}; F0 measured (line) and known (dots)")
+    figure.savefig(path, dpi=80)

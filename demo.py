@@ -1,0 +1,134 @@
+"""From nothing to a converted song, with figures: what ``make demo`` runs.
+
+Two synthetic singers (tests/singer.py) are recorded; every numbered stage runs by its own script in demo_run/; a small
+model learns both voices; a song that it has never heard goes from the dark voice to the bright one; and the result is
+compared with the bright voice's own singing of that song. No weights, no GPU: some five minutes on two CPU cores.
+
+Writes demo_run/ (made anew each time), results/demo.wav and results/demo.png. Exit code 1 when a goal is missed.
+
+    python demo.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modules.console import UserError, script
+
+if TYPE_CHECKING:
+    from tests.singer import Song
+
+PROJECT = Path(__file__).resolve().parent
+STEPS = 1500
+PHRASES = 14  # for each voice, of five to eight seconds
+RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers
+SONG_RANGE = (52, 64)
+
+# What differs from the configuration that stage 2 writes: a model of a tenth of the size, for minutes of training.
+SMALL_MODEL = {
+    "inter_channels": 96, "hidden_channels": 96, "filter_channels": 256, "n_layers": 3, "gin_channels": 64,
+    "use_automatic_f0_prediction": False, "resblock": "2", "resblock_kernel_sizes": [3, 7],
+    "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]], "upsample_initial_channel": 128, "upsample_rates": [8, 4, 4, 4],
+    "upsample_kernel_sizes": [16, 8, 8, 8], "discriminator_periods": [3], "discriminator_width": 0.0625,
+}  # fmt: skip
+SHORT_TRAINING = {
+    "batch_size": 4, "segment_size": 8192, "crop_frames": 56, "learning_rate": 1e-3, "lr_decay": 0.99,
+    "all_in_mem": True, "eval_interval": 10**6, "discriminator_start_step": STEPS // 2,
+}  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=PROJECT / "demo_run", help="workplace (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps (default: %(default)s)")
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    began = time.monotonic()
+    folder = args.folder.resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    source, target = record(folder)
+    run(folder, "slice_audio.py", "--in_dir", "recordings", "--out_dir", "dataset_raw")
+    run(folder, "resample.py")
+    run(folder, "preprocess_flist_config.py", "--speech_encoder", "mfcc")
+    run(folder, "preprocess_hubert_f0.py", "--f0_predictor", "pm")
+    shrink(folder, args.steps)
+    run(folder, "train.py", "-c", "configs/config.json", "-m", "44k")
+    run(folder, "inference_main.py", "-n", "song.wav", "-s", "bright", "-wf", "wav")
+    return show(folder / "results/song.wav_0key_bright_sovits_pm.wav", source, target, began)
+
+
+def record(folder: Path) -> tuple[Song, Song]:
+    """Write a recording of each voice and the song to convert; the song as the dark and the bright voice sing it."""
+    import numpy as np
+
+    from modules.audio import write_audio
+    from tests.singer import BRIGHT, DARK, Note, random_phrase, sing
+
+    print("recording two singers")
+    for seed, (name, voice) in enumerate({"dark": DARK, "bright": BRIGHT}.items()):
+        rng, notes = np.random.default_rng(seed), []
+        for _ in range(PHRASES):
+            notes += [*random_phrase(rng, 5.0, *RANGES[name]), Note(60, 0.6, "")]
+        song = sing(voice, notes, seed)
+        write_audio(folder / "recordings" / name / "session.wav", song.audio, song.sampling_rate)
+    notes = random_phrase(np.random.default_rng(7), 12.0, *SONG_RANGE)
+    source, target = (sing(voice, notes, seed=7) for voice in (DARK, BRIGHT))
+    write_audio(folder / "raw/song.wav", source.audio, source.sampling_rate)
+    return source, target
+
+
+def run(folder: Path, name: str, *flags: str) -> None:
+    """Run one stage's script in ``folder``, as a user would. Raises UserError when it fails."""
+    print(f"\n$ python {' '.join((name, *flags))}", flush=True)
+    began = time.monotonic()
+    if subprocess.run([sys.executable, PROJECT / name, *flags], cwd=folder).returncode:
+        raise UserError(f"{name} failed in {folder}; what it said stands above")
+    print(f"  {time.monotonic() - began:.0f} s")
+
+
+def shrink(folder: Path, steps: int) -> None:
+    """Fit the configuration that stage 2 has written to a few minutes of training on a CPU."""
+    from modules.config import load_config, save_config
+
+    path = folder / "configs/config.json"
+    config = load_config(path)
+    for section, values in ((config.model, SMALL_MODEL), (config.train, SHORT_TRAINING)):
+        for key, value in values.items():
+            setattr(section, key, value)
+    clips = len((folder / "filelists/train.txt").read_text(encoding="utf-8").split("\n")) - 1
+    config.train.epochs = round(steps / math.ceil(clips / config.train.batch_size))
+    save_config(config, path)
+
+
+def show(converted: Path, source: Song, target: Song, began: float) -> int:
+    """Copy the song to results/, draw it and print the figures; 1 when a goal is missed."""
+    from benchmarks.demo_report import draw, measure
+    from modules.audio import read_audio
+
+    output, rate = read_audio(converted)
+    wav, picture = PROJECT / "results/demo.wav", PROJECT / "results/demo.png"
+    wav.parent.mkdir(exist_ok=True)
+    shutil.copyfile(converted, wav)
+    songs = {"input: the dark voice": source.audio, "output": output, "target: the bright voice": target.audio}
+    draw(picture, list(songs), list(songs.values()), source.f0, rate)
+    report = measure(output, source.audio, target.audio, source.f0, rate)
+    print(f"\n{report}\n\nthe song     {wav}\nthe picture  {picture}\n{time.monotonic() - began:.0f} s in all")
+    for goal in report.missed():
+        print(f"missed: {goal}")
+    return 1 if report.missed() else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,252 @@
+"""Stage 0: long recordings are cut at silences into clips of a length that can be trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from modules.atomic_file import write_text
+from modules.audio import BLOCK, frame_rms, open_audio, write_audio
+from modules.console import UserError, progress
+from modules.slicer import Slicer
+from preparation.recordings import Recording, find_recordings, recordings_of
+
+HOP_MS = 10
+LEDGER = ".slice_audio.json"
+
+
+@dataclass(frozen=True)
+class CutSettings:
+    """Lengths in seconds, ``threshold`` in dB below full scale, intervals in milliseconds."""
+
+    min_length: float = 5
+    max_length: float = 15
+    threshold: float = -40
+    min_interval: float = 300  # of a silence that may be cut
+    keep_silence: float = 500  # that stays at a clip's ends: breaths are quieter than the threshold
+
+    def __post_init__(self):
+        if not 0 < self.min_length * 2 <= self.max_length:
+            raise UserError(
+                f"--max_length is {self.max_length:g} and --min_length {self.min_length:g}; the former must be at "
+                "least twice the latter, so that every stretch of sound can be cut"
+            )
+
+    def slicer(self, rate: int) -> Slicer:
+        return Slicer(rate, self.threshold, 1000 * self.min_length, self.min_interval, HOP_MS, self.keep_silence)
+
+
+@dataclass
+class CutReport:
+    clips: int = 0
+    seconds: float = 0.0
+    dropped: int = 0  # pieces that are too short
+    dropped_seconds: float = 0.0
+    silent_seconds: float = 0.0
+    up_to_date: int = 0  # recordings
+    failed: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make of one recording; ranges of samples ``[start, end)``."""
+
+    clips: list[tuple[int, int]]
+    dropped: list[tuple[int, int]]
+    samples: int
+    rate: int
+    gain: float  # below 1 where samples exceed full scale
+
+    def seconds(self, ranges: list[tuple[int, int]]) -> float:
+        return sum(end - start for start, end in ranges) / self.rate
+
+
+def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -> CutReport:
+    """Cut ``in_dir/<speaker>/*``, or the files of ``in_dir`` itself, into ``out_dir/<speaker>/<stem>_0000.wav`` ...
+
+    A ledger in ``out_dir`` tells which clips came from which recording. A recording that is in it, unchanged and cut
+    with the same settings, is left alone, even when some of its clips were since removed by hand; otherwise the clips
+    that were cut from it before are replaced. Files that are not in the ledger are never overwritten. Raises UserError
+    when there are no recordings, or when none could be cut.
+    """
+    in_dir, out_dir = Path(in_dir), Path(out_dir)
+    recordings, notes = find_recordings(in_dir)
+    if not recordings:
+        recordings, notes = recordings_of(in_dir, in_dir.resolve().name)
+    if not recordings:
+        raise UserError(f"{in_dir} holds no recordings; put them into {in_dir / '<speaker>'}, a folder for each voice")
+    ledger, report = Ledger(out_dir), CutReport(passed_over=notes)
+    for recording in progress(recordings, description="cutting", unit="recording"):
+        if ledger.is_done(recording, settings):
+            report.up_to_date += 1
+            continue
+        try:
+            _add(report, _cut(recording, out_dir, settings, ledger))
+        except UserError as error:
+            report.failed.append(str(error))
+    if len(report.failed) == len(recordings):
+        raise UserError(f"none of {len(recordings)} recordings could be cut; the first: {report.failed[0]}")
+    return report
+
+
+def _cut(recording: Recording, out_dir: Path, settings: CutSettings, ledger: Ledger) -> Plan:
+    plan = plan_clips(recording.path, settings)
+    names = [f"{recording.speaker}/{recording.path.stem}_{index:04d}.wav" for index in range(len(plan.clips))]
+    ledger.begin(recording, settings, names)
+    with open_audio(recording.path) as file:
+        for name, (start, end) in zip(names, plan.clips, strict=True):
+            file.seek(start)
+            audio = file.read(end - start, dtype="float32", always_2d=True).mean(axis=1)
+            write_audio(out_dir / name, audio * plan.gain, plan.rate)
+    ledger.finish(recording)
+    return plan
+
+
+def _add(report: CutReport, plan: Plan) -> None:
+    report.clips += len(plan.clips)
+    report.seconds += plan.seconds(plan.clips)
+    report.dropped += len(plan.dropped)
+    report.dropped_seconds += plan.seconds(plan.dropped)
+    report.silent_seconds += plan.samples / plan.rate - plan.seconds(plan.clips) - plan.seconds(plan.dropped)
+
+
+# -- where to cut -----------------------------------------------------------------------------------------------------
+
+
+def plan_clips(path: Path, settings: CutSettings) -> Plan:
+    """Read a recording once, in pieces, and decide. Raises UserError when it cannot be read or holds NaN."""
+    with open_audio(path) as file:
+        slicer, scan = settings.slicer(file.samplerate), Scan(file)
+        try:
+            rms = frame_rms(scan.blocks(), slicer.window, slicer.hop)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+    if not np.isfinite(rms).all():
+        raise UserError(f"{path} holds NaN or infinite samples; export it again or leave it out")
+    clips, dropped = choose_ranges(rms, scan.samples, slicer, settings)
+    gain = 0.98 / scan.peak if scan.peak > 1 else 1.0
+    return Plan(clips, dropped, scan.samples, slicer.sampling_rate, gain)
+
+
+class Scan:
+    """Mono blocks of a file, counted and measured on the way."""
+
+    def __init__(self, file: soundfile.SoundFile):
+        self.file, self.samples, self.peak = file, 0, 0.0
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        for block in self.file.blocks(BLOCK, dtype="float32", always_2d=True):
+            mono = block.mean(axis=1)
+            self.samples += len(mono)
+            self.peak = max(self.peak, float(np.abs(mono).max()))
+            yield mono
+
+
+def choose_ranges(
+    rms: np.ndarray, samples: int, slicer: Slicer, settings: CutSettings
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Clips and dropped pieces from a loudness curve, as sample ranges.
+
+    Every clip is from min_length to max_length long. A shorter piece joins a neighbour unless a silence longer than
+    itself lies between them; it is dropped when it has none. A longer one is cut where it is quietest.
+    """
+    shortest = round(settings.min_length * slicer.sampling_rate / slicer.hop)
+    longest = int(settings.max_length * slicer.sampling_rate / slicer.hop)
+    chunks = slicer.slice_curve(rms, samples)
+    pieces = [(chunk.start, chunk.end) for chunk in chunks if not chunk.is_silence and chunk.end > chunk.start]
+    loud = rms >= 10 ** (slicer.threshold / 20)
+    clips, dropped = [], []
+    for start, end in _join_short(pieces, shortest * slicer.hop):
+        first, last = start // slicer.hop, end // slicer.hop
+        if not loud[first : last + 1].any():
+            continue
+        if end - start < shortest * slicer.hop:
+            dropped.append((start, end))
+            continue
+        edges = [start, *(frame * slicer.hop for frame in _quiet_cuts(rms, first, last, shortest, longest)), end]
+        clips += zip(edges[:-1], edges[1:], strict=True)
+    return clips, dropped
+
+
+def _join_short(pieces: list[tuple[int, int]], shortest: int) -> list[tuple[int, int]]:
+    """Join neighbours of which one is too short, with the silence between them unless it is longer than the shorter."""
+    joined: list[tuple[int, int]] = []
+    for start, end in pieces:
+        if joined:
+            before, until = joined[-1]
+            length = min(until - before, end - start)
+            if length < shortest and start - until <= length:
+                joined[-1] = (before, end)
+                continue
+        joined.append((start, end))
+    return joined
+
+
+def _quiet_cuts(rms: np.ndarray, first: int, last: int, shortest: int, longest: int) -> Iterator[int]:
+    """Frames at which to cut ``[first, last]`` so that no part is longer than ``longest``: the quietest that leave
+    parts of at least ``shortest``, which a stretch of more than twice that always has."""
+    while last - first >= longest:
+        earliest = first + shortest
+        latest = max(earliest, min(first + longest - 1, last - shortest))
+        first = earliest + int(rms[earliest : latest + 1].argmin())
+        yield first
+
+
+# -- what was cut before ----------------------------------------------------------------------------------------------
+
+
+class Ledger:
+    """``out_dir/.slice_audio.json``: of each recording its size and date, the settings, the clips, and if all are made."""
+
+    def __init__(self, out_dir: Path):
+        self.out_dir, self.path = out_dir, out_dir / LEDGER
+        try:
+            self.entries: dict[str, dict] = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.entries = {}
+        except (OSError, ValueError):
+            raise UserError(f"{self.path} cannot be read; remove it together with the clips beside it") from None
+
+    def is_done(self, recording: Recording, settings: CutSettings) -> bool:
+        entry = self.entries.get(_key(recording), {})
+        return entry.get("done", False) and entry["made_from"] == _made_from(recording, settings)
+
+    def begin(self, recording: Recording, settings: CutSettings, names: list[str]) -> None:
+        """Remove what was cut from this recording before, and write down what will be.
+
+        Raises UserError when one of the names belongs to a file that did not come from it.
+        """
+        former = self.entries.get(_key(recording), {}).get("clips", [])
+        for name in names:
+            if name not in former and (self.out_dir / name).exists():
+                raise UserError(f"{self.out_dir / name} is there and was not cut from {recording.path}; move it away")
+        for name in former:
+            (self.out_dir / name).unlink(missing_ok=True)
+        self.entries[_key(recording)] = {"made_from": _made_from(recording, settings), "clips": names, "done": False}
+        self._save()
+
+    def finish(self, recording: Recording) -> None:
+        self.entries[_key(recording)]["done"] = True
+        self._save()
+
+    def _save(self) -> None:
+        try:
+            write_text(self.path, json.dumps(self.entries, ensure_ascii=False, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.out_dir} cannot be written to: {error.strerror}") from None
+
+
+def _key(recording: Recording) -> str:
+    return f"{recording.speaker}/{recording.path.name}"
+
+
+def _made_from(recording: Recording, settings: CutSettings) -> dict:
+    status = recording.path.stat()
+    return {"bytes": status.st_size, "changed": status.st_mtime_ns, **dataclasses.asdict(settings)}

@@ -1,0 +1,60 @@
+"""Which files of a folder are recordings, and whose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modules.audio import open_audio
+from modules.console import UserError
+
+SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
+
+
+@dataclass(frozen=True)
+class Recording:
+    speaker: str
+    path: Path
+
+
+def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
+    """The recordings in ``folder/<speaker>/`` in a stable order, and a sentence for each file that was passed over.
+
+    A file counts when its suffix says that it is sound, or when libsndfile can read it whatever it is called.
+    Raises UserError when there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; put recordings into {folder / '<speaker>'}, one for each voice")
+    recordings, notes = [], []
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.name.startswith("."):
+            found, passed_over = recordings_of(entry, entry.name)
+            recordings += found
+            notes += passed_over
+        elif entry.suffix.lower() in SOUND_SUFFIXES and not entry.name.startswith("."):
+            notes.append(f"passed over {entry}: it lies beside the speakers' folders; move it into one of them")
+    return recordings, notes
+
+
+def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str]]:
+    """The same for the files of one folder, all of them ``speaker``'s."""
+    recordings, notes = [], []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            notes.append(f"passed over {path}: a hidden file")
+        elif path.is_dir():
+            notes.append(f"passed over {path}: a folder inside a speaker's folder")
+        elif path.suffix.lower() in SOUND_SUFFIXES or _is_sound(path):
+            recordings.append(Recording(speaker, path))
+        else:
+            notes.append(f"passed over {path}: not sound that libsndfile reads (wav, flac, ogg, mp3 and others)")
+    return recordings, notes
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        open_audio(path).close()
+    except UserError:
+        return False
+    return True

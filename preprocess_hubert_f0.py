@@ -1,0 +1,47 @@
+"""Stage 3: make what training reads beside each clip: content units, F0, spectrogram (and volume).
+
+Reads dataset/44k/<speaker>/*.wav and configs/config.json, weight files from pretrain/.
+Writes X.wav.soft.pt, X.wav.f0.npy, X.spec.pt (X.wav.vol.npy) and X.wav.meta.json beside each X.wav. What is there and
+still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed.
+
+    python preprocess_hubert_f0.py
+    python preprocess_hubert_f0.py --f0_predictor harvest --num_processes 0
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from modules.console import UserError, script
+
+CONFIG = "configs/config.json"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: every CUDA device, or the CPU)")
+    parser.add_argument("--in_dir", default="dataset/44k", help="folder of the speakers (default: %(default)s)")
+    parser.add_argument("--use_diff", action="store_true", help="also make what diffusion training reads")
+    parser.add_argument("--f0_predictor", default="pm", help="pm, dio, harvest or crepe (default: %(default)s)")
+    parser.add_argument("--num_processes", type=int, default=1, help="workers; 0: one a CPU (default: %(default)s)")
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    if arguments.use_diff:
+        raise UserError("--use_diff is not available in this version, which has no diffusion model; leave it out")
+    from modules.config import load_config
+    from preparation.features import prepare_features
+
+    report = prepare_features(
+        arguments.in_dir, load_config(CONFIG), arguments.f0_predictor, arguments.device, arguments.num_processes
+    )
+    report.show()
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

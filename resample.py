@@ -1,0 +1,52 @@
+"""Stage 1: turn the recordings in dataset_raw into clips that can be trained on.
+
+Reads   dataset_raw/<speaker>/*    any format and rate that libsndfile reads: wav, flac, ogg, mp3, ...
+Writes  dataset/44k/<speaker>/*.wav    mono, 16 bit, at the rate of --sr2
+
+Silence at both ends is trimmed, and each clip is brought to full scale unless --skip_loudnorm is given. Clips that are
+there already and newer than their recording are left alone, so a run that was stopped continues when it is started
+again. Recordings that cannot be used are named at the end, and the exit code is 1 then.
+
+    python resample.py
+    python resample.py --in_dir my_voices --skip_loudnorm --num_processes 4
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from modules.console import UserError, get_logger, script
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--sr2", type=int, default=44100, metavar="HZ", help="rate of the clips (default: %(default)s)")
+    add("--in_dir", default="./dataset_raw", help="one folder for each speaker (default: %(default)s)")
+    add("--out_dir2", default="./dataset/44k", help="where the clips go (default: %(default)s)")
+    add("--skip_loudnorm", action="store_true", help="keep the loudness; only peaks beyond full scale are lowered")
+    workers = "clips prepared at once (default: all processors but two, at least 1; 30 on large machines)"
+    add("--num_processes", type=int, metavar="N", help=workers)
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if not 8000 <= args.sr2 <= 192000:
+        raise UserError(f"--sr2 is {args.sr2}; it must be a rate from 8000 to 192000 Hz")
+    if args.num_processes is not None and args.num_processes < 1:
+        raise UserError(f"--num_processes is {args.num_processes}; it must be 1 or more")
+    from preparation.resampling import resample_folder
+
+    report = resample_folder(args.in_dir, args.out_dir2, args.sr2, not args.skip_loudnorm, args.num_processes)
+    log = get_logger("resample").info
+    for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
+        log(sentence)
+    log(f"{report.made} clips made, {report.up_to_date} up to date, {len(report.failed)} failed; in {args.out_dir2}")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

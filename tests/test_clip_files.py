@@ -1,0 +1,192 @@
+"""Companion files: names, formats, refusals, and alignment in time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modules.clip_files import Clip, ClipFiles, align, find_clips, frames, stretch_units
+from modules.console import UserError
+
+
+@pytest.fixture
+def files(tmp_path):
+    return ClipFiles(tmp_path / "a.wav.take 1.wav")
+
+
+def test_names_are_the_published_ones_and_only_the_last_suffix_gives_way():
+    files = ClipFiles(Path("dataset.wav/44k/x.wav.b.wav"))
+    names = {name: getattr(files, name).as_posix() for name in ("units", "f0", "spec", "volume", "mel", "aug_mel")}
+    assert names == {
+        "units": "dataset.wav/44k/x.wav.b.wav.soft.pt",
+        "f0": "dataset.wav/44k/x.wav.b.wav.f0.npy",
+        "spec": "dataset.wav/44k/x.wav.b.spec.pt",
+        "volume": "dataset.wav/44k/x.wav.b.wav.vol.npy",
+        "mel": "dataset.wav/44k/x.wav.b.wav.mel.npy",
+        "aug_mel": "dataset.wav/44k/x.wav.b.wav.aug_mel.npy",
+    }
+
+
+def test_what_is_written_is_read_back(files):
+    units, spec = torch.randn(1, 5, 7), torch.rand(9, 11)
+    f0, uv, volume = np.linspace(100, 200, 11), np.arange(11) % 2, np.geomspace(1e-6, 1, 11)
+    files.write_units(units), files.write_spec(spec), files.write_f0(f0, uv), files.write_volume(volume)
+    torch.testing.assert_close(files.read_units(), units, rtol=0, atol=0)
+    torch.testing.assert_close(files.read_spec(), spec, rtol=0, atol=0)
+    np.testing.assert_array_equal(files.read_f0(), np.float32([f0, uv]))
+    np.testing.assert_array_equal(files.read_volume(), np.float32(volume))
+
+
+def test_f0_is_a_plain_array_of_two_rows(files):
+    files.write_f0(np.ones(4), np.zeros(4))
+    array = np.load(files.f0, allow_pickle=False)
+    assert array.shape == (2, 4) and array.dtype == np.float32
+
+
+@pytest.mark.parametrize("lengths", [(6, 6), (6, 5)])
+def test_the_pickled_f0_of_the_original_is_read(files, lengths):
+    rows = [np.linspace(90, 99, lengths[0]), np.ones(lengths[1])]
+    packed = np.array(rows, dtype=object) if lengths[0] == lengths[1] else np.empty(2, dtype=object)
+    packed[:] = rows
+    np.save(files.f0, packed, allow_pickle=True)
+    if lengths[0] == lengths[1]:
+        np.testing.assert_array_equal(files.read_f0(), np.float32(rows))
+    else:
+        with pytest.raises(UserError, match="f0.npy"):
+            files.read_f0()
+
+
+def test_the_same_values_give_the_same_bytes(files, tmp_path):
+    units = torch.randn(1, 5, 7)
+    other = ClipFiles(tmp_path / "other.wav")
+    files.write_units(units), other.write_units(units)
+    assert files.units.read_bytes() == other.units.read_bytes()
+
+
+def test_a_slice_of_a_large_tensor_is_stored_alone(files):
+    files.write_units(torch.randn(1, 4, 100_000)[..., :3])
+    assert files.units.stat().st_size < 5000
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_never_written(files, value):
+    files.write_volume(np.ones(3))
+    with pytest.raises(UserError, match="finite"):
+        files.write_volume(np.array([1, value]))
+    with pytest.raises(UserError, match="finite"):
+        files.write_spec(torch.tensor([[1, value]]))
+    np.testing.assert_array_equal(files.read_volume(), np.ones(3))
+    assert [path.name for path in files.wav.parent.iterdir()] == [files.volume.name]
+
+
+@pytest.mark.parametrize("name", ["units", "f0", "spec", "volume"])
+@pytest.mark.parametrize("content", [None, b"", b"no such format", b"\x93NUMPY\x01\x00", b"PK\x03\x04cut"])
+def test_a_missing_or_damaged_companion_is_an_error_that_names_it(files, name, content):
+    path = getattr(files, name)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        getattr(files, f"read_{name}")()
+    assert str(path) in str(caught.value)
+
+
+def test_a_companion_of_another_shape_is_refused(files):
+    torch.save(torch.zeros(3), files.units)
+    torch.save({"a": 1}, files.spec)
+    np.save(files.f0, np.zeros((3, 4)))
+    np.save(files.volume, np.zeros((3, 4)))
+    for read in (files.read_units, files.read_spec, files.read_f0, files.read_volume):
+        with pytest.raises(UserError, match="preprocess_hubert_f0.py"):
+            read()
+
+
+def test_clips_are_found_in_order_without_hidden_and_foreign_files(tmp_path):
+    others = ("b/.x.wav", "b/x.mp3", "b/x.wav.soft.pt", ".git/x.wav", "x.wav")
+    for name in ("b/2.wav", "b/10.wav", "声 a/x.wav", *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_clips(tmp_path)
+    assert [(speaker, [clip.name for clip in clips]) for speaker, clips in found.items()] == [
+        ("b", ["10.wav", "2.wav"]),
+        ("声 a", ["x.wav"]),
+    ]
+
+
+def test_a_missing_or_empty_data_set_names_the_stage_before(tmp_path):
+    for folder in (tmp_path / "absent", tmp_path):
+        with pytest.raises(UserError, match="resample.py"):
+            find_clips(folder)
+
+
+# -- stretching -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "mode", "expected"),
+    [
+        (5, 9, "nearest", [0, 0, 1, 1, 2, 2, 3, 3, 4]),
+        (5, 9, "left", [0, 0, 1, 1, 2, 2, 3, 3, 4]),
+        (5, 3, "nearest", [0, 1, 3]),
+        (5, 3, "left", [0, 1, 2]),
+        (10, 4, "nearest", [0, 2, 5, 7]),
+        (10, 4, "left", [0, 1, 2, 3]),
+        (5, 9, "linear", [0, 0.3333, 0.8889, 1.4444, 2, 2.5556, 3.1111, 3.6667, 4]),
+    ],
+)
+def test_stretching_gives_the_original_values(source, target, mode, expected):
+    stretched = stretch_units(torch.arange(source, dtype=torch.float32)[None], target, mode)
+    torch.testing.assert_close(stretched, torch.tensor([expected], dtype=torch.float32), rtol=0, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(source=st.integers(1, 300), target=st.integers(1, 600))
+def test_the_left_mode_is_the_stepper(source, target):
+    position, expected = 0, []
+    boundaries = torch.arange(source + 1) * target / source
+    for frame in range(target):
+        position += bool(frame >= boundaries[position + 1])
+        expected.append(position)
+    stretched = stretch_units(torch.arange(source, dtype=torch.float32)[None], target, "left")
+    assert stretched[0].tolist() == expected
+
+
+# -- alignment --------------------------------------------------------------------------------------------------------
+
+
+def clip_of(units=10, f0=10, spec=10, samples=10 * 512, volume=None):
+    return Clip(
+        units=torch.rand(3, units),
+        f0=torch.rand(f0),
+        uv=torch.ones(f0),
+        spec=torch.rand(5, spec),
+        audio=torch.rand(samples),
+        volume=None if volume is None else torch.rand(volume),
+    )
+
+
+@settings(deadline=None)
+@given(st.tuples(*[st.integers(0, 2)] * 4), st.integers(0, 511), st.booleans(), st.integers(4, 9))
+def test_aligned_parts_have_the_same_frames_and_begin_where_they_began(short, rest, with_volume, length):
+    units, f0, spec, volume = (length - less for less in short)
+    clip = clip_of(units, f0, spec, length * 512 + rest, volume if with_volume else None)
+    cut = align(clip, 512, "x.wav")
+    common = cut.f0.shape[0]
+    assert common == min(units, f0, spec, volume if with_volume else length)
+    assert cut.units.shape == (3, common) and cut.uv.shape == (common,) and cut.spec.shape == (5, common)
+    assert cut.audio.shape == (common * 512,) and (cut.volume is None) != with_volume
+    assert torch.equal(cut.audio, clip.audio[: common * 512]) and torch.equal(cut.units, clip.units[:, :common])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"spec": 7}, {"units": 13}, {"volume": 7}, {"samples": 13 * 512}, {"samples": 7 * 512}]
+)
+def test_lengths_three_frames_apart_are_an_error_that_names_the_clip(wrong):
+    with pytest.raises(UserError, match="odd.wav"):
+        align(clip_of(**wrong), 512, "odd.wav")
+
+
+def test_frames_are_whole_hops():
+    assert [frames(samples, 512) for samples in (0, 511, 512, 44100, 44101, 102400)] == [0, 0, 1, 86, 86, 200]

@@ -1,0 +1,183 @@
+"""Configuration files: published defaults, round trips, and errors that name the key."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modules.config import (
+    Config,
+    DiffusionConfig,
+    load_config,
+    load_diffusion_config,
+    save_config,
+    save_diffusion_config,
+)
+from modules.console import UserError
+
+TEMPLATES = Path(__file__).parent.parent / "configs_template"
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write values as config.json and return its path."""
+
+    def write(values):
+        path = tmp_path / "config.json"
+        path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["config_template.json", "config_tiny_template.json"])
+def test_a_template_comes_back_from_a_round_trip_as_it_was(name, tmp_path):
+    save_config(load_config(TEMPLATES / name), tmp_path / "config.json")
+    before, after = (json.loads(path.read_text("utf-8")) for path in (TEMPLATES / name, tmp_path / "config.json"))
+    assert after == before
+    assert list(after["model"]) == list(before["model"])
+    assert repr(after) == repr(before)  # 45 does not become 45.0
+
+
+def test_the_diffusion_template_comes_back_from_a_round_trip_as_it_was(tmp_path):
+    save_diffusion_config(load_diffusion_config(TEMPLATES / "diffusion_template.yaml"), tmp_path / "diffusion.yaml")
+    before = (TEMPLATES / "diffusion_template.yaml").read_text("utf-8")
+    after = (tmp_path / "diffusion.yaml").read_text("utf-8")
+    assert repr(yaml.safe_load(after)) == repr(dict(sorted_deep(yaml.safe_load(before))))
+
+
+def sorted_deep(values):
+    return {key: sorted_deep(values[key]) for key in sorted(values)} if isinstance(values, dict) else values
+
+
+def test_the_full_template_is_the_published_one():
+    config = load_config(TEMPLATES / "config_template.json")
+    assert (config.train.learning_rate, config.train.eps, config.train.lr_decay) == (1e-4, 1e-9, 0.999875)
+    assert (config.train.segment_size, config.train.batch_size, config.train.keep_ckpts) == (10240, 6, 3)
+    assert (config.data.n_mel_channels, config.data.mel_fmax) == (80, 22050)
+    assert config.data.unit_interpolate_mode == "nearest"
+    assert (config.model.ssl_dim, config.model.gin_channels, config.model.n_speakers) == (768, 768, 200)
+
+
+def test_the_tiny_template_differs_from_the_full_one_in_four_keys():
+    full, tiny = (load_config(TEMPLATES / f"config{kind}_template.json").to_dict() for kind in ("", "_tiny"))
+    assert (full["train"], full["data"]) == (tiny["train"], tiny["data"])
+    different = {key: (full["model"][key], tiny["model"][key]) for key in full["model"]}
+    assert {key: pair for key, pair in different.items() if pair[0] != pair[1]} == {
+        "filter_channels": (768, 512),
+        "upsample_initial_channel": (512, 400),
+        "use_depthwise_conv": (False, True),
+        "flow_share_parameter": (False, True),
+    }
+
+
+def test_a_file_of_version_4_0_gets_the_behaviour_of_version_4_0(written):
+    values = json.loads((TEMPLATES / "config_template.json").read_text("utf-8"))
+    for key in ("vol_embedding", "use_automatic_f0_prediction", "vocoder_name", "n_flow_layer", "speech_encoder"):
+        del values["model"][key]
+    del values["data"]["unit_interpolate_mode"], values["train"]["keep_ckpts"]
+    config = load_config(written(values))
+    assert config.data.unit_interpolate_mode == "left"
+    assert config.model.vol_embedding is False
+    assert config.model.use_automatic_f0_prediction is True
+    assert config.train.keep_ckpts == 0
+
+
+def test_an_empty_object_loads_with_every_default(written):
+    assert load_config(written({})) == Config()
+
+
+def test_unknown_keys_survive_at_every_level(written, tmp_path):
+    values = {"train": {"batch_size": 2, "mystery": [1, {"a": None}]}, "note": "ours", "spk": {"声": 0}}
+    config = load_config(written(values))
+    save_config(config, tmp_path / "again.json")
+    again = json.loads((tmp_path / "again.json").read_text("utf-8"))
+    assert again["train"]["mystery"] == [1, {"a": None}]
+    assert (again["train"]["batch_size"], again["note"], again["spk"]) == (2, "ours", {"声": 0})
+
+
+def test_keys_of_ours_are_written_only_where_they_differ(tmp_path):
+    config = Config()
+    assert "discriminator_width" not in config.to_dict()["model"]
+    config.model.discriminator_width = 0.25
+    save_config(config, tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json").model.discriminator_width == 0.25
+
+
+def test_sections_do_not_share_their_lists():
+    first, second = Config(), Config()
+    first.model.resblock_dilation_sizes[0][0] = 99
+    first.model.discriminator_periods.append(99)
+    assert second == Config()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("train", "batch_size", "six", ["train.batch_size", "'six'", "a whole number"]),
+        ("train", "batch_size", 0, ["train.batch_size", "0", "above 0"]),
+        ("train", "batch_size", True, ["train.batch_size", "True", "a whole number"]),
+        ("train", "half_type", "fp8", ["train.half_type", "'fp8'", "'fp16', 'bf16'"]),
+        ("train", "learning_rate", float("nan"), ["train.learning_rate", "nan", "a number"]),
+        ("train", "keep_ckpts", -1, ["train.keep_ckpts", "-1", "0 or more"]),
+        ("train", "betas", [0.8], ["train.betas", "two numbers"]),
+        ("train", "vol_aug", True, ["train.vol_aug", "model.vol_embedding"]),
+        ("data", "unit_interpolate_mode", "cubic", ["data.unit_interpolate_mode", "'cubic'", "'left'", "'nearest'"]),
+        ("model", "resblock_kernel_sizes", [3, "7"], ["model.resblock_kernel_sizes", "a list", "a whole number"]),
+        ("model", "vocoder_name", "hifigan", ["model.vocoder_name", "'hifigan'", "'nsf-hifigan'"]),
+        ("model", "upsample_rates", [8, 8, 2, 2, 4], ["upsample_rates", "1024", "hop_length", "512"]),
+        ("model", "n_heads", 5, ["hidden_channels (192)", "n_heads (5)"]),
+        ("model", "inter_channels", 191, ["inter_channels", "191", "even"]),
+    ],
+)
+def test_a_wrong_value_names_the_key_what_was_found_and_what_is_allowed(written, section, key, value, expected):
+    path = written({section: {key: value}})
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    for words in [str(path), *expected]:
+        assert words in str(caught.value)
+
+
+def test_a_speaker_number_beyond_the_embedding_is_refused(written):
+    with pytest.raises(UserError, match=r"\['b'\].*0 to 1"):
+        load_config(written({"model": {"n_speakers": 2}, "spk": {"a": 1, "b": 2}}))
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "{", "[1, 2]", '{"train": 5}', '{"spk": {"a": "0"}}'])
+def test_a_file_that_is_no_configuration_is_refused_by_name(written, text):
+    path = written(text)
+    with pytest.raises(UserError, match="config.json"):
+        load_config(path)
+
+
+def test_a_missing_file_names_the_stage_that_writes_it(tmp_path):
+    for load in (load_config, load_diffusion_config):
+        with pytest.raises(UserError, match="preprocess_flist_config.py"):
+            load(tmp_path / "absent")
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(Config().to_dict()), encoding="utf-8-sig")
+    assert load_config(path) == Config()
+
+
+def test_the_diffusion_file_is_sorted_block_style_and_keeps_unknown_keys_and_letters(tmp_path):
+    config = DiffusionConfig(spk={"声": 0})
+    config.extra["future"] = 1
+    save_diffusion_config(config, tmp_path / "d.yaml")
+    text = (tmp_path / "d.yaml").read_text("utf-8")
+    top = [line.split(":")[0] for line in text.splitlines() if not line.startswith(" ")]
+    assert top == sorted(top)
+    assert "声" in text
+    assert load_diffusion_config(tmp_path / "d.yaml") == config
+
+
+def test_a_wrong_diffusion_value_names_its_key(tmp_path):
+    (tmp_path / "d.yaml").write_text("infer:\n  method: euler\n", encoding="utf-8")
+    with pytest.raises(UserError, match="infer.method is 'euler'.*'unipc'"):
+        load_diffusion_config(tmp_path / "d.yaml")
+    (tmp_path / "d.yaml").write_text("infer: [\n", encoding="utf-8")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_diffusion_config(tmp_path / "d.yaml")

@@ -1,0 +1,220 @@
+"""Companions of every clip: right, made once, made anew when something changed, and never half or wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from modules.clip_files import ClipFiles
+from modules.config import save_config
+from modules.console import UserError
+from preparation import features
+from preparation.configs import fitted_configs
+from preparation.features import FeatureJob, make_recipes, prepare_features
+from preparation.fingerprints import check
+
+ROOT = Path(__file__).parent.parent
+COMPANIONS = ("units", "f0", "spec", "volume")
+
+
+def make_clip(path, samples=22050, rate=44100, f0=220.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(samples) / rate
+    tone = sum(np.sin(2 * np.pi * f0 * harmonic * time) / harmonic for harmonic in range(1, 6))
+    soundfile.write(path, 0.2 * tone, rate, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture
+def config():
+    return fitted_configs({"a": 0}, "mfcc", vol_aug=True)[0]
+
+
+@pytest.fixture
+def clips(tmp_path):
+    return [make_clip(tmp_path / "44k" / "a 声" / f"{number}.wav", 20000 + 3000 * number) for number in range(3)]
+
+
+@pytest.fixture
+def folder(clips):
+    return clips[0].parent.parent
+
+
+def companion_bytes(clips):
+    return {
+        (clip.name, name): getattr(ClipFiles(clip), name).read_bytes()
+        for clip in clips
+        for name in (*COMPANIONS, "fingerprint")
+    }
+
+
+@pytest.mark.parametrize("predictor", ["pm", "dio", "harvest"])
+def test_every_companion_has_as_many_frames_as_whole_hops(config, predictor, tmp_path):
+    recipes = make_recipes(config, predictor)
+    job = FeatureJob(config, predictor, "cpu", recipes, frozenset(recipes))
+    job.set_up(0, 1)
+    for samples in (769, 1023, 1024, 1025, 5000, 13230, 20479, 20480, 20481, 44101):
+        files = ClipFiles(make_clip(tmp_path / f"{samples}.wav", samples))
+        job.make(files, check(files, recipes))
+        frames = samples // 512
+        f0, uv = files.read_f0()
+        assert f0.shape == uv.shape == files.read_volume().shape == (frames,)
+        assert files.read_spec().shape == (1025, frames)
+        resampled = -(-samples * 16000 // 44100)
+        assert files.read_units().shape == (1, 72, max(resampled - 400, 0) // 320 + 1)
+
+
+def test_companions_describe_their_clip(config, clips, folder):
+    assert prepare_features(folder, config, "pm").made == 3
+    files = ClipFiles(clips[0])
+    f0, uv = files.read_f0()
+    assert uv.mean() > 0.8 and abs(np.median(f0) - 220) < 1
+    peak = files.read_spec()[:, 15].argmax().item()
+    assert abs(peak * 44100 / 2048 - 220) < 44100 / 2048
+    power = sum((0.2 / harmonic) ** 2 / 2 for harmonic in range(1, 6))
+    assert np.median(files.read_volume()) == pytest.approx(power**0.5, rel=0.1)
+
+
+def test_a_second_run_makes_nothing_and_builds_no_model(config, folder, clips, monkeypatch):
+    prepare_features(folder, config, "pm")
+    before = companion_bytes(clips)
+    monkeypatch.setattr(features, "build_encoder", None)
+    monkeypatch.setattr(features, "build_f0_predictor", None)
+    report = prepare_features(folder, config, "pm")
+    assert (report.made, report.ready) == (0, 3)
+    assert companion_bytes(clips) == before
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clips):
+    prepare_features(folder, config, "pm")
+    before = companion_bytes(clips)
+    ClipFiles(clips[0]).fingerprint.unlink()
+    for name in ("units", "spec", "fingerprint"):
+        getattr(ClipFiles(clips[1]), name).unlink()
+    report = prepare_features(folder, config, "pm")
+    assert (report.made, report.ready) == (2, 1)
+    assert report.reasons == {"of unknown origin": 6, "missing": 2}
+    assert companion_bytes(clips) == before
+
+
+def test_another_predictor_makes_f0_anew_and_nothing_else(config, folder, clips, monkeypatch):
+    prepare_features(folder, config, "pm")
+    before = companion_bytes(clips)
+    monkeypatch.setattr(features, "build_encoder", None)
+    assert prepare_features(folder, config, "dio").reasons == {"made with other settings": 3}
+    after = companion_bytes(clips)
+    assert {name for (clip, name), content in after.items() if content != before[clip, name]} == {"f0", "fingerprint"}
+    prepare_features(folder, config, "pm")
+    assert companion_bytes(clips) == before
+
+
+def test_a_changed_clip_is_noticed(config, folder, clips):
+    prepare_features(folder, config, "pm")
+    make_clip(clips[1], 23000, f0=330)
+    report = prepare_features(folder, config, "pm")
+    assert (report.made, report.reasons) == (1, {"the clip changed": 4})
+    assert abs(np.median(ClipFiles(clips[1]).read_f0()[0]) - 330) < 1
+
+
+def test_two_workers_build_one_model_each_and_make_the_same_bytes(config, folder, clips):
+    report = prepare_features(folder, config, "pm", num_processes=2)
+    assert set(report.load_seconds) <= {0, 1} and report.made == 3
+    before = companion_bytes(clips)
+    for clip in clips:
+        ClipFiles(clip).fingerprint.unlink()
+    prepare_features(folder, config, "pm", num_processes=1)
+    assert companion_bytes(clips) == before
+
+
+def test_models_are_built_once_and_not_per_clip(config, folder, clips, monkeypatch):
+    built = []
+    for name in ("build_encoder", "build_f0_predictor"):
+        original = getattr(features, name)
+        monkeypatch.setattr(features, name, lambda *args, of=original: built.append(args[0]) or of(*args))
+    prepare_features(folder, config, "pm")
+    assert built == ["mfcc", "pm"]
+
+
+def test_one_bad_clip_does_not_stop_the_rest(config, folder, clips):
+    (folder / "b").mkdir()
+    (folder / "b" / "text.wav").write_text("no sound", encoding="utf-8")
+    soundfile.write(folder / "b" / "nan.wav", np.full(30000, np.nan), 44100, subtype="FLOAT")
+    soundfile.write(folder / "b" / "slow.wav", np.zeros(30000), 22050)
+    soundfile.write(folder / "b" / "short.wav", np.zeros(4410), 44100)
+    report = prepare_features(folder, config, "pm")
+    assert (report.made, [clip.name for clip in report.too_short]) == (3, ["short.wav"])
+    assert {clip.name for clip in report.failed} == {"text.wav", "nan.wav", "slow.wav"}
+    for clip, sentence in report.failed.items():
+        assert str(clip) in sentence
+    assert "22050" in report.failed[folder / "b" / "slow.wav"]
+    assert sorted(path.name for path in (folder / "b").iterdir()) == ["nan.wav", "short.wav", "slow.wav", "text.wav"]
+
+
+def test_a_silent_clip_has_zero_f0_and_finite_companions(config, tmp_path):
+    path = tmp_path / "44k" / "a" / "silent.wav"
+    path.parent.mkdir(parents=True)
+    soundfile.write(path, np.zeros(22050), 44100)
+    assert prepare_features(tmp_path / "44k", config, "pm").made == 1
+    files = ClipFiles(path)
+    assert not np.any(files.read_f0()) and torch.isfinite(files.read_units()).all()
+
+
+def test_features_that_are_not_finite_are_never_kept(config, folder, clips, monkeypatch):
+    class Broken:
+        sampling_rate = 16000
+
+        def __call__(self, audio):
+            return torch.full((1, 72, 10), torch.nan)
+
+    monkeypatch.setattr(features, "build_encoder", lambda *_: Broken())
+    with pytest.raises(UserError, match="finite"):
+        prepare_features(folder, config, "pm")
+    assert not any(ClipFiles(clip).units.exists() or ClipFiles(clip).fingerprint.exists() for clip in clips)
+
+
+def test_what_cannot_serve_is_refused_before_any_work(config, folder, clips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="'harvst'; known: harvest"):
+        prepare_features(folder, config, "harvst")
+    with pytest.raises(UserError, match="--device 'gpu'"):
+        prepare_features(folder, config, "pm", device="gpu")
+    with pytest.raises(UserError, match="--num_processes"):
+        prepare_features(folder, config, "pm", num_processes=-1)
+    config.model.ssl_dim = 256
+    with pytest.raises(UserError, match=r"ssl_dim is 256.*72 features.*--speech_encoder mfcc"):
+        prepare_features(folder, config, "pm")
+    config.model.speech_encoder, config.model.ssl_dim = "vec256l9", 256
+    with pytest.raises(UserError, match="checkpoint_best_legacy_500.pt"):
+        prepare_features(folder, config, "pm")
+    assert {path.suffix for path in clips[0].parent.iterdir()} == {".wav"}
+
+
+def test_nothing_to_work_on_is_an_error(config, tmp_path):
+    (tmp_path / "44k" / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match="resample.py"):
+        prepare_features(tmp_path / "44k", config, "pm")
+    make_clip(tmp_path / "44k" / "a" / "x.wav", 4410)
+    with pytest.raises(UserError, match="0.3 s or longer"):
+        prepare_features(tmp_path / "44k", config, "pm")
+
+
+def test_the_script_names_the_bad_clip_at_the_end_and_ends_with_1(config, folder, clips, tmp_path):
+    (folder / "a 声" / "text.wav").write_text("no sound", encoding="utf-8")
+    save_config(config, tmp_path / "configs" / "config.json")
+    command = [sys.executable, ROOT / "preprocess_hubert_f0.py", "--in_dir", "44k", "--f0_predictor", "pm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 1
+    assert "not made: 44k/a 声/text.wav" in done.stderr
+    assert "3 clips made, 0 were ready, 1 failed" in done.stderr
+    assert len(list(folder.glob("*/*.meta.json"))) == 3
+
+
+def test_the_flag_of_diffusion_is_refused_in_one_sentence(tmp_path):
+    command = [sys.executable, ROOT / "preprocess_hubert_f0.py", "--use_diff"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--use_diff" in done.stderr

@@ -1,0 +1,180 @@
+"""The split into training and validation, and the configuration that goes with it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from modules.console import UserError
+from preparation.configs import fitted_configs
+from preparation.filelists import split, take_inventory, write_filelists
+from vencoder import ENCODERS
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_clip(path, seconds=1.0, rate=44100, **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(round(seconds * rate)), rate, **how)
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """Two speakers of five clips each, names that are neither ASCII nor without spaces among them."""
+    folder = tmp_path / "dataset" / "44k"
+    for speaker in ("名 前", "alto"):
+        for number in range(5):
+            make_clip(folder / speaker / f"空 格 ({number}).wav")
+    return folder
+
+
+def test_every_clip_is_in_exactly_one_list_and_two_of_each_speaker_validate(data_set):
+    train, validation = split(take_inventory(data_set), "./dataset/44k", seed=1)
+    assert sorted(train + validation) == [
+        f"./dataset/44k/{speaker}/空 格 ({number}).wav" for speaker in ("alto", "名 前") for number in range(5)
+    ]
+    assert [sum(f"/{speaker}/" in line for line in validation) for speaker in ("alto", "名 前")] == [2, 2]
+
+
+def test_the_seed_decides_the_split(data_set):
+    inventory = take_inventory(data_set)
+    splits = [split(inventory, "d", seed) for seed in range(20)]
+    assert splits == [split(inventory, "d", seed) for seed in range(20)]
+    assert len({tuple(sorted(validation)) for _, validation in splits}) > 5
+
+
+def test_a_new_speaker_moves_nobody_elses_clips(data_set):
+    before = set(split(take_inventory(data_set), "d", seed=1)[1])
+    for number in range(3):
+        make_clip(data_set / "aaa" / f"{number}.wav")
+    assert before < set(split(take_inventory(data_set), "d", seed=1)[1])
+
+
+def test_speakers_are_numbered_in_alphabetical_order(data_set):
+    assert take_inventory(data_set).speakers == {"alto": 0, "名 前": 1}
+
+
+def test_hidden_foreign_and_stray_files_are_passed_over(data_set):
+    before = take_inventory(data_set)
+    for name in ("alto/.x.wav", "alto/x.mp3", "alto/x.wav.soft.pt", "stray.txt", "x.wav"):
+        (data_set / name).write_text("x", encoding="utf-8")
+    make_clip(data_set / ".ipynb_checkpoints" / "x.wav")
+    assert take_inventory(data_set) == before
+
+
+def test_clips_below_three_tenths_of_a_second_are_passed_over_and_exactly_that_is_kept(data_set):
+    make_clip(data_set / "alto" / "short.wav", 0.2999)
+    make_clip(data_set / "alto" / "kept.wav", 0.3)
+    inventory = take_inventory(data_set)
+    assert [clip.name for clip in inventory.too_short] == ["short.wav"]
+    assert "kept.wav" in [clip.name for clip in inventory.clips["alto"]]
+    assert inventory.seconds == pytest.approx(10.3)
+
+
+def test_any_wav_that_can_be_read_counts(data_set):
+    make_clip(data_set / "alto" / "float.wav", 1, 96000, subtype="FLOAT")
+    make_clip(data_set / "alto" / "deep.wav", 1, 48000, subtype="PCM_24")
+    (data_set / "alto" / "text.wav").write_text("this is no sound", encoding="utf-8")
+    inventory = take_inventory(data_set)
+    assert {"float.wav", "deep.wav"} <= {clip.name for clip in inventory.clips["alto"]}
+    assert [clip.name for clip in inventory.unreadable] == ["text.wav"]
+
+
+@pytest.mark.parametrize("usable", [0, 1, 2])
+def test_too_few_clips_are_an_error_with_speaker_count_and_need(data_set, usable, tmp_path):
+    (data_set / "few").mkdir()
+    for number in range(usable):
+        make_clip(data_set / "few" / f"{number}.wav")
+    make_clip(data_set / "few" / "tiny.wav", 0.1)
+    lists = tmp_path / "train.txt", tmp_path / "val.txt"
+    with pytest.raises(UserError) as caught:
+        write_filelists(str(data_set), *lists, seed=1)
+    for words in (f"few {usable}", "needs 3", "tiny.wav is shorter than 0.3 s"):
+        assert words in str(caught.value)
+    assert "alto" not in str(caught.value)
+    assert not any(path.exists() for path in lists)
+
+
+@pytest.mark.parametrize("name", ["a|b.wav", "a\nb.wav", "a\\b.wav"])
+def test_names_that_a_filelist_cannot_hold_are_refused(data_set, name):
+    make_clip(data_set / "alto" / name)
+    with pytest.raises(UserError, match="rename"):
+        take_inventory(data_set)
+
+
+# -- configuration ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoder", "tiny", "expected"),
+    [
+        ("vec768l12", False, (768, 768, 768)),
+        ("vec768l12", True, (768, 768, 512)),
+        ("vec256l9", False, (256, 256, 768)),
+        ("vec256l9", True, (256, 256, 512)),
+        ("hubertsoft", False, (256, 256, 768)),
+        ("whisper-ppg", False, (1024, 1024, 1024)),
+        ("cnhubertlarge", True, (1024, 1024, 512)),
+        ("whisper-ppg-large", False, (1280, 1280, 1280)),
+    ],
+)
+def test_widths_follow_the_encoder_as_published(encoder, tiny, expected):
+    config, diffusion = fitted_configs({"a": 0}, encoder, tiny=tiny)
+    model = config.model
+    assert (model.ssl_dim, model.gin_channels, model.filter_channels) == expected
+    assert (diffusion.data.encoder, diffusion.data.encoder_out_channels) == (encoder, expected[0])
+
+
+@pytest.mark.parametrize("encoder", list(ENCODERS))
+def test_every_encoder_has_a_configuration_of_its_own_size(encoder):
+    config, diffusion = fitted_configs({"a": 0, "b": 1}, encoder)
+    assert config.model.speech_encoder == diffusion.data.encoder == encoder
+    assert config.model.ssl_dim == diffusion.data.encoder_out_channels == ENCODERS[encoder].ssl_dim
+    assert (config.model.n_speakers, diffusion.model.n_spk) == (2, 2)
+
+
+def test_vol_aug_sets_both_keys():
+    plain, loud = (fitted_configs({"a": 0}, "mfcc", vol_aug=vol_aug)[0] for vol_aug in (False, True))
+    assert (plain.train.vol_aug, plain.model.vol_embedding) == (False, False)
+    assert (loud.train.vol_aug, loud.model.vol_embedding) == (True, True)
+
+
+def test_an_unknown_encoder_is_refused_with_the_nearest_first():
+    with pytest.raises(UserError, match="unknown speech encoder 'vec768l13'; known: vec768l12"):
+        fitted_configs({"a": 0}, "vec768l13")
+
+
+# -- the script -------------------------------------------------------------------------------------------------------
+
+
+def run_script(folder, *flags):
+    command = [sys.executable, ROOT / "preprocess_flist_config.py", *flags]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=120)
+
+
+def test_the_script_writes_lists_and_configurations_twice_the_same(data_set, tmp_path):
+    written = []
+    for _ in range(2):
+        done = run_script(tmp_path, "--speech_encoder", "mfcc", "--vol_aug")
+        assert done.returncode == 0, done.stderr
+        names = ("filelists/train.txt", "filelists/val.txt", "configs/config.json", "configs/diffusion.yaml")
+        written.append([(tmp_path / name).read_bytes() for name in names])
+    assert written[0] == written[1]
+    config = json.loads(written[0][2])
+    assert config["spk"] == yaml.safe_load(written[0][3])["spk"] == {"alto": 0, "名 前": 1}
+    assert config["data"]["training_files"] == "filelists/train.txt"
+    assert (config["model"]["ssl_dim"], config["train"]["vol_aug"]) == (72, True)
+    assert len(written[0][0].decode("utf-8").splitlines()) == 6
+
+
+def test_wrong_input_is_one_sentence_and_exit_code_2_with_nothing_written(tmp_path):
+    for flags, words in (((), "resample.py"), (("--speech_encoder", "mfc"), "known: mfcc")):
+        done = run_script(tmp_path, *flags)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1 and words in done.stderr
+    assert list(tmp_path.iterdir()) == []

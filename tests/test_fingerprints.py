@@ -1,0 +1,82 @@
+"""What is noticed about a clip's companions, and what is not mistaken for a change."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from modules.clip_files import ClipFiles
+from preparation.fingerprints import check, vouch, withdraw
+
+RECIPES = {"f0": {"f0_predictor": "pm", "hop_length": 512}, "volume": {"hop_length": 512}}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A clip whose two companions are there and vouched for."""
+    files = ClipFiles(tmp_path / "speaker" / "x.wav")
+    files.wav.parent.mkdir()
+    files.wav.write_bytes(b"sound of a certain length")
+    make(files, RECIPES)
+    return files
+
+
+def make(files, recipes):
+    found = check(files, recipes)
+    withdraw(files, found)
+    files.write_f0(np.ones(3), np.ones(3))
+    files.write_volume(np.ones(3))
+    vouch(files, found, recipes)
+
+
+def test_what_is_vouched_for_is_fresh(files):
+    assert check(files, RECIPES).stale == {}
+
+
+def test_another_setting_makes_only_its_companion_stale(files):
+    changed = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
+    assert check(files, changed).stale == {"f0": "made with other settings"}
+    make(files, changed)
+    assert check(files, changed).stale == {}
+
+
+def test_a_changed_clip_of_the_same_length_makes_all_stale(files):
+    files.wav.write_bytes(b"SOUND of a certain length")
+    os.utime(files.wav, ns=(1, 1))
+    assert check(files, RECIPES).stale == dict.fromkeys(RECIPES, "the clip changed")
+
+
+def test_a_copy_or_a_touch_is_no_change(files, tmp_path):
+    shutil.copytree(files.wav.parent, tmp_path / "copy", copy_function=shutil.copyfile)
+    copied = ClipFiles(tmp_path / "copy" / "x.wav")
+    os.utime(copied.wav, ns=(5, 5))
+    assert check(copied, RECIPES).stale == {}
+
+
+def test_missing_damaged_and_unknown_companions_are_told_apart(files):
+    files.volume.unlink()
+    files.f0.write_bytes(files.f0.read_bytes()[:-4])
+    assert check(files, RECIPES).stale == {"f0": "damaged", "volume": "missing"}
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"clip": 3}', '{"f0": {}}'])
+def test_companions_without_a_readable_fingerprint_are_not_trusted(files, content):
+    files.fingerprint.unlink()
+    if content is not None:
+        files.fingerprint.write_text(content, encoding="utf-8")
+    assert set(check(files, RECIPES).stale) == {"f0", "volume"}
+
+
+def test_a_run_killed_between_two_settings_leaves_nothing_trusted_wrongly(files):
+    changed = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
+    found = check(files, changed)
+    withdraw(files, found)
+    files.write_f0(np.full(3, 2.0), np.ones(3))  # as many bytes as before; the run dies here
+    assert check(files, RECIPES).stale == {"f0": "of unknown origin"}
+    assert check(files, changed).stale == {"f0": "of unknown origin"}
+
+
+def test_companions_that_this_run_does_not_need_stay_vouched_for(files):
+    make(files, {"f0": {"f0_predictor": "dio", "hop_length": 512}})
+    assert set(check(files, RECIPES).stale) == {"f0"}

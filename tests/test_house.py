@@ -1,0 +1,91 @@
+"""The picture of the house holds: who may lean on whom, and scripts that answer at once."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path for path in ROOT.glob("*.py"))
+FLOORS = {
+    "modules": 0,
+    "vdecoder": 1,
+    "vencoder": 1,
+    "vits": 2,
+    "diffusion": 2,
+    "preparation": 2,
+    "cluster": 2,
+    "inference": 3,
+    "onnxexport": 3,
+}
+HEAVY = ("torch", "torchaudio", "librosa", "faiss", "transformers", "scipy", "matplotlib")
+
+
+def imports(path):
+    """Top-level names of everything a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", sorted(FLOORS))
+def test_a_package_leans_only_on_floors_below_it(package):
+    for path in (ROOT / package).rglob("*.py"):
+        for name in set(imports(path)) - {package}:
+            if name in FLOORS:
+                assert FLOORS[name] < FLOORS[package], f"{path.relative_to(ROOT)} imports {name}"
+            assert name not in ("tests", "benchmarks"), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_nothing_imports_a_script_but_the_users_own_map():
+    scripts = {path.stem for path in SCRIPTS} - {"spkmix"}
+    for package in FLOORS:
+        for path in (ROOT / package).rglob("*.py"):
+            assert not scripts & set(imports(path)), path
+
+
+@pytest.mark.parametrize("package", ["vencoder", "modules/f0"])
+def test_an_entry_of_a_table_knows_no_other_entry(package):
+    if package == "modules/f0":
+        shared = {"contour", "world"}
+    else:
+        shared = {"encoder", "renaming", "fairseq_hubert"}
+    stem = package.replace("/", ".")
+    entries = {path.stem for path in (ROOT / package).glob("*.py")} - shared - {"__init__"}
+    for path in (ROOT / package).glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        others = [other for other in entries - {path.stem} if f"from {stem}.{other} import" in text]
+        assert not others or path.stem == "__init__", f"{path} imports {others}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_help_teaches_and_loads_nothing_heavy(script):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(script)!r}, '--help']\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not loaded, loaded\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert run.returncode == 0, run.stderr
+    assert f"python {script.name}" in run.stdout or f"make {script.stem}" in run.stdout, "an example command is missing"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_a_page(script):
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert {"build_parser", "main"} <= functions
+
+
+def test_every_file_says_why_it_is_there():
+    for folder in (*FLOORS, "benchmarks", "."):
+        for path in (ROOT / folder).glob("*.py"):
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path

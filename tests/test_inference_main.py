@@ -1,0 +1,222 @@
+"""Stage 5 by its script: names of songs and results, several songs and speakers, and one sentence for wrong input."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from inference_main import ABSENT, main
+from tests.test_svc import write_model, write_song
+from tests.tiny import tiny_config
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working folder with a model in logs/44k and nothing else."""
+    (tmp_path / "logs" / "44k").mkdir(parents=True)
+    write_model(tmp_path / "logs" / "44k")
+    (tmp_path / "raw").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def results(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "results").iterdir())
+
+
+def refused(capsys, *argv: str) -> str:
+    """The one sentence that the script says; it must exit with 2 and leave nothing behind."""
+    assert main(argv) == 2
+    assert not Path("results").is_dir() or not list(Path("results").iterdir())
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+# -- what is written --------------------------------------------------------------------------------------------------
+
+
+def test_the_result_has_the_published_name_the_models_rate_and_the_songs_length(here, capsys):
+    write_song(here / "raw" / "a.wav", 1.0, rate=32000)
+    assert main(["-n", "a.wav", "-s", "alto"]) == 0
+    assert results(here) == ["a.wav_0key_alto_sovits_pm.flac"]
+    assert capsys.readouterr().out.strip() == str(Path("results/a.wav_0key_alto_sovits_pm.flac"))
+    info = soundfile.info(here / "results" / "a.wav_0key_alto_sovits_pm.flac")
+    assert (info.samplerate, info.channels, info.frames, info.format) == (44100, 1, 44100, "FLAC")
+
+
+def test_every_song_goes_to_every_speaker_and_missing_shifts_repeat_the_first(here):
+    for name in "abc":
+        write_song(here / "raw" / f"{name}.wav", 0.5)
+    assert main(["-n", "a", "b.wav", "c", "-t", "-3", "2", "-s", "alto", "1", "-wf", "wav", "-f0p", "dio"]) == 0
+    expected = [
+        f"{name}_{shift}key_{speaker}_sovits_dio.wav"
+        for name, shift in [("a", -3), ("b.wav", 2), ("c", -3)]
+        for speaker in ("1", "alto")
+    ]
+    assert results(here) == sorted(expected)
+
+
+def test_automatic_f0_stands_in_the_name(here):
+    write_song(here / "raw" / "a.wav", 0.5)
+    assert main(["-n", "a", "-s", "alto", "-a"]) == 0
+    assert results(here) == ["a_auto_alto_sovits_pm.flac"]
+
+
+@pytest.mark.parametrize("name", ["空 格 (1).wav", "Größe.flac", "two.dots.ogg"])
+def test_songs_of_any_name_and_format_are_read_and_nothing_is_left_beside_them(here, name):
+    soundfile.write(here / "raw" / name, 0.1 * np.sin(np.arange(22050) / 20), 22050)
+    assert main(["-n", name, "-s", "tenor"]) == 0
+    assert [path.name for path in (here / "raw").iterdir()] == [name]
+    assert results(here) == [f"{name}_0key_tenor_sovits_pm.flac"]
+
+
+def test_a_song_may_be_given_as_a_path(here):
+    (here / "elsewhere").mkdir()
+    song = write_song(here / "elsewhere" / "song.wav", 0.5)
+    assert main(["-n", "elsewhere/song", "-s", "alto", "-wf", "wav"]) == 0
+    assert main(["-n", str(song), "-s", "alto", "-wf", "wav"]) == 0
+    first, second = (soundfile.read(here / "results" / name)[0] for name in results(here))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_same_command_twice_gives_the_same_file_and_another_seed_another(here):
+    write_song(here / "raw" / "a.wav", 0.5)
+    for folder, more in [("one", []), ("two", []), ("three", ["--seed", "1"])]:
+        assert main(["-n", "a", "-s", "alto", "-wf", "wav", "-ns", "5", "-o", folder, *more]) == 0
+    one, two, three = ((here / f / "a_0key_alto_sovits_pm.wav").read_bytes() for f in ("one", "two", "three"))
+    assert one == two
+    assert one != three
+
+
+def test_the_newest_model_is_taken_and_its_only_speaker(here):
+    config = tiny_config()
+    config.model.ssl_dim, config.spk = 72, {"solo": 0}
+    model, _ = write_model(here / "logs" / "44k", config)
+    weights = torch.load(model, weights_only=True)
+    for step in (800, 1600):
+        torch.save(weights, model.with_name(f"G_{step}.pth"))
+    model.write_bytes(b"not this one")
+    write_song(here / "raw" / "a.wav", 0.5)
+    assert main(["-n", "a"]) == 0
+    assert results(here) == ["a_0key_solo_sovits_pm.flac"]
+
+
+def test_the_config_is_sought_beside_the_model(here):
+    (here / "other").mkdir()
+    (here / "logs" / "44k" / "config.json").rename(here / "other" / "config.json")
+    (here / "logs" / "44k" / "G_1.pth").rename(here / "other" / "mine.pth")
+    write_song(here / "raw" / "a.wav", 0.5)
+    assert main(["-m", "other/mine.pth", "-n", "a", "-s", "alto"]) == 0
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_song_names_the_nearest_in_raw(here, capsys):
+    for name in ("choir.wav", "my song.wav", "solo.flac"):
+        (here / "raw" / name).touch()
+    assert "it holds my song.wav" in refused(capsys, "-n", "my sonk.wav", "-s", "alto")
+
+
+def test_a_missing_song_with_no_raw_folder_says_so(here, capsys):
+    (here / "raw").rmdir()
+    assert "'song'" in refused(capsys, "-n", "song", "-s", "alto")
+
+
+@pytest.mark.parametrize("absent", ABSENT, ids=lambda absent: absent[0][0])
+def test_flags_of_absent_parts_are_refused_never_ignored(here, capsys, absent):
+    (short, long), options, _ = absent
+    write_song(here / "raw" / "a.wav", 0.5)
+    value = [] if options.get("action") else ["3"]
+    assert refused(capsys, "-n", "a", "-s", "alto", short, *value).startswith(f"error: {short} asks for")
+    assert refused(capsys, "-n", "a", "-s", "alto", long, *value).startswith(f"error: {short} asks for")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["-s", "atlo"], "'atlo'.*alto, tenor"),
+        ([], "several speakers.*alto, tenor"),
+        (["-s", "alto", "-f0p", "harvst"], "unknown F0 predictor 'harvst'.*harvest"),
+        (["-s", "alto", "-wf", "docx"], "'docx' is not a format"),
+        (["-s", "alto", "-wf", "../wav"], "not a format"),
+        (["-s", "alto", "-t", "1", "2"], "-t gives 2 shifts for 1 songs"),
+        (["-s", "alto", "-cl", "1", "-lg", "2"], "-lg"),
+        (["-s", "alto", "-lgr", "0"], "-lgr"),
+        (["-s", "alto", "-d", "tpu9"], "--device 'tpu9'"),
+        (["-s", "alto", "-m", "logs/44k/G_9.pth"], "there is no checkpoint"),
+        (["-s", "alto", "-c", "nowhere.json"], "nowhere.json"),
+        (["-s", "alto", "alto"], "two conversions would be written to"),
+    ],
+)
+def test_wrong_input_is_one_sentence(here, capsys, argv, words):
+    write_song(here / "raw" / "a.wav", 0.5)
+    assert re.search(words, refused(capsys, "-n", "a", *argv))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"just text", "cannot be read as audio"), (b"", "cannot be read as audio")]
+)
+def test_a_file_that_is_no_sound_is_named(here, capsys, content, words):
+    (here / "raw" / "a.wav").write_bytes(content)
+    sentence = refused(capsys, "-n", "a.wav", "-s", "alto")
+    assert words in sentence
+    assert "a.wav" in sentence
+
+
+def test_nan_in_the_song_writes_nothing(here, capsys):
+    audio = np.zeros(20000, np.float32)
+    audio[-1] = np.nan
+    soundfile.write(here / "raw" / "a.wav", audio, 44100, subtype="FLOAT")
+    assert "NaN" in refused(capsys, "-n", "a", "-s", "alto")
+
+
+def test_no_model_at_all_tells_where_one_comes_from(here, capsys):
+    (here / "logs" / "44k" / "G_1.pth").unlink()
+    (here / "raw" / "a.wav").touch()
+    assert "train.py" in refused(capsys, "-n", "a", "-s", "alto")
+
+
+def test_a_config_of_another_model_names_keys_and_shapes(here, capsys):
+    config = here / "logs" / "44k" / "config.json"
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values["model"]["hidden_channels"] = 16
+    config.write_text(json.dumps(values), encoding="utf-8")
+    write_song(here / "raw" / "a.wav", 0.5)
+    sentence = refused(capsys, "-n", "a", "-s", "alto")
+    assert "pre.weight is [8, 72, 5] in the file and [16, 72, 5] by the config" in sentence
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(here, capsys):
+    (here / "results").write_text("a file where a folder is needed", encoding="utf-8")
+    write_song(here / "raw" / "a.wav", 0.5)
+    assert main(["-n", "a", "-s", "alto"]) == 2
+    assert "results" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_song_that_breaks_off_leaves_the_former_result(here, capsys):
+    write_song(here / "raw" / "a.flac", 20, gaps=(8,))
+    (here / "results").mkdir()
+    former = here / "results" / "a.flac_0key_alto_sovits_pm.flac"
+    former.write_text("of yesterday", encoding="utf-8")
+    data = (here / "raw" / "a.flac").read_bytes()
+    (here / "raw" / "a.flac").write_bytes(data[: len(data) // 2])
+    assert main(["-n", "a.flac", "-s", "alto"]) == 2
+    assert former.read_text(encoding="utf-8") == "of yesterday"
+    assert results(here) == [former.name]
+
+
+def test_help_needs_no_heavy_package():
+    check = "import sys, inference_main; inference_main.build_parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=False).returncode == 0

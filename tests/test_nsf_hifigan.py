@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+
+from modules.config import ModelConfig
+from vdecoder.nsf_hifigan import NsfHifigan
+from vdecoder.source import HarmonicSource
+
+SMALL = {"inter_channels": 8, "gin_channels": 6, "upsample_initial_channel": 32}
+SHAPES = {
+    "published": {},
+    "resblock 2": {"resblock": "2"},
+    "hop 441": {"upsample_rates": [7, 7, 3, 3], "upsample_kernel_sizes": [14, 14, 6, 6]},
+    "hop 512 in three": {"upsample_rates": [16, 8, 4], "upsample_kernel_sizes": [32, 16, 8]},
+}
+
+
+def decoder(**changes):
+    torch.manual_seed(3)
+    return NsfHifigan(ModelConfig(**{**SMALL, **changes})).eval()
+
+
+def inputs(frames, seed=0, batch=1):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(batch, 8, frames, generator=generator)
+    f0 = torch.rand(batch, frames, generator=generator) * 300 + 100
+    f0[:, frames // 2 : frames // 2 + 3] = 0
+    return z, f0, torch.randn(batch, 6, 1, generator=generator)
+
+
+def seeded(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("per_frame_speaker", [False, True])
+def test_blocks_decode_to_the_same_sound_as_the_whole(shape, per_frame_speaker):
+    net = decoder(**SHAPES[shape])
+    z, f0, g = inputs(61)
+    if per_frame_speaker:
+        g = g + 0.3 * torch.randn(1, 6, 61)
+    with torch.inference_mode():
+        whole = net.generate(z, net.m_source(f0, seeded()), g)
+        assert whole.shape == (1, 1, 61 * net.hop_length)
+        blocks = net.decode(z, f0, g, seeded(), block_frames=7)
+    torch.testing.assert_close(blocks, whole, rtol=0, atol=2e-6)
+
+
+def test_the_context_of_a_block_is_no_shorter_than_what_a_sample_depends_on():
+    net = decoder()
+    z, f0, g = inputs(61)
+    z.requires_grad_(True)
+    audio = net.generate(z, net.m_source(f0, seeded()), g)
+    audio[0, 0, 30 * net.hop_length].backward()
+    used = z.grad[0].abs().amax(0).nonzero().flatten()
+    assert 30 - net.context <= used.min() and used.max() <= 30 + net.context
+    assert used.max() - used.min() >= net.context, "the context is more than twice what is needed"
+
+
+def turns_in_float64(f0, source):
+    """Each track's phase: a float64 sum of the float32 steps."""
+    numbers = np.arange(1, source.tracks + 1, dtype=np.float32)
+    steps = np.repeat(f0.numpy(), source.hop_length, axis=1)[:, :, None] * numbers / np.float32(source.sampling_rate)
+    return np.cumsum(np.float64(steps % np.float32(1)), axis=1) % 1
+
+
+def sines_of(source, f0):
+    return source.sines(source.phases(f0, torch.zeros(len(f0), source.tracks)))
+
+
+def test_sines_have_the_phase_of_the_summed_frequency():
+    source = HarmonicSource(44100, 64)
+    f0 = torch.rand(2, 200, generator=seeded()) * 900 + 60
+    wanted = 0.1 * np.sin(2 * np.pi * turns_in_float64(f0, source))
+    np.testing.assert_allclose(sines_of(source, f0).numpy(), wanted, atol=1e-5)
+
+
+def test_after_five_minutes_the_pitch_is_still_right():
+    source = HarmonicSource(44100, 512, harmonics=0)
+    frames = 5 * 60 * 44100 // 512
+    f0 = torch.full((1, frames), 440.0)
+    phases = source.phases(f0, torch.zeros(1, 1))
+    tail = source.sines(phases[-20:])[0, :, 0].double().numpy()
+    sample = np.arange((frames - 20) * 512, frames * 512) + 1
+    wanted = 0.1 * np.sin(2 * np.pi * ((440 * sample / 44100) % 1))
+    # float32's own rounding of the step is worth a few hundredths of a turn by now, not more.
+    assert np.abs(tail - wanted).max() < 0.1 * 2 * np.pi * 0.05
+
+
+def test_each_wrap_loses_what_float32_loses():
+    """The published order of effects: steps summed, and a whole turn taken off the step at which a sum passes one."""
+    source = HarmonicSource(44100, 64)
+    f0 = torch.rand(1, 400, generator=seeded()) * 900 + 60
+    numbers = torch.arange(1, source.tracks + 1)
+    steps = (f0.repeat_interleave(64, 1)[:, :, None] * numbers / 44100) % 1
+    passed = steps.double().cumsum(1).floor()
+    corrected = steps - torch.diff(passed, dim=1, prepend=torch.zeros_like(passed[:, :1])).float()
+    wanted = 0.1 * torch.sin(2 * torch.pi * corrected.double().cumsum(1))
+    torch.testing.assert_close(sines_of(source, f0).double(), wanted, rtol=0, atol=2e-7)
+
+
+def test_first_phases_turn_the_overtones_and_never_the_fundamental():
+    source = HarmonicSource(44100, 64)
+    f0 = torch.full((1, 10), 200.0)
+    still, turned = (source.phases(f0, torch.full((1, source.tracks), first)) for first in (0.0, 0.25))
+    assert torch.equal(still.start[:, :, 0], turned.start[:, :, 0])
+    moved = (turned.start - still.start) % (1 << 40)
+    assert torch.equal(moved[:, :, 1:], torch.full_like(moved[:, :, 1:], 1 << 38))
+
+
+def test_the_source_is_sines_where_voiced_and_louder_noise_where_not():
+    source = HarmonicSource(44100, 512)
+    torch.nn.init.ones_(source.l_linear.weight)
+    torch.nn.init.zeros_(source.l_linear.bias)
+    f0 = torch.cat([torch.full((1, 50), 220.0), torch.zeros(1, 50)], dim=1)
+    with torch.no_grad():
+        excitation = torch.atanh(source(f0, seeded()).clamp(-0.999, 0.999))[0, 0]
+    unvoiced = excitation[50 * 512 :]
+    assert unvoiced.std().item() == pytest.approx(3 * 0.1 / 3, rel=0.02)  # nine tracks of noise
+    spectrum = torch.fft.rfft(excitation[: 50 * 512] * torch.hann_window(50 * 512)).abs()
+    peak = spectrum.argmax().item() * 44100 / (50 * 512)
+    assert peak % 220 == pytest.approx(0, abs=4) or peak % 220 == pytest.approx(220, abs=4)
+
+
+def test_the_source_draws_from_the_generator_given_and_leaves_the_global_one_alone():
+    source = HarmonicSource(44100, 64)
+    f0 = torch.full((1, 600), 200.0)
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        in_blocks = source(f0, seeded(4))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(in_blocks, source(f0, seeded(4)).detach(), rtol=0, atol=1e-7)
+    assert not torch.equal(in_blocks, source(f0, seeded(5)))

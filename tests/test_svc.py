@@ -1,0 +1,358 @@
+"""The converter on tiny networks: lengths, silence, caches, speakers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from inference.conversion import Conversion
+from inference.song import Song
+from inference.svc import Svc, encoder_key
+from modules.config import Config, save_config
+from modules.console import UserError
+from tests.parity import FIXTURES, load
+from tests.tiny import tiny_config
+from vits.synthesizer import Synthesizer
+
+RATE, HOP = 44100, 512
+
+
+def write_model(folder: Path, config: Config | None = None, change=lambda weights: weights) -> tuple[Path, Path]:
+    """A generator with random weights and its config, as training leaves them; ``change`` edits the weights."""
+    if config is None:
+        config = tiny_config()
+        config.model.ssl_dim = 72
+    torch.manual_seed(0)
+    weights = change(Synthesizer(config.model).state_dict())
+    torch.save({"model": weights, "iteration": 1, "optimizer": None, "learning_rate": 1e-4}, folder / "G_1.pth")
+    save_config(config, folder / "config.json")
+    return folder / "G_1.pth", folder / "config.json"
+
+
+def write_song(path: Path, seconds: float, rate: int = RATE, gaps: tuple[float, ...] = (), channels: int = 1) -> Path:
+    """A glide from 150 to 300 Hz; each gap (seconds from the start) begins a second of silence."""
+    time = np.arange(int(seconds * rate)) / rate
+    audio = 0.3 * np.sin(2 * np.pi * np.cumsum(150 + 150 * time / seconds) / rate)
+    for gap in gaps:
+        audio[int(gap * rate) : int((gap + 1) * rate)] = 0
+    soundfile.write(path, np.repeat(audio[:, None], channels, 1), rate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def svc(tmp_path_factory) -> Svc:
+    return Svc(*write_model(tmp_path_factory.mktemp("model")), "cpu")
+
+
+@pytest.fixture
+def unchanged(svc, monkeypatch) -> Svc:
+    """A converter whose networks give back what they get, as far as whole frames go."""
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, conversion: wav[: len(wav) // HOP * HOP])
+    return svc
+
+
+# -- lengths and places -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 32000, 22050, 16000, 11025, 30870])
+@pytest.mark.parametrize("cuts", [{}, {"clip_seconds": 0.7}, {"clip_seconds": 0.7, "lg_num": 0.2}])
+def test_the_song_keeps_its_length_at_every_rate(unchanged, tmp_path, rate, cuts):
+    song = write_song(tmp_path / "song.wav", 2.3, rate)
+    converted = unchanged.slice_inference(song, "alto", pad_seconds=0.1, **cuts)
+    assert len(converted) == -(-soundfile.info(song).frames * RATE // rate)
+
+
+@pytest.mark.parametrize("rate", [44100, 32000])
+@pytest.mark.parametrize(("clip", "fade", "retain"), [(0, 0, 0.75), (1.1, 0.3, 0.75), (1, 1, 1)])
+def test_what_the_networks_leave_alone_stays_in_its_place(unchanged, tmp_path, rate, clip, fade, retain):
+    """To half a hop: whole frames are centred in the piece, as published."""
+    clicks = np.array([0.45, 1.05, 1.95, 2.6])  # seconds
+    audio = 0.02 * np.sin(np.arange(3 * rate) / 30)
+    audio[(clicks * rate).astype(int)] = 0.9
+    soundfile.write(tmp_path / "song.wav", audio, rate)
+    converted = unchanged.slice_inference(
+        tmp_path / "song.wav", "alto", clip_seconds=clip, lg_num=fade, lgr_num=retain
+    )
+    for expected in (clicks * RATE).astype(int):
+        found = expected - 2000 + np.abs(converted[expected - 2000 : expected + 2000]).argmax()
+        assert abs(found - expected) <= HOP / 2 + 2
+
+
+def test_silence_between_phrases_is_exact_zeros_of_the_same_length(svc, tmp_path):
+    time = np.arange(24 * 8000) / 8000
+    audio = 0.3 * np.sin(2 * np.pi * 200 * time) * ((time < 6) | (time > 18))
+    soundfile.write(tmp_path / "song.wav", audio, 8000)
+    song = Song(tmp_path / "song.wav")
+    silent = [(start, len(part)) for start, is_silence, part in song.slices() if is_silence]
+    assert len(silent) == 1
+    converted = svc.slice_inference(song.path, "alto")
+    start, length = (round(n * RATE / 8000) for n in silent[0])
+    assert len(converted) == 24 * RATE
+    assert not converted[start + 10 : start + length - 10].any()
+    assert converted[: start // 2].any()
+
+
+@pytest.mark.parametrize("samples", [1, 100, HOP - 1, HOP, 3000])
+@pytest.mark.parametrize("pad_seconds", [0, 0.5])
+def test_a_song_of_a_few_samples_is_converted(svc, tmp_path, samples, pad_seconds):
+    soundfile.write(tmp_path / "short.wav", np.full(samples, 0.5), RATE)
+    converted = svc.slice_inference(tmp_path / "short.wav", "alto", pad_seconds=pad_seconds)
+    assert len(converted) == samples
+    assert np.isfinite(converted).all()
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.2, 8])
+def test_a_silent_song_gives_silence(svc, tmp_path, seconds):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(int(seconds * RATE)), RATE)
+    converted = svc.slice_inference(tmp_path / "silent.wav", "alto")
+    assert len(converted) == int(seconds * RATE)
+    assert not converted.any()
+
+
+def test_parts_come_one_after_the_other_without_the_whole_song_in_memory(unchanged, tmp_path):
+    song = Song(write_song(tmp_path / "song.wav", 30, gaps=(7, 14, 21)))
+    parts = [len(part) for part in unchanged.convert(song, Conversion("alto"))]
+    assert sum(parts) == 30 * RATE
+    assert max(parts) < 15 * RATE
+
+
+@pytest.mark.skipif(not (FIXTURES / "D_spkmix_slice_inference.npz").exists(), reason="the parity folder is absent")
+def test_slices_and_joints_are_the_originals(svc, tmp_path, monkeypatch):
+    """The fixture's conversion replaces the networks by a known function of the piece."""
+    _, ins, outs = load("D_spkmix_slice_inference")
+    samples = next(value for value in ins.values() if value.ndim == 1 and len(value) > 10000)
+    if samples.dtype != np.int16:
+        samples = np.round(samples * 32768).astype(np.int16)
+    soundfile.write(tmp_path / "song.wav", samples, 16000, subtype="PCM_16")
+    monkeypatch.setattr(svc, "target_sample", 16000)
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, conversion: wav + 0.001 * torch.arange(len(wav)) / len(wav))
+    for name in [name for name in outs if name.startswith("audio_len_abs") and "_16000_" in name]:
+        clip, lg, lgr = map(float, name.split("_16000_")[1].split("_"))
+        song = svc.slice_inference(tmp_path / "song.wav", "alto", clip_seconds=clip, lg_num=lg, lgr_num=lgr)
+        np.testing.assert_allclose([len(song), np.abs(song).sum()], outs[name], rtol=1e-5)
+        if (every := name.replace("len_abs", "every97")) in outs:
+            np.testing.assert_allclose(song[::97], outs[every], atol=1e-4)
+
+
+def test_stereo_is_converted_as_the_mean_of_its_channels(svc, tmp_path):
+    mono = write_song(tmp_path / "mono.wav", 1.0)
+    stereo = write_song(tmp_path / "stereo.wav", 1.0, channels=2)
+    np.testing.assert_array_equal(svc.slice_inference(mono, "alto"), svc.slice_inference(stereo, "alto"))
+
+
+# -- what the settings do ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory) -> Path:
+    return write_song(tmp_path_factory.mktemp("songs") / "song.wav", 1.5)
+
+
+def test_the_seed_owns_all_randomness(svc, song):
+    first = svc.slice_inference(song, "alto")
+    torch.manual_seed(5)
+    np.testing.assert_array_equal(svc.slice_inference(song, "alto"), first)
+    assert np.abs(svc.slice_inference(song, "alto", seed=1) - first).max() > 1e-6
+
+
+def test_a_shift_moves_the_f0_that_the_network_gets(svc):
+    wav = torch.sin(2 * torch.pi * 220 * torch.arange(RATE) / RATE)
+    _, low, _ = svc.get_unit_f0(wav, 0, 0, "alto", False, "pm")
+    _, high, uv = svc.get_unit_f0(wav, 12, 0, "alto", False, "pm")
+    torch.testing.assert_close(high, 2 * low)
+    assert abs(low[uv > 0].median() - 220) < 2
+
+
+def test_features_have_one_column_a_frame(svc):
+    for samples in (RATE, RATE + 1, RATE - 511):
+        units, f0, uv = svc.get_unit_f0(torch.randn(samples) * 0.1, 0, 0, "alto", False, "dio")
+        assert units.shape == (1, 72, samples // HOP)
+        assert f0.shape == uv.shape == (1, samples // HOP)
+
+
+def test_predictors_are_kept_by_name_and_threshold(svc, monkeypatch):
+    built = []
+
+    def build(key, rate, hop, device, threshold):
+        built.append((key, threshold))
+        return object()
+
+    monkeypatch.setattr("inference.svc.build_f0_predictor", build)
+    monkeypatch.setattr(svc, "_predictors", {})
+    for key, threshold in [("pm", 0.05), ("crepe", 0.05), ("crepe", 0.3), ("pm", 0.05), ("crepe", 0.3)]:
+        svc.predictor(key, threshold)
+    assert built == [("pm", 0.05), ("crepe", 0.05), ("crepe", 0.3)]
+
+
+def test_songs_of_different_rates_in_turn_do_not_disturb_each_other(svc, tmp_path):
+    a = write_song(tmp_path / "a.wav", 0.7, 32000)
+    b = write_song(tmp_path / "b.wav", 0.7, 44100)
+    alone = svc.slice_inference(b, "alto")
+    svc.slice_inference(a, "alto")
+    np.testing.assert_array_equal(svc.slice_inference(b, "alto"), alone)
+
+
+def test_the_loudness_envelope_of_the_song_can_be_imposed(svc, tmp_path):
+    time = np.arange(4 * RATE) / RATE
+    soundfile.write(tmp_path / "song.wav", np.sin(2 * np.pi * 200 * time) * np.where(time < 2, 0.5, 0.05), RATE)
+    converted = svc.slice_inference(tmp_path / "song.wav", "alto", loudness_envelope_adjustment=0)
+    loud, soft = (np.sqrt(np.mean(converted[s * RATE : (s + 1) * RATE] ** 2)) for s in (0, 3))
+    assert loud / soft > 5
+
+
+def test_infer_gives_a_file_in_the_published_form(svc, song):
+    audio, length, frames = svc.infer("tenor", 0, song)
+    assert audio.shape == (length,)
+    assert length == frames * HOP == int(1.5 * RATE) // HOP * HOP
+
+
+def test_f0_filter_refuses_a_piece_without_voice(svc, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    with pytest.raises(UserError, match="no voice"):
+        svc.infer("alto", 0, tmp_path / "silent.wav", f0_filter=True)
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_compressed_half_precision_model_gives_nearly_the_same_song(svc, song, tmp_path):
+    def compress(weights):
+        return {name: tensor.half() for name, tensor in weights.items() if not name.startswith("enc_q.")}
+
+    compressed = Svc(*write_model(tmp_path, change=compress), "cpu")
+    full, small = svc.slice_inference(song, "alto"), compressed.slice_inference(song, "alto")
+    assert next(compressed.synthesizer.parameters()).dtype == torch.float32
+    assert np.linalg.norm(full - small) < 0.05 * np.linalg.norm(full)
+
+
+def test_a_config_of_another_size_names_keys_and_shapes(tmp_path):
+    model, config = write_model(tmp_path)
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values["model"]["gin_channels"] = 6
+    config.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=r"G_1\.pth.*emb_g\.weight.*\[2, 4\].*\[2, 6\]"):
+        Svc(model, config, "cpu")
+
+
+def test_a_generator_is_needed(tmp_path):
+    model, config = write_model(tmp_path)
+    torch.save({"weights": {}}, model)
+    with pytest.raises(UserError, match=r"G_1\.pth holds no 'model'"):
+        Svc(model, config, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "expected"),
+    [("vec768l12", 256, "vec256l9"), ("vec768l12", 768, "vec768l12"), ("mfcc", 72, "mfcc")],
+)
+def test_a_4_0_config_without_an_encoder_is_recognised_by_its_size(key, size, expected):
+    config = Config.from_dict({"model": {"speech_encoder": key, "ssl_dim": size}})
+    assert encoder_key(config, "config.json") == expected
+
+
+def test_an_encoder_of_another_size_is_refused():
+    config = Config.from_dict({"model": {"speech_encoder": "mfcc", "ssl_dim": 768}})
+    with pytest.raises(UserError, match=r"config\.json.*mfcc gives 72.*ssl_dim is 768"):
+        encoder_key(config, "config.json")
+
+
+def test_a_4_0_config_without_the_stretching_mode_gets_the_stepper():
+    assert Config.from_dict({}).data.unit_interpolate_mode == "left"
+
+
+@pytest.mark.parametrize("speaker", ["tenor", 1, "1"])
+def test_a_speaker_is_known_by_name_and_by_id(svc, speaker):
+    assert svc.speaker_id(speaker) == 1
+
+
+@pytest.mark.parametrize("speaker", ["tenro", 2, -1, "2", "", "²"])
+def test_an_unknown_speaker_is_told_the_known_ones(svc, speaker):
+    with pytest.raises(UserError, match="alto|tenor"):
+        svc.speaker_id(speaker)
+
+
+def test_the_nearest_speaker_is_named_first(svc):
+    with pytest.raises(UserError, match="tenor, alto"):
+        svc.speaker_id("tenro")
+    with pytest.raises(UserError, match="alto, tenor"):
+        svc.speaker_id("alt")
+
+
+def test_a_name_that_is_a_number_is_a_name_first():
+    assert Svc.speaker_id(SimpleNamespace(spk2id={"1": 0, "0": 1}), "1") == 0
+
+
+def test_a_model_without_names_is_addressed_by_its_rows(tmp_path):
+    config = tiny_config()
+    config.model.ssl_dim, config.spk = 72, {}
+    assert Svc(*write_model(tmp_path, config), "cpu").speaker_id(1) == 1
+
+
+def test_a_model_of_one_speaker_needs_no_choice_and_one_of_two_lists_them(svc):
+    assert Svc.only_speaker(SimpleNamespace(spk2id={"alto": 0})) == "alto"
+    with pytest.raises(UserError, match="alto, tenor"):
+        svc.only_speaker()
+
+
+def test_automatic_f0_needs_a_model_that_has_it(song, tmp_path):
+    config = tiny_config()
+    config.model.ssl_dim, config.model.use_automatic_f0_prediction = 72, False
+    plain = Svc(*write_model(tmp_path, config), "cpu")
+    with pytest.raises(UserError, match="F0 decoder"):
+        plain.slice_inference(song, "alto", auto_predict_f0=True)
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tran": 90},
+        {"slice_db": 3},
+        {"noice_scale": -0.1},
+        {"noice_scale": float("nan")},
+        {"pad_seconds": -1},
+        {"clip_seconds": -1},
+        {"clip_seconds": 1, "lg_num": 2},
+        {"lg_num": -1},
+        {"lgr_num": 0},
+        {"cr_threshold": 2},
+        {"loudness_envelope_adjustment": 1.5},
+        {"cluster_infer_ratio": 0.5},
+        {"k_step": 50},
+        {"use_spk_mix": True},
+        {"second_encoding": True},
+        {"enhancer_adaptive_key": 3},
+    ],
+)
+def test_a_value_out_of_range_or_of_an_absent_part_is_named(settings):
+    with pytest.raises(UserError, match=list(settings)[-1]):
+        Conversion("alto", **settings)
+
+
+@pytest.mark.parametrize(
+    "part", ["nsf_hifigan_enhance", "shallow_diffusion", "only_diffusion", "spk_mix_enable", "feature_retrieval"]
+)
+def test_absent_parts_of_the_converter_are_refused_before_anything_is_loaded(part):
+    with pytest.raises(UserError, match=part):
+        Svc("nowhere.pth", "nowhere.json", **{part: True})
+
+
+def test_a_song_with_nan_is_refused_by_name(svc, tmp_path):
+    audio = np.zeros(RATE, np.float32)
+    audio[5000] = np.nan
+    soundfile.write(tmp_path / "broken.wav", audio, RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"broken\.wav.*NaN"):
+        svc.slice_inference(tmp_path / "broken.wav", "alto")
+
+
+def test_an_unknown_predictor_is_told_the_known_ones(svc, song):
+    with pytest.raises(UserError, match="harvest"):
+        svc.slice_inference(song, "alto", f0_predictor="harvset")

@@ -1,0 +1,103 @@
+"""Worker processes: each sets up once, a dead one is survived, and none outlives its caller."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from modules.console import UserError
+from preparation.workers import cpu_count, run_job, worker_count
+
+
+class Squares:
+    """Squares numbers; 13 kills the worker, and ``refused`` is a rank that cannot be set up."""
+
+    def __init__(self, refused=None):
+        self.refused = refused
+
+    def set_up(self, rank, workers):
+        if rank == self.refused:
+            raise UserError("there is no weight file x.pt")
+        self.set_ups = getattr(self, "set_ups", 0) + 1
+        self.rank = rank
+
+    def __call__(self, item):
+        if item == 13:
+            os._exit(9)
+        return item, item * item, self.rank, self.set_ups, os.getpid()
+
+    def lost(self, item, reason):
+        return item, reason, None, None, None
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_item_is_done_once_by_workers_that_set_up_once(processes):
+    results = list(run_job(Squares(), range(10), processes))
+    assert sorted((item, square) for item, square, *_ in results) == [(item, item * item) for item in range(10)]
+    assert {set_ups for *_, set_ups, _ in results} == {1}
+    assert len({pid for *_, pid in results}) <= processes
+    assert (os.getpid() in {pid for *_, pid in results}) == (processes == 1)
+
+
+def test_an_item_that_kills_its_worker_is_reported_and_the_rest_is_done():
+    results = {item: outcome for item, outcome, *_ in run_job(Squares(), range(10, 17), 2)}
+    assert "died (exit code 9" in results.pop(13)
+    assert results == {item: item * item for item in (10, 11, 12, 14, 15, 16)}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_cannot_be_set_up_ends_the_run_with_its_sentence(processes):
+    with pytest.raises(UserError, match="^there is no weight file x.pt$"):
+        list(run_job(Squares(refused=0), range(10), processes))
+
+
+def test_zero_processes_stand_for_the_cpus_and_fewer_are_refused():
+    assert worker_count(0) == cpu_count() >= 1
+    assert worker_count(3) == 3
+    with pytest.raises(UserError, match="--num_processes"):
+        worker_count(-1)
+
+
+SLOW_WRITER = """
+import os, time
+from modules.atomic_file import atomic_path
+from modules.console import script
+from preparation.workers import run_job
+
+class SlowWriter:
+    def set_up(self, rank, workers):
+        pass
+    def __call__(self, item):
+        with atomic_path(item) as temporary:
+            temporary.write_text(str(os.getpid()), encoding="utf-8")
+            time.sleep(30)
+    def lost(self, item, reason):
+        pass
+
+@script
+def main(argv=None):
+    list(run_job(SlowWriter(), ["out/a.txt", "out/b.txt", "out/c.txt"], 2))
+
+if __name__ == "__main__":
+    raise SystemExit(main())
+"""
+
+
+def test_ctrl_c_ends_the_workers_and_leaves_no_half_written_file(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_WRITER, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen([sys.executable, "slow.py"], cwd=tmp_path, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(pids := [path.read_text("utf-8") for path in tmp_path.glob("out/.*")]) < 2 or "" in pids:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers as well
+    assert process.wait(20) == 130
+    assert list((tmp_path / "out").iterdir()) == []
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
