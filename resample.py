@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("resample").info
     for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
         log(sentence)
-    log(f"{report.made} clips made, {report.up_to_date} up to date, {len(report.failed)} failed; in {args.out_dir2}")
+    log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir2}")
     return 1 if report.failed else 0
 
 

@@ -4,9 +4,10 @@ Reads   recordings/<speaker>/*    any format that libsndfile reads; a folder of 
 Writes  dataset_raw/<speaker>/<name>_0000.wav ...    mono, 16 bit, at the recording's rate
 
 Silence of half a second stays at a clip's ends, and breaths with it. A stretch of singing without silence is cut where
-it is quietest. What is shorter than --min_length joins its neighbour, or is dropped and counted when it stands alone. Recordings that were cut
-before are left alone unless they or the settings changed; then their former clips are replaced. Files that this
-script did not make are never overwritten.
+it is quietest. What is shorter than --min_length joins its neighbour, or is dropped and counted when it stands alone.
+Recordings that were cut before are left alone unless they or the settings changed; then their former clips are
+replaced. Files that this script did not make are never overwritten. Recordings that cannot be cut are named at the end,
+and the exit code is 1 then.
 
     python slice_audio.py
     python slice_audio.py --in_dir "my recordings/anna" --max_length 12 --threshold -50
@@ -43,11 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("slice").info
     for sentence in report.passed_over + [f"not cut: {sentence}" for sentence in report.failed]:
         log(sentence)
-    if report.up_to_date:
-        log(f"{report.up_to_date} recordings were cut before and have not changed")
-    log(f"{report.clips} clips of {report.seconds:.1f} s together in {args.out_dir}")
-    short = f"{report.dropped} pieces shorter than {args.min_length:g} s ({report.dropped_seconds:.1f} s together)"
-    log(f"left out: {short} and {report.silent_seconds:.1f} s of silence")
+    log(f"clips made: {report.clips}, {report.seconds:.1f} s together, in {args.out_dir}")
+    log(f"recordings cut before and unchanged: {report.up_to_date}; not cut: {len(report.failed)}")
+    log(
+        f"left out: {report.silent_seconds:.1f} s of silence, and {report.dropped_seconds:.1f} s "
+        f"in pieces shorter than {args.min_length:g} s that stand alone ({report.dropped})"
+    )
     return 1 if report.failed else 0
 
 

@@ -154,8 +154,8 @@ def _sinc_kernel(source: int, target: int, zero_crossings: int, device: torch.de
 def frame_rms(audio: np.ndarray | Iterable[np.ndarray], frame_length: int, hop_length: int) -> np.ndarray:
     """Root mean square around every ``hop_length``-th sample: ``(1 + L // hop_length,)`` for an even frame length.
 
-    ``frame_length`` is at least ``hop_length``. Windows are centred; the sound is continued with ``frame_length // 2`` zeros at both ends. ``audio`` is ``(L,)``,
-    or its consecutive pieces, for a recording that is too long to be held.
+    Windows are centred and at least as long as the hop; the sound is continued with ``frame_length // 2`` zeros at both
+    ends. ``audio`` is ``(L,)``, or its consecutive pieces, for a recording that is too long to be held.
     """
     blocks = in_blocks(audio) if isinstance(audio, np.ndarray) else audio
     padding = np.zeros(frame_length // 2, np.float32)

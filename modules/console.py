@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
+
+
+# What the machine refuses, through no fault of the program's: permissions, a full disk, a file where a folder belongs.
+BLOCKED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 
 
 class UserError(Exception):
@@ -13,7 +18,8 @@ class UserError(Exception):
 
 
 def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
-    """Wrap a script's ``main(argv)``: a UserError becomes one line and exit code 2, Ctrl-C becomes 130.
+    """Wrap a script's ``main(argv)``: a UserError, or a refusal of the machine's, becomes one line and exit code 2;
+    Ctrl-C becomes 130.
 
     Anything else is a bug and keeps its traceback.
     """
@@ -25,6 +31,12 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
             return main(argv) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            if error.errno not in BLOCKED:
+                raise
+            where = error.filename or "a file"
+            print(f"error: {where} cannot be written or read: {error.strerror}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -203,7 +203,7 @@ def _quiet_cuts(rms: np.ndarray, first: int, last: int, shortest: int, longest: 
 
 
 class Ledger:
-    """``out_dir/.slice_audio.json``: of each recording its size and date, the settings, the clips, and if all are made."""
+    """``out_dir/.slice_audio.json``: each recording's size and date, the settings, its clips, and if all are made."""
 
     def __init__(self, out_dir: Path):
         self.out_dir, self.path = out_dir, out_dir / LEDGER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import traceback
 from collections import Counter
@@ -172,11 +173,12 @@ def _about(clip: Path, error: Exception) -> str:
 
 
 def _run(job: FeatureJob, tasks: list[Task], workers: int, report: Report) -> None:
-    """Do the tasks and enter their results into the report."""
+    """Do the tasks, one or more, and enter their results into the report."""
     results = []
-    with progress(total=len(tasks), description="features", unit="clip") as bar:
-        with contextlib.closing(run_job(job, tasks, workers)) as stream:
-            for result in stream:
+    with contextlib.closing(run_job(job, tasks, workers)) as stream:
+        first = next(stream)  # by now the models are loaded, or were refused
+        with progress(total=len(tasks), description="features", unit="clip") as bar:
+            for result in itertools.chain([first], stream):
                 results.append(result)
                 bar.update()
     for result in results:

@@ -11,6 +11,7 @@ seed, the one song is the perfect conversion of the other.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -218,12 +219,14 @@ def _phase(f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum(fine) / SAMPLING_RATE, fine
 
 
-def _fixed_response(voice: Voice, frequencies: np.ndarray) -> np.ndarray:
-    """What does not move with the words: the source's tilt and the resonances above the fourth, complex."""
+@functools.lru_cache(maxsize=8)
+def _fixed_response(voice: Voice) -> tuple[np.ndarray, np.ndarray]:
+    """What does not move with the words, the source's tilt and the resonances above the fourth: Hz, complex."""
+    frequencies = np.linspace(0, SAMPLING_RATE / 2, 2048)
     response = (1 + 1j * frequencies / 250.0) ** (-voice.tilt / 6.02)
     for number in range(5, 24):
         response = response * _resonance(frequencies, voice.formant_scale * (1000.0 * number - 500.0))
-    return response / (1 + (frequencies / 14000.0) ** 6)
+    return frequencies, response / (1 + (frequencies / 14000.0) ** 6)
 
 
 def _resonance(frequencies: np.ndarray, centre: np.ndarray | float) -> np.ndarray:
@@ -235,8 +238,7 @@ def _resonance(frequencies: np.ndarray, centre: np.ndarray | float) -> np.ndarra
 
 def _tract(voice: Voice, formants: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     """Complex response (frames, N) of source and tract at ``frequencies`` (frames or 1, N) Hz."""
-    grid = np.linspace(0, SAMPLING_RATE / 2, 2048)
-    fixed = _fixed_response(voice, grid)
+    grid, fixed = _fixed_response(voice)
     response = np.interp(frequencies, grid, fixed.real) + 1j * np.interp(frequencies, grid, fixed.imag)
     for column in formants.T:
         response = response * _resonance(frequencies, voice.formant_scale * column[:, None])
@@ -273,11 +275,11 @@ def _noise_sound(voice: Voice, score: _Score, phase: np.ndarray, rng: np.random.
     flow = replace(voice, tilt=3.0)  # of noise at the glottis, whatever the tilt of the harmonics
     tract = np.abs(_tract(flow, score.formants, bins[None]))
     breath = _shaped_noise(tract * voice.breath * score.voicing[:, None], rng)
-    audio = breath * (1 + 0.7 * np.cos(2 * np.pi * phase))
-    audio += _shaped_noise(tract * score.aspiration[:, None], rng)
+    power = np.square(tract * score.aspiration[:, None])
     for (centre, width), level in score.noises.items():
         octaves = np.log2(np.maximum(bins, 20.0) / (centre * voice.formant_scale**0.7))
-        audio += _shaped_noise(np.exp(-0.5 * (octaves / width) ** 2) * level[:, None], rng)
+        power += np.square(np.exp(-0.5 * (octaves / width) ** 2) * level[:, None])
+    audio = breath * (1 + 0.7 * np.cos(2 * np.pi * phase)) + _shaped_noise(np.sqrt(power), rng)
     return audio + ROOM_NOISE * rng.standard_normal(len(audio), dtype=np.float32)
 
 

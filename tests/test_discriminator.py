@@ -31,7 +31,7 @@ def test_any_width_and_periods_judge_and_learn(width, use_spectral_norm):
 
 def test_a_period_sees_only_samples_that_far_apart():
     judge = MultiPeriodDiscriminator(periods=(5,), width=0.1).discriminators[1]
-    y = torch.randn(1, 1, 500, requires_grad=True)
+    y = torch.randn(1, 1, 2500, requires_grad=True)
     _, maps = judge(y)
     maps[-1][0, 0, 3, 2].backward()
     assert set((y.grad[0, 0].nonzero().flatten() % 5).tolist()) == {2}

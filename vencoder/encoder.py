@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from modules.console import UserError
+from modules.console import UserError, get_logger
+
+log = get_logger("encoder")
 
 SAMPLING_RATE = 16000  # Hz
 HOP_LENGTH = 320  # samples between the starts of two frames: 20 ms
 WINDOW_LENGTH = 400  # samples that one frame sees at least: 25 ms
 
 
-def frame_count(samples: int) -> int:
-    """How many frames an encoder gives for ``samples`` of 16 kHz sound: only whole windows, and at least one."""
-    return max(samples - WINDOW_LENGTH, 0) // HOP_LENGTH + 1
+def frame_count(samples: int, padding: int = 0) -> int:
+    """How many frames an encoder gives for ``samples`` of 16 kHz sound with ``padding`` more on each side: only whole
+    windows, and at least one."""
+    return max(samples + 2 * padding - WINDOW_LENGTH, 0) // HOP_LENGTH + 1
 
 
 class SpeechEncoder:
     """Base of the encoders; a subclass implements ``features``.
 
-    Attributes:
+    Args:
         key: its name in the table, as ``config.json`` has it.
         ssl_dim: C, the number of features.
+        device: where it computes.
+        half: compute in half precision (float16, on a CPU bfloat16). What comes out not finite is computed again in
+            float32, and the result is float32 in any case.
     """
 
     sampling_rate = SAMPLING_RATE
     hop_length = HOP_LENGTH
+    padding = 0  # samples beyond each end of the sound that the first and last frame may see
 
-    def __init__(self, key: str, ssl_dim: int, device: str | torch.device = "cpu"):
+    def __init__(self, key: str, ssl_dim: int, device: str | torch.device = "cpu", half: bool = False):
         self.key = key
         self.ssl_dim = ssl_dim
         self.device = torch.device(device)
+        self.half = half
 
-    @torch.inference_mode()
+    def frames(self, samples: int) -> int:
+        """N for a sound of so many samples."""
+        return frame_count(samples, self.padding)
+
     def __call__(self, audio: Tensor) -> Tensor:
         """Encode mono sound: (L,) at 16 kHz in [-1, 1] -> (1, C, N) float32 on the encoder's device.
 
-        N is ``frame_count(L)``. Sound shorter than one window is continued with silence to one frame.
+        N is ``frames(L)``. Sound shorter than one window is continued with silence to one frame.
 
         Raises:
             UserError: when the sound is empty or not finite.
             ValueError: when it is not one-dimensional.
         """
+        return self.encode_batch([audio])[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Encode several sounds of any lengths at once: each comes out as it would alone, to rounding.
+
+        It is fastest when they are of similar length. Errors are those of a single sound.
+        """
+        clips = [self._checked(clip) for clip in clips]
+        return [features[None] for features in self._half_features(clips) or self.features(clips)]
+
+    def features(self, clips: list[Tensor]) -> list[Tensor]:
+        """(L,) each, long enough for a frame -> (C, frames(L)) float32 each."""
+        raise NotImplementedError
+
+    def _checked(self, audio: Tensor) -> Tensor:
         if audio.dim() != 1:
             raise ValueError(f"a speech encoder takes mono sound of shape (samples,), not {tuple(audio.shape)}")
         if len(audio) == 0:
@@ -50,9 +79,17 @@ class SpeechEncoder:
         audio = audio.to(self.device, torch.float32)
         if not audio.isfinite().all():
             raise UserError("the sound to encode holds values that are not finite")
-        audio = torch.nn.functional.pad(audio, (0, max(WINDOW_LENGTH - len(audio), 0)))
-        return self.features(audio)
+        shortest = WINDOW_LENGTH - 2 * self.padding
+        return torch.nn.functional.pad(audio, (0, max(shortest - len(audio), 0)))
 
-    def features(self, audio: Tensor) -> Tensor:
-        """(L,) with L >= WINDOW_LENGTH -> (1, C, frame_count(L))."""
-        raise NotImplementedError
+    def _half_features(self, clips: list[Tensor]) -> list[Tensor] | None:
+        """The features by half precision; None when it is not asked for or does not suffice."""
+        if not self.half:
+            return None
+        kind = torch.bfloat16 if self.device.type == "cpu" else torch.float16
+        with torch.autocast(self.device.type, dtype=kind):
+            found = [features.float() for features in self.features(clips)]
+        if all(features.isfinite().all() for features in found):
+            return found
+        log.warning("%s: half precision does not suffice for this sound; it is encoded in float32", self.key)
+        return None

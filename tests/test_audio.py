@@ -1,0 +1,192 @@
+"""Reading, writing, resampling and measuring sound, against librosa, torchaudio and closed forms."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from modules.audio import (
+    frame_rms,
+    match_envelope,
+    open_audio,
+    read_audio,
+    resample,
+    sinc_resample,
+    to_pcm16,
+    volume,
+    write_audio,
+)
+from modules.console import UserError
+from modules.torchaudio_guard import import_torchaudio
+
+RNG = np.random.default_rng(7)
+
+
+def noise(samples: int, scale: float = 0.2) -> np.ndarray:
+    return RNG.normal(0, scale, samples).astype(np.float32)
+
+
+def tone(seconds: float, rate: int, hz: float = 440.0) -> np.ndarray:
+    return np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate).astype(np.float32) / 2
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_sixteen_bit_material_survives_a_read_and_a_write_unchanged(tmp_path):
+    samples = np.array([-32768, -32767, -1, 0, 1, 12345, 32766, 32767], np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    audio, rate = read_audio(tmp_path / "a.wav")
+    write_audio(tmp_path / "b.wav", audio, rate)
+    again, _ = soundfile.read(tmp_path / "b.wav", dtype="int16")
+    np.testing.assert_array_equal(again, samples)
+
+
+def test_values_beyond_full_scale_are_held_there_and_never_wrap():
+    loud = np.array([-7.0, -1.0, 1.0, 1.00002, 3.0])
+    np.testing.assert_array_equal(to_pcm16(loud), [-32768, -32768, 32767, 32767, 32767])
+
+
+def test_channels_are_averaged_and_any_rate_and_depth_reads(tmp_path):
+    left, right = noise(9600), noise(9600)
+    soundfile.write(tmp_path / "名 前 (1).wav", np.stack((left, right), 1), 96000, subtype="FLOAT")
+    audio, rate = read_audio(tmp_path / "名 前 (1).wav")
+    assert rate == 96000 and audio.dtype == np.float32
+    np.testing.assert_allclose(audio, (left + right) / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_what_is_written_in_any_format_reads_back_as_the_same_sound(tmp_path, suffix):
+    rate = 44100
+    audio = tone(1.0, rate)
+    write_audio(tmp_path / f"a.{suffix}", audio, rate)
+    again, found = read_audio(tmp_path / f"a.{suffix}")
+    assert found == rate and abs(len(again) - len(audio)) < 3000
+    assert np.corrcoef(again[4000:40000], audio[4000:40000])[0, 1] > 0.99
+
+
+def test_the_format_can_be_named_whatever_the_suffix(tmp_path):
+    write_audio(tmp_path / "a.part", tone(0.1, 16000), 16000, format="flac")
+    assert soundfile.info(tmp_path / "a.part").format == "FLAC"
+
+
+def test_minutes_of_vorbis_are_written(tmp_path):
+    write_audio(tmp_path / "long.ogg", np.zeros(8000 * 400, np.float32), 8000)
+    assert soundfile.info(tmp_path / "long.ogg").frames == 8000 * 400
+
+
+def test_reading_at_another_rate_resamples(tmp_path):
+    write_audio(tmp_path / "a.wav", tone(0.5, 48000), 48000)
+    audio, rate = read_audio(tmp_path / "a.wav", 16000)
+    assert rate == 16000 and len(audio) == 8000
+    np.testing.assert_allclose(audio[200:-200], tone(0.5, 16000)[200:-200], atol=2e-3)
+
+
+def bad_files(folder):
+    (folder / "text.wav").write_text("this is no sound", encoding="utf-8")
+    (folder / "empty.wav").write_bytes(b"")
+    soundfile.write(folder / "no_samples.wav", np.zeros(0, np.float32), 16000)
+    broken = noise(1000)
+    broken[500] = np.nan
+    soundfile.write(folder / "nan.wav", broken, 16000, subtype="FLOAT")
+    return ["text.wav", "empty.wav", "no_samples.wav", "nan.wav", "missing.wav"]
+
+
+def test_files_that_cannot_be_used_are_named_in_one_sentence(tmp_path):
+    for name in [*bad_files(tmp_path), ""]:
+        with pytest.raises(UserError) as caught:
+            read_audio(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_former_file_and_nothing_else(tmp_path):
+    write_audio(tmp_path / "a.wav", tone(0.1, 16000), 16000)
+    before = (tmp_path / "a.wav").read_bytes()
+    with pytest.raises(UserError, match=r"a\.wav"):
+        write_audio(tmp_path / "a.wav", tone(0.1, 16000), -1)
+    assert (tmp_path / "a.wav").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_unknown_formats_and_unwritable_places_are_sentences(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="xyz"):
+        write_audio(tmp_path / "a.xyz", tone(0.1, 16000), 16000)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_audio(tmp_path / "file" / "a.wav", tone(0.1, 16000), 16000)
+
+
+def test_a_file_can_be_read_in_pieces(tmp_path):
+    write_audio(tmp_path / "a.flac", tone(0.5, 16000), 16000)
+    with open_audio(tmp_path / "a.flac") as file:
+        file.seek(4000)
+        np.testing.assert_allclose(file.read(1000), tone(0.5, 16000)[4000:5000], atol=1e-4)
+
+
+# -- sampling rates ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "target"), [(44100, 16000), (48000, 44100), (22050, 44100), (96000, 44100)])
+def test_resample_is_librosas_soxr_hq(source, target):
+    audio = noise(5003)
+    expected = librosa.resample(audio, orig_sr=source, target_sr=target, res_type="soxr_hq")
+    np.testing.assert_allclose(resample(audio, source, target), expected[: -(-5003 * target // source)], atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [6, 128])
+@pytest.mark.parametrize(("source", "target"), [(44100, 16000), (16000, 44100), (48000, 44100), (44100, 37100)])
+def test_sinc_resample_is_torchaudios_class(source, target, width):
+    audio = torch.from_numpy(noise(2 * 3001)).view(2, 3001)
+    expected = import_torchaudio().transforms.Resample(source, target, lowpass_filter_width=width)(audio)
+    torch.testing.assert_close(sinc_resample(audio, source, target, width), expected, atol=1e-7, rtol=0)
+
+
+def test_resampling_to_the_same_rate_changes_nothing():
+    audio = noise(100)
+    assert resample(audio, 16000, 16000) is audio
+    np.testing.assert_array_equal(sinc_resample(torch.from_numpy(audio), 44100, 44100).numpy(), audio)
+
+
+# -- loudness ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("frame", "hop"), [(2048, 512), (3528, 882), (1000, 320), (882, 882), (601, 200)])
+def test_frame_rms_is_librosas_bit_for_bit(frame, hop):
+    audio = noise(44100)
+    expected = librosa.feature.rms(y=audio, frame_length=frame, hop_length=hop)[0]
+    np.testing.assert_array_equal(frame_rms(audio, frame, hop), expected)
+
+
+def test_frame_rms_of_pieces_is_that_of_the_whole():
+    audio = noise(30000)
+    pieces = np.split(audio, [1, 500, 501, 9000, 20000])
+    np.testing.assert_array_equal(frame_rms(iter(pieces), 2048, 512), frame_rms(audio, 2048, 512))
+
+
+def test_volume_of_known_signals():
+    step = np.zeros(4096, np.float32)
+    step[1024:2048] = 0.5
+    half = 0.353553
+    np.testing.assert_allclose(volume(step, 512), [0, 0, half, 0.5, half, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(volume(torch.full((2048,), 0.25), 512), [0.25] * 4)
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (511, 0), (512, 1), (1000, 1), (1024, 2), (102400, 200)])
+def test_volume_has_a_frame_for_each_whole_hop(samples, frames):
+    assert volume(noise(samples), 512).shape == (frames,)
+
+
+@pytest.mark.parametrize(("rate", "level"), [(0, 0.1), (0.5, 0.2), (1, 0.4)])
+def test_match_envelope_moves_loudness_by_the_rate(rate, level):
+    source, output = np.full(88200, 0.1, np.float32), torch.full((88200,), 0.4)
+    np.testing.assert_allclose(match_envelope(source, 44100, output, 44100, rate)[30000:60000], level, rtol=1e-4)
+
+
+def test_match_envelope_of_silence_is_finite():
+    silent = torch.zeros(44100)
+    for rate in (0, 0.3):
+        assert torch.isfinite(match_envelope(silent, 44100, torch.from_numpy(noise(44100)), 44100, rate)).all()
+        assert torch.isfinite(match_envelope(noise(44100), 44100, silent, 44100, rate)).all()

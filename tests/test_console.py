@@ -1,0 +1,47 @@
+"""modules/console.py: wrong input is a sentence, a bug is a traceback."""
+
+import pytest
+
+from modules.console import UserError, script
+
+
+def test_wrong_input_is_one_line_and_exit_code_2(capsys):
+    @script
+    def main(argv=None):
+        raise UserError("the flag -x is 3; it must be 1 or 2")
+
+    assert main() == 2
+    assert capsys.readouterr().err == "error: the flag -x is 3; it must be 1 or 2\n"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "results").write_text("a file where a folder belongs")
+
+    @script
+    def main(argv=None):
+        (tmp_path / "results" / "song").mkdir(parents=True)
+
+    assert main() == 2
+    assert str(tmp_path / "results") in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback():
+    @script
+    def main(argv=None):
+        return {}["absent"]
+
+    with pytest.raises(KeyError):
+        main()
+
+
+def test_ctrl_c_ends_with_its_own_exit_code():
+    @script
+    def main(argv=None):
+        raise KeyboardInterrupt
+
+    assert main() == 130
+
+
+def test_success_is_exit_code_0_and_a_partial_one_keeps_its_number():
+    assert script(lambda argv=None: None)() == 0
+    assert script(lambda argv=None: 1)() == 1

@@ -1,0 +1,168 @@
+"""F0 predictors on sound whose F0 is known, and the rules that their curves are finished by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from modules.console import UserError
+from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor
+from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
+from modules.f0.crepe import FourierConv, masked_mean, masked_median
+
+RATE, HOP = 44100, 512
+CHEAP = ["pm", "dio", "harvest"]
+
+
+def glide(seconds: float, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """A voice-like sound (ten harmonics) gliding from one F0 to the other, and its F0 at each sample."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    f0 = low * (high / low) ** (time / seconds)
+    phase = 2 * np.pi * np.cumsum(f0) / RATE
+    sound = sum(np.sin(k * phase) / k for k in range(1, 11)) * 0.2
+    return sound.astype(np.float32), f0
+
+
+def agrees(key: str, seconds: float, cents: float) -> None:
+    sound, truth = glide(seconds, 180, 360)
+    f0, uv = build_f0_predictor(key, RATE, HOP)(sound)
+    assert f0.shape == uv.shape == (len(sound) // HOP,) and f0.dtype == uv.dtype == np.float32
+    inner = slice(6, -6)
+    assert uv[inner].mean() > 0.95
+    at_frames = truth[(np.arange(len(f0)) * HOP).clip(max=len(truth) - 1)]
+    assert np.median(np.abs(1200 * np.log2(f0[inner] / at_frames[inner]))) < cents
+
+
+@pytest.mark.parametrize("key", CHEAP)
+def test_a_glide_is_followed(key):
+    agrees(key, 1.0, 40)
+
+
+def test_crepe_follows_a_glide():
+    agrees("crepe", 0.4, 40)
+
+
+def test_crepe_gives_the_same_f0_twice_and_draws_nothing(monkeypatch):
+    import scipy.stats
+
+    monkeypatch.setattr(scipy.stats.triang, "rvs", lambda *_, **__: pytest.fail("torchcrepe's dither was drawn"))
+    sound, _ = glide(0.2, 200, 300)
+    before = torch.get_rng_state()
+    first, second = (build_f0_predictor("crepe")(sound)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_crepes_weights_are_read_once(monkeypatch):
+    from modules.f0 import crepe
+
+    crepe._network(torch.device("cpu"))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the weights were read again"))
+    assert build_f0_predictor("crepe")(glide(0.1, 200, 200)[0])[1].any()
+
+
+def test_fourier_convolution_is_the_convolution():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 5, (64, 1))
+    for samples in (64, 71, 191):
+        x = torch.randn(2, 3, samples, 1)
+        torch.testing.assert_close(FourierConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", [*CHEAP, "crepe"])
+def test_silence_and_the_shortest_sounds_give_zeros_of_the_right_length(key):
+    predict = build_f0_predictor(key)
+    for samples in (0, 1, 511, 512, 1100, 2000, 2646):
+        for frames in (None, samples // HOP + 1):
+            f0, uv = predict(np.zeros(samples, np.float32), frames)
+            assert f0.shape == uv.shape == (samples // HOP if frames is None else frames,)
+            assert not f0.any() and not uv.any()
+
+
+@pytest.mark.parametrize("key", CHEAP)
+@pytest.mark.parametrize("samples", [1, 513, 700, 1500, 2647, 3100, 9000])
+def test_noise_of_any_length_is_finite(key, samples):
+    audio = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+    f0, uv = build_f0_predictor(key)(audio)
+    assert len(f0) == samples // HOP and np.isfinite(f0).all() and set(uv.tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("key", CHEAP)
+def test_the_number_of_frames_can_differ_by_three(key):
+    sound, _ = glide(0.5, 200, 220)
+    for difference in (-3, 0, 1, 3):
+        assert len(build_f0_predictor(key)(sound, len(sound) // HOP + difference)[0]) == len(sound) // HOP + difference
+    with pytest.raises(ValueError, match="frames"):
+        build_f0_predictor(key)(sound, len(sound) // HOP + 4)
+
+
+def test_praats_frames_are_trimmed_when_there_are_too_many():
+    from modules.f0.pm import _centred
+
+    curve = np.arange(10.0)
+    np.testing.assert_array_equal(_centred(curve, 7), [1, 2, 3, 4, 5, 6, 7])
+    np.testing.assert_array_equal(_centred(curve, 10), curve)
+    np.testing.assert_array_equal(_centred(curve[:2], 5), [0, 0, 0, 1, 0])
+
+
+def test_dio_rounds_to_tenths_and_harvest_does_not():
+    sound, _ = glide(0.5, 200, 250)
+    frames = len(sound) // HOP + 1  # WORLD's own number, so nothing is resized
+    for key, rounded in (("dio", True), ("harvest", False)):
+        f0, uv = build_f0_predictor(key)(sound, frames)
+        tenths = f0[uv > 0] * 10
+        assert np.allclose(tenths, np.round(tenths), atol=1e-3) == rounded
+
+
+def test_an_unknown_predictor_is_named_with_the_nearest_first():
+    with pytest.raises(UserError, match="'harvst'; known: harvest"):
+        build_f0_predictor("harvst")
+
+
+def test_every_row_builds_a_predictor():
+    for key in F0_PREDICTORS:
+        assert isinstance(build_f0_predictor(key, 16000, 160), F0Predictor)
+
+
+# -- curves -----------------------------------------------------------------------------------------------------------
+
+
+def test_gaps_are_drawn_linearly_and_ends_held():
+    f0, uv = interpolate_unvoiced(np.array([0, 100, 0, 0, 130, 0.0]))
+    np.testing.assert_allclose(f0, [100, 100, 110, 120, 130, 130])
+    np.testing.assert_array_equal(uv, [0, 1, 0, 0, 1, 0])
+
+
+def test_one_voiced_frame_stands_everywhere():
+    f0, uv = interpolate_unvoiced(np.array([0, 0, 200.0, 0]))
+    np.testing.assert_array_equal(f0, [200] * 4)
+    np.testing.assert_array_equal(uv, [0, 0, 1, 0])
+
+
+def test_no_voiced_frame_is_zeros():
+    for curve in (np.zeros(3), np.zeros(0)):
+        f0, uv = interpolate_unvoiced(curve)
+        assert not f0.any() and not uv.any() and f0.dtype == np.float32
+
+
+def test_linear_resizing_leaves_no_value_between_voiced_and_unvoiced():
+    np.testing.assert_allclose(resize_linear(np.array([100, 200, 0, 300.0]), 8), [100, 150, 200, 0, 0, 0, 300, 300])
+    np.testing.assert_array_equal(resize_linear(np.zeros(0), 3), [0, 0, 0])
+
+
+def test_nearest_resizing_is_torchs():
+    for source, frames in ((60, 86), (86, 60), (7, 7), (200, 173), (173, 200), (1, 5)):
+        curve = np.arange(source, dtype=np.float32)
+        expected = torch.nn.functional.interpolate(torch.from_numpy(curve)[None, None], size=frames, mode="nearest")
+        np.testing.assert_array_equal(resize_nearest(curve, frames), expected[0, 0])
+
+
+def test_masked_filters_leave_out_what_is_missing():
+    nan = np.nan
+    curve = np.array([3, 1, nan, 5, nan, nan, nan, 2, 4, 9], np.float32)
+    median = [1, 1, 1, 5, 5, nan, 2, 2, 4, 4]
+    mean = [2, 2, 3, 5, 5, nan, 2, 3, 5, 6.5]
+    np.testing.assert_allclose(masked_median(curve), median)
+    np.testing.assert_allclose(masked_mean(curve), mean)
+    assert np.isnan(masked_mean(np.zeros(3, np.float32))).all()

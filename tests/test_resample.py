@@ -1,0 +1,155 @@
+"""Stage 1, through its script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+import resample
+from preparation.resampling import trim_silence
+
+RATE = 22050
+
+
+def tone(seconds: float = 0.5, rate: int = RATE, level: float = 0.3) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * 330 * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+def put(path, audio, rate=RATE, **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, rate, **how)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the script on ``raw`` and ``out`` under the test's folder."""
+
+    def run_script(*flags: str) -> int:
+        places = ["--in_dir", str(tmp_path / "raw"), "--out_dir2", str(tmp_path / "out"), "--num_processes", "1"]
+        return resample.main([*places, *flags])
+
+    return run_script
+
+
+def made(path):
+    info = soundfile.info(path)
+    assert (info.samplerate, info.channels, info.subtype) == (44100, 1, "PCM_16")
+    return soundfile.read(path, dtype="int16")[0].astype(np.int64)
+
+
+def test_any_recording_becomes_a_mono_16_bit_clip_at_full_scale(run, tmp_path):
+    put(tmp_path / "raw/名 前/空 格 (1).wav", np.stack((tone(rate=96000), tone(rate=96000)), 1), 96000, subtype="FLOAT")
+    put(tmp_path / "raw/anna/take.one.flac", tone())
+    put(tmp_path / "raw/anna/b.ogg", tone())
+    put(tmp_path / "raw/anna/c.mp3", tone())
+    put(tmp_path / "raw/anna/loud.wav", tone(level=4.0), subtype="FLOAT")
+    assert run() == 0
+    names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.wav")}
+    assert names == {"名 前/空 格 (1).wav", "anna/take.one.wav", "anna/b.wav", "anna/c.wav", "anna/loud.wav"}
+    for name in names:
+        assert np.abs(made(tmp_path / "out" / name)).max() == 32767
+    assert abs(len(made(tmp_path / "out/anna/take.one.wav")) - 22050) <= 1024
+
+
+def test_without_loudness_step_the_level_stays_and_only_peaks_beyond_full_scale_are_lowered(run, tmp_path):
+    put(tmp_path / "raw/anna/quiet.wav", tone(level=0.1))
+    put(tmp_path / "raw/anna/loud.wav", tone(level=1.7), subtype="FLOAT")
+    square = np.sign(tone(rate=48000)) * 0.999  # its resampled edges overshoot
+    put(tmp_path / "raw/anna/square.wav", square, 48000)
+    assert run("--skip_loudnorm") == 0
+    assert np.abs(made(tmp_path / "out/anna/quiet.wav")).max() == pytest.approx(3277, rel=0.01)
+    for name in ("loud", "square"):
+        clip = made(tmp_path / f"out/anna/{name}.wav")
+        assert np.abs(clip).max() == pytest.approx(0.98 * 32768, abs=2)
+        assert np.abs(np.diff(clip)).max() < 65000  # a wrapped sample jumps by the whole range
+
+
+def test_clips_that_cannot_be_used_are_named_and_do_not_stop_the_others(run, tmp_path, caplog):
+    raw = tmp_path / "raw/anna"
+    put(raw / "good.wav", tone())
+    put(raw / "silent.wav", np.zeros(8000, np.float32))
+    put(raw / "nan.wav", np.full(8000, np.nan, np.float32), subtype="FLOAT")
+    (raw / "text.wav").write_text("no sound", encoding="utf-8")
+    (raw / "notes.txt").write_text("la la la", encoding="utf-8")
+    (raw / ".hidden.wav").write_text("", encoding="utf-8")
+    put(raw / "good.flac", tone())
+    put(tmp_path / "raw/loose.wav", tone())
+    (raw / "inner").mkdir()
+    assert run() == 1
+    for name in ("silent.wav", "nan.wav", "text.wav", "notes.txt", ".hidden.wav", "good.wav", "loose.wav", "inner"):
+        assert name in caplog.text
+    assert "Traceback" not in caplog.text
+    assert [path.name for path in (tmp_path / "out").rglob("*.wav")] == ["good.wav"]
+
+
+def test_nothing_to_do_is_one_sentence_that_shows_the_layout(run, tmp_path, capsys):
+    assert run() == 2
+    (tmp_path / "raw/anna").mkdir(parents=True)
+    assert run() == 2
+    put(tmp_path / "raw/anna/silent.wav", np.zeros(8000, np.float32))
+    assert run() == 2
+    sentences = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 3
+    assert all("<speaker>" in sentence for sentence in sentences[:2]) and "silence" in sentences[2]
+
+
+def test_wrong_flags_are_refused(run, tmp_path):
+    put(tmp_path / "raw/anna/a.wav", tone())
+    assert run("--sr2", "0") == 2
+    assert run("--num_processes", "0") == 2
+    assert resample.main(["--in_dir", str(tmp_path / "raw"), "--out_dir2", str(tmp_path / "raw")]) == 2
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert run("--out_dir2", str(tmp_path / "file")) == 2
+
+
+def test_a_second_run_makes_only_what_is_missing_or_changed(run, tmp_path):
+    for name in "abc":
+        put(tmp_path / f"raw/anna/{name}.wav", tone())
+    assert run() == 0
+    clips = {name: tmp_path / f"out/anna/{name}.wav" for name in "abc"}
+    times = {name: path.stat().st_mtime_ns for name, path in clips.items()}
+    clips["a"].unlink()
+    time.sleep(0.02)
+    put(tmp_path / "raw/anna/b.wav", tone(0.7))
+    assert run() == 0
+    assert {name: path.stat().st_mtime_ns == times[name] for name, path in clips.items()} == {
+        "a": False,
+        "b": False,
+        "c": True,
+    }
+    assert run("--skip_loudnorm") == 0
+    assert all(np.abs(made(path)).max() < 11000 for path in clips.values())
+
+
+def test_worker_processes_make_the_same_clips_and_report_failures(run, tmp_path, caplog):
+    for name in "abc":
+        put(tmp_path / f"raw/anna/{name}.wav", tone())
+    (tmp_path / "raw/anna/bad.wav").write_text("no sound", encoding="utf-8")
+    assert run("--num_processes", "2") == 1
+    assert "bad.wav" in caplog.text
+    many = {path.name: path.read_bytes() for path in (tmp_path / "out/anna").glob("*.wav")}
+    assert run("--out_dir2", str(tmp_path / "single")) == 1
+    assert len(many) == 3
+    assert many == {path.name: path.read_bytes() for path in (tmp_path / "single/anna").glob("*.wav")}
+
+
+def test_trimming_is_librosas():
+    rng = np.random.default_rng(5)
+    quiet, loud = rng.normal(0, 1e-4, 20000), rng.normal(0, 0.2, 30000)
+    for parts in ((quiet, loud, quiet), (loud,), (quiet[:3000], loud), (loud * 1e-6,), (loud[:300],)):
+        audio = np.concatenate(parts).astype(np.float32)
+        expected, _ = librosa.effects.trim(audio, top_db=40)
+        np.testing.assert_array_equal(trim_silence(audio), expected)
+
+
+def test_help_teaches_and_loads_nothing_heavy():
+    code = "import sys, resample\ntry: resample.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'librosa', 'soundfile'} & set(sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.count("python resample.py") == 2 and "--skip_loudnorm" in result.stdout

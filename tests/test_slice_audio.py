@@ -1,0 +1,193 @@
+"""Stage 0, through its script, and the choice of cuts by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+import slice_audio
+from modules.audio import frame_rms
+from modules.console import UserError
+from preparation.clips import LEDGER, CutSettings, choose_ranges
+
+RATE = 8000
+
+
+def sung(*parts: float, rate: int = RATE) -> np.ndarray:
+    """Seconds of sound, or of silence where negative."""
+    rng = np.random.default_rng(len(parts))
+    pieces = [rng.normal(0, 0.1 if part > 0 else 5e-4, int(abs(part) * rate)) for part in parts]
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def put(path, audio, rate=RATE, **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, rate, **how)
+
+
+def choose(audio: np.ndarray, settings: CutSettings):
+    slicer = settings.slicer(RATE)
+    return choose_ranges(frame_rms(audio, slicer.window, slicer.hop), len(audio), slicer, settings)
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run_script(*flags: str) -> int:
+        return slice_audio.main(["--in_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / "out"), *flags])
+
+    return run_script
+
+
+def lengths(folder) -> dict[str, float]:
+    return {path.name: soundfile.info(path).duration for path in sorted(folder.glob("*.wav"))}
+
+
+def test_every_clip_is_as_long_as_asked_and_no_sound_is_lost():
+    rng = np.random.default_rng(1)
+    for shortest, longest in ((1, 2), (1, 5), (2, 7)):
+        settings = CutSettings(shortest, longest)
+        for _ in range(10):
+            parts = rng.uniform(0.2, 6, 14) * np.where(np.arange(14) % 2, -0.2, 1)
+            audio = sung(*parts)
+            clips, dropped = choose(audio, settings)
+            assert all(shortest - 0.02 <= (end - start) / RATE <= longest for start, end in clips)
+            left = np.ones(len(audio), bool)
+            for start, end in clips + dropped:
+                assert left[start:end].all()  # nothing twice
+                left[start:end] = False
+            assert np.abs(audio[left]).max(initial=0) < 5e-3
+
+
+def test_a_stretch_without_silence_is_cut_where_it_is_quietest():
+    audio = sung(18)
+    audio[8 * RATE : 8 * RATE + 800] *= 0.2  # quieter, but far above the threshold
+    clips, _ = choose(audio, CutSettings(5, 15))
+    assert len(clips) == 2 and 8 * RATE <= clips[0][1] <= 8 * RATE + 800
+
+
+def test_breaths_around_a_phrase_stay_with_it():
+    audio = sung(6, -3, 6)
+    breath = slice(int(8.7 * RATE), int(8.95 * RATE))  # before the second phrase, below the threshold
+    audio[breath] = np.random.default_rng(0).normal(0, 0.004, breath.stop - breath.start)
+    clips, _ = choose(audio, CutSettings())
+    assert any(start <= breath.start and breath.stop <= end for start, end in clips)
+
+
+def test_short_phrases_join_over_short_pauses_and_lonely_ones_are_dropped():
+    clips, dropped = choose(sung(3.5, -2, 3.5, -2, 3.5), CutSettings())
+    assert clips and not dropped
+    clips, dropped = choose(sung(6, -20, 1, -20, 6), CutSettings())
+    assert len(clips) == 2 and len(dropped) == 1
+
+
+def test_silence_makes_no_clips():
+    assert choose(sung(-30), CutSettings()) == ([], [])
+
+
+def test_speakers_folders_of_any_format_are_cut_and_the_sum_is_told(run, tmp_path, caplog):
+    put(tmp_path / "in/名 前/長 い (1).flac", np.stack((sung(6, -2, 7), sung(6, -2, 7)), 1))
+    put(tmp_path / "in/anna/b.mp3", sung(6, -2, 7, rate=16000), 16000)
+    put(tmp_path / "in/anna/c.ogg", sung(40))
+    assert run() == 0
+    assert list(lengths(tmp_path / "out/名 前")) == ["長 い (1)_0000.wav", "長 い (1)_0001.wav"]
+    found = lengths(tmp_path / "out/anna")
+    assert len(found) >= 5 and all(4.98 <= seconds <= 15 for seconds in found.values())
+    assert sum(seconds for name, seconds in found.items() if name.startswith("c_")) == pytest.approx(40, abs=0.01)
+    total = sum(found.values()) + sum(lengths(tmp_path / "out/名 前").values())
+    assert f"clips made: {len(found) + 2}, {total:.1f} s together" in caplog.text
+
+
+def test_clips_hold_the_recordings_own_samples(run, tmp_path):
+    samples = (sung(12, -2, 8) * 32768).astype(np.int16)
+    put(tmp_path / "in/anna/a.wav", samples)
+    assert run() == 0
+    clips = [soundfile.read(path, dtype="int16")[0] for path in sorted((tmp_path / "out/anna").glob("*.wav"))]
+    everywhere = np.lib.stride_tricks.sliding_window_view(samples, 50)
+    for clip in clips:
+        (start,) = np.flatnonzero((everywhere == clip[:50]).all(axis=1))
+        np.testing.assert_array_equal(samples[start : start + len(clip)], clip)
+
+
+def test_peaks_beyond_full_scale_are_lowered_not_cut_off(run, tmp_path):
+    put(tmp_path / "in/anna/a.wav", sung(6) * 8, subtype="FLOAT")
+    assert run() == 0
+    (path,) = (tmp_path / "out/anna").glob("*.wav")
+    clip = soundfile.read(path)[0]
+    assert np.sum(np.abs(clip) > 0.979) <= 2 and np.abs(clip).max() == pytest.approx(0.98, abs=1e-3)
+
+
+def test_a_folder_of_files_is_one_speaker(run, tmp_path):
+    put(tmp_path / "in/a.wav", sung(6))
+    assert run() == 0
+    assert list(lengths(tmp_path / "out/in")) == ["a_0000.wav"]
+
+
+def test_a_second_run_keeps_what_was_removed_by_hand_away(run, tmp_path):
+    put(tmp_path / "in/anna/a.wav", sung(12, -2, 12))
+    assert run() == 0
+    (tmp_path / "out/anna/a_0000.wav").unlink()
+    assert run() == 0
+    assert list(lengths(tmp_path / "out/anna")) == ["a_0001.wav"]
+
+
+def test_other_settings_replace_the_former_clips_and_leave_strangers_alone(run, tmp_path, capsys):
+    put(tmp_path / "in/anna/a.wav", sung(12, -2, 12))
+    put(tmp_path / "out/anna/mine.wav", sung(6))
+    assert run("--min_length", "2", "--max_length", "5") == 0
+    before = set(lengths(tmp_path / "out/anna"))
+    assert run() == 0
+    after = set(lengths(tmp_path / "out/anna"))
+    assert len(after) < len(before) and after == {"a_0000.wav", "a_0001.wav", "mine.wav"}
+    (tmp_path / "out" / LEDGER).unlink()
+    kept = (tmp_path / "out/anna/a_0000.wav").read_bytes()
+    assert run() == 2
+    assert "was not cut from" in capsys.readouterr().err
+    assert (tmp_path / "out/anna/a_0000.wav").read_bytes() == kept
+
+
+def test_a_run_that_was_killed_is_made_good(run, tmp_path):
+    put(tmp_path / "in/anna/a.wav", sung(12, -2, 12))
+    assert run() == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out/anna").glob("*.wav")}
+    ledger = json.loads((tmp_path / "out" / LEDGER).read_text(encoding="utf-8"))
+    ledger["anna/a.wav"]["done"] = False
+    (tmp_path / "out" / LEDGER).write_text(json.dumps(ledger), encoding="utf-8")
+    (tmp_path / "out/anna/a_0001.wav").unlink()
+    assert run() == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out/anna").glob("*.wav")} == whole
+
+
+def test_bad_recordings_are_named_and_do_not_stop_the_others(run, tmp_path, caplog):
+    put(tmp_path / "in/anna/good.wav", sung(6))
+    put(tmp_path / "in/anna/nan.wav", np.full(60000, np.nan, np.float32), subtype="FLOAT")
+    (tmp_path / "in/anna/text.wav").write_text("no sound", encoding="utf-8")
+    assert run() == 1
+    assert "nan.wav" in caplog.text and "text.wav" in caplog.text and "Traceback" not in caplog.text
+    assert list(lengths(tmp_path / "out/anna")) == ["good_0000.wav"]
+
+
+def test_nothing_to_cut_is_one_sentence(run, tmp_path, capsys):
+    assert run() == 2
+    (tmp_path / "in/anna").mkdir(parents=True)
+    assert run() == 2
+    (tmp_path / "in/anna/text.wav").write_text("no sound", encoding="utf-8")
+    assert run() == 2
+    assert capsys.readouterr().err.count("error: ") == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_lengths_that_leave_no_choice_are_refused():
+    with pytest.raises(UserError, match="at least twice"):
+        CutSettings(5, 9)
+
+
+def test_help_teaches_and_loads_nothing_heavy():
+    code = "import sys, slice_audio\ntry: slice_audio.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'librosa', 'soundfile'} & set(sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.count("python slice_audio.py") == 2 and "--threshold" in result.stdout

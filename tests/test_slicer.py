@@ -1,0 +1,73 @@
+"""Where recordings are cut. The tables were measured on the program whose format we keep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modules.console import UserError
+from modules.slicer import Slicer
+
+RATE = 44100
+
+
+def signal(*parts: float) -> np.ndarray:
+    """Seconds of a tone, or of silence where negative, one after the other."""
+    pieces = []
+    for seconds in parts:
+        samples = int(abs(seconds) * RATE)
+        time = np.arange(samples) / RATE
+        pieces.append(np.zeros(samples) if seconds < 0 else 0.3 * np.sin(2 * np.pi * 220 * time))
+    return np.concatenate(pieces).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("parts", "chunks"),
+    [
+        ((6,), [(0, 0, 264600)]),
+        ((3, -1, 3), [(0, 0, 308700)]),
+        ((6, -0.2, 6), [(0, 0, 538020)]),
+        ((6, -1, 6), [(0, 0, 266364), (1, 266364, 266364), (0, 266364, 573300)]),
+        ((6, -7, 6), [(0, 0, 266364), (1, 266364, 351918), (0, 351918, 837900)]),
+        ((6, -12, 6), [(0, 0, 266364), (1, 266364, 572418), (0, 572418, 1058400)]),
+        ((-7, 6), [(1, 0, 87318), (0, 87318, 573300)]),
+        ((-2, 6), [(0, 0, 352800)]),
+        ((6, -2), [(0, 0, 266364), (1, 266364, 352800)]),
+    ],
+)
+def test_published_cuts(parts, chunks):
+    found = Slicer(RATE).slice(signal(*parts))
+    assert [(chunk.is_silence, chunk.start, chunk.end) for chunk in found] == chunks
+
+
+def test_chunks_cover_the_whole_in_order_and_take_turns():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        parts = rng.uniform(0.1, 3, 12) * rng.choice([-1, 1], 12)
+        audio = signal(*parts)
+        slicer = Slicer(RATE, min_length=1000, max_sil_kept=rng.integers(100, 900))
+        chunks = slicer.slice(audio)
+        assert chunks[0].start == 0 and chunks[-1].end == len(audio)
+        for one, two in zip(chunks[:-1], chunks[1:], strict=True):
+            assert one.end == two.start and one.is_silence != two.is_silence
+
+
+def test_what_is_cut_out_is_silent_and_all_sound_is_kept():
+    audio = signal(-3, 4, -2, 2, -0.4, 5, -6)
+    chunks = Slicer(RATE, min_length=1000, max_sil_kept=300).slice(audio)
+    assert sum(chunk.is_silence for chunk in chunks) >= 3
+    for chunk in chunks:
+        if chunk.is_silence:
+            assert not audio[chunk.start : chunk.end].any()
+
+
+def test_shortest_sounds_are_one_chunk():
+    for samples in (1, 100, 250):
+        (chunk,) = Slicer(RATE).slice(np.zeros(samples, np.float32))
+        assert (chunk.is_silence, chunk.start, chunk.end) == (False, 0, samples)
+
+
+@pytest.mark.parametrize("wrong", [{"min_length": 100}, {"hop_size": 400}, {"max_sil_kept": 10}, {"hop_size": 0}])
+def test_lengths_that_contradict_each_other_are_refused(wrong):
+    with pytest.raises(UserError, match="min_length >= min_interval >= hop_size"):
+        Slicer(RATE, **wrong)
