@@ -4,8 +4,8 @@
     python benchmarks/convert.py --config configs/config.json --device cuda --f0_predictor crepe --seconds 60
 
 The song is generated, the weights are random (they do not matter for speed), the encoder is mfcc, which needs no file.
-The ratios compare, on the song's own features, plain weights with normalised ones, and decoding in blocks with decoding
-at once; the two take turns, so a busy machine hurts both. The last line is JSON.
+The ratios compare, on a piece as long as the song, plain weights with normalised ones, and decoding in blocks with
+decoding at once; the two take turns, so a busy machine hurts both. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def main() -> None:
         song = write_song(Path(folder) / "song.wav", arguments.seconds, svc.target_sample)
         conversion = Conversion(next(iter(svc.spk2id)), f0_predictor=arguments.f0_predictor)
         convert(svc, song, conversion)  # the first pass loads the predictor and warms up
-        figures, features = convert(svc, song, conversion)
+        figures = convert(svc, song, conversion)
     figures["peak_memory_gib"] = peak_memory(svc.device)
-    figures |= compare(svc, unfolded, features, arguments.repeats)
+    figures |= compare(svc, unfolded, arguments.seconds, arguments.repeats)
     report(figures, arguments.seconds)
     print(json.dumps({"benchmark": "convert", "device": str(svc.device), "seconds": arguments.seconds, **figures}))
 
@@ -110,20 +110,17 @@ def write_song(path: Path, seconds: float, rate: int) -> Path:
     return path
 
 
-def convert(svc: Svc, path: Path, conversion: Conversion) -> tuple[dict[str, float], tuple]:
-    """Seconds of each stage of one conversion from disk to disk, and what the synthesizer got for its longest piece."""
+def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
+    """Seconds of each stage of one conversion from disk to disk, and of the whole."""
     watch = Stopwatch(svc.device)
     song = Song(path)
-    calls = []
     encoder, synthesizer, predictor = svc.encoder, svc.synthesizer, svc.predictor
     decode, infer, slices = synthesizer.dec.decode, synthesizer.infer, song.slices
     try:
         svc.encoder = watch.function("encoder", encoder)
         svc.predictor = lambda *key: watch.function("F0", predictor(*key))
         synthesizer.dec.decode = watch.function("decoder", decode)
-        synthesizer.infer = watch.function(
-            "synthesizer", lambda *features, **options: calls.append(features) or infer(*features, **options)
-        )
+        synthesizer.infer = watch.function("synthesizer", infer)
         song.slices = lambda threshold: watch.iterator("read and slice", slices(threshold))
         start = watch.now()
         parts = watch.iterator("convert", svc.convert(song, conversion))
@@ -137,20 +134,24 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> tuple[dict[str, flo
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]
     stages["write"] = total - spent["convert"]
     stages["rest"] = total - sum(stages.values())
-    return {**stages, "total": total}, max(calls, key=lambda features: features[0].shape[2])
+    return {**stages, "total": total}
 
 
 @torch.inference_mode()
-def compare(svc: Svc, unfolded: Synthesizer, features: tuple, repeats: int) -> dict[str, float]:
+def compare(svc: Svc, unfolded: Synthesizer, seconds: float, repeats: int) -> dict[str, float]:
     """Seconds of the whole synthesizer with normalised weights over plain ones, of one decoding over one in blocks."""
     watch = Stopwatch(svc.device)
-    f0, speaker = features[1], features[3]
-    z = torch.randn(1, svc.config.model.inter_channels, f0.shape[1], device=svc.device)
+    model, frames = svc.config.model, int(seconds * svc.target_sample) // svc.hop_size
+    units = torch.randn(1, model.ssl_dim, frames, device=svc.device)
+    z = torch.randn(1, model.inter_channels, frames, device=svc.device)
+    f0 = torch.full((1, frames), 220.0, device=svc.device)
+    speaker = torch.zeros(1, 1, dtype=torch.long, device=svc.device)
     g = svc.synthesizer.speaker_condition(speaker)
+    features = units, f0, torch.ones_like(f0), speaker
     folding = ratio(watch, lambda: unfolded.infer(*features), lambda: svc.synthesizer.infer(*features), repeats)
     decode = svc.synthesizer.dec.decode
-    blocks = ratio(watch, lambda: decode(z, f0, g, block_frames=f0.shape[1]), lambda: decode(z, f0, g), repeats)
-    return {"ratio_folding": folding, "ratio_blocks": blocks, "frames_compared": f0.shape[1]}
+    blocks = ratio(watch, lambda: decode(z, f0, g, block_frames=frames), lambda: decode(z, f0, g), repeats)
+    return {"ratio_folding": folding, "ratio_blocks": blocks, "frames_compared": frames}
 
 
 def ratio(watch: Stopwatch, slow: Callable, fast: Callable, repeats: int) -> float:

@@ -8,9 +8,12 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-
-# What the machine refuses, through no fault of the program's: permissions, a full disk, a file where a folder belongs.
-BLOCKED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+# What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
+BLOCKED = frozenset(
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR")
+    if hasattr(errno, name)  # Windows lacks some
+)
 
 
 class UserError(Exception):

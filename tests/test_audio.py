@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import librosa
 import numpy as np
 import pytest
@@ -190,3 +193,8 @@ def test_match_envelope_of_silence_is_finite():
     for rate in (0, 0.3):
         assert torch.isfinite(match_envelope(silent, 44100, torch.from_numpy(noise(44100)), 44100, rate)).all()
         assert torch.isfinite(match_envelope(noise(44100), 44100, silent, 44100, rate)).all()
+
+
+def test_handling_files_needs_no_torch():
+    code = "import sys, preparation.resampling, preparation.clips; assert not {'torch', 'librosa'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
