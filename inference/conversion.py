@@ -52,7 +52,7 @@ class Conversion:
     loudness_envelope_adjustment: float = 1
     seed: int = 52468
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         refuse_absent_parts(
             cluster_infer_ratio=self.cluster_infer_ratio != 0,
             enhancer_adaptive_key=self.enhancer_adaptive_key != 0,

@@ -14,8 +14,8 @@ import numpy as np
 
 from modules.audio import to_pcm16
 
-# Memory grows with a piece's length, most of all in the speech encoder (about 1.5 GB a minute). A phrase without any
-# silence this long is rare, and is cut even if nobody asked for it.
+# Memory grows with a piece's length, most of all in the speech encoder (about 1 GiB for a minute). A phrase that goes
+# on for longer without any silence is rare, and is cut even if nobody asked for it.
 LONGEST_PIECE = 60.0  # seconds
 UNASKED_CROSS_FADE = 1.0  # seconds
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Svc:
 
     # -- songs --------------------------------------------------------------------------------------------------------
 
-    def slice_inference(self, raw_audio_path: str | Path, *conversion, **options) -> np.ndarray:
+    def slice_inference(self, raw_audio_path: str | Path, *conversion: Any, **options: Any) -> np.ndarray:
         """Convert a whole song: (L,) float32 at ``target_sample``. The further arguments are Conversion's, in order."""
         return np.concatenate(list(self.convert(Song(raw_audio_path), Conversion(*conversion, **options))))
 

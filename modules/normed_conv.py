@@ -68,18 +68,18 @@ class SpectralNorm(NormedWeight):
         self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0, eps=1e-12))
 
     def normed_weight(self) -> Tensor:
-        with torch.autocast(self.weight_orig.device.type, enabled=False):
-            matrix = self.weight_orig.flatten(1)
-            if self.training:
-                self._iterate(matrix.detach())
-            # Copies, because another pass before the backward changes the buffers in place.
-            sigma = torch.dot(self.weight_u.clone(), torch.mv(matrix, self.weight_v.clone()))
-            return self.weight_orig / sigma
+        matrix = self.weight_orig.flatten(1)
+        if self.training:
+            self._iterate(matrix)
+        # Copies, because another pass before the backward changes the buffers in place. Sums of products here and
+        # below, because autocast would take matrix products in half precision.
+        u, v = self.weight_u.clone(), self.weight_v.clone()
+        return self.weight_orig / (u * (matrix * v).sum(dim=1)).sum()
 
     @torch.no_grad()
     def _iterate(self, matrix: Tensor) -> None:
-        self.weight_v.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=1e-12))
-        self.weight_u.copy_(F.normalize(torch.mv(matrix, self.weight_v), dim=0, eps=1e-12))
+        self.weight_v.copy_(F.normalize((matrix * self.weight_u[:, None]).sum(dim=0), dim=0, eps=1e-12))
+        self.weight_u.copy_(F.normalize((matrix * self.weight_v).sum(dim=1), dim=0, eps=1e-12))
 
     def fold(self) -> None:
         if self.weight is None:

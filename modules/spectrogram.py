@@ -120,11 +120,16 @@ def mel_filters(
     ``fmax`` None is half the sampling rate. Malcolm Slaney, "Auditory Toolbox" (1998); librosa has the same filters.
     """
     ends = _hz_to_mel(np.array([fmin, sampling_rate / 2 if fmax is None else fmax], np.float64))
-    edges = _mel_to_hz(np.linspace(*ends, n_mels + 2))
+    return triangles(_mel_to_hz(np.linspace(*ends, n_mels + 2)), sampling_rate, n_fft).to(device)
+
+
+def triangles(edges: np.ndarray, sampling_rate: int, n_fft: int) -> Tensor:
+    """Filters of equal area, ``(M, n_fft // 2 + 1)`` float32, each from one of ``edges`` ``(M + 2,)`` (Hz) to the
+    second next."""
     bins = np.linspace(0, sampling_rate / 2, n_fft // 2 + 1)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(min=0)
-    return torch.from_numpy((triangles * 2 / (high - low)).astype(np.float32)).to(device)
+    filters = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(min=0)
+    return torch.from_numpy((filters * 2 / (high - low)).astype(np.float32))
 
 
 _LINEAR_UP_TO = 1000.0  # Hz; above, the scale is logarithmic: 27 mels for a factor of 6.4

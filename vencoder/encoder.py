@@ -64,6 +64,8 @@ class SpeechEncoder:
 
         It is fastest when they are of similar length. Errors are those of a single sound.
         """
+        if not clips:
+            return []
         clips = [self._checked(clip) for clip in clips]
         return [features[None] for features in self._half_features(clips) or self.features(clips)]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from modules.weight_file import read_weight_file
 from vencoder.fairseq_names import TO_TRANSFORMERS
 from vencoder.hubert_network import HubertNetwork
+from vencoder.renaming import rename
 from vencoder.wave_transformer import WaveEncoder
-from vencoder.weights import rename
 
 NAMES = (
     *TO_TRANSFORMERS,

@@ -17,8 +17,8 @@ from torch.nn.utils import parametrize
 
 from modules.console import UserError
 from modules.torchaudio_guard import import_torchaudio
+from modules.weight_file import assign
 from vencoder.wave_transformer import WaveTransformer
-from vencoder.weights import assign
 
 STRIDES = (5, 2, 2, 2, 2, 2, 2)  # samples, of the seven convolutions: 320 together
 HEAD_WIDTH = 64  # in every published HuBERT; none of its tensors' shapes tells it
@@ -44,7 +44,8 @@ class HubertNetwork(WaveTransformer):
         rest = {name: tensor for name, tensor in weights.items() if not name.startswith("final_proj.")}
         present = 1 + max((_layer(name) for name in rest), default=-1)
         if present < layers:
-            raise UserError(f"{path} has {present} transformer layers; this encoder takes the features of layer {layers}")
+            has = f"has {present} transformer layers"
+            raise UserError(f"{path} {has}; this encoder takes the features of layer {layers}")
         kept = {name: tensor for name, tensor in rest.items() if _layer(name) < layers}
         self.hubert = _network(kept, {"num_hidden_layers": layers, **settings}, path)
         self.final_proj = _projection(weights, path) if projected else nn.Identity()

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from modules.weight_file import read_weight_file
 from vencoder.hubert_network import HubertNetwork
+from vencoder.renaming import rename
 from vencoder.wave_transformer import WaveEncoder
-from vencoder.weights import rename
 
 PADDING = 40  # samples of silence on each side, so that a sound of n hops gives n frames
 PREFIX = "module."  # what training on several GPUs leaves before every name

@@ -25,25 +25,34 @@ class Mfcc(SpeechEncoder):
     """40 log-mel bands -> 24 cepstra, their first and second differences; each of the 72 with zero mean and unit
     variance over the sound. Windows of 25 ms every 20 ms, aligned as HuBERT's frames are.
 
-    ``layer`` and ``path`` are what every encoder is given, and mean nothing here.
+    ``layer``, ``path`` and ``half`` are what every encoder is given, and mean nothing here.
     """
 
     def __init__(
-        self, key: str, ssl_dim: int, layer: None = None, path: Path | None = None, device: str | torch.device = "cpu"
+        self,
+        key: str,
+        ssl_dim: int,
+        layer: None = None,
+        path: Path | None = None,
+        device: str | torch.device = "cpu",
+        half: bool = False,
     ):
-        super().__init__(key, ssl_dim, device)
+        super().__init__(key, ssl_dim, device, half=False)
         self.window = torch.hann_window(WINDOW_LENGTH, device=self.device)
         self.mel_basis = _mel_basis().to(self.device)
         self.cosines = _cosines().to(self.device)
 
-    def features(self, audio: Tensor) -> Tensor:
+    def features(self, clips: list[Tensor]) -> list[Tensor]:
+        return [self._cepstra(clip) for clip in clips]
+
+    def _cepstra(self, audio: Tensor) -> Tensor:
         windows = audio.unfold(0, WINDOW_LENGTH, HOP_LENGTH) * self.window
         power = torch.fft.rfft(windows, N_FFT).abs().square()
         log_mel = (self.mel_basis @ power.T).clamp_min(POWER_FLOOR).log()
         cepstra = self.cosines @ log_mel
         features = torch.cat([cepstra, *_differences(cepstra)])
         deviation, mean = torch.std_mean(features, dim=1, correction=0, keepdim=True)
-        return ((features - mean) / deviation.clamp_min(LEAST_DEVIATION))[None]
+        return (features - mean) / deviation.clamp_min(LEAST_DEVIATION)
 
 
 def _mel_basis() -> Tensor:

@@ -1,4 +1,4 @@
-"""What HuBERT, WavLM and the networks pruned from them share: convolutions over the waveform, a transformer over frames."""
+"""What HuBERT, WavLM and those pruned from them share: convolutions over the waveform, a transformer over frames."""
 
 from __future__ import annotations
 

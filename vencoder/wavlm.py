@@ -6,6 +6,7 @@ S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack 
 from __future__ import annotations
 
 import ast
+import warnings
 from pathlib import Path
 
 import torch
@@ -15,15 +16,16 @@ from modules.console import UserError
 from modules.weight_file import read_weights_and_settings
 from vencoder.fairseq_names import TO_TRANSFORMERS
 from vencoder.hubert_network import STRIDES, HubertNetwork
+from vencoder.renaming import rename
 from vencoder.wave_transformer import WaveEncoder
-from vencoder.weights import rename
 
 NAMES = (
-    (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.(weight|bias)", r"encoder.layers.\1.attention.gru_rel_pos_linear.\2"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.(.*)", r"encoder.layers.\1.attention.gru_rel_pos_linear.\2"),
     (r"encoder\.layers\.(\d+)\.self_attn\.grep_a", r"encoder.layers.\1.attention.gru_rel_pos_const"),
-    (r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.weight", r"encoder.layers.0.attention.rel_attn_embed.weight"),
+    (r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.(.*)", r"encoder.layers.0.attention.rel_attn_embed.\1"),
     *TO_TRANSFORMERS,
 )
+CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"  # where the file does not say
 MOST_CONVOLUTIONS = 100
 
 
@@ -32,28 +34,33 @@ class WavLM(WaveEncoder):
 
     def read(self, path: str | Path, layer: int) -> HubertNetwork:
         weights, settings = read_weights_and_settings(path, "WavLM", "cfg")
-        expression = settings.get("conv_feature_layers")
-        if expression is not None and tuple(stride for *_, stride in convolutions(expression, path)) != STRIDES:
+        expression = settings.get("conv_feature_layers", CONVOLUTIONS)
+        if tuple(stride for *_, stride in convolutions(expression, path)) != STRIDES:
             raise UserError(f"{path} is a WavLM with other convolutions ({expression}); its frames are not 20 ms apart")
-        network = _MaybeNormalised(
+        network = _WavLMNetwork(
             rename(weights, NAMES, path),
             layer,
             False,
             path,
-            max_bucket_distance=int(settings.get("max_distance", 800)),
-            do_stable_layer_norm=bool(settings.get("layer_norm_first", False)),
+            max_bucket_distance=settings.get("max_distance", 800),
+            do_stable_layer_norm=settings.get("layer_norm_first", False),
         )
-        network.normalised = bool(settings.get("normalize", False))
+        network.normalised = settings.get("normalize", False)
         return network
 
 
-class _MaybeNormalised(HubertNetwork):
+class _WavLMNetwork(HubertNetwork):
     normalised = False
 
     def convolve(self, audio: Tensor) -> Tensor:
         if self.normalised:
             audio = torch.nn.functional.layer_norm(audio, audio.shape[1:])
         return super().convolve(audio)
+
+    def transform(self, frames: Tensor, mask: Tensor | None) -> Tensor:
+        with warnings.catch_warnings():  # transformers hands torch a mask of another type than the bias
+            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+            return super().transform(frames, mask)
 
 
 def convolutions(expression: str, path: str | Path) -> list[tuple[int, int, int]]:
@@ -63,10 +70,10 @@ def convolutions(expression: str, path: str | Path) -> list[tuple[int, int, int]
     UserError for any other expression.
     """
     try:
-        return _value(ast.parse(str(expression), mode="eval").body)
+        return _value(ast.parse(expression, mode="eval").body)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        text = str(expression)[:80]
-        raise UserError(f"{path} describes its convolutions in a way that is not understood: {text!r}") from None
+        sentence = f"{path} describes its convolutions in a way that is not understood: {expression[:80]!r}"
+        raise UserError(sentence) from None
 
 
 def _value(node: ast.expr) -> list[tuple[int, int, int]]:

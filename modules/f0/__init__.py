@@ -4,23 +4,44 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modules.console import UserError
+
 from modules.f0.contour import interpolate_unvoiced
 from modules.registry import Registry, Row
+
+if TYPE_CHECKING:
+    import torch
 
 F0_MIN, F0_MAX = 50.0, 1100.0  # Hz; the coarse scale that models are trained on spans the same
 
 
 @dataclass(frozen=True)
 class F0Row(Row):
-    """A predictor: its class, its file under ``pretrain/`` if it needs one, whether ``threshold`` means anything to
-    it, and whether it is a network, which runs on the device and is worth loading once."""
+    """A predictor: its class, its file under ``pretrain/`` if there is one, whether it has weights without it, whether
+    ``threshold`` means anything to it, and whether it is a network, which runs on the device and is worth loading once.
+    """
 
     weight: str | None = None
+    weight_is_optional: bool = False
     uses_threshold: bool = False
     neural: bool = False
+
+    def find_weight(self, key: str, folder: str | Path) -> Path | None:
+        """Its file in ``folder``; None where it does without. Raises UserError naming the file and the alternatives."""
+        path = Path(folder) / self.weight if self.weight else None
+        if path is None or path.is_file():
+            return path
+        if self.weight_is_optional:
+            return None
+        raise UserError(
+            f"the F0 predictor '{key}' needs the file {path}, which is not there: fetch it as pretrain/README.md says, "
+            "or use --f0_predictor fcpe, crepe or pm, which need none"
+        )
 
 
 F0_PREDICTORS: Registry[F0Row] = Registry(
@@ -30,6 +51,8 @@ F0_PREDICTORS: Registry[F0Row] = Registry(
         "dio": F0Row("modules.f0.dio:Dio"),
         "harvest": F0Row("modules.f0.harvest:Harvest"),
         "crepe": F0Row("modules.f0.crepe:Crepe", uses_threshold=True, neural=True),
+        "rmvpe": F0Row("modules.f0.rmvpe:Rmvpe", "rmvpe.pt", uses_threshold=True, neural=True),
+        "fcpe": F0Row("modules.f0.fcpe:Fcpe", "fcpe.pt", weight_is_optional=True, uses_threshold=True, neural=True),
     },
 )
 
@@ -37,14 +60,23 @@ F0_PREDICTORS: Registry[F0Row] = Registry(
 class F0Predictor(ABC):
     """``predictor(audio)`` -> (f0, uv), one value a frame of ``hop_length`` samples.
 
-    ``threshold`` is the confidence below which a frame is unvoiced, in those predictors that have one.
+    ``threshold`` is the confidence below which a frame is unvoiced, in those predictors that have one; ``weight`` the
+    weight file of those that read one.
     """
 
-    def __init__(self, sampling_rate: int, hop_length: int, device: str = "cpu", threshold: float = 0.05):
+    def __init__(
+        self,
+        sampling_rate: int,
+        hop_length: int,
+        device: str | torch.device = "cpu",
+        threshold: float = 0.05,
+        weight: Path | None = None,
+    ):
         self.sampling_rate = sampling_rate
         self.hop_length = hop_length
         self.device = device
         self.threshold = threshold
+        self.weight = weight
 
     def __call__(self, audio: np.ndarray, frames: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """``(L,)`` float32 -> f0 ``(frames,)`` in Hz and uv ``(frames,)``, 1 where voiced; both float32.
@@ -65,7 +97,18 @@ class F0Predictor(ABC):
 
 
 def build_f0_predictor(
-    key: str, sampling_rate: int = 44100, hop_length: int = 512, device: str = "cpu", threshold: float = 0.05
+    key: str,
+    sampling_rate: int = 44100,
+    hop_length: int = 512,
+    device: str | torch.device = "cpu",
+    threshold: float = 0.05,
+    folder: str | Path = "pretrain",
 ) -> F0Predictor:
-    """The predictor called ``key``. Raises UserError with the known keys when there is none of that name."""
-    return F0_PREDICTORS[key].load()(sampling_rate, hop_length, device, threshold)
+    """The predictor called ``key``; ``folder`` is where its weight file lies.
+
+    A network's weights are read once a process and shared by all predictors of that file and device. Raises UserError
+    with the known keys when there is none of that name, and for a weight file that is missing, truncated or not its own.
+    """
+    row = F0_PREDICTORS[key]
+    weight = row.find_weight(key, folder)
+    return row.load()(sampling_rate, hop_length, device, threshold, weight)

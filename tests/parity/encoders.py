@@ -1,4 +1,4 @@
-"""Adapters for the speech encoder fixtures (H_)."""
+"""Adapters for the speech encoder fixtures (H_): each through the real path, a checkpoint file that is read."""
 
 from __future__ import annotations
 
@@ -7,33 +7,117 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tests.checkpoint_files import write_fairseq_checkpoint
 from tests.parity import recipe_values
 from vencoder import ENCODERS, build_encoder
+from vencoder.dphubert import DPHubert
+from vencoder.encoder import SpeechEncoder
 from vencoder.fairseq_hubert import FairseqHubert
+from vencoder.wave_transformer import WaveTransformer
+from vencoder.whisper import Whisper, log_mel
 
 Arrays = dict[str, np.ndarray]
 
 
 def contentvec(ins: Arrays, meta: dict) -> dict:
-    """Through the real path: a checkpoint file in a folder, read by build_encoder."""
     waves = {name.removeprefix("wav"): torch.from_numpy(wave) for name, wave in ins.items()}
     with tempfile.TemporaryDirectory() as folder:
-        path = _recipe_checkpoint(Path(folder) / ENCODERS["vec768l12"].weight, meta)
+        write_fairseq_checkpoint(Path(folder) / ENCODERS["vec768l12"].weight, recipe_weights(meta))
         encoders = {key: build_encoder(key, folder=folder) for key in ("vec768l12", "vec256l9")}
-        first_layer = FairseqHubert(path, 1, projected=False)
+    network = encoders["vec768l12"].network
     outputs = {key + suffix: encoder(wave) for key, encoder in encoders.items() for suffix, wave in waves.items()}
+    return outputs | {"layer1": after(network, waves[""], 1), "no_output_layer": after(network, waves[""], 12)}
+
+
+def hubert_large(ins: Arrays, meta: dict) -> dict:
+    row, layers = ENCODERS["cnhubertlarge"], meta["constructor"]["encoder_layers"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_fairseq_checkpoint(Path(folder) / row.weight, recipe_weights(meta))
+        return {"units": FairseqHubert("cnhubertlarge", row.ssl_dim, layers, path)(torch.from_numpy(ins["wav"]))}
+
+
+def hubertsoft(ins: Arrays, meta: dict) -> dict:
+    encoder, wave = saved("hubertsoft", recipe_weights(meta)), torch.from_numpy(ins["wav"])
+    network = encoder.network
     with torch.inference_mode():
-        outputs["layer1"] = first_layer(waves[""][None])
-        outputs["no_output_layer"] = encoders["vec768l12"].network(waves[""][None])
-    return outputs
+        projected = network.project(network.convolve(wave[None]))
+        positional = network.hubert.encoder.pos_conv_embed(projected)
+    layer4 = after(network, wave, 4)
+    return {"units": encoder(wave), "projected": projected, "positional": positional, "layer4": layer4}
 
 
-def _recipe_checkpoint(path: Path, meta: dict) -> Path:
-    shapes, seed = meta["state_dict"], meta["recipe_seed"]
-    weights = {name: torch.from_numpy(recipe_values(name, tuple(shape), seed)) for name, shape in shapes.items()}
-    return write_fairseq_checkpoint(path, weights)
+def wavlm(ins: Arrays, meta: dict) -> dict:
+    encoder, wave = saved("wavlmbase+", {"cfg": meta["constructor"], "model": recipe_weights(meta)}), ins["wav"]
+    wave, network = torch.from_numpy(wave), encoder.network
+    with torch.inference_mode():
+        projected = network.project(network.convolve(wave[None]))
+    layers = {f"layer{layer}": after(network, wave, layer) for layer in (1, 6)}
+    return {"units": encoder(wave), "conv": projected, **layers}
 
 
-ADAPTERS = {"H_contentvec": contentvec}
+def dphubert(ins: Arrays, meta: dict) -> dict:
+    encoder = saved("dphubert", {"config": meta["constructor"], "state_dict": recipe_weights(meta)})
+    assert isinstance(encoder, DPHubert)
+    wave, network = torch.from_numpy(ins["wav"]), encoder.network
+    with torch.inference_mode():
+        frames = network.convolve(wave[None])
+        states = network.hidden_states(frames, None)
+        return {"units": encoder(wave), "layer0_input": network.project(frames), "layer3": states[3]}
+
+
+def whisper(ins: Arrays, meta: dict) -> dict:
+    weights = recipe_weights(meta, "encoder.")
+    weights["encoder.positional_embedding"] = sinusoids(*meta["state_dict"]["encoder.positional_embedding"])
+    encoder = saved("whisper-ppg", {"dims": meta["constructor"], "model_state_dict": weights})
+    assert isinstance(encoder, Whisper)
+    wave, short = (torch.from_numpy(ins[name]) for name in ("wav", "wav_short"))
+    mel = log_mel(torch.nn.functional.pad(wave, (0, 480000 - len(wave)))[None], encoder.mel_basis)[0]
+    return {
+        "ppg": encoder(wave),
+        "log_mel_first_120_frames": mel[:, :120],
+        "log_mel_last_frame": mel[:, -1],
+        "log_mel_raw_short": log_mel(short[None], encoder.mel_basis)[0],
+    }
+
+
+def recipe_weights(meta: dict, beginning: str = "") -> dict[str, Tensor]:
+    shapes = {name: tuple(shape) for name, shape in meta["state_dict"].items() if name.startswith(beginning)}
+    return {name: torch.from_numpy(recipe_values(name, shape, meta["recipe_seed"])) for name, shape in shapes.items()}
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Whisper's fixed position embedding, which its checkpoints hold."""
+    rates = torch.exp(-np.log(10000) * torch.arange(width // 2) / (width // 2 - 1))
+    angles = torch.arange(length)[:, None] * rates
+    return torch.cat((angles.sin(), angles.cos()), 1)
+
+
+def saved(key: str, checkpoint: dict) -> SpeechEncoder:
+    """The encoder built from a file with this content."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(checkpoint, Path(folder) / ENCODERS[key].weight)
+        return build_encoder(key, folder=folder)
+
+
+@torch.inference_mode()
+def after(network: WaveTransformer, wave: Tensor, layers: int) -> Tensor:
+    """What comes out of the network's first ``layers`` layers: (1, N, C)."""
+    encoder = network.hubert.encoder
+    every, encoder.layers = encoder.layers, encoder.layers[:layers]
+    try:
+        return encoder(network.project(network.convolve(wave[None]))).last_hidden_state
+    finally:
+        encoder.layers = every
+
+
+ADAPTERS = {
+    "H_contentvec": contentvec,
+    "H_dphubert": dphubert,
+    "H_dpwavlm": dphubert,
+    "H_hubert_large": hubert_large,
+    "H_hubertsoft": hubertsoft,
+    "H_wavlm": wavlm,
+    "H_whisper": whisper,
+}

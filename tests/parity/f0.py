@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
+import torch
 
-from modules.f0 import build_f0_predictor
+from modules.f0 import build_f0_predictor, fcpe, rmvpe, salience
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
 from modules.f0.crepe import masked_mean, masked_median
+from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
+from modules.f0.rmvpe_network import RmvpeNetwork
+from tests import parity
 
 Arrays = dict[str, np.ndarray]
 
@@ -71,6 +77,103 @@ def _silence_in_words(meta: dict) -> np.ndarray:
     return np.zeros(int(length[1]) if length else 0, np.float32)
 
 
+# -- the networks: recipe weights in a file as it is published, read back by the predictor ----------------------------
+
+
+def rmvpe_network(ins: Arrays, meta: dict) -> dict:
+    network = RmvpeNetwork()
+    outputs = _predicted("rmvpe", {"model": _filled(network, meta)}, ins, meta)
+    network.fold()
+    mel = rmvpe.log_mel(torch.from_numpy(ins["wav_16000"])[None])
+    outputs |= {"mel": mel, "salience": network(mel)}
+    return outputs | {"salience_of_mel_in": network(torch.from_numpy(ins["mel_in"]))}
+
+
+def rmvpe_decoding(ins: Arrays, meta: dict) -> dict:
+    bins = rmvpe.BIN_WIDTH * torch.arange(360) + rmvpe.FIRST_BIN
+    outputs = {}
+    for name in _outputs(meta):
+        which, threshold = re.fullmatch(r"(f0|cents)_thr([\d.]+)", name).groups()
+        f0 = salience.decode(torch.from_numpy(ins["salience"]), bins, float(threshold))
+        outputs[name] = f0 if which == "f0" else torch.where(f0 > 0, 1200 * torch.log2(f0 / 10), 0.0)
+    return outputs
+
+
+def fcpe_network(ins: Arrays, meta: dict) -> dict:
+    network = _fcpe(meta)
+    config = meta["constructor"]
+    outputs = _predicted("fcpe", {"config": config, "model": _filled(network, meta)}, ins, meta)
+    mel_of = fcpe._mel_of(config["mel"])
+    outputs["wav2mel_16k"] = fcpe.log_mel(torch.from_numpy(ins["wav_16000"])[None], mel_of).mT
+    wave = salience.resample_in_blocks(torch.from_numpy(ins["wav_44100"]), 44100, mel_of.sampling_rate, "cpu")
+    outputs["wav2mel_44k"] = fcpe.log_mel(wave[None], mel_of).mT
+    found = network(torch.from_numpy(ins["mel"]).mT)
+    f0 = _fcpe_decoded(found, network.cent_table)
+    outputs |= {"salience": found, "f0_hz": f0, "f0_log": torch.log(1 + f0 / 700)}
+    outputs["f0_hz_argmax_decoder"] = _fcpe_mean(found, network.cent_table, 0.05)
+    middle = meta["threshold_mid"]
+    outputs[f"f0_hz_thr{middle}"] = _fcpe_decoded(found, network.cent_table, middle)
+    outputs["train_loss"] = _fcpe_loss(found, torch.from_numpy(ins["gt_f0"]), network.cent_table, config["loss"])
+    for name in _outputs(meta):
+        if decoding := re.fullmatch(r"decode_(local|mean)_thr([\d.]+)", name):
+            decoder = {"local": _fcpe_decoded, "mean": _fcpe_mean}[decoding[1]]
+            outputs[name] = decoder(torch.from_numpy(ins["salience"]), network.cent_table, float(decoding[2]))
+    return outputs
+
+
+def _fcpe(meta: dict) -> FcpeNetwork:
+    size = meta["constructor"]["model"]
+    return FcpeNetwork(
+        FcpeSizes(
+            mels=size["input_channel"],
+            channels=size["n_chans"],
+            layers=size["n_layers"],
+            bins=size["out_dims"],
+            f0_min=size["f0_min"],
+            f0_max=size["f0_max"],
+        )
+    )
+
+
+def _fcpe_decoded(found: torch.Tensor, cents: torch.Tensor, threshold: float = 0.05) -> torch.Tensor:
+    return salience.decode(found, cents, threshold, edges_count_twice=True)[..., None]
+
+
+def _fcpe_mean(found: torch.Tensor, cents: torch.Tensor, threshold: float) -> torch.Tensor:
+    """The original's other decoder, the mean over all bins, which nothing uses."""
+    f0 = 10 * 2 ** ((found * cents).sum(-1) / found.sum(-1) / 1200)
+    return torch.where(found.amax(-1) > threshold, f0, 0.0)[..., None]
+
+
+def _fcpe_loss(found: torch.Tensor, f0: torch.Tensor, cents: torch.Tensor, settings: dict) -> torch.Tensor:
+    """The loss that FCPE was trained with: we train no FCPE, but the original's number proves the bins' pitches."""
+    wanted = torch.exp(-((cents - 1200 * torch.log2(f0 / 10)) ** 2) / 1250) * (f0 > 0)
+    return settings["loss_mse_scale"] * torch.nn.functional.binary_cross_entropy(found, wanted)
+
+
+def _filled(network: torch.nn.Module, meta: dict) -> dict[str, torch.Tensor]:
+    parity.fill(network.eval(), meta["recipe_seed"])
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def _predicted(key: str, checkpoint: dict, ins: Arrays, meta: dict) -> dict:
+    """What the predictor makes of the sound, with the checkpoint lying where a user would have put it."""
+    rate, hop = map(int, re.search(r"Predictor\(hop (\d+), (\d+),", meta["call"]).groups()[::-1])
+    outputs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(checkpoint, Path(folder) / f"{key}.pt")
+        for name in _outputs(meta):
+            if case := re.fullmatch(r"thr([\d.]+)_plen_(none|\d+)_(f0|uv|compute_f0)", name):
+                predict = build_f0_predictor(key, rate, hop, threshold=float(case[1]), folder=folder)
+                frames = None if case[2] == "none" else int(case[2])
+                outputs[name] = predict(ins[f"wav_{rate}"], frames)[case[3] == "uv"]
+    return outputs
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
 def _outputs(meta: dict) -> list[str]:
     return [name.removeprefix("out_") for name in meta["arrays"] if name.startswith("out_")]
 
@@ -83,4 +186,11 @@ ADAPTERS = {
     "E_dio": predictor,
     "E_harvest": predictor,
     "E_crepe": predictor,
+    "E_rmvpe_net": rmvpe_network,
+    "E_rmvpe_decode": rmvpe_decoding,
+    "E_fcpe": fcpe_network,
+}
+STATE_DICTS = {
+    "E_rmvpe_net": lambda meta: _shapes(RmvpeNetwork()),
+    "E_fcpe": lambda meta: _shapes(_fcpe(meta)),
 }

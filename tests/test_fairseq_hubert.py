@@ -1,19 +1,16 @@
-"""ContentVec from a fairseq checkpoint equals torchaudio's HuBERT on the same weights; wrong files are named."""
+"""HuBERT from a fairseq checkpoint equals torchaudio's HuBERT on the same weights; wrong files are named."""
 
 from __future__ import annotations
-
-import re
 
 import pytest
 import torch
 
 from modules.console import UserError
-from modules.torchaudio_guard import import_torchaudio
-from tests.checkpoint_files import KERNELS, LAYOUTS, contentvec_weights, write_fairseq_checkpoint
+from tests.checkpoint_files import LAYOUTS, contentvec_weights, write_fairseq_checkpoint
+from tests.torchaudio_networks import from_fairseq, torchaudio_network
 from vencoder import build_encoder
-from vencoder.contentvec import ContentVec, ProjectedContentVec
 from vencoder.encoder import frame_count
-from vencoder.fairseq_hubert import STRIDES
+from vencoder.fairseq_hubert import FairseqHubert, ProjectedFairseqHubert
 
 SMALL = {"layers": 12, "width": 128, "inner": 96, "convolutions": 24, "positions": 16, "final": 256}
 FILE = "checkpoint_best_legacy_500.pt"
@@ -29,48 +26,15 @@ def path(weights, tmp_path_factory):
     return write_fairseq_checkpoint(tmp_path_factory.mktemp("pretrain") / FILE, weights)
 
 
+def without_training(weights):
+    unused = ("mask_emb", "label_embs_concat", "final_proj")
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(unused)}
+
+
 @pytest.fixture(scope="module")
 def oracle(weights):
     """torchaudio's own network with the same weights: audio (L,), layer -> (N, C)."""
-    network = import_torchaudio().models.wav2vec2_model(
-        extractor_mode="group_norm",
-        extractor_conv_layer_config=[(24, kernel, stride) for kernel, stride in zip(KERNELS, STRIDES, strict=True)],
-        extractor_conv_bias=False,
-        encoder_embed_dim=SMALL["width"],
-        encoder_projection_dropout=0.0,
-        encoder_pos_conv_kernel=SMALL["positions"],
-        encoder_pos_conv_groups=16,
-        encoder_num_layers=SMALL["layers"],
-        encoder_num_heads=SMALL["width"] // 64,
-        encoder_attention_dropout=0.0,
-        encoder_ff_interm_features=SMALL["inner"],
-        encoder_ff_interm_dropout=0.0,
-        encoder_dropout=0.0,
-        encoder_layer_norm_first=False,
-        encoder_layer_drop=0.0,
-        aux_num_out=None,
-    ).eval()
-    own = {}
-    for name, tensor in weights.items():
-        name = re.sub(r"(conv_layers\.\d)\.0\.weight", r"\1.conv.weight", name).replace("0.2.", "0.layer_norm.")
-        name = re.sub(r"^layer_norm", "encoder.feature_projection.layer_norm", name)
-        name = re.sub(r"^encoder\.(pos_conv|layer)", r"encoder.transformer.\1", name)
-        for theirs, torchaudios in {
-            "post_extract_proj": "encoder.feature_projection.projection",
-            "pos_conv.0": "pos_conv_embed.conv",
-            "self_attn_layer_norm": "layer_norm",
-            "self_attn": "attention",
-            "fc1": "feed_forward.intermediate_dense",
-            "fc2": "feed_forward.output_dense",
-        }.items():
-            name = name.replace(theirs, torchaudios)
-        own[name] = tensor
-    norm = "encoder.transformer.pos_conv_embed.conv."
-    if norm + "parametrizations.weight.original0" in network.state_dict():
-        own[norm + "parametrizations.weight.original0"] = own.pop(norm + "weight_g")
-        own[norm + "parametrizations.weight.original1"] = own.pop(norm + "weight_v")
-    missing, unused = network.load_state_dict(own, strict=False)
-    assert not missing and {name.split(".")[0] for name in unused} == {"final_proj", "mask_emb", "label_embs_concat"}
+    network = torchaudio_network(from_fairseq(without_training(weights)))
 
     @torch.inference_mode()
     def features(audio, layer):
@@ -83,8 +47,20 @@ def oracle(weights):
 @pytest.mark.parametrize("layer", [1, 9, 12])
 def test_layers_equal_an_independent_implementation(path, oracle, layer, samples, loudness):
     audio = loudness * torch.randn(samples, generator=torch.Generator().manual_seed(samples))
-    encoder = ContentVec("small", SMALL["width"], layer, path)
+    encoder = FairseqHubert("small", SMALL["width"], layer, path)
     found, wanted = encoder(audio)[0].T, oracle(audio, layer)
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_the_large_layout_ends_with_its_final_norm(tmp_path):
+    sizes = {"layers": 3, "width": 128, "inner": 96, "convolutions": 24, "large": True}
+    weights = contentvec_weights(7, **sizes)
+    audio = 0.3 * torch.randn(9000, generator=torch.Generator().manual_seed(2))
+    path = write_fairseq_checkpoint(tmp_path / "large.pt", weights)
+    found = FairseqHubert("cnhubertlarge", sizes["width"], sizes["layers"], path)(audio)[0].T
+    with torch.inference_mode():
+        wanted = torchaudio_network(from_fairseq(without_training(weights)), large=True)(audio[None])[0][0]
     assert found.shape == wanted.shape
     assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
@@ -98,7 +74,7 @@ def test_layer_9_is_projected_by_the_files_own_matrix(path, oracle, weights):
 
 
 def test_only_the_layers_that_are_needed_are_kept(path):
-    assert len(ContentVec("small", SMALL["width"], 9, path).network.hubert.encoder.layers) == 9
+    assert len(FairseqHubert("small", SMALL["width"], 9, path).network.hubert.encoder.layers) == 9
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -107,7 +83,7 @@ def test_every_layout_and_half_precision_storage_give_the_same_features(tmp_path
     half = {name: tensor.half() for name, tensor in weights.items()}
     stored_half = write_fairseq_checkpoint(tmp_path / "half.pt", half, layout)
     same_values = write_fairseq_checkpoint(tmp_path / "float.pt", {name: t.float() for name, t in half.items()})
-    features = [ContentVec("small", SMALL["width"], 2, path)(audio) for path in (stored_half, same_values)]
+    features = [FairseqHubert("small", SMALL["width"], 2, path)(audio) for path in (stored_half, same_values)]
     assert features[0].dtype == torch.float32
     assert torch.equal(*features)
 
@@ -115,13 +91,13 @@ def test_every_layout_and_half_precision_storage_give_the_same_features(tmp_path
 @pytest.mark.parametrize("samples", [1, 399, 400, 719, 720, 16000])
 def test_frame_counts_follow_the_rule_and_short_sound_gives_one_frame(path, samples):
     audio = torch.ones(samples) * 0.1
-    frames = ContentVec("small", SMALL["width"], 1, path)(audio)
+    frames = FairseqHubert("small", SMALL["width"], 1, path)(audio)
     assert frames.shape == (1, SMALL["width"], frame_count(samples))
     assert frames.isfinite().all()
 
 
 def test_sound_that_cannot_be_encoded_is_refused(path):
-    encoder = ContentVec("small", SMALL["width"], 1, path)
+    encoder = FairseqHubert("small", SMALL["width"], 1, path)
     with pytest.raises(UserError, match="no samples"):
         encoder(torch.zeros(0))
     with pytest.raises(UserError, match="not finite"):
@@ -145,11 +121,11 @@ def test_a_file_that_does_not_fit_is_named_with_the_tensor(tmp_path, weights, ch
     changed = {name: tensor for name, tensor in (weights | change).items() if tensor is not None}
     path = write_fairseq_checkpoint(tmp_path / "a.pt", changed)
     with pytest.raises(UserError, match=rf"a\.pt .*{sentence}"):
-        ProjectedContentVec("vec256l9", 256, 9, path)
+        ProjectedFairseqHubert("vec256l9", 256, 9, path)
 
 
 def test_too_few_layers_and_another_size_are_named(path):
     with pytest.raises(UserError, match="has 12 transformer layers; this encoder takes the features of layer 13"):
-        ContentVec("small", SMALL["width"], 13, path)
+        FairseqHubert("small", SMALL["width"], 13, path)
     with pytest.raises(UserError, match="speech encoder 'vec768l12': it gives 128 features a frame, not 768"):
         build_encoder("vec768l12", folder=path.parent)

@@ -1,0 +1,129 @@
+"""FCPE: the quickest of the networks."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modules.console import UserError
+from modules.f0.blocks import blocks
+from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
+from modules.f0.salience import SaliencePredictor, log
+from modules.normed_conv import fold_normed_weights
+from modules.spectrogram import VocoderMel
+from modules.weight_file import assign, read_weights_and_settings
+
+BUNDLED = "torchfcpe", "assets/fcpe_c_v001.pt"  # the package and its weight file, of a network without attention
+# That file's names in those of the published one; what has no new name is unused.
+NAMES = (
+    (r"input_stack\.(.*)", r"stack.\1"),
+    (r"net\.encoder_layers\.(.*)", r"decoder._layers.\1"),
+    (r"output_proj\.(.*)", r"dense_out.\1"),
+    (r"gaussian_blurred_cent_mask", None),
+)
+BLOCK = 8192  # frames whose spectrum is taken at once
+
+
+class Fcpe(SaliencePredictor):
+    """The network of ``pretrain/fcpe.pt`` or, without that file, the one that comes with torchfcpe; read once."""
+
+    edges_count_twice = True
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.weight = self.weight or bundled_weight()
+        self.network, self.mel = load_network(self.weight, torch.device(self.device))
+        self.network_rate, self.window = self.mel.sampling_rate, self.mel.win_length
+
+    def log_mel(self, wave: Tensor) -> Tensor:
+        return log_mel(wave, self.mel)
+
+    def saliences(self, mel: Tensor) -> Iterator[Tensor]:
+        return self.network.saliences(mel)
+
+    @property
+    def cents(self) -> Tensor:
+        return self.network.cent_table
+
+
+def bundled_weight() -> Path:
+    """The weight file inside the package torchfcpe, which is not imported. Raises UserError when there is none."""
+    package, name = BUNDLED
+    found = importlib.util.find_spec(package)
+    path = Path(found.submodule_search_locations[0]) / name if found else None
+    if path is None or not path.is_file():
+        raise UserError(
+            "the F0 predictor 'fcpe' needs pretrain/fcpe.pt (pretrain/README.md describes it) or the model that "
+            f"{package} 0.0.4 brings along: pip install {package}==0.0.4"
+        )
+    return path
+
+
+@functools.lru_cache(maxsize=1)
+def load_network(path: Path, device: torch.device) -> tuple[FcpeNetwork, VocoderMel]:
+    """The network with a file's weights, ready for inference, and the spectrogram that it takes.
+
+    Raises UserError when the file is truncated, refused, of another family, or not whole.
+    """
+    bundled = BUNDLED[0] in path.parts
+    weights, settings = read_weights_and_settings(path, "FCPE", "config_dict" if bundled else "config")
+    if bundled:
+        weights = _renamed(weights)
+    with torch.device("meta"):
+        network = FcpeNetwork(_sizes(weights, path))
+    assign(network, weights, path, "FCPE")
+    fold_normed_weights(network)
+    log.info("F0 predictor fcpe: %s", f"the model that comes with {BUNDLED[0]}" if bundled else path)
+    return network.eval().to(device), _mel_of(settings.get("mel", {}))
+
+
+def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in weights.items():
+        pattern, replacement = next((rule for rule in NAMES if re.fullmatch(rule[0], name)), (name, name))
+        if replacement is not None:
+            renamed[re.sub(pattern, replacement, name)] = tensor
+    return renamed
+
+
+def _sizes(weights: Mapping[str, Tensor], path: Path) -> FcpeSizes:
+    """Sizes as the tensors have them; what they hold besides is compared when the network is filled."""
+    try:
+        channels, mels, _ = weights["stack.0.weight"].shape
+        return FcpeSizes(
+            mels=mels,
+            channels=channels,
+            layers=sum(name.endswith("conformer.net.0.weight") for name in weights),
+            bins=len(weights["dense_out.bias"]),
+            attention=any(".attn." in name for name in weights),
+        )
+    except (KeyError, ValueError):
+        raise UserError(f"{path} does not hold a whole FCPE; pretrain/README.md says what goes there") from None
+
+
+def _mel_of(settings: Mapping[str, float]) -> VocoderMel:
+    return VocoderMel(
+        sampling_rate=settings.get("sampling_rate", settings.get("sr", 16000)),
+        n_mels=settings.get("num_mels", 128),
+        n_fft=settings.get("n_fft", 1024),
+        win_length=settings.get("win_size", 1024),
+        hop_length=settings.get("hop_size", 160),
+        fmin=settings.get("fmin", 0),
+        fmax=settings.get("fmax", 8000),
+    )
+
+
+def log_mel(wave: Tensor, mel: VocoderMel) -> Tensor:
+    """``(B, L)`` -> ``(B, n_mels, L // hop + 1)``; the last frame stands twice, as the networks were trained."""
+    hop, frames = mel.hop_length, wave.shape[-1] // mel.hop_length
+    parts = []
+    for block in blocks(frames, BLOCK, context=-(-mel.win_length // hop)):
+        last = wave.shape[-1] if block.last == frames else block.last * hop
+        parts.append(mel(wave[:, block.first * hop : last])[..., block.kept])
+    return torch.cat((*parts, parts[-1][..., -1:]), dim=-1)

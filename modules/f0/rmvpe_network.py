@@ -1,0 +1,216 @@
+"""The network of RMVPE: a U-Net over the log-mel, then a recurrent layer over its frames.
+
+H. Wei, X. Cao, T. Dan, Y. Chen, "RMVPE: A Robust Model for Vocal Pitch Estimation in Polyphonic Music" (2023). Modules
+are named as in the published weight files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from modules.f0.blocks import blocks
+
+BINS = 360
+MELS = 128
+LEVELS = 5  # at each the U-Net halves time and frequency
+CELL = 2**LEVELS  # frames that become one at the bottom
+BLOCKS_A_LEVEL = 4
+BOTTOM_LAYERS = 4
+# How far, in frames, one output sees: the convolutions of encoder and decoder, two in each residual block, at steps of
+# 1 ... 16; those at the bottom; the upsampling ones; the pooling; the last one. Rounded up to whole cells.
+_SEEN = 2 * (2 * BLOCKS_A_LEVEL * (CELL - 1)) + 2 * BLOCKS_A_LEVEL * BOTTOM_LAYERS * CELL + 2 * (CELL - 1) + CELL
+CONTEXT = -(-_SEEN // CELL) * CELL
+BLOCK = 6144  # frames of the U-Net, or of the recurrent layer, at once: a minute
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = nn.Sequential(*_conv_norm(inputs, outputs), *_conv_norm(outputs, outputs))
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + self.shortcut(x)
+
+
+def _conv_norm(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return conv, nn.BatchNorm2d(outputs, momentum=0.01), nn.ReLU()
+
+
+def _residual_blocks(inputs: int, outputs: int) -> nn.ModuleList:
+    return nn.ModuleList(ResidualBlock(outputs if i else inputs, outputs) for i in range(BLOCKS_A_LEVEL))
+
+
+class Level(nn.Module):
+    """Residual blocks in a row, ``(B, inputs, N, F)`` -> ``(B, outputs, N, F)``."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = _residual_blocks(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.conv:
+            x = block(x)
+        return x
+
+
+class Encoder(nn.Module):
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(1, momentum=0.01)
+        self.layers = nn.ModuleList(Level(*pair) for pair in zip([1, *widths], widths, strict=False))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The bottom ``(B, widths[-1], N / 32, F / 32)``, and what each level held before it was halved."""
+        x, held = self.bn(x), []
+        for level in self.layers:
+            held.append(level(x))
+            x = F.avg_pool2d(held[-1], 2)
+        return x, held
+
+
+class Bottom(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.layers = nn.ModuleList(Level(outputs if i else inputs, outputs) for i in range(BOTTOM_LAYERS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for level in self.layers:
+            x = level(x)
+        return x
+
+
+class RisingLevel(nn.Module):
+    """Doubles time and frequency, and adds what the encoder held there."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        rise = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
+        self.conv1 = nn.Sequential(rise, nn.BatchNorm2d(outputs, momentum=0.01), nn.ReLU())
+        self.conv2 = _residual_blocks(2 * outputs, outputs)
+
+    def forward(self, x: Tensor, held: Tensor) -> Tensor:
+        x = torch.cat((self.conv1(x), held), dim=1)
+        for block in self.conv2:
+            x = block(x)
+        return x
+
+
+class Decoder(nn.Module):
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.layers = nn.ModuleList(RisingLevel(2 * width, width) for width in reversed(widths))
+
+    def forward(self, x: Tensor, held: list[Tensor]) -> Tensor:
+        for level in self.layers:
+            x = level(x, held.pop())
+        return x
+
+
+class UnusedFilters(nn.Module):
+    """Weights that published files hold and no computation uses."""
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.layers = nn.ModuleList(ResidualBlock(width, width) for width in widths)
+
+
+class UNet(nn.Module):
+    """``(B, 1, N, F)`` -> ``(B, width, N, F)``; N and F are multiples of 32."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        widths = [width * 2**level for level in range(LEVELS)]
+        self.encoder = Encoder(widths)
+        self.intermediate = Bottom(widths[-1], 2 * widths[-1])
+        self.tf = UnusedFilters(widths)
+        self.decoder = Decoder(widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, held = self.encoder(x)
+        return self.decoder(self.intermediate(x), held)
+
+
+class Recurrent(nn.Module):
+    """A GRU in both directions, run block by block: the state goes on from each block to the next."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.gru = nn.GRU(inputs, outputs, batch_first=True, bidirectional=True)
+
+    def forward(self, parts: list[Tensor]) -> Iterator[Tensor]:
+        """Of consecutive parts of ``(B, N, inputs)`` those of ``(B, N, 2 * outputs)``."""
+        state = parts[0].new_zeros(1, parts[0].shape[0], self.gru.hidden_size)
+        later = [state]  # what the backward direction brings into each part from the one after it, the last part first
+        for part in parts[:0:-1]:
+            later.append(self._run(part.flip(1), later[-1], "_reverse")[1])
+        for part in parts:
+            forward, state = self._run(part, state, "")
+            backward, _ = self._run(part.flip(1), later.pop(), "_reverse")
+            yield torch.cat((forward, backward.flip(1)), dim=-1)
+
+    def _run(self, x: Tensor, state: Tensor, direction: str) -> tuple[Tensor, Tensor]:
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        weights = [getattr(self.gru, name + direction) for name in names]
+        return torch.gru(x, state, weights, True, 1, 0.0, False, False, True)
+
+
+class RmvpeNetwork(nn.Module):
+    """``width`` is 16 in all published files; a narrow network serves in tests."""
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.unet = UNet(width)
+        self.cnn = nn.Conv2d(width, 3, 3, padding=1)
+        self.fc = nn.Sequential(Recurrent(3 * MELS, 256), nn.Linear(512, BINS), nn.Dropout(0.25), nn.Sigmoid())
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Salience ``(B, N, 360)`` in [0, 1] of the log-mel ``(B, 128, N)``."""
+        return torch.cat(list(self.saliences(mel)), dim=1)
+
+    def saliences(self, mel: Tensor, block: int = BLOCK) -> Iterator[Tensor]:
+        """The same in consecutive parts of at most ``block`` frames (a multiple of 32), equal to rounding.
+
+        The U-Net sees every block with all the frames that its output depends on. What stands in memory for the whole
+        sound is its output, 384 numbers a frame.
+        """
+        frames = mel.shape[-1]
+        mel = F.pad(mel, (0, -frames % CELL))  # with 0, which is not silence, as the published weights know it
+        features = [
+            self.features(mel[..., b.first : b.last])[:, b.kept].float().clone()  # apart from the frames not kept
+            for b in blocks(mel.shape[-1], block, CONTEXT)
+        ]
+        with torch.autocast(mel.device.type, enabled=False):
+            recurrent, *rest = self.fc
+            for part in recurrent(features):
+                for layer in rest:
+                    part = layer(part)
+                yield part[:, :frames]
+                frames -= part.shape[1]
+
+    def features(self, mel: Tensor) -> Tensor:
+        """What the recurrent layer reads, ``(B, N, 384)``, of ``(B, 128, N)``; N is a multiple of 32."""
+        x = self.cnn(self.unet(mel.transpose(1, 2)[:, None]))
+        return x.transpose(1, 2).flatten(2)
+
+    def fold(self) -> RmvpeNetwork:
+        """For inference: normalisation folded into the convolutions, unused weights dropped; equal to rounding."""
+        del self.unet.tf
+        for part in list(self.eval().modules()):
+            if isinstance(part, nn.Sequential):
+                _fold_norms(part)
+        return self
+
+
+def _fold_norms(layers: nn.Sequential) -> None:
+    for index, layer in enumerate(layers):
+        if isinstance(layer, nn.BatchNorm2d):
+            conv = layers[index - 1]
+            layers[index - 1] = fuse_conv_bn_eval(conv, layer, transpose=isinstance(conv, nn.ConvTranspose2d))
+            layers[index] = nn.Identity()

@@ -1,0 +1,173 @@
+"""What holds for every speech encoder: frames, batches, half precision, whole files, wrong files."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modules.console import UserError
+from modules.weight_file import read_weight_file
+from tests.encoder_files import ONNX_KEYS, PYTORCH_KEYS, write_encoder_file
+from vencoder import ENCODERS, build_encoder
+from vencoder.dphubert import PrunedNetwork
+from vencoder.encoder import frame_count
+from vencoder.hubert_network import HubertNetwork
+
+FAMILY = {
+    "vec768l12": "fairseq HuBERT",
+    "hubertsoft": "HuBERT-Soft",
+    "whisper-ppg": "Whisper",
+    "cnhubertlarge": "fairseq HuBERT",
+    "dphubert": "DPHuBERT",
+    "wavlmbase+": "WavLM",
+}
+# Tensors of a file that are deliberately not used: for training only, or folded with another one into one.
+UNUSED = ("mask_emb", "label_embs_concat", "final_proj", "module.masked_spec", "module.label_embedding", "decoder.")
+HEAVY = ("cnhubertlarge",)  # 100 million weights at the least
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pretrain")
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    """key -> its weight file, written when first asked for."""
+
+    def file(key):
+        path = folder / ENCODERS[key].weight
+        return path if path.exists() else write_encoder_file(key, folder)
+
+    return file
+
+
+@pytest.fixture(scope="module", params=list(ENCODERS))
+def encoder(request, files, folder):
+    if ENCODERS[request.param].weight:
+        files(request.param)
+    return build_encoder(request.param, folder=folder)
+
+
+def noise(samples, seed=0):
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+
+
+def dear(encoder):
+    """Whether a forward pass is slow even with the fewest weights that the format allows."""
+    return encoder.key in HEAVY or encoder.key.startswith("whisper")
+
+
+def close(found, wanted, tolerance=1e-4):
+    return found.shape == wanted.shape and (found - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+def test_frames_follow_the_rule_at_every_length_that_matters(encoder):
+    edges = [1, 319, 320, 399, 400, 559, 560, 639, 640, 719, 720, 47919, 47920, 48000]
+    edges = [400, 720, 47919] if dear(encoder) else edges
+    lengths = edges + [int(n) for n in np.random.default_rng(3).integers(400, 48001, 1 if dear(encoder) else 12)]
+    audio = noise(48000)
+    for samples in lengths:
+        features = encoder(audio[:samples])
+        assert features.shape == (1, encoder.ssl_dim, encoder.frames(samples)), samples
+        assert features.dtype == torch.float32 and features.isfinite().all()
+
+
+def test_the_rule_is_that_of_the_convolutions_for_every_length(encoder):
+    lengths = np.arange(400, 48001)
+    rule = np.array([encoder.frames(int(n)) for n in lengths])
+    hops = encoder.padding == 40
+    assert np.array_equal(rule, lengths // 320 if hops else (lengths - 400) // 320 + 1)
+    network = getattr(encoder, "network", None)
+    if isinstance(network, HubertNetwork | PrunedNetwork):
+        pruned = isinstance(network, PrunedNetwork)
+        stack = network.convolutions if pruned else network.hubert.feature_extractor.conv_layers
+        counts = lengths + 2 * encoder.padding
+        for layer in stack:
+            counts = (counts - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
+        assert np.array_equal(rule, counts)
+
+
+def test_a_batch_gives_what_each_clip_gives_alone(encoder):
+    lengths = (9000, 400, 16000, 8999, 16000)[: 2 if dear(encoder) else 5]
+    clips = [(0.01 + seed) * noise(samples, seed) for seed, samples in enumerate(lengths)]
+    for clip, features in zip(clips, encoder.encode_batch(clips), strict=True):
+        assert close(features, encoder(clip))
+    assert encoder.encode_batch([]) == []
+
+
+@pytest.mark.parametrize("key", sorted(set(PYTORCH_KEYS) - set(HEAVY)))
+def test_half_precision_is_near_and_falls_back_when_it_does_not_suffice(files, folder, key, monkeypatch, caplog):
+    files(key)
+    encoder = build_encoder(key, folder=folder, half=True)
+    wanted = build_encoder(key, folder=folder)(noise(8000))
+    near = encoder(noise(8000))
+    assert near.dtype == torch.float32 and close(near, wanted, 0.2) and not torch.equal(near, wanted)
+    compute = encoder.features
+
+    def overflowing(clips):
+        features = compute(clips)
+        return [one / 0 for one in features] if torch.is_autocast_enabled("cpu") else features
+
+    monkeypatch.setattr(encoder, "features", overflowing)
+    assert torch.equal(encoder(noise(8000)), wanted)
+    assert "half precision does not suffice" in caplog.text
+
+
+@pytest.mark.parametrize("key", FAMILY)
+def test_every_number_of_the_file_is_in_the_network(files, folder, key):
+    """But for those that are UNUSED; a weight norm's magnitudes are multiplied into its directions."""
+    weights = read_weight_file(files(key), FAMILY[key])
+    used = {name: len(tensor.flatten()) for name, tensor in weights.items() if not name.startswith(UNUSED)}
+    magnitudes = sum(count for name, count in used.items() if name.endswith("weight_g"))
+    network = build_encoder(key, folder=folder).network
+    assert sum(tensor.numel() for tensor in network.parameters()) == sum(used.values()) - magnitudes
+
+
+@pytest.mark.parametrize("key", ["vec768l12", "hubertsoft", "whisper-ppg", "dphubert", "wavlmbase+", "vec768l12-onnx"])
+def test_the_file_of_another_encoder_is_called_by_its_name(files, tmp_path, key):
+    others = {"vec768l12": "HuBERT-Soft", "hubertsoft": "Whisper", "whisper-ppg": "DPHuBERT", "dphubert": "WavLM"}
+    others |= {"wavlmbase+": "fairseq HuBERT", "vec768l12-onnx": "PyTorch checkpoint"}
+    givers = {"HuBERT-Soft": "hubertsoft", "DPHuBERT": "dphubert", "WavLM": "wavlmbase+", "Whisper": "whisper-ppg"}
+    os.symlink(files(givers.get(others[key], "vec768l12")), tmp_path / ENCODERS[key].weight)
+    with pytest.raises(UserError, match=rf"{re.escape(ENCODERS[key].weight)}.*looks like a {others[key]}"):
+        build_encoder(key, folder=tmp_path)
+
+
+@pytest.mark.parametrize("key", [key for key in PYTORCH_KEYS + ONNX_KEYS if key not in HEAVY])
+def test_what_no_weight_file_is_is_refused_and_runs_nothing(tmp_path, key):
+    path = tmp_path / ENCODERS[key].weight
+    marker = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    torch.save({"model": {"a": torch.zeros(1)}, "cfg": Hostile()}, path)
+    with pytest.raises(UserError, match=r"refused: its pickle asks for \w+.system|looks like a PyTorch checkpoint"):
+        build_encoder(key, folder=tmp_path)
+    assert not marker.exists()
+    for content, sentence in ((b"<!DOCTYPE html>", "web page"), (b"version https://git-lfs.github.com", "Git LFS")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=sentence):
+            build_encoder(key, folder=tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="truncated|cannot be read"):
+        build_encoder(key, folder=tmp_path)
+
+
+@pytest.mark.parametrize("key", [key for key in PYTORCH_KEYS + ONNX_KEYS if key not in HEAVY])
+def test_truncated_files_are_recognised_before_use(files, tmp_path, key):
+    content = Path(files(key)).read_bytes()
+    (tmp_path / ENCODERS[key].weight).write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(UserError, match=r"looks truncated, its size is|cannot be read as an ONNX graph"):
+        build_encoder(key, folder=tmp_path)
+
+
+def test_short_sound_of_every_length_gives_one_frame():
+    assert {frame_count(samples) for samples in range(1, 720)} == {frame_count(s, 40) for s in range(1, 640)} == {1}

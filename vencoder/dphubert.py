@@ -1,0 +1,226 @@
+"""DPHuBERT: HuBERT or WavLM with heads, feed-forward widths, whole sublayers and convolution channels pruned away.
+
+Y. Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models", 2023. No library hosts a
+network whose layers have different widths, so it stands here; every size is read from the file's own tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modules.console import UserError
+from modules.weight_file import Settings, assign, read_weights_and_settings
+from vencoder.relative_position import GatedBias
+from vencoder.renaming import rename
+from vencoder.wave_transformer import WaveEncoder, WaveTransformer
+
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # samples, of the seven convolutions: 320 together
+HEAD_WIDTH = 64
+
+NAMES = (
+    (r"feature_extractor\.dummy_weight", r"channel_scale"),
+    (r"feature_extractor\.conv_layers\.(.*)", r"convolutions.\1"),
+    (r"encoder\.feature_projection\.(layer_norm|projection)\.(.*)", r"feature_projection.\1.\2"),
+    (r"encoder\.transformer\.pos_conv_embed\.conv\.(weight_g|weight_v|bias)", r"positions.conv.\1"),
+    (r"encoder\.transformer\.layer_norm\.(.*)", r"layer_norm.\1"),
+    (r"encoder\.transformer\.layers\.(\d+)\.attention\.((?:gru|rel)_.*)", r"layers.\1.attention.bias.\2"),
+    (r"encoder\.transformer\.layers\.(.*)", r"layers.\1"),
+    (r".*\.hard_concrete_for_\w+\..*", None),  # the gates by which pruning chose; what is left is chosen
+)
+
+
+class DPHubert(WaveEncoder):
+    """The output of the last layer."""
+
+    def read(self, path: str | Path, layer: None) -> PrunedNetwork:
+        weights, settings = read_weights_and_settings(path, "DPHuBERT", "config")
+        _refuse_other_flavours(settings, path)
+        weights = _fold_weight_norm(rename(weights, NAMES, path))
+        try:
+            with torch.device("meta"):
+                network = PrunedNetwork(weights, settings)
+        except KeyError as error:
+            raise UserError(f"{path} lacks the tensor that becomes {error.args[0]}; it is incomplete") from None
+        except ValueError as error:
+            raise UserError(f"{path} is not a DPHuBERT of a known shape: {error}") from None
+        assign(network, weights, path, "DPHuBERT")
+        return network
+
+
+class PrunedNetwork(WaveTransformer):
+    """The network of the published pruned models of base size (group norm in front, norms behind each sublayer).
+
+    Args:
+        weights: the file's tensors by our names; what is absent was pruned.
+        settings: of the file, for what no tensor's shape tells.
+
+    Raises KeyError for a missing tensor, ValueError for shapes that do not fit together.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], settings: Settings):
+        super().__init__()
+        self.normalised = settings.get("normalize_waveform", False)
+        kernels = [_shape(weights, f"convolutions.{i}.conv.weight", 3) for i in range(len(STRIDES))]
+        self.convolutions = nn.ModuleList(
+            _Convolution(*kernel, stride, norm=i == 0, bias=f"convolutions.{i}.conv.bias" in weights)
+            for i, (kernel, stride) in enumerate(zip(kernels, STRIDES, strict=True))
+        )
+        self.channel_scale = nn.Parameter(torch.empty(kernels[-1][0]))
+        self.width, channels = _shape(weights, "feature_projection.projection.weight", 2)
+        self.feature_projection = nn.ModuleDict(
+            {"layer_norm": nn.LayerNorm(channels), "projection": nn.Linear(channels, self.width)}
+        )
+        self.positions = _Positions(*_shape(weights, "positions.conv.weight", 3))
+        self.layer_norm = nn.LayerNorm(self.width)
+        count = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("layers.")), default=-1)
+        self.layers = nn.ModuleList(_Layer(i, self.width, weights, settings) for i in range(count))
+
+    def convolve(self, audio: Tensor) -> Tensor:
+        if self.normalised:
+            audio = F.layer_norm(audio, audio.shape[1:])
+        features = audio[:, None]
+        for convolution in self.convolutions:
+            features = convolution(features)
+        return features.transpose(1, 2) * self.channel_scale
+
+    def project(self, frames: Tensor) -> Tensor:
+        """(B, N, D) of the convolutions -> (B, N, C)."""
+        return self.feature_projection["projection"](self.feature_projection["layer_norm"](frames))
+
+    def hidden_states(self, frames: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """What goes into the first layer and what comes out of each: (B, N, C)."""
+        projected = self.project(frames)
+        keys = bias = None
+        if mask is not None:
+            projected = projected * mask[..., None]  # the convolution over time must not see what padding became
+            keys = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)[:, None, None]
+        states = [self.layer_norm(projected + self.positions(projected))]
+        for layer in self.layers:
+            features, bias = layer(states[-1], keys, bias)
+            states.append(features)
+        return states
+
+    def transform(self, frames: Tensor, mask: Tensor | None) -> Tensor:
+        return self.hidden_states(frames, mask)[-1]
+
+
+class _Convolution(nn.Module):
+    def __init__(self, outputs: int, inputs: int, kernel: int, stride: int, norm: bool, bias: bool):
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, bias=bias)
+        self.layer_norm = nn.GroupNorm(outputs, outputs) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.layer_norm(self.conv(x)))
+
+
+class _Positions(nn.Module):
+    """A wide grouped convolution over time, in the place of position embeddings."""
+
+    def __init__(self, width: int, per_group: int, kernel: int):
+        super().__init__()
+        if width % per_group:
+            raise ValueError(f"{width} channels do not divide into groups of {per_group}")
+        self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width // per_group)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.gelu(self.conv(frames.transpose(1, 2))[..., : frames.shape[1]]).transpose(1, 2)
+
+
+class _Layer(nn.Module):
+    """Attention and feed-forward, or what pruning left of them; both norms always stay."""
+
+    def __init__(self, index: int, width: int, weights: Mapping[str, Tensor], settings: Settings):
+        super().__init__()
+        here = f"layers.{index}."
+        self.attention = self.feed_forward = None
+        if f"{here}attention.q_proj.weight" in weights:
+            self.attention = _Attention(index, width, weights, settings)
+        if f"{here}feed_forward.intermediate_dense.weight" in weights:
+            inner = _shape(weights, f"{here}feed_forward.intermediate_dense.weight", 2)[0]
+            self.feed_forward = nn.ModuleDict(
+                {"intermediate_dense": nn.Linear(width, inner), "output_dense": nn.Linear(inner, width)}
+            )
+        self.layer_norm = nn.LayerNorm(width)
+        self.final_layer_norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, keys: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.attention is not None:
+            attended, bias = self.attention(x, keys, bias)
+            x = x + attended
+        x = self.layer_norm(x)
+        if self.feed_forward is not None:
+            x = x + self.feed_forward["output_dense"](F.gelu(self.feed_forward["intermediate_dense"](x)))
+        return self.final_layer_norm(x), bias
+
+
+class _Attention(nn.Module):
+    """Self-attention of the heads that are left; in the WavLM flavour with a gated bias by relative position."""
+
+    def __init__(self, index: int, width: int, weights: Mapping[str, Tensor], settings: Settings):
+        super().__init__()
+        inner = _shape(weights, f"layers.{index}.attention.q_proj.weight", 2)[0]
+        if inner % HEAD_WIDTH:
+            raise ValueError(f"the heads of layer {index} are {inner} wide, no multiple of {HEAD_WIDTH}")
+        self.heads = inner // HEAD_WIDTH
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, inner) for _ in range(3))
+        self.out_proj = nn.Linear(inner, width)
+        self.bias = None
+        if (gates := f"layers.{index}.attention.bias.gru_rel_pos_const") in weights:
+            remaining = _remaining_heads(settings, index, self.heads, total := _shape(weights, gates, 4)[1])
+            table = weights.get(f"layers.{index}.attention.bias.rel_attn_embed.weight")
+            buckets = None if table is None else len(table)
+            self.bias = GatedBias(width, total, remaining, buckets, settings.get("encoder_max_distance", 800))
+
+    def forward(self, x: Tensor, keys: Tensor | None, table: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, N, C) -> the same; ``table`` is the bias by position, made by the first layer that has it."""
+        scores = keys
+        if self.bias is not None:
+            table = self.bias.table(x.shape[1]) if table is None else table
+            if table is not None:
+                bias = self.bias(x, table)
+                scores = bias if keys is None else bias + keys
+        query, key, value = (
+            layer(x).unflatten(-1, (self.heads, HEAD_WIDTH)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        scores = None if scores is None else scores.to(query.dtype)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=scores)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), table
+
+
+def _refuse_other_flavours(settings: Settings, path: Path) -> None:
+    for name, published in {"extractor_mode": "group_norm", "encoder_layer_norm_first": False}.items():
+        if settings.get(name, published) != published:
+            raise UserError(f"{path} is a DPHuBERT of another kind ({name} is {settings.get(name, published)})")
+
+
+def _fold_weight_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The positional convolution's weight from its magnitude (1, 1, K) and direction (C, G, K)."""
+    folded = dict(weights)
+    magnitude, direction = (folded.pop(f"positions.conv.weight_{letter}", None) for letter in "gv")
+    if magnitude is not None and direction is not None and magnitude.dim() == direction.dim() == 3:
+        magnitude, direction = magnitude.float(), direction.float()
+        folded["positions.conv.weight"] = direction * (magnitude / direction.norm(dim=(0, 1), keepdim=True))
+    return folded
+
+
+def _remaining_heads(settings: Settings, index: int, heads: int, total: int) -> list[int]:
+    """Which of a layer's heads pruning left. Raises ValueError when that does not fit its tensors."""
+    remaining = settings.get("encoder_remaining_heads", [])
+    remaining = remaining[index] if index < len(remaining) else list(range(total))
+    if len(remaining) != heads or not all(type(head) is int and 0 <= head < total for head in remaining):
+        raise ValueError(f"layer {index} has {heads} heads, and its settings name {remaining}")
+    return list(remaining)
+
+
+def _shape(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
+    shape = weights[name].shape
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{name} is {list(shape)}")
+    return shape

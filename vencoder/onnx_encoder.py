@@ -1,0 +1,108 @@
+"""Encoders that come as ONNX graphs, run by ONNX Runtime (``requirements-onnx.txt``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modules.console import UserError, get_logger
+from modules.weight_file import refuse_other_formats
+from vencoder.encoder import SpeechEncoder
+
+log = get_logger("encoder")
+
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OnnxEncoder(SpeechEncoder):
+    """The features of a graph with one input (1, 1, L) and a first output (1, N, C), whatever their names.
+
+    Args:
+        key, ssl_dim: as in the table of encoders; ``layer`` means nothing here.
+        path: the graph.
+        device: CUDA devices are used when ONNX Runtime is built for them; everything else computes on the CPU.
+        half: means nothing here; a graph has the precision that it was exported with.
+
+    Raises UserError when onnxruntime is not installed, the file is no such graph, or it is of another size.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        ssl_dim: int,
+        layer: int | None,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        half: bool = False,
+    ):
+        super().__init__(key, ssl_dim, device, half=False)
+        self.path = path
+        self.session = _session(path, self.device)
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        names = ", ".join(one.name for one in inputs)
+        if len(inputs) != 1 or inputs[0].type not in FLOATS or len(inputs[0].shape) not in (2, 3):
+            raise UserError(f"{path} is no speech encoder: its inputs are {names}, and should be one sound (1, 1, L)")
+        self.input, self.output = inputs[0], outputs[0]
+        width = self.output.shape[-1] if self.output.shape else None
+        if isinstance(width, int) and width != ssl_dim:
+            self._refuse_width(width)
+
+    def features(self, clips: list[Tensor]) -> list[Tensor]:
+        return [self._run(clip) for clip in clips]  # a graph takes one sound
+
+    def _run(self, audio: Tensor) -> Tensor:
+        sound = audio.cpu().numpy().astype(FLOATS[self.input.type])
+        sound = sound.reshape((1,) * (len(self.input.shape) - 1) + (-1,))
+        features = torch.from_numpy(self.session.run([self.output.name], {self.input.name: sound})[0])
+        wanted = self.frames(len(audio))
+        if features.dim() != 3 or abs(features.shape[1] - wanted) > 1:
+            shape = tuple(features.shape)
+            raise UserError(f"{self.path} gives {shape} for {len(audio)} samples, and should give {wanted} frames")
+        if features.shape[2] != self.ssl_dim:
+            self._refuse_width(features.shape[2])
+        columns = features[0].T.float()[:, :wanted]
+        held = torch.nn.functional.pad(columns[None], (0, wanted - columns.shape[1]), mode="replicate")[0]
+        return held.to(self.device)
+
+    def _refuse_width(self, width: int) -> None:
+        sizes = f"it gives {width} features a frame, not {self.ssl_dim}"
+        raise UserError(f"{self.path} is not the file of the speech encoder '{self.key}': {sizes}")
+
+
+class OnnxHubertSoft(OnnxEncoder):
+    """HuBERT-Soft's graph, which puts 40 samples of silence on each side itself."""
+
+    padding = 40
+
+
+def _session(path: str | Path, device: torch.device) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"{path} needs onnxruntime: pip install -r requirements-onnx.txt") from None
+    refuse_other_formats(path, "ONNX graph")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as each worker has been given
+    options.log_severity_level = 3  # errors alone; they are raised as well
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=providers(device, onnxruntime.get_available_providers())
+        )
+    except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{path} cannot be read as an ONNX graph, get the file anew: {text}") from None
+
+
+def providers(device: torch.device, available: list[str]) -> list[Any]:
+    """What ONNX Runtime shall compute with, best first."""
+    cpu = "CPUExecutionProvider"
+    if device.type != "cuda":
+        return [cpu]
+    if "CUDAExecutionProvider" not in available:
+        log.warning("this onnxruntime computes on the CPU only; onnxruntime-gpu uses %s", device)
+        return [cpu]
+    return [("CUDAExecutionProvider", {"device_id": device.index or 0}), cpu]

@@ -1,0 +1,58 @@
+"""WavLM's bias of attention by relative position, gated by what is attended from.
+
+S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", 2022, section III.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class GatedBias(nn.Module):
+    """The bias of one layer. Parameters are called as checkpoints call them.
+
+    Args:
+        width: C, of the layer's input.
+        total: heads before pruning; the gates are computed from the input as divided among them.
+        remaining: indices of those that are left.
+        buckets: of relative positions, where this layer holds their table; None where another one does.
+        max_distance: frames from which on all positions share a bucket.
+    """
+
+    def __init__(self, width: int, total: int, remaining: list[int], buckets: int | None, max_distance: int):
+        super().__init__()
+        self.total = total
+        self.remaining = remaining
+        self.max_distance = max_distance
+        self.gru_rel_pos_const = nn.Parameter(torch.empty(1, total, 1, 1))
+        self.gru_rel_pos_linear = nn.Linear(width // total, 8)
+        self.rel_attn_embed = None if buckets is None else nn.Embedding(buckets, total)
+
+    def table(self, frames: int) -> Tensor | None:
+        """The bias without gates of all heads by position: (total, N, N), or None where there is no table."""
+        if self.rel_attn_embed is None:
+            return None
+        positions = torch.arange(frames, device=self.rel_attn_embed.weight.device)
+        buckets = bucket(positions - positions[:, None], self.rel_attn_embed.num_embeddings, self.max_distance)
+        return self.rel_attn_embed(buckets).permute(2, 0, 1)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """x (B, N, C), table (total, N, N) -> what to add to the remaining heads' scores (B, H, N, N)."""
+        parts = x.unflatten(-1, (self.total, -1))[:, :, self.remaining].transpose(1, 2)
+        a, b = self.gru_rel_pos_linear(parts).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        gates = a * (b * self.gru_rel_pos_const[:, self.remaining] - 1) + 2
+        return gates * table[self.remaining]
+
+
+def bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
+    """The bucket of key minus query position: half of them for each sign; near ones exact, far ones by logarithm."""
+    half = buckets // 2
+    exact = half // 2
+    later = half * (distance > 0)
+    distance = distance.abs()
+    logarithm = (distance.clamp_min(1).float() / exact).log() / math.log(max_distance / exact)
+    far = (exact + logarithm * (half - exact)).long().clamp_max(half - 1)
+    return later + torch.where(distance < exact, distance, far)

@@ -1,0 +1,167 @@
+"""The encoder of Whisper, from OpenAI's checkpoints; its text decoder is not loaded.
+
+A. Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modules.console import UserError
+from modules.torchaudio_guard import import_torchaudio
+from modules.weight_file import Settings, assign, read_weights_and_settings
+from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
+from vencoder.renaming import rename
+
+N_FFT, MEL_HOP, MEL_BANDS = 400, 160, 80
+WINDOW = 1500  # frames: the network takes exactly 30 s
+OVERLAP = 250  # frames that neighbouring windows of longer sound share at least: 5 s, over which they blend
+WINDOWS_AT_ONCE = 8
+ENGLISH_VOCABULARY = 51864  # tokens; the models of many languages have more
+NAMES_BY_WIDTH = {384: "tiny", 512: "base", 768: "small", 1024: "medium", 1280: "large"}
+
+TO_TRANSFORMERS = (
+    (r"encoder\.positional_embedding", r"embed_positions.weight"),
+    (r"encoder\.conv([12])\.(weight|bias)", r"conv\1.\2"),
+    (r"encoder\.blocks\.(\d+)\.attn\.query\.(weight|bias)", r"layers.\1.self_attn.q_proj.\2"),
+    (r"encoder\.blocks\.(\d+)\.attn\.key\.weight", r"layers.\1.self_attn.k_proj.weight"),
+    (r"encoder\.blocks\.(\d+)\.attn\.value\.(weight|bias)", r"layers.\1.self_attn.v_proj.\2"),
+    (r"encoder\.blocks\.(\d+)\.attn\.out\.(weight|bias)", r"layers.\1.self_attn.out_proj.\2"),
+    (r"encoder\.blocks\.(\d+)\.attn_ln\.(weight|bias)", r"layers.\1.self_attn_layer_norm.\2"),
+    (r"encoder\.blocks\.(\d+)\.mlp\.0\.(weight|bias)", r"layers.\1.fc1.\2"),
+    (r"encoder\.blocks\.(\d+)\.mlp\.2\.(weight|bias)", r"layers.\1.fc2.\2"),
+    (r"encoder\.blocks\.(\d+)\.mlp_ln\.(weight|bias)", r"layers.\1.final_layer_norm.\2"),
+    (r"encoder\.ln_post\.(weight|bias)", r"layer_norm.\1"),
+    (r"decoder\..*", None),  # it writes text
+)
+
+
+class Whisper(SpeechEncoder):
+    """The encoder's output. Sound of more than 30 s is encoded in overlapping windows, which are blended.
+
+    Args:
+        key, ssl_dim: as in the table of encoders; ``layer`` means nothing here.
+        path: the weight file.
+        device, half: as for every encoder.
+
+    Raises UserError when the file is of another family or another Whisper, or is incomplete.
+    """
+
+    padding = 40  # n hops of sound give n frames
+
+    def __init__(
+        self,
+        key: str,
+        ssl_dim: int,
+        layer: None,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        half: bool = False,
+    ):
+        super().__init__(key, ssl_dim, device, half)
+        weights, settings = read_weights_and_settings(path, "Whisper", "dims")
+        _refuse_other_sizes(key, ssl_dim, settings, path)
+        self.network = _network(rename(weights, TO_TRANSFORMERS, path), settings, path).to(self.device)
+        self.mel_basis = _mel_basis().to(self.device)
+
+    def features(self, clips: list[Tensor]) -> list[Tensor]:
+        starts = [window_starts(self.frames(len(clip))) for clip in clips]
+        windows = [
+            clip[start * HOP_LENGTH : (start + WINDOW) * HOP_LENGTH]
+            for clip, of_clip in zip(clips, starts, strict=True)
+            for start in of_clip
+        ]
+        encoded = iter([one for some in _groups(windows) for one in self._encode_windows(some)])
+        return [
+            blend([next(encoded) for _ in of_clip], of_clip, self.frames(len(clip))).T
+            for clip, of_clip in zip(clips, starts, strict=True)
+        ]
+
+    def _encode_windows(self, windows: list[Tensor]) -> Tensor:
+        """(L,) of at most 30 s each -> (B, WINDOW, C); the rest of each is silence."""
+        length = WINDOW * HOP_LENGTH
+        audio = torch.stack([nn.functional.pad(window, (0, length - len(window))) for window in windows])
+        return self.network(log_mel(audio, self.mel_basis)).last_hidden_state.float()
+
+
+def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
+    """(B, L) at 16 kHz -> (B, bands, L // MEL_HOP): the loudest 8 decades of power, scaled to a range of about 2."""
+    with torch.autocast(audio.device.type, enabled=False):
+        window = torch.hann_window(N_FFT, device=audio.device)
+        spectrum = torch.stft(audio, N_FFT, MEL_HOP, window=window, return_complex=True)
+        power = spectrum[..., :-1].abs().square()
+        decades = (mel_basis @ power).clamp_min(1e-10).log10()
+        loudest = decades.amax(dim=(-2, -1), keepdim=True)
+        return (torch.maximum(decades, loudest - 8) + 4) / 4
+
+
+def window_starts(frames: int) -> list[int]:
+    """The first frames of the windows that cover a sound: evenly spread, overlapping by OVERLAP or more."""
+    if frames <= WINDOW:
+        return [0]
+    count = math.ceil((frames - OVERLAP) / (WINDOW - OVERLAP))
+    return [round(index * (frames - WINDOW) / (count - 1)) for index in range(count)]
+
+
+def blend(windows: list[Tensor], starts: list[int], frames: int) -> Tensor:
+    """(WINDOW, C) each -> (frames, C). A window counts for less towards its ends, where it has heard little around."""
+    if len(windows) == 1:
+        return windows[0][:frames]
+    numbers = torch.arange(1, WINDOW + 1, device=windows[0].device)
+    weight = torch.minimum(numbers, numbers.flip(0)).clamp_max(OVERLAP).float()[:, None]
+    total, weights = windows[0].new_zeros(frames, windows[0].shape[1]), windows[0].new_zeros(frames, 1)
+    for start, window in zip(starts, windows, strict=True):
+        total[start : start + WINDOW] += window * weight
+        weights[start : start + WINDOW] += weight
+    return total / weights
+
+
+def _groups(windows: list[Tensor]) -> list[list[Tensor]]:
+    return [windows[i : i + WINDOWS_AT_ONCE] for i in range(0, len(windows), WINDOWS_AT_ONCE)]
+
+
+def _mel_basis() -> Tensor:
+    import librosa
+
+    return torch.from_numpy(librosa.filters.mel(sr=SAMPLING_RATE, n_fft=N_FFT, n_mels=MEL_BANDS))
+
+
+def _refuse_other_sizes(key: str, ssl_dim: int, settings: Settings, path: str | Path) -> None:
+    width, bands = settings.get("n_audio_state", 0), settings.get("n_mels", MEL_BANDS)
+    name = NAMES_BY_WIDTH.get(width, f"of width {width}")
+    if bands != MEL_BANDS:
+        name += "-v3 or a model made from it"
+    elif settings.get("n_vocab", 0) == ENGLISH_VOCABULARY:
+        name += ".en"
+    elif width == ssl_dim:
+        return
+    raise UserError(f"{path} is not the file of the speech encoder '{key}': it looks like Whisper {name}")
+
+
+def _network(weights: Mapping[str, Tensor], settings: Settings, path: str | Path) -> nn.Module:
+    import_torchaudio()
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    try:
+        width, layers = settings.get("n_audio_state", 0), settings.get("n_audio_layer", 0)
+        config = WhisperConfig(
+            num_mel_bins=MEL_BANDS,
+            d_model=width,
+            encoder_layers=layers,
+            encoder_attention_heads=settings.get("n_audio_head", 0),
+            encoder_ffn_dim=len(weights["layers.0.fc1.weight"]),
+            max_source_positions=WINDOW,
+            attn_implementation="sdpa",
+        )
+        with torch.device("meta"):
+            network = WhisperEncoder(config)
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is not a Whisper of a known shape: {error}") from None
+    assign(network, weights, path, "Whisper encoder")
+    return network.eval().requires_grad_(False)
