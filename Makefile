@@ -22,7 +22,7 @@ demo: $(ENV)/.installed
 	$(RUN) demo.py
 
 test: $(ENV)/.installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile
 
 lint: $(ENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -86,16 +86,22 @@ def write_fairseq_checkpoint(path: str | Path, weights: dict[str, Tensor], layou
 
 
 def hubertsoft_weights(
-    seed: int = 0, layers: int = 12, width: int = 64, inner: int = 64, convolutions: int = 16, final: int = 256
+    seed: int = 0,
+    layers: int = 12,
+    width: int = 64,
+    inner: int = 64,
+    convolutions: int = 16,
+    positions: int = 16,
+    final: int = 256,
 ) -> dict[str, Tensor]:
-    """HuBERT-Soft's state dict. The published one has ``width=768, inner=3072, convolutions=512``, 128 positions."""
+    """HuBERT-Soft's state dict; the published one has ``width=768, inner=3072, convolutions=512, positions=128``."""
     shapes = {"masked_spec_embed": (width,), "label_embedding.weight": (20, final)}
     for i, kernel in enumerate(KERNELS):
         shapes[f"feature_extractor.conv{i}.weight"] = (convolutions, convolutions if i else 1, kernel)
     shapes |= _affine("feature_extractor.norm0", convolutions) | _affine("feature_projection.norm", convolutions)
     shapes |= _affine("feature_projection.projection", width, convolutions) | _affine("norm", width)
-    shapes |= {"positional_embedding.conv.weight_g": (1, 1, 16), "positional_embedding.conv.bias": (width,)}
-    shapes["positional_embedding.conv.weight_v"] = (width, width // 16, 16)
+    shapes |= {"positional_embedding.conv.weight_g": (1, 1, positions), "positional_embedding.conv.bias": (width,)}
+    shapes["positional_embedding.conv.weight_v"] = (width, width // 16, positions)
     for i in range(layers):
         layer = f"encoder.layers.{i}"
         shapes |= {f"{layer}.self_attn.in_proj_weight": (3 * width, width)}
@@ -134,6 +140,7 @@ def dphubert_checkpoint(
     inner: tuple[int, ...] = (24, 32),
     convolutions: tuple[int, ...] = (12, 14, 16, 14, 12, 10, 8),
     remaining: tuple[list[int], ...] | None = None,
+    positions: int = 16,
     buckets: int = 32,
 ) -> dict:
     """A pruned network as DPHuBERT saves it, of the WavLM flavour where ``remaining`` heads are named. A 0 in ``heads``
@@ -145,8 +152,8 @@ def dphubert_checkpoint(
     shapes |= _affine("feature_extractor.conv_layers.0.layer_norm", convolutions[0])
     shapes |= _affine("encoder.feature_projection.layer_norm", convolutions[-1])
     shapes |= _affine("encoder.feature_projection.projection", width, convolutions[-1])
-    shapes |= {"encoder.transformer.pos_conv_embed.conv.weight_g": (1, 1, 16)}
-    shapes |= {"encoder.transformer.pos_conv_embed.conv.weight_v": (width, width // 16, 16)}
+    shapes |= {"encoder.transformer.pos_conv_embed.conv.weight_g": (1, 1, positions)}
+    shapes |= {"encoder.transformer.pos_conv_embed.conv.weight_v": (width, width // 16, positions)}
     shapes |= {"encoder.transformer.pos_conv_embed.conv.bias": (width,)}
     shapes |= _affine("encoder.transformer.layer_norm", width)
     for i, (count, middle) in enumerate(zip(heads, inner, strict=True)):

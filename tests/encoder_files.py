@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from tests.checkpoint_files import (
     contentvec_weights,
@@ -16,31 +17,52 @@ from tests.checkpoint_files import (
 )
 from vencoder import ENCODERS
 
-CONTENTVEC = {"layers": 12, "width": 768, "inner": 32, "convolutions": 16}
-LARGE = {"layers": 24, "width": 1024, "inner": 32, "convolutions": 16, "large": True}
 PYTORCH_KEYS = [key for key, row in ENCODERS.rows.items() if row.weight and not row.weight.endswith(".onnx")]
 ONNX_KEYS = [key for key, row in ENCODERS.rows.items() if row.weight and row.weight.endswith(".onnx")]
 
+# The smallest sizes, and those of the published files (DPHuBERT's are like theirs).
+BASE = {"layers": 12, "width": 768, "inner": 32, "convolutions": 16}
+LARGE = {"layers": 24, "width": 1024, "inner": 32, "convolutions": 16}
+PRUNED = {"heads": (1, 0, 2), "inner": (24, 32, 0)}
+PUBLISHED = {"convolutions": 512, "positions": 128}
+PUBLISHED_BASE = BASE | PUBLISHED | {"inner": 3072}
+PUBLISHED_LARGE = LARGE | PUBLISHED | {"inner": 4096}
+PUBLISHED_PRUNED = {
+    "heads": (3, 4, 0, 2, 5, 6, 7, 5, 4, 3, 0, 2),
+    "inner": (514, 640, 702, 655, 811, 720, 0, 780, 690, 611, 570, 410),
+    "convolutions": (346, 401, 409, 411, 374, 388, 364),
+    "positions": 128,
+}
 
-def write_encoder_file(key: str, folder: Path) -> Path:
-    """Write the file of a PyTorch or ONNX key under its own name, in half precision where it is large."""
+
+def write_encoder_file(key: str, folder: Path, published: bool = False) -> Path:
+    """Write the file of a PyTorch or ONNX key under its own name, of the ``published`` sizes or the smallest."""
     row = ENCODERS[key]
     path = folder / row.weight
     folder.mkdir(parents=True, exist_ok=True)
     if key in ONNX_KEYS:
         return write_graph(path, row.ssl_dim, 40 if key.startswith("hubertsoft") else 0)
+    base = PUBLISHED_BASE if published else BASE
     if row.target.startswith("vencoder.fairseq_hubert"):
-        weights = contentvec_weights(**LARGE if row.layer == LARGE["layers"] else CONTENTVEC)
-        return write_fairseq_checkpoint(path, {name: tensor.half() for name, tensor in weights.items()})
-    checkpoint = {
-        "hubertsoft": lambda: {f"module.{name}": tensor for name, tensor in hubertsoft_weights().items()},
-        "whisper-ppg": lambda: whisper_checkpoint(width=1024),
-        "whisper-ppg-large": lambda: whisper_checkpoint(width=1280),
-        "dphubert": lambda: dphubert_checkpoint(heads=(1, 0, 2), inner=(24, 32, 0)),
-        "wavlmbase+": lambda: wavlm_checkpoint(**CONTENTVEC),
-    }[key]()
+        large = row.ssl_dim == LARGE["width"]
+        sizes = (PUBLISHED_LARGE if published else LARGE) if large else base
+        return write_fairseq_checkpoint(path, _halves(contentvec_weights(**sizes, large=large)))
+    if row.target.startswith("vencoder.whisper"):
+        layers = {1024: 24, 1280: 32}[row.ssl_dim] if published else 1
+        checkpoint = whisper_checkpoint(0, row.ssl_dim, layers, inner=4 * row.ssl_dim if published else 64)
+    elif key == "hubertsoft":
+        weights = hubertsoft_weights(**PUBLISHED_BASE if published else {})
+        checkpoint = {f"module.{name}": tensor for name, tensor in weights.items()}
+    elif key == "dphubert":
+        checkpoint = dphubert_checkpoint(**PUBLISHED_PRUNED if published else PRUNED)
+    else:
+        checkpoint = wavlm_checkpoint(buckets=320 if published else 32, **base)
     torch.save(checkpoint, path)
     return path
+
+
+def _halves(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.half() for name, tensor in weights.items()}
 
 
 def write_graph(path: Path, width: int, padding: int = 0, names: tuple[str, str] = ("source", "embed")) -> Path:

@@ -23,6 +23,7 @@ STRIDES = (5, 2, 2, 2, 2, 2, 2)  # samples, of the seven convolutions: 320 toget
 HEAD_WIDTH = 64
 
 NAMES = (
+    (r".*\.hard_concrete_for_\w+\..*", None),  # the gates by which pruning chose; what is left is chosen
     (r"feature_extractor\.dummy_weight", r"channel_scale"),
     (r"feature_extractor\.conv_layers\.(.*)", r"convolutions.\1"),
     (r"encoder\.feature_projection\.(layer_norm|projection)\.(.*)", r"feature_projection.\1.\2"),
@@ -30,7 +31,6 @@ NAMES = (
     (r"encoder\.transformer\.layer_norm\.(.*)", r"layer_norm.\1"),
     (r"encoder\.transformer\.layers\.(\d+)\.attention\.((?:gru|rel)_.*)", r"layers.\1.attention.bias.\2"),
     (r"encoder\.transformer\.layers\.(.*)", r"layers.\1"),
-    (r".*\.hard_concrete_for_\w+\..*", None),  # the gates by which pruning chose; what is left is chosen
 )
 
 
