@@ -5,7 +5,7 @@ Writes X.wav.soft.pt, X.wav.f0.npy, X.spec.pt (X.wav.vol.npy) and X.wav.meta.jso
 still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed.
 
     python preprocess_hubert_f0.py
-    python preprocess_hubert_f0.py --f0_predictor harvest --num_processes 0
+    python preprocess_hubert_f0.py --f0_predictor fcpe --plot_f0 plots
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from modules.console import UserError, script
+from modules.console import UserError, get_logger, script
 
 CONFIG = "configs/config.json"
 
@@ -23,8 +23,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: every CUDA device, or the CPU)")
     parser.add_argument("--in_dir", default="dataset/44k", help="folder of the speakers (default: %(default)s)")
     parser.add_argument("--use_diff", action="store_true", help="also make what diffusion training reads")
-    parser.add_argument("--f0_predictor", default="pm", help="pm, dio, harvest or crepe (default: %(default)s)")
+    parser.add_argument(
+        "--f0_predictor", default="rmvpe", help="rmvpe, fcpe, crepe, pm, dio or harvest (default: %(default)s)"
+    )
+    parser.add_argument("--plot_f0", metavar="DIR", help="draw the F0 of a dozen clips over their spectrograms")
     parser.add_argument("--num_processes", type=int, default=1, help="workers; 0: one a CPU (default: %(default)s)")
+    parser.add_argument("--half", action="store_true", help="half precision in the encoder, where it suffices")
     return parser
 
 
@@ -36,10 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modules.config import load_config
     from preparation.features import prepare_features
 
+    config = load_config(CONFIG)
     report = prepare_features(
-        arguments.in_dir, load_config(CONFIG), arguments.f0_predictor, arguments.device, arguments.num_processes
+        arguments.in_dir,
+        config,
+        arguments.f0_predictor,
+        arguments.device,
+        arguments.num_processes,
+        arguments.half,
     )
     report.show()
+    if arguments.plot_f0:
+        from preparation.plots import plot_f0
+
+        pictures = plot_f0(arguments.in_dir, config, arguments.plot_f0)
+        get_logger("features").info("%d pictures of F0 in %s", len(pictures), arguments.plot_f0)
     return 1 if report.failed else 0
 
 

@@ -73,6 +73,7 @@ class Svc:
         self.hop_size = self.config.data.hop_length
         self.synthesizer = _load_synthesizer(net_g_path, self.config).to(self.device)
         self.encoder = build_encoder(encoder_key(self.config, config_path), self.device, pretrain_folder)
+        self.pretrain_folder = pretrain_folder
         self._predictors: dict[tuple[str, float], Callable] = {}
 
     # -- songs --------------------------------------------------------------------------------------------------------
@@ -225,7 +226,9 @@ class Svc:
     def predictor(self, key: str, threshold: float) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """The F0 predictor of this key and threshold, built when first asked for."""
         if (key, threshold) not in self._predictors:
-            predictor = build_f0_predictor(key, self.target_sample, self.hop_size, self.device, threshold)
+            predictor = build_f0_predictor(
+                key, self.target_sample, self.hop_size, self.device, threshold, self.pretrain_folder
+            )
             self._predictors[key, threshold] = predictor
         return self._predictors[key, threshold]
 

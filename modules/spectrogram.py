@@ -107,11 +107,13 @@ def _magnitude(padded: Tensor, n_fft: int, hop_length: int, win_length: int, eps
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training too, whoever asks first
 def _hann(length: int, device: torch.device) -> Tensor:
     return torch.hann_window(length, device=device)
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def mel_filters(
     sampling_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None, device: torch.device
 ) -> Tensor:

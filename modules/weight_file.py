@@ -135,7 +135,7 @@ def _largest_state_dict(checkpoint: object) -> dict[str, Tensor]:
 
 
 def assign(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path, what: str) -> None:
-    """Give a module made on the meta device the file's values, in the module's precision and apart from the mapped file.
+    """Give a module made on the meta device the file's values, in the module's precision, apart from the mapped file.
 
     Raises UserError when the names or shapes are not the module's: the file ``where`` is not a whole ``what``.
     """

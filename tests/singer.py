@@ -37,7 +37,7 @@ class Voice:
 
 
 DARK = Voice(formant_scale=0.92, tilt=8.5, breath=0.15)
-BRIGHT = Voice(formant_scale=1.12, tilt=5.0, breath=0.4)
+BRIGHT = Voice(formant_scale=1.12, tilt=6.0, breath=0.4)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor
@@ -89,6 +91,21 @@ def test_noise_of_any_length_is_finite(key, samples):
 
 
 @pytest.mark.parametrize("key", CHEAP)
+@settings(max_examples=25, deadline=None)
+@given(
+    samples=st.integers(0, 20000),
+    rate=st.sampled_from([16000, 22050, 32000, 44100, 48000]),
+    hop=st.sampled_from([160, 256, 320, 512]),
+    extra=st.sampled_from([None, 0, 1, 3]),
+)
+def test_any_length_at_any_rate_has_a_value_for_each_whole_hop(key, samples, rate, hop, extra):
+    audio = glide(0.46, 180, 360)[0][:samples]
+    frames = len(audio) // hop if extra is None else len(audio) // hop + extra
+    f0, uv = build_f0_predictor(key, rate, hop)(audio, None if extra is None else frames)
+    assert f0.shape == uv.shape == (frames,) and np.isfinite(f0).all() and (f0 >= 0).all()
+
+
+@pytest.mark.parametrize("key", CHEAP)
 def test_the_number_of_frames_can_differ_by_three(key):
     sound, _ = glide(0.5, 200, 220)
     for difference in (-3, 0, 1, 3):
@@ -120,9 +137,11 @@ def test_an_unknown_predictor_is_named_with_the_nearest_first():
         build_f0_predictor("harvst")
 
 
-def test_every_row_builds_a_predictor():
-    for key in F0_PREDICTORS:
-        assert isinstance(build_f0_predictor(key, 16000, 160), F0Predictor)
+def test_every_row_that_needs_no_file_builds_a_predictor(tmp_path):
+    keys = [key for key, row in F0_PREDICTORS.rows.items() if not row.weight]
+    assert set(keys) >= {*CHEAP, "crepe"}
+    for key in keys:
+        assert isinstance(build_f0_predictor(key, 16000, 160, folder=tmp_path), F0Predictor)
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------

@@ -17,10 +17,7 @@ from modules.console import UserError
 from modules.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.relative_position import GatedBias
 from vencoder.renaming import rename
-from vencoder.wave_transformer import WaveEncoder, WaveTransformer
-
-STRIDES = (5, 2, 2, 2, 2, 2, 2)  # samples, of the seven convolutions: 320 together
-HEAD_WIDTH = 64
+from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveEncoder, WaveTransformer, shape_of
 
 NAMES = (
     (r".*\.hard_concrete_for_\w+\..*", None),  # the gates by which pruning chose; what is left is chosen
@@ -65,17 +62,17 @@ class PrunedNetwork(WaveTransformer):
     def __init__(self, weights: Mapping[str, Tensor], settings: Settings):
         super().__init__()
         self.normalised = settings.get("normalize_waveform", False)
-        kernels = [_shape(weights, f"convolutions.{i}.conv.weight", 3) for i in range(len(STRIDES))]
+        kernels = [shape_of(weights, f"convolutions.{i}.conv.weight", 3) for i in range(len(STRIDES))]
         self.convolutions = nn.ModuleList(
             _Convolution(*kernel, stride, norm=i == 0, bias=f"convolutions.{i}.conv.bias" in weights)
             for i, (kernel, stride) in enumerate(zip(kernels, STRIDES, strict=True))
         )
         self.channel_scale = nn.Parameter(torch.empty(kernels[-1][0]))
-        self.width, channels = _shape(weights, "feature_projection.projection.weight", 2)
+        self.width, channels = shape_of(weights, "feature_projection.projection.weight", 2)
         self.feature_projection = nn.ModuleDict(
             {"layer_norm": nn.LayerNorm(channels), "projection": nn.Linear(channels, self.width)}
         )
-        self.positions = _Positions(*_shape(weights, "positions.conv.weight", 3))
+        self.positions = _Positions(*shape_of(weights, "positions.conv.weight", 3))
         self.layer_norm = nn.LayerNorm(self.width)
         count = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("layers.")), default=-1)
         self.layers = nn.ModuleList(_Layer(i, self.width, weights, settings) for i in range(count))
@@ -142,7 +139,7 @@ class _Layer(nn.Module):
         if f"{here}attention.q_proj.weight" in weights:
             self.attention = _Attention(index, width, weights, settings)
         if f"{here}feed_forward.intermediate_dense.weight" in weights:
-            inner = _shape(weights, f"{here}feed_forward.intermediate_dense.weight", 2)[0]
+            inner = shape_of(weights, f"{here}feed_forward.intermediate_dense.weight", 2)[0]
             self.feed_forward = nn.ModuleDict(
                 {"intermediate_dense": nn.Linear(width, inner), "output_dense": nn.Linear(inner, width)}
             )
@@ -164,7 +161,7 @@ class _Attention(nn.Module):
 
     def __init__(self, index: int, width: int, weights: Mapping[str, Tensor], settings: Settings):
         super().__init__()
-        inner = _shape(weights, f"layers.{index}.attention.q_proj.weight", 2)[0]
+        inner = shape_of(weights, f"layers.{index}.attention.q_proj.weight", 2)[0]
         if inner % HEAD_WIDTH:
             raise ValueError(f"the heads of layer {index} are {inner} wide, no multiple of {HEAD_WIDTH}")
         self.heads = inner // HEAD_WIDTH
@@ -172,7 +169,7 @@ class _Attention(nn.Module):
         self.out_proj = nn.Linear(inner, width)
         self.bias = None
         if (gates := f"layers.{index}.attention.bias.gru_rel_pos_const") in weights:
-            remaining = _remaining_heads(settings, index, self.heads, total := _shape(weights, gates, 4)[1])
+            remaining = _remaining_heads(settings, index, self.heads, total := shape_of(weights, gates, 4)[1])
             table = weights.get(f"layers.{index}.attention.bias.rel_attn_embed.weight")
             buckets = None if table is None else len(table)
             self.bias = GatedBias(width, total, remaining, buckets, settings.get("encoder_max_distance", 800))
@@ -204,7 +201,7 @@ def _fold_weight_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The positional convolution's weight from its magnitude (1, 1, K) and direction (C, G, K)."""
     folded = dict(weights)
     magnitude, direction = (folded.pop(f"positions.conv.weight_{letter}", None) for letter in "gv")
-    if magnitude is not None and direction is not None and magnitude.dim() == direction.dim() == 3:
+    if magnitude is not None and direction is not None and magnitude.shape == (1, 1, *direction.shape[2:]):
         magnitude, direction = magnitude.float(), direction.float()
         folded["positions.conv.weight"] = direction * (magnitude / direction.norm(dim=(0, 1), keepdim=True))
     return folded
@@ -214,13 +211,7 @@ def _remaining_heads(settings: Settings, index: int, heads: int, total: int) -> 
     """Which of a layer's heads pruning left. Raises ValueError when that does not fit its tensors."""
     remaining = settings.get("encoder_remaining_heads", [])
     remaining = remaining[index] if index < len(remaining) else list(range(total))
-    if len(remaining) != heads or not all(type(head) is int and 0 <= head < total for head in remaining):
+    known = isinstance(remaining, list) and all(type(head) is int and 0 <= head < total for head in remaining)
+    if not known or len(remaining) != heads:
         raise ValueError(f"layer {index} has {heads} heads, and its settings name {remaining}")
     return list(remaining)
-
-
-def _shape(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
-    shape = weights[name].shape
-    if len(shape) != dimensions or 0 in shape:
-        raise ValueError(f"{name} is {list(shape)}")
-    return shape

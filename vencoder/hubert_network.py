@@ -18,10 +18,8 @@ from torch.nn.utils import parametrize
 from modules.console import UserError
 from modules.torchaudio_guard import import_torchaudio
 from modules.weight_file import assign
-from vencoder.wave_transformer import WaveTransformer
+from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveTransformer, shape_of
 
-STRIDES = (5, 2, 2, 2, 2, 2, 2)  # samples, of the seven convolutions: 320 together
-HEAD_WIDTH = 64  # in every published HuBERT; none of its tensors' shapes tells it
 GATES = "encoder.layers.0.attention.gru_rel_pos_const"  # (1, heads, 1, 1), in WavLM alone
 BUCKETS = "encoder.layers.0.attention.rel_attn_embed.weight"  # (buckets, heads), in WavLM alone
 
@@ -94,10 +92,10 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
     Raises KeyError naming a tensor that is missing, ValueError for shapes that no HuBERT has.
     """
-    convolutions = [_shape(weights, f"feature_extractor.conv_layers.{i}.conv.weight", 3) for i in range(len(STRIDES))]
+    convolutions = [shape_of(weights, f"feature_extractor.conv_layers.{i}.conv.weight", 3) for i in range(len(STRIDES))]
     weight_v = "encoder.pos_conv_embed.conv.parametrizations.weight.original1"
-    hidden, per_group, positions = _shape(weights, weight_v, 3)
-    heads = _shape(weights, GATES, 4)[1] if GATES in weights else hidden // HEAD_WIDTH
+    hidden, per_group, positions = shape_of(weights, weight_v, 3)
+    heads = shape_of(weights, GATES, 4)[1] if GATES in weights else hidden // HEAD_WIDTH
     if not heads or hidden % heads or hidden % per_group:
         raise ValueError(f"a width of {hidden}, which does not divide into its heads or groups")
     sizes = {
@@ -111,14 +109,8 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_conv_pos_embeddings": positions,
         "num_conv_pos_embedding_groups": hidden // per_group,
     }
-    return sizes | ({"num_buckets": _shape(weights, BUCKETS, 2)[0]} if GATES in weights else {})
+    return sizes | ({"num_buckets": shape_of(weights, BUCKETS, 2)[0]} if GATES in weights else {})
 
-
-def _shape(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
-    shape = weights[name].shape
-    if len(shape) != dimensions or 0 in shape:
-        raise ValueError(f"{name} is {list(shape)}")
-    return shape
 
 
 def _projection(weights: Mapping[str, Tensor], path: str | Path) -> nn.Linear:

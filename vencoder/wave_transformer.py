@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from modules.console import UserError
 from vencoder.encoder import SpeechEncoder
+
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # samples, of the seven convolutions: 320 together
+HEAD_WIDTH = 64  # in every published network; none of HuBERT's tensors tells it
 
 
 class WaveTransformer(nn.Module):
@@ -74,3 +78,11 @@ class WaveEncoder(SpeechEncoder):
 
     def features(self, clips: list[Tensor]) -> list[Tensor]:
         return [features.T for features in self.network(clips)]
+
+
+def shape_of(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
+    """The shape of a tensor. Raises KeyError when it is missing, ValueError for another number of dimensions."""
+    shape = weights[name].shape
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{name} is {list(shape)}")
+    return shape

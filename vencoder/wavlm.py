@@ -15,9 +15,9 @@ from torch import Tensor
 from modules.console import UserError
 from modules.weight_file import read_weights_and_settings
 from vencoder.fairseq_names import TO_TRANSFORMERS
-from vencoder.hubert_network import STRIDES, HubertNetwork
+from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
-from vencoder.wave_transformer import WaveEncoder
+from vencoder.wave_transformer import STRIDES, WaveEncoder
 
 NAMES = (
     (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.(.*)", r"encoder.layers.\1.attention.gru_rel_pos_linear.\2"),
@@ -51,6 +51,11 @@ class WavLM(WaveEncoder):
 
 class _WavLMNetwork(HubertNetwork):
     normalised = False
+
+    def forward(self, clips: list[Tensor]) -> list[Tensor]:
+        if clips[0].device.type == "cpu":  # there transformers' WavLM takes a batch at 0.8 of a clip's speed
+            return [one for clip in clips for one in super(_WavLMNetwork, self).forward([clip])]
+        return super().forward(clips)
 
     def convolve(self, audio: Tensor) -> Tensor:
         if self.normalised:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modules.console import UserError
-
 from modules.f0.contour import interpolate_unvoiced
 from modules.registry import Registry, Row
 
@@ -85,11 +85,25 @@ class F0Predictor(ABC):
         frames; where nothing is voiced (silence, noise, less than one analysis window of sound) both are zeros.
         Raises ValueError when ``frames`` cannot belong to the sound.
         """
-        natural = len(audio) // self.hop_length
-        frames = natural if frames is None else frames
-        if abs(frames - natural) > 3:
+        return self.together([audio], [frames])[0]
+
+    def together(
+        self, sounds: Sequence[np.ndarray], frames: Sequence[int | None]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Several sounds of any lengths: what each gives alone, to rounding, from some predictors sooner."""
+        sounds = [np.ascontiguousarray(audio, np.float32) for audio in sounds]
+        wanted = [self._checked(len(audio), n) for audio, n in zip(sounds, frames, strict=True)]
+        return [interpolate_unvoiced(f0) for f0 in self.contours(sounds, wanted)]
+
+    def _checked(self, samples: int, frames: int | None) -> int:
+        natural = samples // self.hop_length
+        if frames is not None and abs(frames - natural) > 3:
             raise ValueError(f"{frames} frames were asked for, but the sound has {natural}")
-        return interpolate_unvoiced(self.contour(np.ascontiguousarray(audio, np.float32), frames))
+        return natural if frames is None else frames
+
+    def contours(self, sounds: Sequence[np.ndarray], frames: Sequence[int]) -> list[np.ndarray]:
+        """``contour`` of each sound."""
+        return [self.contour(audio, n) for audio, n in zip(sounds, frames, strict=True)]
 
     @abstractmethod
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
@@ -107,7 +121,7 @@ def build_f0_predictor(
     """The predictor called ``key``; ``folder`` is where its weight file lies.
 
     A network's weights are read once a process and shared by all predictors of that file and device. Raises UserError
-    with the known keys when there is none of that name, and for a weight file that is missing, truncated or not its own.
+    with the known keys when there is none of that name, and for a weight file that is missing, truncated or another's.
     """
     row = F0_PREDICTORS[key]
     weight = row.find_weight(key, folder)

@@ -31,7 +31,10 @@ BLOCK = 8192  # frames whose spectrum is taken at once
 
 
 class Fcpe(SaliencePredictor):
-    """The network of ``pretrain/fcpe.pt`` or, without that file, the one that comes with torchfcpe; read once."""
+    """The network of ``pretrain/fcpe.pt`` or, without that file, the one that comes with torchfcpe; read once.
+
+    Every frame depends on all others, so only sounds of the same length are computed together.
+    """
 
     edges_count_twice = True
 

@@ -3,8 +3,8 @@
 Yang Luo et al., "FCPE: A Fast Context-based Pitch Estimation Model" (2025); the attention is that of K. Choromanski et
 al., "Rethinking Attention with Performers" (2021). Modules are named as in the published weight files.
 
-Every layer is computed for the whole sound, block by block, before the next one begins. What a layer knows of all frames
-are two sums, so the blocks give what the whole gives, and one array of the sound's length is in memory.
+Every layer is computed for the whole sound, block by block, before the next one begins. What a layer knows of all
+frames are two sums, so the blocks give what the whole gives, and one array of the sound's length is in memory.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Stack(nn.Sequential):
             sums = sums + torch.stack((x.sum((2, 3)), x.square().sum((2, 3)))).cpu().double()
         mean, power = sums * norm.num_groups / (norm.num_channels * mel.shape[-1])
         moments = (mean, (power - mean.square() + norm.eps).sqrt())
-        return tuple(m.float().repeat_interleave(norm.num_channels // norm.num_groups, 1)[..., None].to(mel.device)
-                     for m in moments)
+        size = norm.num_channels // norm.num_groups
+        return tuple(m.float().repeat_interleave(size, 1)[..., None].to(mel.device) for m in moments)
 
 
 class Layers(nn.Module):
@@ -208,9 +208,8 @@ def _heads(x: Tensor) -> Tensor:
 
 
 class RandomFeatures(nn.Module):
-    """Positive features whose products approximate the exponential of a scalar product; ``(..., 64)`` -> ``(..., 266)``.
-
-    The random directions are part of the weight file.
+    """Positive features whose products approximate the exponential of a scalar product: ``(..., 64)`` to
+    ``(..., 266)``. The random directions are part of the weight file.
     """
 
     EPSILON = 1e-4

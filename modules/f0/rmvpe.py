@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modules.f0.blocks import blocks
-from modules.f0.rmvpe_network import BINS, MELS, RmvpeNetwork
+from modules.f0.rmvpe_network import BINS, CELL, MELS, RmvpeNetwork
 from modules.f0.salience import SaliencePredictor, log
 from modules.spectrogram import FLOOR, triangles
 from modules.weight_file import assign, read_weight_file
@@ -26,6 +26,8 @@ BLOCK = 8192  # frames whose spectrum is taken at once
 
 class Rmvpe(SaliencePredictor):
     """The network with the weights of ``pretrain/rmvpe.pt``, read once a process."""
+
+    cell = CELL
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from modules.audio import sinc_resample
 from modules.console import UserError, get_logger
@@ -32,18 +34,31 @@ class SaliencePredictor(F0Predictor):
 
     network_rate = 16000  # Hz
     window = 1024  # samples at that rate: a shorter sound is too short to have a pitch
+    cell = 1  # frames: sounds whose frames fill equally many cells can be computed together
     edges_count_twice = False  # see ``decode``
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
         self.half = torch.device(self.device).type == "cuda"
 
-    @torch.inference_mode()
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
-        if len(audio) * self.network_rate < self.window * self.sampling_rate or not audio.any():
-            return np.zeros(frames, np.float32)
-        wave = resample_in_blocks(torch.from_numpy(audio), self.sampling_rate, self.network_rate, self.device)
-        return resize_nearest(self._track(self.log_mel(wave[None])).cpu().numpy(), frames)
+        return self.contours([audio], [frames])[0]
+
+    @torch.inference_mode()
+    def contours(self, sounds: Sequence[np.ndarray], frames: Sequence[int]) -> list[np.ndarray]:
+        curves = [np.zeros(n, np.float32) for n in frames]
+        groups = defaultdict(dict)  # number of cells -> index of the sound -> its mel
+        for index, audio in enumerate(sounds):
+            if len(audio) * self.network_rate >= self.window * self.sampling_rate and audio.any():
+                wave = resample_in_blocks(torch.from_numpy(audio), self.sampling_rate, self.network_rate, self.device)
+                mel = self.log_mel(wave[None])
+                groups[-(-mel.shape[-1] // self.cell)][index] = mel
+        for group in groups.values():
+            padded = [F.pad(mel, (0, -mel.shape[-1] % self.cell)) for mel in group.values()]
+            found = self._track(torch.cat(padded)).cpu().numpy()
+            for (index, mel), f0 in zip(group.items(), found, strict=True):
+                curves[index] = resize_nearest(f0[: mel.shape[-1]], frames[index])
+        return curves
 
     @abstractmethod
     def log_mel(self, wave: Tensor) -> Tensor:
@@ -51,7 +66,7 @@ class SaliencePredictor(F0Predictor):
 
     @abstractmethod
     def saliences(self, mel: Tensor) -> Iterator[Tensor]:
-        """Of ``(1, n_mels, N)`` the consecutive parts of ``(1, N, 360)`` in [0, 1]."""
+        """Of ``(B, n_mels, N)`` the consecutive parts of ``(B, N, 360)`` in [0, 1]; N is a multiple of ``cell``."""
 
     @property
     @abstractmethod
@@ -59,7 +74,7 @@ class SaliencePredictor(F0Predictor):
         """The pitch of each of the 360 bins, in cents above 10 Hz."""
 
     def _track(self, mel: Tensor) -> Tensor:
-        """F0 in Hz ``(N,)`` of ``(1, n_mels, N)``, zero where unvoiced."""
+        """F0 in Hz ``(B, N)`` of ``(B, n_mels, N)``, zero where unvoiced."""
         if self.half:
             with torch.autocast(mel.device.type, dtype=torch.float16):
                 f0 = self._decoded(mel)
@@ -73,17 +88,17 @@ class SaliencePredictor(F0Predictor):
 
     def _decoded(self, mel: Tensor) -> Tensor:
         parts = [
-            decode(salience[0].float(), self.cents, self.threshold, self.edges_count_twice)
+            decode(salience.float(), self.cents, self.threshold, self.edges_count_twice)
             for salience in self.saliences(mel)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts, dim=1)
 
 
 def decode(salience: Tensor, cents: Tensor, threshold: float, edges_count_twice: bool = False) -> Tensor:
     """F0 in Hz ``(...,)`` of saliences ``(..., bins)``; zero where none is above ``threshold``, NaN where one is NaN.
 
-    The pitch is the mean of the nine bins around the likeliest one, weighted by their salience. Beyond the first and the
-    last bin there are none, or, with ``edges_count_twice``, that bin again. ``cents`` ``(bins,)`` count from 10 Hz.
+    The pitch is the mean of the nine bins around the likeliest one, weighted by their salience. Beyond the first and
+    the last bin there are none, or, with ``edges_count_twice``, that bin again. ``cents`` ``(bins,)`` count from 10 Hz.
     """
     peak, likeliest = salience.max(dim=-1)
     places = likeliest[..., None] + torch.arange(-REACH, REACH + 1, device=salience.device)

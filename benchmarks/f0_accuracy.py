@@ -1,0 +1,164 @@
+"""How right is each F0 predictor on singing whose F0 is known, clean, breathy, noisy and with accompaniment?
+
+The singer is tests/singer.py, in three registers from 80 to 1000 Hz. Every predictor is measured that needs no file or
+has it under pretrain/. Of the voiced frames: raw pitch accuracy within 50 cents, raw chroma accuracy (octaves
+forgiven), and their difference, the octave errors; of all frames the share with wrong voicing. The measures are
+mir_eval's; F0 counts as training gets it, drawn through gaps. The last line is JSON.
+
+    python benchmarks/f0_accuracy.py
+    python benchmarks/f0_accuracy.py --predictors fcpe rmvpe --thresholds 0.006 0.05 --seconds 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from modules.console import script  # noqa: E402
+from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor  # noqa: E402
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tests.singer import Note, Song
+
+REGISTERS = {"low": (40, 52), "middle": (52, 67), "high": (67, 83)}  # MIDI: 82-165, 165-392, 392-988 Hz
+CLEAR, BREATHY = 0.1, 0.4  # breath: a source-filter voice does not sing high notes louder, its breath stays as it is
+NOISES = {"noise 30 dB": 30, "noise 10 dB": 10, "noise 0 dB": 0}
+CONDITIONS = ("clean", "vibrato", "glides", "breathy", *NOISES, "accompaniment 0 dB")
+MEASURES = ("pitch", "chroma", "octave", "voicing")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--predictors", nargs="+", help="default: all that have their weights")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.05], help="of the networks (default: 0.05)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each song (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of melodies and noises (default: %(default)s)")
+    parser.add_argument("-d", "--device", default="cpu", help="of the networks (default: cpu)")
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    import numpy as np
+
+    arguments = build_parser().parse_args(argv)
+    songs = list(make_songs(arguments.seconds, arguments.seed))
+    figures = []
+    print(f"{'predictor':<14} {'condition':<18} " + " ".join(f"{name:>7}" for name in MEASURES))
+    for name, predictor in predictors(arguments.predictors, arguments.thresholds, arguments.device):
+        rows = [(condition, register, measure(predictor, song)) for condition, register, song in songs]
+        figures += [
+            {"predictor": name, "condition": condition, "register": register, **row}
+            for condition, register, row in rows
+        ]
+        for group in (*CONDITIONS, *REGISTERS, "all"):
+            chosen = [row for condition, register, row in rows if group in (condition, register, "all")]
+            means = [100 * np.mean([row[measure] for row in chosen]) for measure in MEASURES]
+            print(f"{name:<14} {group:<18} " + " ".join(f"{mean:>7.1f}" for mean in means), flush=True)
+    print(json.dumps({"benchmark": "f0_accuracy", "seconds": arguments.seconds, "figures": figures}))
+    return 0
+
+
+def predictors(
+    keys: Sequence[str] | None, thresholds: Sequence[float], device: str
+) -> Iterator[tuple[str, F0Predictor]]:
+    """Those asked for, or all that have their weights; networks once for each threshold."""
+    for key in keys or F0_PREDICTORS:
+        row = F0_PREDICTORS[key]
+        if keys is None and row.weight and not row.weight_is_optional and not (ROOT / "pretrain" / row.weight).exists():
+            continue
+        for threshold in thresholds if row.uses_threshold else [0.05]:
+            name = f"{key} {threshold}" if row.uses_threshold and len(thresholds) > 1 else key
+            yield name, build_f0_predictor(key, device=device, threshold=threshold, folder=ROOT / "pretrain")
+
+
+def make_songs(seconds: float, seed: int) -> Iterator[tuple[str, str, Song]]:
+    """(condition, register, song) for every condition in every register."""
+    import numpy as np
+
+    from tests.singer import BRIGHT, DARK, random_phrase, sing
+
+    for register, (low, high) in REGISTERS.items():
+        rng = np.random.default_rng([seed, low])
+        notes = random_phrase(rng, seconds, low, high)
+        voice = replace(DARK if register == "low" else BRIGHT, breath=CLEAR)
+        clean = sing(voice, notes, seed)
+        yield "clean", register, clean
+        yield "vibrato", register, sing(voice, [replace(note, vibrato=1.0) for note in notes], seed)
+        yield "glides", register, sing(voice, glides(rng, seconds, low, high), seed)
+        yield "breathy", register, sing(replace(voice, breath=BREATHY), notes, seed)
+        for condition, snr in NOISES.items():
+            yield condition, register, beside(clean, rng.standard_normal(len(clean.audio)), snr)
+        yield "accompaniment 0 dB", register, beside(clean, chords(rng, len(clean.audio)), 0)
+
+
+def glides(rng: np.random.Generator, seconds: float, low: float, high: float) -> list[Note]:
+    """One vowel that slides from pitch to pitch, up to an octave a second, with rests between."""
+    import numpy as np
+
+    from tests.singer import Note
+
+    notes, pitch = [Note(low, 0.15, "")], rng.uniform(low, high)
+    while sum(note.duration for note in notes) < seconds:
+        target = rng.uniform(low, high)
+        steps = max(round(rng.uniform(0.5, 1.0) / 0.05), round(abs(target - pitch) / 0.6))
+        notes += [Note(step, 0.05, "a", 0.0) for step in np.linspace(pitch, target, steps)]
+        notes.append(Note(target, 0.2, ""))
+        pitch = target
+    return notes
+
+
+def beside(song: Song, other: np.ndarray, snr: float) -> Song:
+    """The song with another sound, ``snr`` dB below it by power."""
+    import numpy as np
+
+    scale = np.sqrt(np.mean(song.audio**2) / np.mean(other**2) / 10 ** (snr / 10))
+    return replace(song, audio=(song.audio + scale * other).astype(np.float32))
+
+
+def chords(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Plucked chords with a bass, two a second, and a hi-hat between them."""
+    import numpy as np
+
+    from tests.singer import SAMPLING_RATE
+
+    audio, beat = np.zeros(samples), SAMPLING_RATE // 2
+    for number, start in enumerate(range(0, samples, beat)):
+        time = np.arange(min(2 * beat, samples - start)) / SAMPLING_RATE
+        root = (45, 50, 43, 48)[number // 4 % 4] + rng.uniform(-0.2, 0.2)
+        for pitch in (root - 12, root, root + 4, root + 7, root + 12):
+            f0 = 440 * 2 ** ((pitch - 69) / 12)
+            for harmonic in range(1, 9):
+                decay = np.exp(-time * (3 + harmonic))
+                audio[start : start + len(time)] += np.sin(2 * np.pi * f0 * harmonic * time) * decay / harmonic
+        hat = time[: beat // 4]
+        audio[start : start + len(hat)] += rng.standard_normal(len(hat)) * np.exp(-hat * 80)
+    return audio
+
+
+def measure(predictor: F0Predictor, song: Song) -> dict[str, float]:
+    """The four measures of one song, as shares."""
+    import numpy as np
+    from mir_eval import melody
+
+    f0, uv = predictor(song.audio, len(song.f0))
+    truth, found = (melody.hz2cents(np.asarray(curve, float)) for curve in (song.f0, f0))
+    voiced = song.voiced.astype(float)
+    pitch = melody.raw_pitch_accuracy(voiced, truth, uv.astype(float), found)
+    chroma = melody.raw_chroma_accuracy(voiced, truth, uv.astype(float), found)
+    wrong = np.mean(song.voiced != (uv > 0))
+    return {"pitch": pitch, "chroma": chroma, "octave": chroma - pitch, "voicing": float(wrong)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""What a run of the preparation did, told at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modules.clip_files import SHORTEST_CLIP
+from modules.console import get_logger
+
+log = get_logger("features")
+
+NAMES_SHOWN = 20
+
+
+@dataclass
+class Report:
+    """What one run did. Seconds are of sound in ``audio_seconds``, of the clock in the others."""
+
+    made: int = 0
+    ready: int = 0
+    too_short: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+    reasons: Counter = field(default_factory=Counter)
+    audio_seconds: float = 0.0
+    work_seconds: float = 0.0
+    load_seconds: dict[int, float] = field(default_factory=dict)  # of each worker, by rank
+
+    def show(self) -> None:
+        """Log it: the counts last, what needs attention before."""
+        list_some(f"passed over, shorter than {SHORTEST_CLIP} s", self.too_short)
+        list_some("not made", self.failed.values())
+        if self.reasons:
+            log.info("files made: %s", ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()))
+        if self.made:
+            log.info(
+                "%.1f minutes of sound in %.1f s, %.2f clips/s; models loaded in %.1f s (%d workers)",
+                self.audio_seconds / 60, self.work_seconds, self.made / self.work_seconds,
+                max(self.load_seconds.values()), len(self.load_seconds),
+            )
+        log.info("%d clips made, %d were ready, %d failed", self.made, self.ready, len(self.failed))
+
+
+def list_some(fate: str, items: Iterable[str | Path]) -> None:
+    """Warn of each item, up to a score of them, and of how many more there are."""
+    items = list(items)
+    for item in items[:NAMES_SHOWN]:
+        log.warning("%s: %s", fate, item)
+    if len(items) > NAMES_SHOWN:
+        log.warning("%s: %d more", fate, len(items) - NAMES_SHOWN)

@@ -1,0 +1,328 @@
+"""RMVPE and FCPE: read from the files that users have, the same in blocks and in company as alone and whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from modules.console import UserError
+from modules.f0 import F0_PREDICTORS, build_f0_predictor, fcpe, rmvpe
+from modules.f0.blocks import blocks
+from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
+from modules.f0.rmvpe_network import CONTEXT, RmvpeNetwork
+from modules.f0.salience import decode, resample_in_blocks
+from modules.torchaudio_guard import import_torchaudio
+from tests.pitch_files import narrow_rmvpe, random_network, small_fcpe, write_fcpe, write_narrow_rmvpe
+
+RATE, HOP = 44100, 512
+NETWORKS = ["rmvpe", "fcpe"]
+needs_torchfcpe = pytest.mark.skipif(importlib.util.find_spec("torchfcpe") is None, reason="torchfcpe is not installed")
+
+
+@pytest.fixture
+def pretrain(tmp_path, monkeypatch):
+    """A folder with both weight files, of small networks."""
+    rmvpe.load_network.cache_clear()
+    fcpe.load_network.cache_clear()
+    write_narrow_rmvpe(tmp_path / "rmvpe.pt", monkeypatch)
+    write_fcpe(tmp_path / "fcpe.pt")
+    return tmp_path
+
+
+def voice(samples: int, f0: float = 220, rate: int = RATE, seed: int = 0) -> np.ndarray:
+    time = np.arange(samples) / rate
+    tone = sum(np.sin(2 * np.pi * f0 * k * time) / k for k in range(1, 8))
+    return (0.1 * tone + 0.01 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+# -- blocks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "size", "context"), [(0, 4, 1), (5, 4, 1), (17, 4, 1), (16, 4, 3), (100, 7, 0)])
+def test_blocks_keep_every_frame_once_and_see_their_context(length, size, context):
+    frames = np.arange(length)
+    cut = list(blocks(length, size, context))
+    np.testing.assert_array_equal(np.concatenate([frames[b.first : b.last][b.kept] for b in cut]), frames)
+    for b in cut:
+        assert b.first == max(b.begin - context, 0) and b.last == min(b.end + context, length)
+
+
+@torch.inference_mode()
+def test_rmvpe_in_blocks_is_rmvpe_at_once():
+    network = narrow_rmvpe()
+    mel = torch.randn(1, 128, 2 * CONTEXT + 1000)
+    whole = torch.cat(list(network.saliences(mel, block=mel.shape[-1])), dim=1)
+    parts = list(network.saliences(mel, block=960))
+    assert len(parts) > 3 and whole.shape == (1, mel.shape[-1], 360)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_rmvpes_context_is_as_far_as_its_u_net_sees():
+    network = narrow_rmvpe().double()
+    mel = torch.randn(1, 128, 2 * CONTEXT + 128, dtype=torch.float64)
+    changed, place = mel.clone(), CONTEXT + 64
+    changed[..., place] += 10
+    moved = (network.features(mel) - network.features(changed)).abs().amax((0, 2)).nonzero()[:, 0]
+    reach = max(place - moved.min().item(), moved.max().item() - place)
+    assert CONTEXT / 4 < reach <= CONTEXT
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("attention", [True, False])
+def test_fcpe_in_blocks_is_fcpe_at_once(attention):
+    network = small_fcpe(attention=attention)
+    mel = torch.randn(2, 128, 203)
+    whole = network(mel)
+    for block in (16, 50, 202):
+        torch.testing.assert_close(torch.cat(list(network.saliences(mel, block)), 1), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [RATE // 2, 3 * RATE + 123])
+@pytest.mark.parametrize("rate", [44100, 48000, 22050, 8000])
+def test_resampling_in_blocks_is_torchaudios_of_the_whole(samples, rate, monkeypatch):
+    monkeypatch.setattr("modules.f0.salience.SECONDS", 1)
+    audio = torch.from_numpy(voice(samples))
+    expected = import_torchaudio().transforms.Resample(rate, 16000, lowpass_filter_width=128)(audio)
+    torch.testing.assert_close(resample_in_blocks(audio, rate, 16000, "cpu"), expected, atol=1e-5, rtol=0)
+
+
+def test_spectra_in_blocks_are_those_of_the_whole(monkeypatch):
+    wave = torch.from_numpy(voice(40011, rate=16000))[None]
+    whole = rmvpe.log_mel(wave), fcpe.log_mel(wave, fcpe._mel_of({}))
+    monkeypatch.setattr(rmvpe, "BLOCK", 33)
+    monkeypatch.setattr(fcpe, "BLOCK", 33)
+    torch.testing.assert_close(rmvpe.log_mel(wave), whole[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(fcpe.log_mel(wave, fcpe._mel_of({})), whole[1], atol=1e-5, rtol=0)
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_folded_norms_change_nothing_and_drop_what_is_unused():
+    network, mel = narrow_rmvpe(), torch.randn(1, 128, 70)
+    before = network(mel)
+    torch.testing.assert_close(network.fold()(mel), before, atol=1e-5, rtol=0)
+    assert not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in network.unet.decoder.modules())
+    assert not any(name.startswith("unet.tf.") for name in network.state_dict())
+
+
+@torch.inference_mode()
+def test_the_recurrent_layer_is_torchs():
+    network = narrow_rmvpe()
+    features = torch.randn(1, 90, 384)
+    ours = torch.cat(list(network.fc[0](list(features.split(32, dim=1)))), dim=1)
+    torch.testing.assert_close(ours, network.fc[0].gru(features)[0], atol=1e-6, rtol=0)
+
+
+@torch.inference_mode()
+def test_fcpes_first_norm_is_torchs_over_the_whole():
+    stack = small_fcpe().stack
+    mel = torch.randn(2, 128, 77)
+    torch.testing.assert_close(stack(mel, 10), torch.nn.Sequential(*stack)(mel).mT, atol=1e-5, rtol=1e-5)
+
+
+def test_decoding_weighs_nine_bins_and_treats_edges_as_each_network_wants():
+    cents = torch.arange(12.0) * 100
+    salience = torch.zeros(3, 12)
+    salience[0, 5:7] = torch.tensor([0.8, 0.4])
+    salience[1, :2] = torch.tensor([0.6, 0.3])
+    salience[2, 3] = 0.05
+    expected = [(5 * 0.8 + 6 * 0.4) / 1.2, 0.3 / 0.9, None]
+    once = decode(salience, cents, threshold=0.05)
+    for f0, semitones in zip(once, expected, strict=True):
+        assert f0 == pytest.approx(10 * 2 ** (semitones / 12) if semitones else 0)
+    twice = decode(salience, cents, 0.05, edges_count_twice=True)
+    assert twice[0] == once[0] and twice[1] == pytest.approx(10 * 2 ** (0.3 / (5 * 0.6 + 0.3) / 12))
+    assert decode(torch.full((1, 12), torch.nan), cents, 0.05).isnan().all()
+
+
+# -- weight files -----------------------------------------------------------------------------------------------------
+
+
+def test_without_its_file_rmvpe_says_where_it_goes_and_what_needs_none(tmp_path):
+    with pytest.raises(UserError, match="'rmvpe' needs the file .*rmvpe.pt.* fcpe, crepe or pm"):
+        build_f0_predictor("rmvpe", folder=tmp_path)
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_a_truncated_file_and_one_of_another_kind_are_named(key, pretrain):
+    path = pretrain / f"{key}.pt"
+    other = pretrain / ("fcpe.pt" if key == "rmvpe" else "rmvpe.pt")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=f"{key}.pt .*truncated"):
+        build_f0_predictor(key, folder=pretrain)
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=f"is not a {key.upper()} checkpoint: it looks like"):
+        build_f0_predictor(key, folder=pretrain)
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_a_file_that_lacks_a_tensor_is_refused_by_its_name(key, pretrain):
+    checkpoint = torch.load(pretrain / f"{key}.pt", weights_only=True)
+    name = {"rmvpe": "cnn.bias", "fcpe": "norm.bias"}[key]
+    del checkpoint["model"][name]
+    torch.save(checkpoint, pretrain / f"{key}.pt")
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        build_f0_predictor(key, folder=pretrain)
+
+
+def test_damaged_weights_are_not_taken_for_silence(pretrain):
+    checkpoint = torch.load(pretrain / "fcpe.pt", weights_only=True)
+    checkpoint["model"]["dense_out.bias"][:] = torch.nan
+    torch.save(checkpoint, pretrain / "fcpe.pt")
+    with pytest.raises(UserError, match="fcpe.pt gives F0 that is not finite"):
+        build_f0_predictor("fcpe", folder=pretrain)(voice(8000))
+
+
+def test_a_bare_or_half_precision_file_serves_too(pretrain):
+    predict = build_f0_predictor("rmvpe", folder=pretrain, threshold=0)
+    expected = predict(voice(9000))[0]
+    rmvpe.load_network.cache_clear()
+    model = torch.load(pretrain / "rmvpe.pt", weights_only=True)["model"]
+    torch.save({name: t.half() if t.is_floating_point() else t for name, t in model.items()}, pretrain / "rmvpe.pt")
+    np.testing.assert_allclose(
+        build_f0_predictor("rmvpe", folder=pretrain, threshold=0)(voice(9000))[0], expected, rtol=0.01
+    )
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_weights_are_read_once_whatever_the_threshold(key, pretrain, monkeypatch):
+    first = build_f0_predictor(key, folder=pretrain)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the weights were read again"))
+    assert build_f0_predictor(key, folder=pretrain, threshold=0.5).network is first.network
+
+
+@needs_torchfcpe
+def test_without_a_file_fcpe_is_torchfcpes_own_model(tmp_path, caplog):
+    import_torchaudio()
+    import torchfcpe
+
+    fcpe.load_network.cache_clear()
+    with caplog.at_level(logging.INFO, "svc.f0"):
+        predict = build_f0_predictor("fcpe", 16000, 160, folder=tmp_path)
+    assert "the model that comes with torchfcpe" in caplog.text
+    audio = voice(8000, 300, 16000)
+    theirs = torchfcpe.spawn_bundled_infer_model("cpu")
+    with torch.inference_mode():
+        expected = theirs.model(theirs.wav2mel(torch.from_numpy(audio)[None, :, None], 16000))
+        ours = predict.network(predict.log_mel(torch.from_numpy(audio)[None]))
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    f0, uv = predict(audio)
+    assert uv[3:-3].all() and np.abs(1200 * np.log2(f0[3:-3] / 300)).max() < 20
+
+
+@needs_torchfcpe
+def test_a_users_file_goes_before_the_bundled_model(pretrain, caplog):
+    with caplog.at_level(logging.INFO, "svc.f0"):
+        assert build_f0_predictor("fcpe", folder=pretrain).network.norm.weight.shape == (32,)
+    assert str(pretrain / "fcpe.pt") in caplog.text
+
+
+def test_without_file_and_package_fcpe_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pretrain/fcpe.pt .* pip install torchfcpe"):
+        build_f0_predictor("fcpe", folder=tmp_path)
+
+
+def test_published_sizes_are_the_default():
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in network.parameters()) for network in (RmvpeNetwork(), FcpeNetwork(FcpeSizes()))]
+    assert sizes == [91_996_477, 33_101_520]
+
+
+# -- predictors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_every_length_gives_its_whole_hops(key, rate, pretrain):
+    predict = build_f0_predictor(key, rate, HOP, folder=pretrain, threshold=0.0)
+    generator = np.random.default_rng(rate)
+    for samples in (0, 1, 513, 2821, 2822, 2823, *generator.integers(3000, 30000, 3)):
+        for frames in (None, samples // HOP + 1):
+            f0, uv = predict(voice(samples, rate=rate), frames)
+            assert f0.shape == uv.shape == (samples // HOP if frames is None else frames,)
+            assert f0.dtype == uv.dtype == np.float32 and np.isfinite(f0).all()
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_silence_and_less_than_a_window_give_zeros(key, pretrain):
+    predict = build_f0_predictor(key, folder=pretrain, threshold=0.0)
+    for audio in (np.zeros(30000, np.float32), voice(2822)):
+        f0, uv = predict(audio)
+        assert len(f0) == len(audio) // HOP and not f0.any() and not uv.any()
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_the_threshold_decides_what_is_voiced(key, pretrain):
+    shares = [
+        build_f0_predictor(key, folder=pretrain, threshold=threshold)(voice(40000))[1].mean()
+        for threshold in np.linspace(0, 1, 6)
+    ]
+    assert shares[0] == 1 and shares[-1] == 0 and shares == sorted(shares, reverse=True)
+    assert F0_PREDICTORS[key].uses_threshold
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_sounds_together_give_what_each_gives_alone(key, pretrain):
+    predict = build_f0_predictor(key, folder=pretrain, threshold=0.0)
+    sounds = [voice(n, f0, seed=n) for n, f0 in ((30000, 200), (30500, 300), (100, 200), (20000, 250), (30000, 400))]
+    sounds.append(np.zeros(30000, np.float32))
+    frames = [None, None, None, 41, 58, None]
+    for (f0, uv), audio, n in zip(predict.together(sounds, frames), sounds, frames, strict=True):
+        alone = predict(audio, n)
+        same = np.isclose(f0, alone[0], rtol=1e-4)
+        assert same.mean() > 0.9 or not len(f0)  # random weights have ties, which rounding decides
+        np.testing.assert_array_equal(uv, alone[1])
+
+
+def test_rmvpe_takes_sounds_of_like_length_in_one_pass(pretrain, monkeypatch):
+    predict = build_f0_predictor("rmvpe", folder=pretrain)
+    seen = []
+    monkeypatch.setattr(predict, "saliences", lambda mel: seen.append(len(mel)) or [torch.zeros(len(mel), 96, 360)])
+    predict.together([voice(30000), voice(30500), voice(31000), voice(20000)], [None] * 4)
+    assert sorted(seen) == [1, 3]
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_what_is_not_finite_in_half_precision_is_computed_in_float32(key, pretrain, monkeypatch, caplog):
+    predict = build_f0_predictor(key, folder=pretrain, threshold=0.0)
+    expected = predict(voice(20000))[0]
+    whole, calls = predict.saliences, []
+
+    def overflowing(mel):
+        calls.append(torch.is_autocast_enabled("cpu"))
+        return (part * torch.nan if calls[-1] else part for part in whole(mel))
+
+    predict.half = True
+    monkeypatch.setattr(predict, "saliences", overflowing)
+    np.testing.assert_allclose(predict(voice(20000))[0], expected, rtol=1e-5)
+    assert calls == [True, False] and "half precision does not suffice" in caplog.text
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("key", NETWORKS)
+def test_cuda_agrees_with_the_cpu(key, pretrain):
+    audio = voice(60000)
+    cpu = build_f0_predictor(key, folder=pretrain, threshold=0.0)
+    cuda = build_f0_predictor(key, device="cuda", folder=pretrain, threshold=0.0)
+    mel = cpu.log_mel(resample_in_blocks(torch.from_numpy(audio), RATE, 16000, "cpu")[None])
+    with torch.inference_mode():
+        expected = torch.cat(list(cpu.network.saliences(mel)), 1)
+        found = torch.cat(list(cuda.network.saliences(mel.cuda())), 1).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert np.isfinite(cuda(audio)[0]).all()
+
+
+def test_random_weights_differ_from_frame_to_frame():
+    for network in (narrow_rmvpe(), random_network(small_fcpe())):
+        with torch.inference_mode():
+            found = network(torch.randn(1, 128, 64))
+        assert found.std(dim=1).max() > 1e-3
