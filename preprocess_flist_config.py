@@ -1,7 +1,8 @@
 """Stage 2: split the clips into training and validation, and write the configuration that fits them.
 
 Reads dataset/44k/<speaker>/*.wav (headers only) and configs_template/.
-Writes filelists/train.txt, filelists/val.txt, configs/config.json and configs/diffusion.yaml.
+Writes filelists/train.txt, filelists/val.txt, configs/config.json and configs/diffusion.yaml. Clips shorter than 0.3 s
+are passed over and named; so are those that cannot be used, and the exit code is 1 then.
 
     python preprocess_flist_config.py
     python preprocess_flist_config.py --speech_encoder vec256l9 --tiny
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from modules.console import script
 
@@ -29,18 +31,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
-    from preparation.configs import fitted_configs, write_configs
-    from preparation.filelists import write_filelists
+    args = build_parser().parse_args(argv)
+    from preparation.configs import CONFIG, DIFFUSION_CONFIG, fitted_configs, load_template, write_configs
+    from preparation.filelists import take_inventory, write_filelists
     from vencoder import ENCODERS
 
-    ENCODERS[arguments.speech_encoder]  # an unknown one is refused before anything is written
-    inventory = write_filelists(arguments.source_dir, arguments.train_list, arguments.val_list, arguments.seed)
-    config, diffusion = fitted_configs(
-        inventory.speakers, arguments.speech_encoder, vol_aug=arguments.vol_aug, tiny=arguments.tiny
-    )
-    write_configs(config, diffusion, arguments.train_list, arguments.val_list)
-    return 1 if inventory.unreadable else 0
+    ENCODERS[args.speech_encoder]  # an unknown one is refused before the clips are looked through
+    inventory = take_inventory(args.source_dir, load_template(args.tiny).data.sampling_rate)
+    configs = fitted_configs(inventory.speakers, args.speech_encoder, vol_aug=args.vol_aug, tiny=args.tiny)
+    for path in (args.train_list, args.val_list, CONFIG, DIFFUSION_CONFIG):  # lists and configurations go together:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)  # what is in the way is met before one of them is written
+    write_filelists(inventory, args.source_dir, args.train_list, args.val_list, args.seed)
+    write_configs(*configs, args.train_list, args.val_list)
+    return 1 if inventory.unusable else 0
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 
 from modules.console import UserError, get_logger, script
 
-CONFIG = "configs/config.json"
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.use_diff:
         raise UserError("--use_diff is not available in this version, which has no diffusion model; leave it out")
     from modules.config import load_config
+    from preparation.configs import CONFIG
     from preparation.features import prepare_features
 
     config = load_config(CONFIG)

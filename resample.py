@@ -5,7 +5,8 @@ Writes  dataset/44k/<speaker>/*.wav    mono, 16 bit, at the rate of --sr2
 
 Silence at both ends is trimmed, and each clip is brought to full scale unless --skip_loudnorm is given. Clips that are
 there already and newer than their recording are left alone, so a run that was stopped continues when it is started
-again. Recordings that cannot be used are named at the end, and the exit code is 1 then.
+again. Recordings that cannot be used, those with less than 0.3 s of sound among them, are named at the end, and the
+exit code is 1 then.
 
     python resample.py
     python resample.py --in_dir my_voices --skip_loudnorm --num_processes 4
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--in_dir", default="./dataset_raw", help="one folder for each speaker (default: %(default)s)")
     add("--out_dir2", default="./dataset/44k", help="where the clips go (default: %(default)s)")
     add("--skip_loudnorm", action="store_true", help="keep the loudness; only peaks beyond full scale are lowered")
-    workers = "clips prepared at once (default: all processors but two, at least 1; 30 on large machines)"
+    workers = "clips prepared at once; 0: one a CPU (default: all processors but two, at least 1; 30 on large machines)"
     add("--num_processes", type=int, metavar="N", help=workers)
     return parser
 
@@ -36,8 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if not 8000 <= args.sr2 <= 192000:
         raise UserError(f"--sr2 is {args.sr2}; it must be a rate from 8000 to 192000 Hz")
-    if args.num_processes is not None and args.num_processes < 1:
-        raise UserError(f"--num_processes is {args.num_processes}; it must be 1 or more")
     from preparation.resampling import resample_folder
 
     report = resample_folder(args.in_dir, args.out_dir2, args.sr2, not args.skip_loudnorm, args.num_processes)

@@ -114,10 +114,10 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
     """Seconds of each stage of one conversion from disk to disk, and of the whole."""
     watch = Stopwatch(svc.device)
     song = Song(path)
-    encoder, synthesizer, predictor = svc.encoder, svc.synthesizer, svc.predictor
-    decode, infer, slices = synthesizer.dec.decode, synthesizer.infer, song.slices
+    synthesizer, predictor = svc.synthesizer, svc.predictor
+    encode, decode, infer, slices = svc.encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer, song.slices
     try:
-        svc.encoder = watch.function("encoder", encoder)
+        svc.encoder.encode_batch = watch.function("encoder", encode)
         svc.predictor = lambda *key: watch.function("F0", predictor(*key))
         synthesizer.dec.decode = watch.function("decoder", decode)
         synthesizer.infer = watch.function("synthesizer", infer)
@@ -127,8 +127,8 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
         write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
         total = watch.now() - start
     finally:
-        svc.encoder, svc.predictor = encoder, predictor
-        del synthesizer.dec.decode, synthesizer.infer
+        svc.predictor = predictor
+        del svc.encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer
     spent = watch.seconds
     stages = {name: spent[name] for name in ("read and slice", "F0", "encoder", "decoder")}
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.singer import Note, Song
 
 REGISTERS = {"low": (40, 52), "middle": (52, 67), "high": (67, 83)}  # MIDI: 82-165, 165-392, 392-988 Hz
+FORMANTS_AND_TILT = {"low": (0.92, 8.5), "middle": (1.12, 6.0), "high": (1.12, 6.0)}
 CLEAR, BREATHY = 0.1, 0.4  # breath: a source-filter voice does not sing high notes louder, its breath stays as it is
 NOISES = {"noise 30 dB": 30, "noise 10 dB": 10, "noise 0 dB": 0}
 CONDITIONS = ("clean", "vibrato", "glides", "breathy", *NOISES, "accompaniment 0 dB")
@@ -86,12 +87,12 @@ def make_songs(seconds: float, seed: int) -> Iterator[tuple[str, str, Song]]:
     """(condition, register, song) for every condition in every register."""
     import numpy as np
 
-    from tests.singer import BRIGHT, DARK, random_phrase, sing
+    from tests.singer import Voice, random_phrase, sing
 
     for register, (low, high) in REGISTERS.items():
         rng = np.random.default_rng([seed, low])
         notes = random_phrase(rng, seconds, low, high)
-        voice = replace(DARK if register == "low" else BRIGHT, breath=CLEAR)
+        voice = Voice(*FORMANTS_AND_TILT[register], breath=CLEAR)
         clean = sing(voice, notes, seed)
         yield "clean", register, clean
         yield "vibrato", register, sing(voice, [replace(note, vibrato=1.0) for note in notes], seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modules.console import UserError
+from modules.f0 import F0_PREDICTORS
 
 # Flag, lowest and highest value of what is a number.
 RANGES = {
@@ -30,7 +31,7 @@ class Conversion:
     threshold of predictors that have one. loudness_envelope_adjustment: 1 keeps the output's envelope, 0 imposes the
     input's. seed: of all noise; the same seed gives the same song.
 
-    Raises UserError for a value out of range, and for parts that this version does not have.
+    Raises UserError for a value out of range, an unknown predictor, and for parts that this version does not have.
     """
 
     spk: str | int
@@ -60,6 +61,7 @@ class Conversion:
             use_spk_mix=self.use_spk_mix,
             second_encoding=self.second_encoding,
         )
+        F0_PREDICTORS[self.f0_predictor]  # refuses an unknown one
         for name, (flag, lowest, highest) in RANGES.items():
             value = getattr(self, name)
             if not lowest <= value <= highest:

@@ -29,7 +29,6 @@ from modules.registry import nearest_first
 from vencoder import ENCODERS, build_encoder
 from vits.synthesizer import Synthesizer
 
-ENCODER_RATE = 16000  # Hz, of every speech encoder
 ENCODER_OF_4_0 = "vec256l9"  # whose models have configs that do not name an encoder
 SHORTEST_PIECE = 0.1  # seconds; encoders and predictors need a few frames, so less is padded up to this
 
@@ -123,12 +122,12 @@ class Svc:
         raw_path: str | Path,
         cluster_infer_ratio: float = 0,
         auto_predict_f0: bool = False,
-        noice_scale: float = 0.4,
+        noice_scale: float = Conversion.noice_scale,
         f0_filter: bool = False,
-        f0_predictor: str = "pm",
+        f0_predictor: str = Conversion.f0_predictor,
         enhancer_adaptive_key: int = 0,
-        cr_threshold: float = 0.05,
-        k_step: int = 100,
+        cr_threshold: float = Conversion.cr_threshold,
+        k_step: int = Conversion.k_step,
         frame: int = 0,
         spk_mix: bool = False,
         second_encoding: bool = False,
@@ -208,7 +207,7 @@ class Svc:
         speaker: str | int,
         f0_filter: bool,
         f0_predictor: str,
-        cr_threshold: float = 0.05,
+        cr_threshold: float = Conversion.cr_threshold,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Content units (1, C, T), F0 in Hz moved by ``tran`` semitones (1, T) and voicing (1, T) of wav (L,).
 
@@ -219,7 +218,7 @@ class Svc:
         if f0_filter and not f0.any():
             raise UserError("no voice was detected in the audio")
         f0 = (f0 * 2 ** (tran / 12)).to(self.device)
-        units = self.encoder(sinc_resample(wav, self.target_sample, ENCODER_RATE))[0].to(self.device)
+        units = self.encoder(sinc_resample(wav, self.target_sample, self.encoder.sampling_rate))[0].to(self.device)
         units = stretch_units(units, len(f0), self.config.data.unit_interpolate_mode)
         return units[None], f0[None], uv.to(self.device)[None]
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from modules.console import UserError
+
+FULL = 1 << 20  # bytes that are left free by a write that found no room
 
 
 @contextlib.contextmanager
@@ -32,3 +38,30 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text with ``\\n`` line ends, whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+@contextlib.contextmanager
+def output_path(path: str | os.PathLike, library_error: type[Exception] = OSError) -> Iterator[Path]:
+    """``atomic_path`` whose failures are told: UserError naming ``path``, the reason, and what stands in the way.
+
+    ``library_error`` is what the library that writes raises. Few say that the disk is full, so that is looked for.
+    """
+    path = Path(path)
+    try:
+        with atomic_path(path) as temporary:
+            try:
+                yield temporary
+            except (OSError, library_error) as error:
+                if shutil.disk_usage(path.parent).free < FULL:  # now, while the unfinished file still takes its room
+                    raise OSError(errno.ENOSPC, "the disk is full") from error
+                raise
+    except (OSError, library_error) as error:
+        in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
+        why = f"{in_the_way} is a file, and a folder is needed there" if in_the_way else reason(error)
+        raise UserError(f"{path} cannot be written: {why}") from None
+
+
+def reason(error: Exception) -> str:
+    """What the system or a library says, in one line, without the path and the class that they put before it."""
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return text.partition("\n")[0].rstrip(".") or type(error).__name__

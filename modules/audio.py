@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from modules.atomic_file import atomic_path
+from modules.atomic_file import output_path, reason
 from modules.console import UserError
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: the stages that only ha
 
 BLOCK = 1 << 20  # samples that are worked on at once where a whole recording need not be in memory
 SIXTEEN_BIT = ("WAV", "FLAC", "AIFF", "CAF", "W64", "RF64")
+LARGEST_KERNEL = 1 << 23  # values, 64 MiB while it is made; ordinary rates need a fiftieth
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
@@ -39,7 +40,7 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
         try:
             samples = file.read(dtype="float32", always_2d=True)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {_reason(error)}") from None
+            raise UserError(f"{path} is damaged: {reason(error)}") from None
     if len(samples) == 0:
         raise UserError(f"{path} holds no sound: its length is 0 samples")
     audio = samples.mean(axis=1)
@@ -57,7 +58,7 @@ def open_audio(path: str | os.PathLike) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(os.fspath(path))
     except (RuntimeError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as audio: {_reason(error)}") from None
+        raise UserError(f"{path} cannot be read as audio: {reason(error)}") from None
 
 
 def write_audio(
@@ -69,19 +70,26 @@ def write_audio(
     ("wav", "flac", "ogg", "mp3", ...); None takes it from the suffix. Formats that can are written with 16 bits.
     Raises UserError when the format is unknown or the file cannot be written.
     """
-    kind = (format or os.path.splitext(path)[1].lstrip(".")).upper()
+    kind, subtype = find_format(format or os.path.splitext(path)[1].lstrip("."))
+    pieces = [audio] if isinstance(audio, np.ndarray) else audio
+    with output_path(path, soundfile.LibsndfileError) as temporary:
+        temporary.touch()  # what forbids this has a name, which libsndfile would call "System error"
+        with soundfile.SoundFile(temporary, "w", rate, 1, format=kind, subtype=subtype) as file:
+            for block in itertools.chain.from_iterable(map(in_blocks, pieces)):
+                # in blocks, for the Vorbis writer overflows its stack on minutes at once
+                file.write(to_pcm16(block) if subtype else np.clip(np.asarray(block, np.float32), -1, 1))
+
+
+def find_format(name: str) -> tuple[str, str | None]:
+    """libsndfile's names of a format that can be written, and of its 16-bit encoding where it has one.
+
+    Raises UserError when there is none of that name.
+    """
+    kind = name.upper()
     subtype = "PCM_16" if kind in SIXTEEN_BIT else None
     if kind not in soundfile.available_formats() or not soundfile.check_format(kind, subtype):
-        raise UserError(f"{path}: '{kind.lower()}' is not a format that can be written; use wav, flac, ogg or mp3")
-    pieces = [audio] if isinstance(audio, np.ndarray) else audio
-    try:
-        with atomic_path(path) as temporary:
-            with soundfile.SoundFile(temporary, "w", rate, 1, format=kind, subtype=subtype) as file:
-                for block in itertools.chain.from_iterable(map(in_blocks, pieces)):
-                    # in blocks, for the Vorbis writer overflows its stack on minutes at once
-                    file.write(to_pcm16(block) if subtype else np.clip(np.asarray(block, np.float32), -1, 1))
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise UserError(f"{path} cannot be written: {_reason(error)}") from None
+        raise UserError(f"'{name}' is not a format that can be written; use wav, flac, ogg or mp3")
+    return kind, subtype
 
 
 def to_pcm16(audio: np.ndarray) -> np.ndarray:
@@ -92,12 +100,6 @@ def to_pcm16(audio: np.ndarray) -> np.ndarray:
 def in_blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
     """Views of one array, ``BLOCK`` samples each, the last one shorter."""
     return (audio[start : start + BLOCK] for start in range(0, len(audio), BLOCK))
-
-
-def _reason(error: Exception) -> str:
-    """What libsndfile or the system says, without the path and the class that they put before it."""
-    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-    return text.rstrip(".")
 
 
 # -- sampling rates ---------------------------------------------------------------------------------------------------
@@ -119,6 +121,7 @@ def sinc_resample(audio: Tensor, from_rate: int, to_rate: int, lowpass_filter_wi
 
     The numbers are those of ``torchaudio.transforms.Resample`` at its defaults (roll-off 0.99, kernel made in
     float64), which published models hear at conversion. ``lowpass_filter_width`` counts zero crossings on one side.
+    Rates with hardly a common divisor (44099 and 16000), whose kernel would not fit into memory, go through soxr.
     """
     from torch.nn import functional as F
 
@@ -126,6 +129,8 @@ def sinc_resample(audio: Tensor, from_rate: int, to_rate: int, lowpass_filter_wi
     source, target = from_rate // divisor, to_rate // divisor
     if source == target:
         return audio
+    if source * target > LARGEST_KERNEL:
+        return _resample_rows(audio, from_rate, to_rate)
     kernel, width = _sinc_kernel(source, target, lowpass_filter_width, audio.device)
     padded = F.pad(audio.reshape(-1, 1, audio.shape[-1]).float(), (width, width + source))
     phases = F.conv1d(padded, kernel, stride=source)  # (N, target, periods)
@@ -140,12 +145,22 @@ def _sinc_kernel(source: int, target: int, zero_crossings: int, device: torch.de
 
     cutoff = 0.99 * min(source, target)
     width = math.ceil(zero_crossings * source / cutoff)
-    taps = torch.arange(-width, width + source, dtype=torch.float64) / source
-    phases = torch.arange(0, -target, -1, dtype=torch.float32)[:, None] / target  # float32 there: it is heard at 1e-5
-    t = ((taps + phases) * cutoff).clamp(-zero_crossings, zero_crossings)
-    window = torch.cos(t * math.pi / zero_crossings / 2) ** 2
-    kernel = torch.sinc(t) * window * (cutoff / source)
-    return kernel[:, None].float().to(device), width
+    with torch.inference_mode(False):  # kept for training too, whoever asks first
+        taps = torch.arange(-width, width + source, dtype=torch.float64) / source
+        phases = torch.arange(0, -target, -1, dtype=torch.float32)[:, None] / target  # float32: it is heard at 1e-5
+        t = ((taps + phases) * cutoff).clamp(-zero_crossings, zero_crossings)
+        window = torch.cos(t * math.pi / zero_crossings / 2) ** 2
+        kernel = torch.sinc(t) * window * (cutoff / source)
+        return kernel[:, None].float().to(device), width
+
+
+def _resample_rows(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """``resample`` of each ``(L,)`` in ``(..., L)``."""
+    import torch
+
+    rows = audio.detach().reshape(-1, audio.shape[-1]).float().cpu().numpy()
+    resampled = torch.stack([torch.from_numpy(resample(row, from_rate, to_rate)) for row in rows])
+    return resampled.reshape(*audio.shape[:-1], -1).to(audio)
 
 
 # -- loudness ---------------------------------------------------------------------------------------------------------

@@ -30,8 +30,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"there is no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, PermissionError):
+        raise  # no fault of the file's
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... for broken files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint; it is truncated, of another kind, "
             f"or holds more than tensors ({reason})"
@@ -41,15 +43,17 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights(
-    module: nn.Module, state: dict[str, torch.Tensor], where: str | Path, may_lack: str | None = None
-) -> None:
-    """Load a state dict that must fit; ``may_lack`` is a prefix of names the file may leave out.
+def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict inside a checkpoint. Raises UserError when there is none."""
+    if not isinstance(checkpoint.get("model"), dict):
+        raise UserError(f"{path} holds no 'model': it is no checkpoint of a generator or discriminator")
+    return checkpoint["model"]
 
-    Raises UserError naming the first differing names and shapes.
-    """
+
+def load_weights(module: nn.Module, state: dict[str, torch.Tensor], where: str | Path) -> None:
+    """Load a state dict that must fit. Raises UserError naming the first differing names and shapes."""
     own = module.state_dict()
-    missing = [k for k in own if k not in state and not (may_lack and k.startswith(may_lack))]
+    missing = [k for k in own if k not in state]
     unknown = [k for k in state if k not in own]
     reshaped = [
         f"{k} is {list(state[k].shape)} in the file and {list(own[k].shape)} by the config"
@@ -113,10 +117,22 @@ class Pair:
     def state(self) -> Path:
         return self.folder / f"state_{self.step}.pth"
 
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        return self.generator, self.discriminator, self.state
+
     def read(self) -> tuple[dict, dict, dict | None]:
         """The three files' contents; the state is None where the pair was written by another program."""
-        state = load_checkpoint(self.state) if self.state.exists() else None
-        return load_checkpoint(self.generator), load_checkpoint(self.discriminator), state
+        generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
+        model_of(generator, self.generator)
+        model_of(discriminator, self.discriminator)
+        return generator, discriminator, load_checkpoint(self.state) if self.state.exists() else None
+
+    def set_aside(self) -> None:
+        """Rename the files to ``*.broken``: out of the way of later saves, deletions and conversions, but not lost."""
+        for path in self.files:
+            if path.exists():
+                path.replace(path.with_name(path.name + ".broken"))
 
 
 def pairs(folder: str | Path) -> list[Pair]:
@@ -130,21 +146,35 @@ def pairs(folder: str | Path) -> list[Pair]:
 
 
 def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None]] | None:
-    """The newest pair that can be read whole, past any that is broken (each with a warning); None if there is none."""
-    for pair in pairs(folder):
+    """The newest pair that can be read whole; None when the folder holds no checkpoint.
+
+    Broken pairs are passed over with a warning and set aside. Raises UserError when there are checkpoints but none of
+    use: a run must not quietly begin from nothing.
+    """
+    there = pairs(folder)
+    for pair in there:
         try:
             return pair, pair.read()
         except UserError as error:
-            log.warning("%s; passing it over for the one before", error)
+            log.warning("%s; passing it over for the one before and renaming its files to *.broken", error)
+            pair.set_aside()
+    if there:
+        raise UserError(f"no checkpoint in {folder} can be read (see *.broken); run the same command to begin anew")
+    lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
+    if lone:
+        raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth are needed together")
     return None
 
 
-def delete_old(folder: str | Path, keep: int) -> None:
-    """Keep the newest ``keep`` pairs (0: all). The base model of step 0 and files of other names are never touched."""
+def delete_old(folder: str | Path, keep: int, newest: int) -> None:
+    """Of the pairs up to step ``newest`` keep the last ``keep`` (0: all).
+
+    The base model of step 0 and files of other names are never touched.
+    """
     if keep <= 0:
         return
-    for pair in [p for p in pairs(folder) if p.step > 0][keep:]:
-        for path in (pair.generator, pair.discriminator, pair.state):
+    for pair in [p for p in pairs(folder) if 0 < p.step <= newest][keep:]:
+        for path in pair.files:
             path.unlink(missing_ok=True)
         log.debug("deleted the checkpoints of step %d, %d newer ones are kept", pair.step, keep)
 

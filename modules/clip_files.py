@@ -17,15 +17,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from modules.atomic_file import atomic_path
+from modules.atomic_file import output_path
 from modules.console import UserError
+
+if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
+    from torch import Tensor
 
 SHORTEST_CLIP = 0.3  # seconds; shorter clips take no part in training
 MAKER = "python preprocess_hubert_f0.py"
@@ -48,10 +49,10 @@ def find_clips(folder: str | Path) -> dict[str, list[Path]]:
     speakers = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not speakers:
         raise UserError(f"{folder} holds no speaker's folder; put clips at dataset_raw/<speaker>/ and run resample.py")
-    return {speaker.name: sorted(clip for clip in speaker.iterdir() if is_clip(clip)) for speaker in speakers}
+    return {speaker.name: sorted(clip for clip in speaker.iterdir() if _is_clip(clip)) for speaker in speakers}
 
 
-def is_clip(path: Path) -> bool:
+def _is_clip(path: Path) -> bool:
     """Whether a file in a speaker's folder is a clip by its name."""
     return path.name.endswith(".wav") and not path.name.startswith(".") and path.is_file()
 
@@ -59,7 +60,7 @@ def is_clip(path: Path) -> bool:
 @dataclass(frozen=True)
 class ClipFiles:
     """The companions of one clip. Readers raise UserError naming the file and how to make it anew; writers raise
-    UserError when a value is not finite, and leave a former file as it was when they fail."""
+    UserError when a value is not finite or the file cannot be written, and leave a former one as it was then."""
 
     wav: Path
 
@@ -138,13 +139,15 @@ class ClipFiles:
 
 
 def _read_tensor(path: Path, dimensions: int) -> Tensor:
+    import torch
+
     try:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{MAKER}' makes it") from None
     except Exception as error:  # a damaged file shows itself as almost anything: EOFError, KeyError, RuntimeError
         raise _unusable(path, f"no readable tensor ({type(error).__name__})") from error
-    if not isinstance(tensor, Tensor):
+    if not isinstance(tensor, torch.Tensor):
         raise _unusable(path, f"a {type(tensor).__name__} where a tensor is expected")
     if tensor.dim() != dimensions:
         raise _unusable(path, f"a tensor of shape {tuple(tensor.shape)} where {dimensions} dimensions are expected")
@@ -152,11 +155,13 @@ def _read_tensor(path: Path, dimensions: int) -> Tensor:
 
 
 def _write_tensor(path: Path, tensor: Tensor, dimensions: int) -> None:
+    import torch
+
     if tensor.dim() != dimensions:
         raise ValueError(f"{path.name} takes {dimensions} dimensions, not {tuple(tensor.shape)}")
     tensor = tensor.detach().to("cpu", torch.float32).contiguous().clone()
     _refuse_non_finite(path, bool(torch.isfinite(tensor).all()))
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with output_path(path, RuntimeError) as temporary, open(temporary, "wb") as file:
         torch.save(tensor, file)  # through a handle: given a path, torch writes its random name into the file
 
 
@@ -177,7 +182,7 @@ def _read_array(path: Path) -> NDArray[Any]:
 def _write_array(path: Path, array: NDArray) -> None:
     array = np.ascontiguousarray(array, dtype=np.float32)
     _refuse_non_finite(path, bool(np.isfinite(array).all()))
-    with atomic_path(path) as temporary:
+    with output_path(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
 
 
@@ -200,6 +205,8 @@ def stretch_units(units: Tensor, length: int, mode: str) -> Tensor:
     frames when shrinking), as 4.0 models were trained; the others are modes of torch.nn.functional.interpolate:
     ``nearest``, ``nearest-exact``, ``linear``, ``area``.
     """
+    import torch
+
     if mode != "left":
         return torch.nn.functional.interpolate(units[None], size=length, mode=mode)[0]
     source = units.shape[-1]

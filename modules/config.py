@@ -207,7 +207,7 @@ def load_config(path: str | Path) -> Config:
 
 def _check_together(config: Config, path: str | Path) -> None:
     """Raise UserError when values that are each allowed do not go together."""
-    data, model = config.data, config.model
+    train, data, model = config.train, config.data, config.model
     product = math.prod(model.upsample_rates)
     outside = [name for name, number in config.spk.items() if not 0 <= number < model.n_speakers]
     rules = {
@@ -224,8 +224,21 @@ def _check_together(config: Config, path: str | Path) -> None:
             model.hidden_channels % model.n_heads == 0
         ),
         f"model.inter_channels is {model.inter_channels}; it must be even": model.inter_channels % 2 == 0,
-        f"train.betas is {config.train.betas}; it must be two numbers": len(config.train.betas) == 2,
-        "train.vol_aug needs model.vol_embedding": model.vol_embedding or not config.train.vol_aug,
+        f"model.p_dropout is {model.p_dropout}; it must be from 0 to below 1": 0 <= model.p_dropout < 1,
+        f"model.discriminator_periods is {model.discriminator_periods}; each must be 2 or more": (
+            all(period >= 2 for period in model.discriminator_periods)
+        ),
+        f"data.win_length ({data.win_length}) must not exceed data.filter_length ({data.filter_length})": (
+            data.win_length <= data.filter_length
+        ),
+        f"train.segment_size ({train.segment_size}) must be a multiple of data.hop_length ({data.hop_length})": (
+            train.segment_size % data.hop_length == 0
+        ),
+        f"train.crop_frames ({train.crop_frames}) must hold a training slice of {train.segment_size} samples": (
+            train.crop_frames * data.hop_length >= train.segment_size
+        ),
+        f"train.betas is {train.betas}; it must be two numbers": len(train.betas) == 2,
+        "train.vol_aug needs model.vol_embedding": model.vol_embedding or not train.vol_aug,
         f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
     }
     for sentence, holds in rules.items():

@@ -50,11 +50,20 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
 
 def set_up_logging() -> None:
     """This program's log lines go to standard error, bare; of other libraries only their warnings."""
-    console = logging.StreamHandler(sys.stderr)
+    console = _AboveTheBar()
     console.setFormatter(logging.Formatter("%(message)s"))
     console.setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, handlers=[console])
     logging.getLogger("svc").setLevel(logging.DEBUG)
+
+
+class _AboveTheBar(logging.Handler):
+    """Writes to standard error without breaking a progress bar that is being drawn there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def get_logger(noun: str) -> logging.Logger:
@@ -62,8 +71,12 @@ def get_logger(noun: str) -> logging.Logger:
     return logging.getLogger(f"svc.{noun}")
 
 
-def progress(items: Iterable | None = None, *, total: int | None = None, description: str, unit: str = "it"):
-    """A tqdm progress bar on standard error, the same everywhere; quiet when nobody watches and the work is short."""
+def progress(
+    items: Iterable | None = None, *, total: int | None = None, initial: int = 0, description: str, unit: str = "it"
+):
+    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal."""
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=description, unit=unit, dynamic_ncols=True, mininterval=0.3)
+    return tqdm(
+        items, total=total, initial=initial, desc=description, unit=unit, dynamic_ncols=True, mininterval=0.3, disable=None
+    )

@@ -74,7 +74,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     A ledger in ``out_dir`` tells which clips came from which recording. A recording that is in it, unchanged and cut
     with the same settings, is left alone, even when some of its clips were since removed by hand; otherwise the clips
     that were cut from it before are replaced. Files that are not in the ledger are never overwritten. Raises UserError
-    when there are no recordings, or when none could be cut.
+    when there are no recordings, when none could be cut, or when no clip came of them.
     """
     in_dir, out_dir = Path(in_dir), Path(out_dir)
     recordings, notes = find_recordings(in_dir)
@@ -93,6 +93,12 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
             report.failed.append(str(error))
     if len(report.failed) == len(recordings):
         raise UserError(f"none of {len(recordings)} recordings could be cut; the first: {report.failed[0]}")
+    if not report.clips and not report.up_to_date:
+        raise UserError(
+            f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "
+            f"{report.dropped_seconds:.1f} s in pieces shorter than --min_length ({settings.min_length:g} s); "
+            "lower that or --threshold" + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
+        )
     return report
 
 
@@ -215,8 +221,9 @@ class Ledger:
             raise UserError(f"{self.path} cannot be read; remove it together with the clips beside it") from None
 
     def is_done(self, recording: Recording, settings: CutSettings) -> bool:
-        entry = self.entries.get(_key(recording), {})
-        return entry.get("done", False) and entry["made_from"] == _made_from(recording, settings)
+        """Whether there are clips of it and all are made; one that gave none is looked at again, and told again."""
+        entry = self.entries.get(_key(recording), {"done": False})
+        return entry["done"] and bool(entry["clips"]) and entry["made_from"] == _made_from(recording, settings)
 
     def begin(self, recording: Recording, settings: CutSettings, names: list[str]) -> None:
         """Remove what was cut from this recording before, and write down what will be.

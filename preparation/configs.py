@@ -21,6 +21,11 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "configs_template"
 CONFIG, DIFFUSION_CONFIG = Path("configs/config.json"), Path("configs/diffusion.yaml")
 
 
+def load_template(tiny: bool = False) -> Config:
+    """The configuration before it is fitted."""
+    return load_config(TEMPLATES / ("config_tiny_template.json" if tiny else "config_template.json"))
+
+
 def fitted_configs(
     speakers: dict[str, int], speech_encoder: str, *, vol_aug: bool = False, tiny: bool = False
 ) -> tuple[Config, DiffusionConfig]:
@@ -30,7 +35,7 @@ def fitted_configs(
     UserError for an unknown encoder.
     """
     row = ENCODERS[speech_encoder]
-    config = load_config(TEMPLATES / ("config_tiny_template.json" if tiny else "config_template.json"))
+    config = load_template(tiny)
     config.spk = dict(speakers)
     config.model.n_speakers = len(speakers)
     config.model.speech_encoder = speech_encoder

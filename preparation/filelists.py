@@ -26,7 +26,7 @@ class Inventory:
     clips: dict[str, list[Path]] = field(default_factory=dict)
     seconds: float = 0.0
     too_short: list[Path] = field(default_factory=list)
-    unreadable: dict[Path, str] = field(default_factory=dict)
+    unusable: dict[Path, str] = field(default_factory=dict)
 
     @property
     def speakers(self) -> dict[str, int]:
@@ -34,43 +34,43 @@ class Inventory:
         return {name: number for number, name in enumerate(sorted(self.clips))}
 
 
-def write_filelists(source_dir: str, train_list: str | Path, val_list: str | Path, seed: int) -> Inventory:
-    """Split the clips under ``source_dir`` and write both lists; says what was passed over and why.
-
-    Raises UserError as take_inventory does, before anything is written.
-    """
-    inventory = take_inventory(source_dir)
+def write_filelists(
+    inventory: Inventory, source_dir: str, train_list: str | Path, val_list: str | Path, seed: int
+) -> None:
+    """Split the clips found under ``source_dir`` and write both lists; says what was passed over and why."""
     train, validation = split(inventory, source_dir, seed)
     for path, lines in ((train_list, train), (val_list, validation)):
         write_text(path, "".join(f"{line}\n" for line in lines))
     for clip in inventory.too_short:
         log.warning("passed over: %s is shorter than %s s", clip, SHORTEST_CLIP)
-    for reason in inventory.unreadable.values():
+    for reason in inventory.unusable.values():
         log.warning("passed over: %s", reason)
     log.info("%s: %d clips to train; %s: %d to validate", train_list, len(train), val_list, len(validation))
-    return inventory
 
 
-def take_inventory(folder: str | Path) -> Inventory:
-    """Look through ``folder/<speaker>/*.wav``; only headers are read.
+def take_inventory(folder: str | Path, sampling_rate: int) -> Inventory:
+    """Look through ``folder/<speaker>/*.wav``; only headers are read. Clips of another rate are not usable.
 
     Raises UserError when there are no speakers, a speaker has too few usable clips, or a name cannot stand in a
     filelist.
     """
     inventory = Inventory()
     for speaker, clips in find_clips(folder).items():
-        inventory.clips[speaker] = [clip for clip in clips if _take(clip, inventory)]
+        inventory.clips[speaker] = [clip for clip in clips if _take(clip, inventory, sampling_rate)]
     _refuse_too_few(inventory, Path(folder))
     return inventory
 
 
-def _take(clip: Path, inventory: Inventory) -> bool:
+def _take(clip: Path, inventory: Inventory, sampling_rate: int) -> bool:
     _refuse_odd_name(clip)
     try:
         with open_audio(clip) as sound:
-            seconds = sound.frames / sound.samplerate
+            rate, seconds = sound.samplerate, sound.frames / sound.samplerate
     except UserError as error:
-        inventory.unreadable[clip] = str(error)
+        inventory.unusable[clip] = str(error)
+        return False
+    if rate != sampling_rate:
+        inventory.unusable[clip] = f"{clip} has {rate} Hz, the configuration {sampling_rate}; run resample.py again"
         return False
     if seconds < SHORTEST_CLIP:
         inventory.too_short.append(clip)
@@ -97,7 +97,7 @@ def _refuse_too_few(inventory: Inventory, folder: Path) -> None:
     counts = ", ".join(f"{speaker} {len(clips)}" for speaker, clips in few.items())
     passed_over = [
         f"{clip} is shorter than {SHORTEST_CLIP} s" for clip in inventory.too_short if clip.parent.name in few
-    ] + [reason for clip, reason in inventory.unreadable.items() if clip.parent.name in few]
+    ] + [reason for clip, reason in inventory.unusable.items() if clip.parent.name in few]
     more = f" ({'; '.join(passed_over[:3])}{'; ...' if len(passed_over) > 3 else ''})" if passed_over else ""
     raise UserError(
         f"too few usable clips in {folder}: {counts}{more}; each speaker needs {FEWEST_CLIPS} .wav files or more, "

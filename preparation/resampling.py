@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import json
-import multiprocessing
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +11,10 @@ import numpy as np
 
 from modules.atomic_file import write_text
 from modules.audio import frame_rms, read_audio, resample, write_audio
+from modules.clip_files import SHORTEST_CLIP
 from modules.console import UserError, progress
-from preparation.recordings import find_recordings
+from preparation.recordings import Recording, find_recordings
+from preparation.workers import cpu_count, run_job, worker_count
 
 TRIM_DB = 40  # below the loudest frame
 FULL_SCALE = 32767 / 32768  # the largest 16-bit value
@@ -24,7 +23,7 @@ SETTINGS = ".resample.json"
 
 
 @dataclass
-class Report:
+class ResampleReport:
     """What became of a folder's recordings."""
 
     made: int = 0
@@ -33,43 +32,40 @@ class Report:
     passed_over: list[str] = field(default_factory=list)  # a sentence for each file that is no clip
 
 
-@dataclass(frozen=True)
-class Job:
-    source: Path
-    target: Path
-    sampling_rate: int
-    full_scale: bool
-
-
 def resample_folder(
     in_dir: str | Path, out_dir: str | Path, sampling_rate: int, full_scale: bool = True, processes: int | None = None
-) -> Report:
+) -> ResampleReport:
     """Prepare ``in_dir/<speaker>/*`` as ``out_dir/<speaker>/<stem>.wav``.
 
     A clip that is newer than its recording, and than the last change of the settings, is left as it is, so a run that
-    was stopped continues. A clip that fails is reported and does not stop the others. Raises UserError when there is
-    nothing to prepare, or when no clip at all could be.
+    was stopped continues. A clip that fails is reported and does not stop the others. ``processes`` 0 stands for one a
+    CPU, None for ``default_processes``. Raises UserError when there is nothing to prepare, or when no clip at all could
+    be.
     """
+    workers = default_processes() if processes is None else worker_count(processes)
     in_dir, out_dir = Path(in_dir), Path(out_dir)
     if out_dir.resolve() == in_dir.resolve():
         raise UserError(f"--in_dir and --out_dir2 are the same folder, {in_dir}; the recordings would be overwritten")
     recordings, notes = find_recordings(in_dir)
     if not recordings:
         raise UserError(f"{in_dir} holds no recordings; put them into {in_dir / '<speaker>'}, a folder for each voice")
-    report = Report(passed_over=notes)
+    report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)
     changed = _note_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
-    jobs: dict[Path, Job] = {}
+    sources: dict[Path, Path] = {}
+    waiting = []
     for recording in recordings:
-        target = out_dir / recording.speaker / f"{recording.path.stem}.wav"
-        if target in jobs:
-            report.failed.append(f"{recording.path}: {jobs[target].source.name} has the same name; rename one of them")
-        else:
-            jobs[target] = Job(recording.path, target, sampling_rate, full_scale)
-    waiting = [job for job in jobs.values() if not _up_to_date(job, changed)]
-    report.up_to_date = len(jobs) - len(waiting)
-    for failure in progress(_run(waiting, processes), total=len(waiting), description="resampling", unit="clip"):
-        report.made += failure is None
-        report.failed += [failure] if failure else []
+        target = job.target(recording)
+        if target in sources:
+            report.failed.append(f"{recording.path}: {sources[target].name} has the same name; rename one of them")
+            continue
+        sources[target] = recording.path
+        if not _up_to_date(recording.path, target, changed):
+            waiting.append(recording)
+    report.up_to_date = len(sources) - len(waiting)
+    with contextlib.closing(run_job(job, waiting, workers)) as outcomes:
+        for failure in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
+            report.made += failure is None
+            report.failed += [failure] if failure else []
     if report.made + report.up_to_date == 0:
         raise UserError(f"none of {len(recordings)} recordings could be prepared; the first: {report.failed[0]}")
     return report
@@ -77,23 +73,52 @@ def resample_folder(
 
 def default_processes() -> int:
     """30 on large machines, else all processors but two, at least one."""
-    processors = os.cpu_count() or 1
+    processors = cpu_count()
     return 30 if processors > 60 else max(processors - 2, 1)
 
 
 # -- one clip ---------------------------------------------------------------------------------------------------------
 
 
-def prepare_clip(job: Job) -> None:
-    """Read, trim, resample, scale and write one clip. Raises UserError naming the file that cannot be prepared."""
-    audio, rate = read_audio(job.source)
-    if np.abs(audio).max() < 1 / 32768:
-        raise UserError(f"{job.source} holds only silence")
-    audio = _peak_safe(trim_silence(audio))
-    audio = _peak_safe(resample(audio, rate, job.sampling_rate))  # filters overshoot
-    if job.full_scale:
-        audio = audio * (FULL_SCALE / np.abs(audio).max())
-    write_audio(job.target, audio, job.sampling_rate)
+@dataclass(frozen=True)
+class ResampleJob:
+    """Prepares one recording after the other; of each comes None, or the sentence that says what went wrong."""
+
+    out_dir: Path
+    sampling_rate: int
+    full_scale: bool
+
+    def set_up(self, rank: int, workers: int) -> None:
+        """Nothing has to be loaded."""
+
+    def __call__(self, recording: Recording) -> str | None:
+        try:
+            self.prepare(recording)
+        except UserError as error:
+            return str(error)
+        except Exception as error:  # one clip must not stop the others; its name and the error are reported
+            return f"{recording.path}: {type(error).__name__}: {error}"
+        return None
+
+    def lost(self, recording: Recording, reason: str) -> str:
+        return f"{recording.path}: {reason}"
+
+    def target(self, recording: Recording) -> Path:
+        return self.out_dir / recording.speaker / f"{recording.path.stem}.wav"
+
+    def prepare(self, recording: Recording) -> None:
+        """Read, trim, resample, scale and write one clip. Raises UserError naming the file that cannot be prepared."""
+        audio, rate = read_audio(recording.path)
+        if np.abs(audio).max() < 1 / 32768:
+            raise UserError(f"{recording.path} holds only silence")
+        audio = trim_silence(audio)
+        if len(audio) < SHORTEST_CLIP * rate:
+            seconds = len(audio) / rate
+            raise UserError(f"{recording.path} holds {seconds:.2f} s of sound; a clip needs {SHORTEST_CLIP} s or more")
+        audio = _peak_safe(resample(_peak_safe(audio), rate, self.sampling_rate))  # filters overshoot
+        if self.full_scale:
+            audio = audio * (FULL_SCALE / np.abs(audio).max())
+        write_audio(self.target(recording), audio, self.sampling_rate)
 
 
 def trim_silence(audio: np.ndarray, top_db: float = TRIM_DB) -> np.ndarray:
@@ -109,34 +134,7 @@ def _peak_safe(audio: np.ndarray) -> np.ndarray:
     return audio * (SAFE_PEAK / peak) if peak > 1 else audio
 
 
-# -- many clips -------------------------------------------------------------------------------------------------------
-
-
-def _run(jobs: list[Job], processes: int | None) -> Iterator[str | None]:
-    """For each job, as they end, None or the sentence that says what went wrong."""
-    workers = min(processes or default_processes(), len(jobs))
-    if workers <= 1:
-        yield from map(_attempt, jobs)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        futures = {pool.submit(_attempt, job): job for job in jobs}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                error = future.exception()  # of the pool itself: a worker that was killed
-                yield f"{futures[future].source}: {error}" if error else future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _attempt(job: Job) -> str | None:
-    try:
-        prepare_clip(job)
-    except UserError as error:
-        return str(error)
-    except Exception as error:  # one clip must not stop the others; its name and the error are reported
-        return f"{job.source}: {type(error).__name__}: {error}"
-    return None
+# -- what was made before ---------------------------------------------------------------------------------------------
 
 
 def _note_settings(out_dir: Path, settings: dict) -> int:
@@ -150,9 +148,9 @@ def _note_settings(out_dir: Path, settings: dict) -> int:
         raise UserError(f"{out_dir} cannot be written to: {error.strerror}") from None
 
 
-def _up_to_date(job: Job, settings_changed: int) -> bool:
+def _up_to_date(source: Path, target: Path, settings_changed: int) -> bool:
     """Made since its recording came here (a copy may keep an old date of change, its ctime is new) and was set up."""
-    if not job.target.is_file():
+    if not target.is_file():
         return False
-    source = job.source.stat()
-    return job.target.stat().st_mtime_ns > max(source.st_mtime_ns, source.st_ctime_ns, settings_changed)
+    status = source.stat()
+    return target.stat().st_mtime_ns > max(status.st_mtime_ns, status.st_ctime_ns, settings_changed)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -71,16 +72,16 @@ def _run_apart(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
                 if kind == "died":
                     yield job.lost(worker.item, value)
                     workers.remove(worker)
+                    _end([worker])
                     worker = _Worker(job, worker.rank, processes)
                     workers.append(worker)
                 elif waiting:
                     worker.take(waiting.popleft())
                 else:
                     workers.remove(worker)
-                    worker.end()
+                    _end([worker])
     finally:
-        for worker in workers:
-            worker.end()
+        _end(workers)
 
 
 class _Worker:
@@ -112,13 +113,18 @@ class _Worker:
         self.set_up = True
         return kind, value
 
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.join(SECONDS_TO_END)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.pipe.close()
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """Tell all to end, then wait for them together; those that take too long are killed."""
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + SECONDS_TO_END
+    for worker in workers:
+        worker.process.join(max(0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.pipe.close()
 
 
 def _work(pipe: Any, job: Job, rank: int, workers: int) -> None:

@@ -1,6 +1,26 @@
-"""Before anything is imported: each test process takes its share of the cores, since two that take all of them crawl."""
+"""What all tests share. Before anything else is imported, each test process takes its share of the cores."""
 
+import contextlib
 import os
+
+import pytest
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+
+@pytest.fixture
+def no_room():
+    """A context in which no file can grow beyond a few bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limited():
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import librosa
 import numpy as np
@@ -12,6 +13,7 @@ import soundfile
 import torch
 
 from modules.audio import (
+    _sinc_kernel,
     frame_rms,
     match_envelope,
     open_audio,
@@ -118,8 +120,17 @@ def test_unknown_formats_and_unwritable_places_are_sentences(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="xyz"):
         write_audio(tmp_path / "a.xyz", tone(0.1, 16000), 16000)
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"a\.wav cannot be written: .*file is a file, and a folder is needed there"):
         write_audio(tmp_path / "file" / "a.wav", tone(0.1, 16000), 16000)
+
+
+@pytest.mark.parametrize(("free", "words"), [(0, "the disk is full"), (1 << 30, "System error")])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_a_full_disk_is_called_that(tmp_path, monkeypatch, no_room, suffix, free, words):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(UserError, match=rf"a\.{suffix} cannot be written: {words}$"), no_room():
+        write_audio(tmp_path / f"a.{suffix}", noise(44100), 44100)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_can_be_read_in_pieces(tmp_path):
@@ -151,6 +162,24 @@ def test_resampling_to_the_same_rate_changes_nothing():
     audio = noise(100)
     assert resample(audio, 16000, 16000) is audio
     np.testing.assert_array_equal(sinc_resample(torch.from_numpy(audio), 44100, 44100).numpy(), audio)
+
+
+def test_a_filter_that_was_first_made_for_inference_serves_training_too():
+    _sinc_kernel.cache_clear()
+    with torch.inference_mode():
+        sinc_resample(torch.ones(100), 3, 2)
+    audio = torch.ones(100, requires_grad=True)
+    sinc_resample(audio, 3, 2).sum().backward()
+    assert audio.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("source", "target"), [(44099, 16000), (16000, 44099), (44100, 44101)])
+def test_rates_without_a_common_divisor_are_resampled_without_a_giant_filter(source, target):
+    sound = torch.from_numpy(np.stack((tone(0.2, source), tone(0.2, source, 700))))
+    resampled = sinc_resample(sound, source, target)
+    assert resampled.shape == (2, -(-sound.shape[1] * target // source)) and resampled.dtype == torch.float32
+    for row, hz in zip(resampled.numpy(), (440, 700), strict=True):
+        np.testing.assert_allclose(row[200:3000], tone(0.2, target, hz)[200:3000], atol=2e-3)
 
 
 # -- loudness ---------------------------------------------------------------------------------------------------------
@@ -196,5 +225,6 @@ def test_match_envelope_of_silence_is_finite():
 
 
 def test_handling_files_needs_no_torch():
-    code = "import sys, preparation.resampling, preparation.clips; assert not {'torch', 'librosa'} & set(sys.modules)"
+    code = "import sys, preparation.resampling, preparation.clips, preparation.filelists, preparation.configs\n"
+    code += "assert not {'torch', 'librosa'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

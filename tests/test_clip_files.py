@@ -1,6 +1,7 @@
 """Companion files: names, formats, refusals, and alignment in time."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +65,24 @@ def test_the_same_values_give_the_same_bytes(files, tmp_path):
     other = ClipFiles(tmp_path / "other.wav")
     files.write_units(units), other.write_units(units)
     assert files.units.read_bytes() == other.units.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["units", "f0", "spec", "volume"])
+@pytest.mark.parametrize(("free", "words"), [(0, "the disk is full"), (1 << 30, "")])
+def test_a_write_that_finds_no_room_names_the_companion(files, monkeypatch, no_room, name, free, words):
+    values = {"units": [torch.rand(1, 9, 900)], "f0": [np.ones(9000), np.ones(9000)]}
+    values |= {"spec": [torch.rand(9, 900)], "volume": [np.ones(9000)]}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(UserError) as caught, no_room():
+        getattr(files, f"write_{name}")(*values[name])
+    assert str(caught.value).startswith(f"{getattr(files, name)} cannot be written: {words}")
+    assert ".partial" not in str(caught.value) and list(files.wav.parent.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_clips_folder_is_named(tmp_path):
+    (tmp_path / "alto").touch()
+    with pytest.raises(UserError, match=r"a\.wav\.vol\.npy cannot be written: .*alto is a file"):
+        ClipFiles(tmp_path / "alto" / "a.wav").write_volume(np.ones(3))
 
 
 def test_a_slice_of_a_large_tensor_is_stored_alone(files):

@@ -1,10 +1,11 @@
 """vits/dataset.py: items are whole, in step and repeatable; wrong files are named."""
 
+import numpy as np
 import pytest
 import torch
 
+from modules.audio import write_audio
 from modules.clip_files import ClipFiles
-from modules.config import load_config
 from modules.console import UserError
 from tests.tiny import HOP, tiny_config, write_clip, write_dataset
 from vits.dataset import ClipDataset, EpochBatches, collate
@@ -84,7 +85,14 @@ def test_units_of_another_encoder_are_named(config):
     dataset = training_set(config)
     write_clip(dataset.paths[0], 0.5, seed=1, features=5)
     with pytest.raises(UserError, match=r"soft\.pt has 5 features and the config's ssl_dim is 8"):
-        dataset[1, 0]
+        dataset.read(dataset.paths[0])
+
+
+def test_an_error_comes_through_a_loader_as_itself(config):
+    dataset = training_set(config)
+    write_clip(dataset.paths[0], 0.5, seed=1, features=5)
+    batch = collate([dataset[1, 1], dataset[1, 0]])
+    assert isinstance(batch, UserError) and "has 5 features" in str(batch)
 
 
 def test_companions_of_another_recording_are_named(config):
@@ -92,21 +100,25 @@ def test_companions_of_another_recording_are_named(config):
     long, short = ClipFiles(dataset.paths[3]), ClipFiles(dataset.paths[0])
     short.write_f0(*long.read_f0())
     with pytest.raises(UserError, match="files of other audio"):
-        dataset[1, 0]
+        dataset.read(dataset.paths[0])
 
 
-def test_clips_shorter_than_a_slice_are_left_out_with_a_warning(config, caplog):
-    dataset = training_set(config)
+def test_clips_that_cannot_be_used_are_left_out_with_the_reason(config, caplog):
+    paths = training_set(config).paths
     config.train.segment_size = 50 * HOP
-    assert 0 < len(training_set(config)) < len(dataset)
+    assert 0 < len(training_set(config)) < len(paths)
     assert "shorter than a training slice" in caplog.text
+    config.train.segment_size = 8 * HOP
+    write_audio(paths[0], np.zeros(96000, np.float32), 96000)
+    paths[1].write_bytes(b"damaged")
+    assert training_set(config).paths == paths[2:]
+    assert "it has 96000 Hz and the config 44100" in caplog.text and f"{paths[1]} is left out" in caplog.text
     config.train.segment_size = 500 * HOP
-    with pytest.raises(UserError, match="every training clip is shorter"):
+    with pytest.raises(UserError, match=r"none of the 9 clips can be used, the first because"):
         training_set(config)
 
 
-def test_a_filelist_that_names_missing_files_says_which(config, tmp_path):
-    load_config(tmp_path / "configs" / "config.json")
+def test_a_filelist_that_names_missing_files_says_which(config):
     training_set(config).paths[0].unlink()
     with pytest.raises(UserError, match="1 missing files, first"):
         training_set(config)

@@ -91,7 +91,7 @@ def test_noise_of_any_length_is_finite(key, samples):
 
 
 @pytest.mark.parametrize("key", CHEAP)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     samples=st.integers(0, 20000),
     rate=st.sampled_from([16000, 22050, 32000, 44100, 48000]),

@@ -69,7 +69,7 @@ def test_layer_9_is_projected_by_the_files_own_matrix(path, oracle, weights):
     audio = 0.3 * torch.randn(8000, generator=torch.Generator().manual_seed(1))
     encoder = build_encoder("vec256l9", folder=path.parent)
     wanted = oracle(audio, 9) @ weights["final_proj.weight"].T + weights["final_proj.bias"]
-    assert (encoder.key, encoder.ssl_dim, encoder.sampling_rate, encoder.hop_length) == ("vec256l9", 256, 16000, 320)
+    assert (encoder.key, encoder.ssl_dim, encoder.sampling_rate) == ("vec256l9", 256, 16000)
     assert (encoder(audio)[0].T - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from modules.console import UserError
 from preparation.configs import fitted_configs
-from preparation.filelists import split, take_inventory, write_filelists
+from preparation.filelists import split, take_inventory
 from vencoder import ENCODERS
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def data_set(tmp_path):
 
 
 def test_every_clip_is_in_exactly_one_list_and_two_of_each_speaker_validate(data_set):
-    train, validation = split(take_inventory(data_set), "./dataset/44k", seed=1)
+    train, validation = split(take_inventory(data_set, 44100), "./dataset/44k", seed=1)
     assert sorted(train + validation) == [
         f"./dataset/44k/{speaker}/空 格 ({number}).wav" for speaker in ("alto", "名 前") for number in range(5)
     ]
@@ -42,69 +42,69 @@ def test_every_clip_is_in_exactly_one_list_and_two_of_each_speaker_validate(data
 
 
 def test_the_seed_decides_the_split(data_set):
-    inventory = take_inventory(data_set)
+    inventory = take_inventory(data_set, 44100)
     splits = [split(inventory, "d", seed) for seed in range(20)]
     assert splits == [split(inventory, "d", seed) for seed in range(20)]
     assert len({tuple(sorted(validation)) for _, validation in splits}) > 5
 
 
 def test_a_new_speaker_moves_nobody_elses_clips(data_set):
-    before = set(split(take_inventory(data_set), "d", seed=1)[1])
+    before = set(split(take_inventory(data_set, 44100), "d", seed=1)[1])
     for number in range(3):
         make_clip(data_set / "aaa" / f"{number}.wav")
-    assert before < set(split(take_inventory(data_set), "d", seed=1)[1])
+    assert before < set(split(take_inventory(data_set, 44100), "d", seed=1)[1])
 
 
 def test_speakers_are_numbered_in_alphabetical_order(data_set):
-    assert take_inventory(data_set).speakers == {"alto": 0, "名 前": 1}
+    assert take_inventory(data_set, 44100).speakers == {"alto": 0, "名 前": 1}
 
 
 def test_hidden_foreign_and_stray_files_are_passed_over(data_set):
-    before = take_inventory(data_set)
+    before = take_inventory(data_set, 44100)
     for name in ("alto/.x.wav", "alto/x.mp3", "alto/x.wav.soft.pt", "stray.txt", "x.wav"):
         (data_set / name).write_text("x", encoding="utf-8")
     make_clip(data_set / ".ipynb_checkpoints" / "x.wav")
-    assert take_inventory(data_set) == before
+    assert take_inventory(data_set, 44100) == before
 
 
 def test_clips_below_three_tenths_of_a_second_are_passed_over_and_exactly_that_is_kept(data_set):
     make_clip(data_set / "alto" / "short.wav", 0.2999)
     make_clip(data_set / "alto" / "kept.wav", 0.3)
-    inventory = take_inventory(data_set)
+    inventory = take_inventory(data_set, 44100)
     assert [clip.name for clip in inventory.too_short] == ["short.wav"]
     assert "kept.wav" in [clip.name for clip in inventory.clips["alto"]]
     assert inventory.seconds == pytest.approx(10.3)
 
 
-def test_any_wav_that_can_be_read_counts(data_set):
-    make_clip(data_set / "alto" / "float.wav", 1, 96000, subtype="FLOAT")
-    make_clip(data_set / "alto" / "deep.wav", 1, 48000, subtype="PCM_24")
+def test_any_wav_that_can_be_read_and_has_the_rate_counts(data_set):
+    make_clip(data_set / "alto" / "float.wav", subtype="FLOAT")
+    make_clip(data_set / "alto" / "deep.wav", subtype="PCM_24")
+    make_clip(data_set / "alto" / "other rate.wav", 1, 48000)
     (data_set / "alto" / "text.wav").write_text("this is no sound", encoding="utf-8")
-    inventory = take_inventory(data_set)
+    inventory = take_inventory(data_set, 44100)
     assert {"float.wav", "deep.wav"} <= {clip.name for clip in inventory.clips["alto"]}
-    assert [clip.name for clip in inventory.unreadable] == ["text.wav"]
+    assert [clip.name for clip in inventory.unusable] == ["other rate.wav", "text.wav"]
+    assert "48000 Hz, the configuration 44100" in inventory.unusable[data_set / "alto" / "other rate.wav"]
 
 
 @pytest.mark.parametrize("usable", [0, 1, 2])
-def test_too_few_clips_are_an_error_with_speaker_count_and_need(data_set, usable, tmp_path):
+def test_too_few_clips_are_an_error_with_speaker_count_and_need(data_set, usable):
     (data_set / "few").mkdir()
     for number in range(usable):
         make_clip(data_set / "few" / f"{number}.wav")
     make_clip(data_set / "few" / "tiny.wav", 0.1)
-    lists = tmp_path / "train.txt", tmp_path / "val.txt"
     with pytest.raises(UserError) as caught:
-        write_filelists(str(data_set), *lists, seed=1)
+        take_inventory(data_set, 44100)
     for words in (f"few {usable}", "needs 3", "tiny.wav is shorter than 0.3 s"):
         assert words in str(caught.value)
     assert "alto" not in str(caught.value)
-    assert not any(path.exists() for path in lists)
 
 
 @pytest.mark.parametrize("name", ["a|b.wav", "a\nb.wav", "a\\b.wav"])
 def test_names_that_a_filelist_cannot_hold_are_refused(data_set, name):
     make_clip(data_set / "alto" / name)
     with pytest.raises(UserError, match="rename"):
-        take_inventory(data_set)
+        take_inventory(data_set, 44100)
 
 
 # -- configuration ----------------------------------------------------------------------------------------------------
@@ -178,3 +178,17 @@ def test_wrong_input_is_one_sentence_and_exit_code_2_with_nothing_written(tmp_pa
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1 and words in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_in_the_way_of_one_file_is_met_before_any_is_written(data_set, tmp_path):
+    (tmp_path / "configs").write_text("a file where a folder is needed", encoding="utf-8")
+    done = run_script(tmp_path, "--speech_encoder", "mfcc")
+    assert done.returncode == 2 and "configs" in done.stderr
+    assert [path for path in tmp_path.glob("filelists/*")] == []
+
+
+def test_a_clip_of_another_rate_is_named_and_the_exit_code_is_1(data_set, tmp_path):
+    make_clip(data_set / "alto" / "slow.wav", 1, 22050)
+    done = run_script(tmp_path, "--speech_encoder", "mfcc")
+    assert done.returncode == 1 and "slow.wav has 22050 Hz" in done.stderr
+    assert "slow.wav" not in (tmp_path / "filelists/train.txt").read_text(encoding="utf-8")

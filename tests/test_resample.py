@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import soundfile
 
 import resample
+from preparation import resampling
 from preparation.resampling import trim_silence
 
 RATE = 22050
@@ -102,7 +107,7 @@ def test_nothing_to_do_is_one_sentence_that_shows_the_layout(run, tmp_path, caps
 def test_wrong_flags_are_refused(run, tmp_path):
     put(tmp_path / "raw/anna/a.wav", tone())
     assert run("--sr2", "0") == 2
-    assert run("--num_processes", "0") == 2
+    assert run("--num_processes", "-1") == 2
     assert resample.main(["--in_dir", str(tmp_path / "raw"), "--out_dir2", str(tmp_path / "raw")]) == 2
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert run("--out_dir2", str(tmp_path / "file")) == 2
@@ -139,6 +144,50 @@ def test_worker_processes_make_the_same_clips_and_report_failures(run, tmp_path,
     assert many == {path.name: path.read_bytes() for path in (tmp_path / "single/anna").glob("*.wav")}
 
 
+def test_processes_are_one_a_cpu_for_0_and_all_but_two_without_the_flag(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(resampling, "run_job", lambda job, items, n: asked.append(n) or (job(item) for item in items))
+    monkeypatch.setattr("preparation.workers.cpu_count", lambda: 6)
+    monkeypatch.setattr(resampling, "cpu_count", lambda: 6)
+    put(tmp_path / "raw/anna/a.wav", tone())
+    for processes in (0, None, 3):
+        resampling.resample_folder(tmp_path / "raw", tmp_path / str(processes), 44100, processes=processes)
+    assert asked == [6, 4, 3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_a_run_that_is_ended_from_outside_leaves_no_process_behind(tmp_path):
+    for number in range(30):
+        put(tmp_path / f"raw/anna/{number}.wav", tone(10))
+    command = [sys.executable, "resample.py", "--in_dir", tmp_path / "raw", "--out_dir2", tmp_path / "out"]
+    process = subprocess.Popen(
+        [*command, "--num_processes", "2"], cwd=Path(resample.__file__).parent, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not list(tmp_path.glob("out/anna/*.wav")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        process.communicate(timeout=20)  # ends when nobody holds the output any longer, the workers included
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGTERM
+    assert len(list(tmp_path.glob("out/anna/*.wav"))) < 30
+
+
+def test_recordings_shorter_than_a_clip_are_named_and_count_as_failed(run, tmp_path, capsys, caplog):
+    put(tmp_path / "raw/anna/short.wav", tone(0.1))
+    assert run() == 2
+    assert "short.wav holds 0.10 s of sound" in capsys.readouterr().err
+    put(tmp_path / "raw/anna/padded.wav", np.concatenate((np.zeros(RATE, np.float32), tone(0.1))))
+    put(tmp_path / "raw/anna/long.wav", tone(0.4))
+    assert run() == 1
+    assert "short.wav" in caplog.text and "padded.wav" in caplog.text
+    assert [path.name for path in (tmp_path / "out").rglob("*.wav")] == ["long.wav"]
+
+
 def test_trimming_is_librosas():
     rng = np.random.default_rng(5)
     quiet, loud = rng.normal(0, 1e-4, 20000), rng.normal(0, 0.2, 30000)
@@ -146,10 +195,3 @@ def test_trimming_is_librosas():
         audio = np.concatenate(parts).astype(np.float32)
         expected, _ = librosa.effects.trim(audio, top_db=40)
         np.testing.assert_array_equal(trim_silence(audio), expected)
-
-
-def test_help_teaches_and_loads_nothing_heavy():
-    code = "import sys, resample\ntry: resample.main(['--help'])\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'numpy', 'librosa', 'soundfile'} & set(sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.count("python resample.py") == 2 and "--skip_loudnorm" in result.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,7 +183,7 @@ def test_features_have_one_column_a_frame(svc):
 def test_predictors_are_kept_by_name_and_threshold(svc, monkeypatch):
     built = []
 
-    def build(key, rate, hop, device, threshold):
+    def build(key, rate, hop, device, threshold, folder):
         built.append((key, threshold))
         return object()
 
@@ -310,6 +312,16 @@ def test_automatic_f0_needs_a_model_that_has_it(song, tmp_path):
         plain.slice_inference(song, "alto", auto_predict_f0=True)
 
 
+def test_an_unloaded_model_lets_go_of_its_networks(tmp_path):
+    converter = Svc(*write_model(tmp_path), "cpu")
+    networks = [weakref.ref(part) for part in (converter.synthesizer, converter.encoder, converter.predictor("pm", 0))]
+    converter.clear_empty()
+    assert all(network() for network in networks)
+    converter.unload_model()
+    gc.collect()
+    assert not any(network() for network in networks)
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +367,6 @@ def test_a_song_with_nan_is_refused_by_name(svc, tmp_path):
         svc.slice_inference(tmp_path / "broken.wav", "alto")
 
 
-def test_an_unknown_predictor_is_told_the_known_ones(svc, song):
+def test_an_unknown_predictor_is_told_the_known_ones():
     with pytest.raises(UserError, match="harvest"):
-        svc.slice_inference(song, "alto", f0_predictor="harvset")
+        Conversion("alto", f0_predictor="harvset")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from modules.console import UserError
-from preparation.workers import cpu_count, run_job, worker_count
+from preparation import workers
+from preparation.workers import _Worker, cpu_count, run_job, worker_count
 
 
 class Squares:
@@ -53,6 +54,31 @@ def test_an_item_that_kills_its_worker_is_reported_and_the_rest_is_done():
 def test_what_cannot_be_set_up_ends_the_run_with_its_sentence(processes):
     with pytest.raises(UserError, match="^there is no weight file x.pt$"):
         list(run_job(Squares(refused=0), range(10), processes))
+
+
+def test_the_ends_of_finished_and_of_dead_workers_are_closed(monkeypatch):
+    made = []
+    monkeypatch.setattr(workers, "_Worker", lambda *args: made.append(_Worker(*args)) or made[-1])
+    assert len(list(run_job(Squares(), [1, 13, 2], 2))) == 3
+    assert len(made) == 3
+    assert all(worker.pipe.closed and not worker.process.is_alive() for worker in made)
+
+
+class Deaf(Squares):
+    """Does not end when it is told to."""
+
+    def set_up(self, rank, workers):
+        super().set_up(rank, workers)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def test_workers_that_do_not_end_are_waited_for_together(monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS_TO_END", 1)
+    results = run_job(Deaf(), range(100_000), 3)
+    assert {next(results)[2] for _ in range(2000)} == {0, 1, 2}  # all are set up
+    began = time.monotonic()
+    results.close()
+    assert 0.9 < time.monotonic() - began < 1.9
 
 
 def test_zero_processes_stand_for_the_cpus_and_fewer_are_refused():

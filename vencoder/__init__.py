@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from modules.registry import Registry, Row
 
@@ -36,9 +36,6 @@ class EncoderRow(Row):
     weight: str | None
     layer: int | None
     what: str
-
-    sampling_rate: ClassVar[int] = 16000  # Hz
-    hop_length: ClassVar[int] = 320  # samples
 
     def sizes(self) -> dict[str, int]:
         """What ``preprocess_flist_config.py`` writes into the model section of config.json."""

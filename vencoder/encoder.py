@@ -34,7 +34,6 @@ class SpeechEncoder:
     """
 
     sampling_rate = SAMPLING_RATE
-    hop_length = HOP_LENGTH
     padding = 0  # samples beyond each end of the sound that the first and last frame may see
 
     def __init__(self, key: str, ssl_dim: int, device: str | torch.device = "cpu", half: bool = False):

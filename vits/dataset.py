@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
-from modules.audio import read_audio
+from modules.audio import open_audio, read_audio
 from modules.clip_files import Clip, ClipFiles, align, stretch_units
 from modules.config import Config
 from modules.console import UserError, get_logger
@@ -79,17 +79,19 @@ class ClipDataset(Dataset):
     def __init__(self, filelist: str | Path, config: Config, *, crop: bool):
         self.config = config
         self.crop_frames = config.train.crop_frames if crop else None
-        self.paths = read_filelist(filelist)
-        if crop:
-            self.paths = long_enough(self.paths, config.train.segment_size)
+        self.paths = usable(read_filelist(filelist), config, config.train.segment_size if crop else 0)
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
+    def __getitem__(self, key: tuple[int, int]) -> Item | UserError:
+        """The item, or the error that it met: raised in a loader's worker, it would arrive as a traceback."""
         epoch, index = key
-        item = self.cache[index] if self.cache else self.read(self.paths[index])
+        try:
+            item = self.cache[index] if self.cache else self.read(self.paths[index])
+        except UserError as error:
+            return error
         # As published: only clips more than ten frames over the limit are cropped.
         if self.crop_frames is None or item.frames <= self.crop_frames + 10:
             return item
@@ -103,10 +105,7 @@ class ClipDataset(Dataset):
         Raises UserError naming the clip when a companion is missing, of another encoder, or out of step.
         """
         data, files = self.config.data, ClipFiles(path)
-        wav, rate = read_audio(path)
-        if rate != data.sampling_rate:
-            raise UserError(f"{path} has {rate} Hz and the config {data.sampling_rate}; run 'python resample.py' again")
-        audio = torch.from_numpy(wav)
+        audio = torch.from_numpy(read_audio(path)[0])
         f0, uv = map(torch.from_numpy, files.read_f0())
         units = files.read_units()[0]
         if units.shape[0] != self.config.model.ssl_dim:
@@ -139,6 +138,8 @@ def read_filelist(path: str | Path) -> list[Path]:
     """The clips of a filelist, one path a line. Raises UserError when it is missing, empty, or names missing files."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; run 'python preprocess_flist_config.py' again") from None
     except FileNotFoundError:
         raise UserError(f"there is no {path}; run 'python preprocess_flist_config.py' first") from None
     clips = [Path(line.split("|")[0].replace("\\", "/")) for line in lines if line.strip()]
@@ -153,23 +154,35 @@ def read_filelist(path: str | Path) -> list[Path]:
     return clips
 
 
-def long_enough(clips: Sequence[Path], samples: int) -> list[Path]:
-    """The clips of at least ``samples`` samples: a training slice must fit. The others are counted in a warning.
+def usable(clips: Sequence[Path], config: Config, shortest: int) -> list[Path]:
+    """The clips that can be read and have their companions, of at least ``shortest`` samples; the others are named.
 
     Raises UserError when none is left.
     """
-    import soundfile
+    reasons = {clip: reason for clip in clips if (reason := why_not(clip, config.data.sampling_rate, shortest))}
+    if len(reasons) == len(clips):
+        raise UserError(f"none of the {len(clips)} clips can be used, the first because {next(iter(reasons.values()))}")
+    for clip, reason in reasons.items():
+        log.warning("%s is left out: %s", clip, reason)
+    return [clip for clip in clips if clip not in reasons]
 
-    kept = [clip for clip in clips if soundfile.info(clip).frames >= samples]
-    if not kept:
-        raise UserError(
-            f"every training clip is shorter than train.segment_size ({samples} samples); lower it or add longer clips"
-        )
-    if len(kept) < len(clips):
-        log.warning(
-            "%d clips are shorter than a training slice of %d samples and are left out", len(clips) - len(kept), samples
-        )
-    return kept
+
+def why_not(clip: Path, sampling_rate: int, shortest: int) -> str | None:
+    """Why a clip cannot be used, None when it can."""
+    files = ClipFiles(clip)
+    for path in (files.units, files.f0):
+        if not path.exists():
+            return f"there is no {path.name}; run 'python preprocess_hubert_f0.py' again and see what it says"
+    try:
+        with open_audio(clip) as file:
+            rate, samples = file.samplerate, file.frames
+    except UserError as error:
+        return str(error)
+    if rate != sampling_rate:
+        return f"it has {rate} Hz and the config {sampling_rate}; run 'python resample.py' again"
+    if samples < shortest:
+        return f"it is shorter than a training slice, train.segment_size ({shortest} samples)"
+    return None
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -193,8 +206,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, index) for index in order[start : start + self.batch_size]]
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Pad items to a batch."""
+def collate(items: Sequence[Item | UserError]) -> Batch | UserError:
+    """Pad items to a batch; the first error among them stands for it."""
+    for item in items:
+        if isinstance(item, UserError):
+            return item
     items = sorted(items, key=lambda item: item.frames, reverse=True)
 
     def padded(name: str) -> Tensor:  # pad_sequence pads the first dimension: time goes there and back

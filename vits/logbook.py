@@ -26,7 +26,7 @@ class Logbook:
         self.file = logging.FileHandler(folder / "train.log", encoding="utf-8")
         self.file.setFormatter(logging.Formatter(f"%(asctime)s\t{folder.name}\t%(levelname)s\t%(message)s"))
         logging.getLogger("svc").addHandler(self.file)
-        logging.getLogger("svc").setLevel(logging.DEBUG)  # each handler chooses what it shows
+        logging.getLogger("svc").setLevel(logging.DEBUG)
 
     def close(self) -> None:
         logging.getLogger("svc").removeHandler(self.file)

@@ -87,9 +87,9 @@ class Learner:
         generated = self.generate(batch)
         zero = torch.zeros((), device=self.device)
         loss_d, norm_d = self.discriminator_step(generated) if adversarial else (zero, zero)
-        losses = self.generator_step(generated, adversarial=adversarial)
+        losses, norm_g = self.generator_step(generated, adversarial=adversarial)
         self.scaler.update()
-        return generated, Losses(loss_d, *losses[:-1], grad_norm_d=norm_d, grad_norm_g=losses[-1])
+        return generated, Losses(loss_d, *losses, grad_norm_d=norm_d, grad_norm_g=norm_g)
 
     def generate(self, batch: Batch) -> Generated:
         """The generator's forward pass on a batch, with the mel spectrograms the losses need (float32)."""
@@ -116,8 +116,8 @@ class Learner:
         loss, *_ = discriminator_loss(real, fake)
         return loss.detach(), self._descend(self.net_d, self.optim_d, loss)
 
-    def generator_step(self, generated: Generated, *, adversarial: bool) -> tuple[Tensor, ...]:
-        """Teach the generator; returns the losses adversarial, feature, mel, kl, lf0 and the norm of its gradient."""
+    def generator_step(self, generated: Generated, *, adversarial: bool) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Teach the generator; returns its losses (adversarial, feature, mel, kl, lf0) and the norm of its gradient."""
         output, zero = generated.output, torch.zeros((), device=self.device)
         loss_adversarial, loss_feature = self._judge(generated) if adversarial else (zero, zero)
         loss_mel = F.l1_loss(generated.target_mel, generated.mel) * self.config.train.c_mel
@@ -125,7 +125,7 @@ class Learner:
         loss_lf0 = zero if output.pred_lf0 is None else F.mse_loss(output.pred_lf0.float(), output.lf0.float())
         losses = (loss_adversarial, loss_feature, loss_mel, loss_kl, loss_lf0)
         norm = self._descend(self.net_g, self.optim_g, sum(losses))
-        return *(loss.detach() for loss in losses), norm
+        return tuple(loss.detach() for loss in losses), norm
 
     def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
         """What the discriminator says: its weights need no gradient now, and the real signal's pass no graph."""

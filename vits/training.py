@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -19,9 +18,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from modules import checkpoint
+from modules.atomic_file import write_text
 from modules.config import Config, load_config
 from modules.console import UserError, get_logger, progress
 from modules.device import pick_device, random_state, set_random_state
+from vencoder import ENCODERS
 from vits.dataset import Batch, ClipDataset, EpochBatches, collate
 from vits.logbook import Logbook
 from vits.step import Learner, Losses, mel_of
@@ -34,10 +35,10 @@ MOST_BAD_STEPS = 50  # in a row; fp16's loss scale needs up to 16 to settle
 def train(config_path: str | Path, model: str, device: str | None = None) -> int:
     """Train until the config's last epoch or a signal; returns the exit code (128 + the signal's number then)."""
     config = load_config(config_path)
+    ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
     folder = Path("logs") / model
-    folder.mkdir(parents=True, exist_ok=True)
     run = Run(config, folder, pick_device(device))
-    shutil.copyfile(config_path, folder / "config.json")
+    write_text(folder / "config.json", Path(config_path).read_text(encoding="utf-8-sig"))
     with contextlib.closing(Logbook(folder)) as logbook, stop_signal() as stop:
         return run.loop(logbook, stop)
 
@@ -59,32 +60,33 @@ class Run:
         self.learner = Learner(config, device)
         self.step, self.epoch, self.batch, self.saved_step = 0, 1, 0, 0
         self.bad_steps, self.bad_in_a_row = 0, 0
-        self.resume()
+        self.beginning = self.resume()
 
     def _loader(self) -> DataLoader:
         # On a CPU the step itself wants every core; in memory there is nothing to wait for.
         workers = 0 if self.config.train.all_in_mem or self.device.type == "cpu" else min(5, os.cpu_count() or 1)
         return DataLoader(
             self.dataset, batch_sampler=self.batches, collate_fn=collate, num_workers=workers,
-            pin_memory=self.device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=ignore_interrupts,
+            pin_memory=self.device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=ignore_stop_signals,
             generator=torch.Generator(),  # each start of an epoch draws from it, and not from the one that is saved
         )  # fmt: skip
 
     # -- beginning and continuing --------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Continue from the newest good pair of the run's folder; a pair of step 0 is a base model to start from."""
+    def resume(self) -> str:
+        """Continue from the newest good pair of the run's folder; a pair of step 0 is a base model to start from.
+
+        Returns a sentence that says which it was.
+        """
         found = checkpoint.read_newest(self.folder)
         if found is None:
-            log.info("a new run in %s", self.folder)
-            return
+            return f"a new run in {self.folder}"
         pair, (of_g, of_d, state) = found
         learner = self.learner
         if pair.step == 0:
             checkpoint.load_base_weights(learner.net_g, of_g["model"], pair.generator)
             checkpoint.load_base_weights(learner.net_d, of_d["model"], pair.discriminator)
-            log.info("a new run in %s from the base model %s", self.folder, pair.generator.name)
-            return
+            return f"a new run in {self.folder} from the base model {pair.generator.name}"
         checkpoint.load_weights(learner.net_g, of_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_d, of_d["model"], pair.discriminator)
         for optimizer, content in ((learner.optim_g, of_g), (learner.optim_d, of_d)):
@@ -92,12 +94,12 @@ class Run:
                 optimizer.load_state_dict(content["optimizer"])
         self.step = self.saved_step = pair.step
         if state is None:  # written by the original: it counts epochs only
-            self.epoch = max(int(of_d["iteration"]), 1)
+            self.epoch = max(int(of_d.get("iteration", 1)), 1)
         else:
             self.epoch, self.batch = state["epoch"], state["batch"]
             learner.scaler.load_state_dict(state["scaler"])
             set_random_state(state["random"], self.device)
-        log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
+        return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def save(self) -> None:
         """Write the pair of this step and its extra state, then delete what ``keep_ckpts`` does not keep."""
@@ -124,27 +126,27 @@ class Run:
             checkpoint.save_checkpoint(path, content)
         self.saved_step = self.step
         log.info("saved %s and %s", pair.generator, pair.discriminator.name)
-        checkpoint.delete_old(self.folder, self.config.train.keep_ckpts)
+        checkpoint.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def loop(self, logbook: Logbook, stop: StopSignal) -> int:
-        """Train to the last epoch or until ``stop`` has come; the last step is always saved."""
-        from tqdm.contrib.logging import logging_redirect_tqdm
-
+        """Train to the last epoch or until ``stop`` has come; the last step is always saved, before an error as well."""
         epochs = self.config.train.epochs
+        log.info(self.beginning)
         if self.epoch > epochs:
             log.info("all %d epochs are done; raise train.epochs to go on", epochs)
             return 0
         if self.device.type == "cpu":
             log.info("training on the CPU, which is slow; with a GPU install the PyTorch build made for it")
-        bar = progress(total=epochs * len(self.batches), description="training", unit="step")
-        bar.update(self.step)
-        with bar, logging_redirect_tqdm():
-            while self.epoch <= epochs and not stop.number:
-                self.run_epoch(logbook, stop, bar)
-            if self.step > self.saved_step:
-                self.save()
+        total = epochs * len(self.batches)
+        with progress(total=total, initial=self.step, description="training", unit="step") as bar:
+            try:
+                while self.epoch <= epochs and not stop.number:
+                    self.run_epoch(logbook, stop, bar)
+            finally:
+                if self.step > self.saved_step:
+                    self.save()
         if self.bad_steps:
             log.warning("%d steps had losses that were not finite and were skipped", self.bad_steps)
         if stop.number:
@@ -159,6 +161,8 @@ class Run:
         self.learner.set_learning_rate(self.epoch)
         self.batches.start(self.epoch, self.batch)
         for batch in self.loader:
+            if isinstance(batch, UserError):
+                raise batch
             generated, losses = self.learn(batch.to(self.device))
             self.batch += 1
             bar.update()
@@ -182,7 +186,12 @@ class Run:
     def learn(self, batch: Batch):
         """One step; counts those whose losses were not finite and gives up after many in a row (UserError)."""
         adversarial = self.step >= self.config.train.discriminator_start_step
-        generated, losses = self.learner.step(batch, adversarial=adversarial)
+        try:
+            generated, losses = self.learner.step(batch, adversarial=adversarial)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the device's memory is too small for train.batch_size {self.config.train.batch_size}; halve it"
+            ) from None
         self.step += 1
         if torch.isfinite(losses.grad_norm_g + losses.grad_norm_d):
             self.bad_in_a_row = 0
@@ -203,10 +212,14 @@ class Run:
         data, net_g = self.config.data, self.learner.net_g
         net_g.eval()
         for index in range(len(self.validation)):
-            clip = collate([self.validation[0, index]]).to(self.device)
+            batch = collate([self.validation[0, index]])
+            if isinstance(batch, UserError):
+                raise batch
+            clip = batch.to(self.device)
             made, _ = net_g.infer(clip.c, clip.f0, clip.uv, clip.speaker_id)
             logbook.evaluation(self.step, index, made[0, 0], clip.audio[0, 0], data.sampling_rate)
-        logbook.evaluation_mels(self.step, mel_of(made, data)[0], mel_of(clip.audio, data)[0])
+            last = mel_of(made, data)[0], mel_of(clip.audio, data)[0]
+        logbook.evaluation_mels(self.step, *last)
         net_g.train()
 
 
@@ -219,6 +232,10 @@ def describe(losses: Losses) -> str:
 # -- stopping ---------------------------------------------------------------------------------------------------------
 
 
+# Ctrl-C, the schedulers' "please end", and a terminal that was closed (Windows has no such signal).
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 class StopSignal:
     """``number`` is the signal that has asked the run to stop, 0 so far."""
 
@@ -227,7 +244,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Within the block Ctrl-C and SIGTERM leave a note, so that a step ends and is saved; a second one ends at once."""
+    """Within the block Ctrl-C, SIGTERM and SIGHUP leave a note, so that a step ends and is saved; a second one ends at once."""
     stop = StopSignal()
 
     def note(number: int, frame) -> None:
@@ -235,7 +252,7 @@ def stop_signal() -> Iterator[StopSignal]:
         signal.signal(number, former[number])
         log.info("stopping after this step, with a checkpoint; once more ends at once")
 
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, note) for number in STOPPING}
     try:
         yield stop
     finally:
@@ -243,6 +260,7 @@ def stop_signal() -> Iterator[StopSignal]:
             signal.signal(number, handler)
 
 
-def ignore_interrupts(worker: int) -> None:
-    """A loader's worker leaves Ctrl-C to the run, which still needs its batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_stop_signals(worker: int) -> None:
+    """A loader's worker leaves them to the run, which still needs its batches: they may come to the whole group."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
