@@ -162,7 +162,7 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
         raise UserError(f"no checkpoint in {folder} can be read (see *.broken); run the same command to begin anew")
     lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
     if lone:
-        raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth are needed together")
+        raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth belong together")
     return None
 
 

@@ -78,5 +78,12 @@ def progress(
     from tqdm import tqdm
 
     return tqdm(
-        items, total=total, initial=initial, desc=description, unit=unit, dynamic_ncols=True, mininterval=0.3, disable=None
+        items,
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=unit,
+        dynamic_ncols=True,
+        mininterval=0.3,
+        disable=None,
     )

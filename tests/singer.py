@@ -99,8 +99,8 @@ PHONES = {
 VOWELS = "aeiou"
 ONSETS = ("", "m", "n", "l", "y", "w", "v", "z", "s", "sh", "f", "h", "p", "t", "k")
 CODAS = ("", "", "", "n", "m", "s", "t")
-# D major: its notes keep clear of the multiples of 86 Hz, the models' frame rate, where a tone and a model's buzz at that
-# rate could not be told apart.
+# D major: its notes keep clear of the multiples of 86 Hz, the models' frame rate, where a tone and a model's buzz at
+# that rate could not be told apart.
 SCALE = (1, 2, 4, 6, 7, 9, 11)
 
 

@@ -47,5 +47,6 @@ def test_the_picture_is_a_png(songs, tmp_path):
 def test_the_demo_changes_only_keys_that_the_configuration_has_and_its_decoder_fits_the_hop():
     assert set(demo.SMALL_MODEL) <= {field.name for field in fields(ModelConfig)}
     assert set(demo.SHORT_TRAINING) <= {field.name for field in fields(TrainConfig)}
+    assert set(demo.FINE_MEL) <= {field.name for field in fields(DataConfig)}
     assert math.prod(demo.SMALL_MODEL["upsample_rates"]) == DataConfig().hop_length
     assert demo.SHORT_TRAINING["segment_size"] % DataConfig().hop_length == 0

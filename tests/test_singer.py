@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def inside(mask: np.ndarray, frames: int = 4) -> np.ndarray:
 @pytest.mark.parametrize("voice", [DARK, BRIGHT])
 def test_the_known_f0_is_what_world_measures(voice):
     pyworld = pytest.importorskip("pyworld")
-    song = sing(voice, phrase(), seed=1)
+    song = sing(replace(voice, breath=0.0), phrase(), seed=1)
     audio = song.audio.astype(np.float64)
     period = 1000 * HOP_LENGTH / SAMPLING_RATE
     rough, times = pyworld.harvest(audio, SAMPLING_RATE, 50, 1100, frame_period=period)

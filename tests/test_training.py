@@ -221,7 +221,7 @@ def test_a_run_goes_on_from_the_config_that_it_keeps(work):
 
 def test_a_clip_without_companions_is_left_out_by_name_and_the_rest_trains(work, caplog):
     config = load_config(prepare(work))
-    clip = Path(Path(config.data.training_files).read_text().splitlines()[2])
+    clip = Path(Path(config.data.training_files).read_text(encoding="utf-8").splitlines()[2])
     clip.with_name(clip.name + ".soft.pt").unlink()
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
     assert len(run.dataset) == 8
@@ -230,7 +230,7 @@ def test_a_clip_without_companions_is_left_out_by_name_and_the_rest_trains(work,
 
 def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
     config = prepare(work, epochs=3, eval_interval=1000)
-    clip = Path(Path(load_config(config).data.training_files).read_text().splitlines()[-1])
+    clip = Path(Path(load_config(config).data.training_files).read_text(encoding="utf-8").splitlines()[-1])
     clip.with_name(clip.name + ".soft.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match="soft.pt"):
         training.train(config, "44k", "cpu")

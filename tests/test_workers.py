@@ -74,11 +74,13 @@ class Deaf(Squares):
 
 def test_workers_that_do_not_end_are_waited_for_together(monkeypatch):
     monkeypatch.setattr(workers, "SECONDS_TO_END", 1)
-    results = run_job(Deaf(), range(100_000), 3)
-    assert {next(results)[2] for _ in range(2000)} == {0, 1, 2}  # all are set up
+    results = run_job(Deaf(), range(100, 100_000), 3)
+    ranks = set()
+    while ranks != {0, 1, 2}:  # until all are set up
+        ranks.add(next(results)[2])
     began = time.monotonic()
     results.close()
-    assert 0.9 < time.monotonic() - began < 1.9
+    assert 0.9 < time.monotonic() - began < 2.5  # not 3
 
 
 def test_zero_processes_stand_for_the_cpus_and_fewer_are_refused():

@@ -131,7 +131,7 @@ class Run:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def loop(self, logbook: Logbook, stop: StopSignal) -> int:
-        """Train to the last epoch or until ``stop`` has come; the last step is always saved, before an error as well."""
+        """Train to the last epoch or until ``stop`` has come; the last step is always saved, even before an error."""
         epochs = self.config.train.epochs
         log.info(self.beginning)
         if self.epoch > epochs:
@@ -244,7 +244,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Within the block Ctrl-C, SIGTERM and SIGHUP leave a note, so that a step ends and is saved; a second one ends at once."""
+    """Within the block a STOPPING signal leaves a note, so that a step ends and is saved; a second one ends at once."""
     stop = StopSignal()
 
     def note(number: int, frame) -> None:
