@@ -16,7 +16,7 @@ from benchmarks.song_measures import (
     voicing_error,
 )
 
-# Three that work differently; two must agree that the pitch is right. Praat's (pm) takes the strongest period, so a buzz
+# Three that work differently; two must agree on the pitch. Praat's (pm) takes the strongest period, so a buzz
 # at the frame rate misleads it where the others still hear the note; the voicing is judged by it alone.
 PREDICTORS = ("pm", "harvest", "crepe")
 LEAST_CORRELATION = 0.95
