@@ -47,18 +47,21 @@ class SaliencePredictor(F0Predictor):
     @torch.inference_mode()
     def contours(self, sounds: Sequence[np.ndarray], frames: Sequence[int]) -> list[np.ndarray]:
         curves = [np.zeros(n, np.float32) for n in frames]
-        groups = defaultdict(dict)  # number of cells -> index of the sound -> its mel
+        groups = defaultdict(list)  # number of cells -> (index of the sound, its mel)
         for index, audio in enumerate(sounds):
             if len(audio) * self.network_rate >= self.window * self.sampling_rate and audio.any():
-                wave = resample_in_blocks(torch.from_numpy(audio), self.sampling_rate, self.network_rate, self.device)
-                mel = self.log_mel(wave[None])
-                groups[-(-mel.shape[-1] // self.cell)][index] = mel
+                mel = self._mel_of(audio)
+                groups[-(-mel.shape[-1] // self.cell)].append((index, mel))
         for group in groups.values():
-            padded = [F.pad(mel, (0, -mel.shape[-1] % self.cell)) for mel in group.values()]
+            padded = [F.pad(mel, (0, -mel.shape[-1] % self.cell)) for _, mel in group]
             found = self._track(torch.cat(padded)).cpu().numpy()
-            for (index, mel), f0 in zip(group.items(), found, strict=True):
+            for (index, mel), f0 in zip(group, found, strict=True):
                 curves[index] = resize_nearest(f0[: mel.shape[-1]], frames[index])
         return curves
+
+    def _mel_of(self, audio: np.ndarray) -> Tensor:
+        wave = resample_in_blocks(torch.from_numpy(audio), self.sampling_rate, self.network_rate, self.device)
+        return self.log_mel(wave[None])
 
     @abstractmethod
     def log_mel(self, wave: Tensor) -> Tensor:
