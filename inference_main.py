@@ -1,52 +1,35 @@
 """Stage 5: convert songs into the voices of a trained model.
 
 Reads songs from raw/ (or from any path) and a generator of logs/44k, and writes
-results/<song>_<shift>key_<speaker>_sovits_<predictor>.flac. Songs that cannot be converted are named at the end, and
-the exit code is 1 then; it is 2 when none could be.
+results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). Songs
+that cannot be converted are named at the end, and the exit code is 1 then; it is 2 when none could be.
 
     python inference_main.py -n song.wav -s alto
     python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav
+    python inference_main.py -n song.wav -s alto -shd -ks 100 -cr 0.5 -fr
+    python inference_main.py -n song.wav -usm
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.conversion import Conversion
-from modules.console import UserError, get_logger, progress, script
-from modules.registry import nearest_first
+from inference.conversion import Conversion, Parts
+from inference.jobs import Job, plan
+from inference.model_files import find_diffusion, find_generator, find_timbre
+from modules.console import UserError, get_logger, script
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from inference.svc import Svc
 
-MODELS = Path("logs/44k")
-RAW = Path("raw")
+log = get_logger("convert")
 
 # Of Conversion's settings; the flags are parsed into attributes of these names.
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Conversion) if field.name != "spk"}
-
-# Flags of parts that this version does not have: names, how they are parsed, what they ask for.
-ABSENT = (
-    (("-cm", "--cluster_model_path"), {"default": ""}, "clustering"),
-    (("-cr", "--cluster_infer_ratio"), {"type": float, "default": 0}, "clustering"),
-    (("-fr", "--feature_retrieval"), {"action": "store_true"}, "feature retrieval"),
-    (("-eh", "--enhance"), {"action": "store_true"}, "the enhancer"),
-    (("-eak", "--enhancer_adaptive_key"), {"type": int, "default": 0}, "the enhancer"),
-    (("-shd", "--shallow_diffusion"), {"action": "store_true"}, "shallow diffusion"),
-    (("-od", "--only_diffusion"), {"action": "store_true"}, "diffusion"),
-    (("-dm", "--diffusion_model_path"), {"default": "logs/44k/diffusion/model_0.pt"}, "diffusion"),
-    (("-dc", "--diffusion_config_path"), {"default": "logs/44k/diffusion/config.yaml"}, "diffusion"),
-    (("-ks", "--k_step"), {"type": int, "default": 100}, "diffusion"),
-    (("-se", "--second_encoding"), {"action": "store_true"}, "diffusion"),
-    (("-usm", "--use_spk_mix"), {"action": "store_true"}, "speaker mixing"),
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,110 +59,107 @@ def build_parser() -> argparse.ArgumentParser:
     add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     add("--seed", type=int, help="of the noise; the same seed gives the same song (%(default)s)")
     add("-o", "--output_dir", type=Path, default=Path("results"), help="where songs are written (%(default)s)")
+    add_timbre_flags(parser.add_argument_group("timbre"))
+    add_diffusion_flags(parser.add_argument_group("diffusion and enhancer"))
     parser.set_defaults(**DEFAULTS)
-    for names, options, part in ABSENT:
-        add(*names, **options, help=f"{part}: not in this version")
     return parser
 
 
-def refuse_absent_flags(args: argparse.Namespace) -> None:
-    """UserError for the first flag that asks for a part of the program that is not there."""
-    for (short, long), options, part in ABSENT:
-        if getattr(args, long.lstrip("-")) != options.get("default", False):
-            raise UserError(f"{short} asks for {part}, which this version does not have; leave the flag out")
+def add_timbre_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-cr", "--cluster_infer_ratio", type=float, metavar="SHARE",
+        help="0 to 1: how far content is drawn towards the speaker's own (%(default)s)")  # fmt: skip
+    add("-cm", "--cluster_model_path", default="", metavar="FILE",
+        help="of train_cluster.py, or with -fr of train_index.py (default: the one in logs/44k)")  # fmt: skip
+    add("-fr", "--feature_retrieval", action="store_true", help="draw by feature retrieval in place of clusters")
+    add("--nprobe", type=int, default=1, help="lists that a retrieval searches: more find nearer ones (%(default)s)")
+    add("-usm", "--use_spk_mix", action="store_true", help="mix speakers over the song's time as spkmix.py says")
 
 
-def find_song(name: str) -> Path:
-    """The file that ``name`` means: under raw/ or as a path, ``.wav`` may be left out."""
-    candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
-    for path in candidates:
-        if path.is_file():
-            return path
-    there = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
-    nearest = f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"
-    raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({nearest})")
+def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-shd", "--shallow_diffusion", action="store_true", help="let diffusion refine the sound, without the enhancer")
+    add("-od", "--only_diffusion", action="store_true", help="let diffusion sing alone; -m and -c are not needed")
+    add("-dm", "--diffusion_model_path", metavar="FILE",
+        help="default: the newest model_*.pt of logs/44k/diffusion")  # fmt: skip
+    add("-dc", "--diffusion_config_path", metavar="FILE",
+        help="its YAML (default: the config.yaml beside the model)")  # fmt: skip
+    add("-ks", "--k_step", type=int, help="how deep -shd goes: more sounds better, and less like before (%(default)s)")
+    add("--diffusion_method", metavar="METHOD",
+        help="ddpm, ddim, pndm, dpm-solver, dpm-solver++, unipc (default: the YAML's)")  # fmt: skip
+    add("--diffusion_speedup", type=int, metavar="N", help="take one of N steps (default: the YAML's)")
+    add("-se", "--second_encoding", action="store_true", help="-shd: take the content from the synthesizer's sound")
+    add("-eh", "--enhance", action="store_true", help="enhance the sound with the NSF-HiFiGAN vocoder")
+    add("-eak", "--enhancer_adaptive_key", type=int, metavar="SEMITONES",
+        help="above the vocoder's range: enhance it this much lower (%(default)s)")  # fmt: skip
 
 
-def plan(
-    args: argparse.Namespace, conversion: Conversion, speakers: Sequence[str]
-) -> dict[Path, tuple[Path, Conversion]]:
-    """Output file -> the song and what shall be done to it. Raises UserError when there is no such plan."""
-    names, shifts = args.clean_names, args.trans
-    if len(shifts) > len(names):
-        raise UserError(f"-t gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all")
-    jobs = {}
-    for name, shift in itertools.zip_longest(names, shifts, fillvalue=shifts[0]):
-        song = find_song(name)
-        for speaker in speakers:
-            key = "auto" if conversion.auto_predict_f0 else f"{shift}key"
-            file = f"{Path(name).name}_{key}_{speaker}_sovits_{conversion.f0_predictor}.{args.wav_format}"
-            if args.output_dir / file in jobs:
-                raise UserError(f"two conversions would be written to {args.output_dir / file}; make them in two runs")
-            jobs[args.output_dir / file] = song, dataclasses.replace(conversion, spk=speaker, tran=shift)
-    return jobs
+def read_conversion(args: argparse.Namespace) -> Conversion:
+    """What the flags ask for, the speaker left open unless it is a mix."""
+    settings = {name: getattr(args, name) for name in DEFAULTS}
+    if not args.use_spk_mix:
+        return Conversion("", **settings)
+    import spkmix
+
+    if args.cluster_infer_ratio:
+        log.info("a mix of speakers (-usm) has no one timbre to be drawn towards; -cr is left out")
+    return Conversion(getattr(spkmix, "spk_mix_map", None), **settings | {"cluster_infer_ratio": 0})
 
 
-def find_model(model_path: str | None, config_path: str | None) -> tuple[Path, Path]:
-    """The generator and its configuration. Raises UserError when either is not there."""
-    from modules.checkpoint import newest_generator
+def load_models(args: argparse.Namespace) -> Svc:
+    """The converter that the flags ask for. Raises UserError when a file of it is missing or does not fit."""
+    from inference.svc import Svc
 
-    model = Path(model_path) if model_path else newest_generator(MODELS)
-    if model is None:
-        raise UserError(f"there is no G_*.pth in {MODELS}; train a model with train.py, or name one with -m")
-    if not model.is_file():
-        raise UserError(f"there is no checkpoint {model}; -m takes the path of a generator, G_<step>.pth")
-    config = Path(config_path) if config_path else model.with_name("config.json")
-    if not config.is_file():
-        raise UserError(f"there is no {config}; it belongs beside {model}, or name the model's config.json with -c")
-    return model, config
-
-
-def convert_song(svc: Svc, path: Path, conversion: Conversion, output: Path, wav_format: str) -> None:
-    """Convert one song from disk to disk under a progress bar over its seconds; print where it went."""
-    from inference.song import Song
-    from modules.audio import write_audio
-
-    song = Song(path)
-
-    def watched() -> Iterator[np.ndarray]:
-        seconds = 0.0
-        with progress(total=round(song.seconds), description=path.name, unit="s") as bar:
-            for part in svc.convert(song, conversion):
-                seconds += len(part) / svc.target_sample
-                bar.update(round(seconds) - bar.n)
-                yield part
-
-    write_audio(output, watched(), svc.target_sample, wav_format)
-    print(output)
+    diffuses = args.shallow_diffusion or args.only_diffusion
+    generator = (None, None) if args.only_diffusion else find_generator(args.model_path, args.config_path)
+    diffusion = (None, None)
+    if diffuses:
+        diffusion = find_diffusion(args.diffusion_model_path, args.diffusion_config_path)
+    return Svc(
+        *generator,
+        args.device,
+        find_timbre(args.cluster_model_path, args.feature_retrieval),
+        args.enhance,
+        *diffusion,
+        args.shallow_diffusion,
+        args.only_diffusion,
+        args.use_spk_mix,
+        args.feature_retrieval,
+        diffusion_method=args.diffusion_method,
+        diffusion_speedup=args.diffusion_speedup,
+        nprobe=args.nprobe,
+    )
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    refuse_absent_flags(args)
-    conversion = Conversion("", **{name: getattr(args, name) for name in DEFAULTS})
+    parts, conversion = Parts(args.enhance, args.shallow_diffusion, args.only_diffusion), read_conversion(args)
+    parts.refuse_missing(conversion)
     from modules.audio import find_format
 
     find_format(args.wav_format)
-    plan(args, conversion, args.spk_list or [""])  # what has no plan is refused before the model is loaded
-    from inference.svc import Svc
 
-    svc = Svc(*find_model(args.model_path, args.config_path), args.device)
-    speakers = args.spk_list or [svc.only_speaker()]
-    for speaker in speakers:
-        svc.speaker_id(speaker)
-    svc.predictor(conversion.f0_predictor, conversion.cr_threshold)  # that its file is absent is told once, not by song
-    jobs = plan(args, conversion, speakers)
+    def jobs_for(speakers: Sequence[str]) -> list[Job]:
+        where = args.output_dir, args.wav_format
+        return plan(args.clean_names, args.trans, speakers, conversion, parts.kind, *where)
+
+    jobs_for(args.spk_list or [""])  # what has no plan is refused before the model is loaded
+    svc = load_models(args)
+    jobs = jobs_for(args.spk_list or ([] if args.use_spk_mix else [svc.voices.only()]))
+    for job in jobs:
+        svc.check(job.conversion)  # what would make every song fail is told once, not by song
     failed = []
-    for output, (song, job) in jobs.items():
+    for job in jobs:
         try:
-            convert_song(svc, song, job, output, args.wav_format)
+            job.run(svc)
+            print(job.output)
         except UserError as error:
-            failed.append(str(error) if str(song) in str(error) else f"{song}: {error}")
+            failed.append(str(error) if str(job.song) in str(error) else f"{job.song}: {error}")
     if len(failed) == len(jobs):
         raise UserError("; ".join(failed))
     for sentence in failed:
-        get_logger("convert").info("not converted: %s", sentence)
+        log.info("not converted: %s", sentence)
     return 1 if failed else 0
 
 

@@ -1,11 +1,14 @@
-"""Stage 3: make what training reads beside each clip: content units, F0, spectrogram (and volume).
+"""Stage 3: make what training reads beside each clip: content units, F0, spectrogram, volume, and mels for diffusion.
 
-Reads dataset/44k/<speaker>/*.wav and configs/config.json, weight files from pretrain/.
-Writes X.wav.soft.pt, X.wav.f0.npy, X.spec.pt (X.wav.vol.npy) and X.wav.meta.json beside each X.wav. What is there and
-still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed.
+Reads dataset/44k/<speaker>/*.wav and configs/config.json, weight files from pretrain/; with --use_diff also
+configs/diffusion.yaml and the config.json beside the vocoder that it names (pretrain/nsf_hifigan/).
+Writes beside each X.wav: X.wav.soft.pt, X.wav.f0.npy, X.spec.pt and X.wav.meta.json; X.wav.vol.npy for a model with
+model.vol_embedding and for diffusion; with --use_diff X.wav.mel.npy and X.wav.aug_{mel,vol,shift}.npy.
+What is there and still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed.
 
     python preprocess_hubert_f0.py
     python preprocess_hubert_f0.py --f0_predictor fcpe --plot_f0 plots
+    python preprocess_hubert_f0.py --use_diff          # before train_diff.py; it may be a second run
 """
 
 from __future__ import annotations
@@ -13,14 +16,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from modules.console import UserError, get_logger, script
+from modules.console import get_logger, script
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: every CUDA device, or the CPU)")
     parser.add_argument("--in_dir", default="dataset/44k", help="folder of the speakers (default: %(default)s)")
-    parser.add_argument("--use_diff", action="store_true", help="also make what diffusion training reads")
+    parser.add_argument(
+        "--use_diff",
+        action="store_true",
+        help="also make what train_diff.py reads: volume, the vocoder's mel, and both at a random loudness and key",
+    )
     parser.add_argument(
         "--f0_predictor", default="rmvpe", help="rmvpe, fcpe, crepe, pm, dio or harvest (default: %(default)s)"
     )
@@ -33,11 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    if arguments.use_diff:
-        raise UserError("--use_diff is not available in this version, which has no diffusion model; leave it out")
-    from modules.config import load_config
-    from preparation.configs import CONFIG
+    from modules.config import load_config, load_diffusion_config
+    from preparation.configs import CONFIG, DIFFUSION_CONFIG
     from preparation.features import prepare_features
+    from preparation.vocoder_mels import vocoder_mel
 
     config = load_config(CONFIG)
     report = prepare_features(
@@ -47,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.device,
         arguments.num_processes,
         arguments.half,
+        vocoder_mel(config, load_diffusion_config(DIFFUSION_CONFIG)) if arguments.use_diff else None,
     )
     report.show()
     if arguments.plot_f0:

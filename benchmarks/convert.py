@@ -114,11 +114,12 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
     """Seconds of each stage of one conversion from disk to disk, and of the whole."""
     watch = Stopwatch(svc.device)
     song = Song(path)
-    synthesizer, predictor = svc.synthesizer, svc.predictor
-    encode, decode, infer, slices = svc.encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer, song.slices
+    synthesizer, listener = svc.synthesizer, svc.listener
+    encoder, predictor = listener.encoder, listener.predictor
+    encode, decode, infer, slices = encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer, song.slices
     try:
-        svc.encoder.encode_batch = watch.function("encoder", encode)
-        svc.predictor = lambda *key: watch.function("F0", predictor(*key))
+        encoder.encode_batch = watch.function("encoder", encode)
+        listener.predictor = lambda *key: watch.function("F0", predictor(*key))
         synthesizer.dec.decode = watch.function("decoder", decode)
         synthesizer.infer = watch.function("synthesizer", infer)
         song.slices = lambda threshold: watch.iterator("read and slice", slices(threshold))
@@ -127,8 +128,7 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
         write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
         total = watch.now() - start
     finally:
-        svc.predictor = predictor
-        del svc.encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer
+        del listener.predictor, encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer
     spent = watch.seconds
     stages = {name: spent[name] for name in ("read and slice", "F0", "encoder", "decoder")}
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]

@@ -72,9 +72,7 @@ def measure(key: str, minutes: float, device: str, folder: Path) -> dict[str, fl
     seconds, above = time.perf_counter() - began, megabytes("VmHWM") - before
     if frames != len(sound) // 512:
         raise RuntimeError(f"{frames} frames of {len(sound)} samples")
-    return {
-        "predictor": key, "minutes": minutes, "sound_mb": sound.nbytes / 1e6, "above_mb": above, "seconds": seconds
-    }
+    return {"predictor": key, "minutes": minutes, "sound_mb": sound.nbytes / 1e6, "above_mb": above, "seconds": seconds}
 
 
 def write_weights(key: str, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Makes clips of its own in a temporary folder. Every predictor is measured, rmvpe with random weights where pretrain/ has
 none, and every encoder whose weight file is under pretrain/ or that needs none. "rebuilt" is the same predictor built
-anew for each clip, as so-vits-svc 4.1 does it. The last line is JSON.
+anew for each clip, as so-vits-svc 4.1 does it. "loads" counts how often the workers together loaded a pitch network
+(pm, dio and harvest have none; encoders are not counted). The last line is JSON.
 
     python benchmarks/preprocess.py
     python benchmarks/preprocess.py --clips 16 --seconds 8 --config configs/config.json
@@ -16,9 +17,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -27,7 +29,7 @@ from modules.console import script  # noqa: E402
 
 if TYPE_CHECKING:
     from modules.config import Config
-    from preparation.features import FeatureJob
+    from preparation.feature_job import FeatureJob
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,21 +101,52 @@ def make_clips(folder: Path, count: int, seconds: float) -> Iterator[Path]:
 def jobs(config: Config, device: str | None) -> Iterator[tuple[str, FeatureJob]]:
     """Each predictor and each encoder as a job of its own."""
     from modules.f0 import F0_PREDICTORS
-    from preparation.features import PRETRAIN, FeatureJob, make_recipes
+    from preparation.feature_job import PRETRAIN, FeatureJob
+    from preparation.features import make_recipes
     from vencoder import ENCODERS
 
     for key in F0_PREDICTORS:
         yield f"f0 {key}", FeatureJob(config, key, device, make_recipes(config, key), frozenset(["f0"]))
     for key, row in ENCODERS.rows.items():
-        if row.target and (row.weight is None or (PRETRAIN / row.weight).exists()):
+        if row.weight is None or (PRETRAIN / row.weight).exists():
             config.model.speech_encoder, config.model.ssl_dim = key, row.ssl_dim
             yield f"units {key}", FeatureJob(config, "pm", device, make_recipes(config, "pm"), frozenset(["units"]))
+
+
+@dataclass
+class Counting:
+    """A job that tells with each batch's results how many pitch networks its worker has loaded for it so far."""
+
+    job: FeatureJob
+    before: int = 0
+
+    def set_up(self, rank: int, workers: int) -> None:
+        self.before = loads()
+        self.job.set_up(rank, workers)
+
+    def __call__(self, batch: list[Any]) -> tuple[list[Any], int]:
+        return self.job(batch), loads() - self.before
+
+    def lost(self, batch: list[Any], reason: str) -> tuple[list[Any], int]:
+        return self.job.lost(batch, reason), 0
+
+
+def loads() -> int:
+    """How often this process has loaded a pitch network since its caches were cleared."""
+    return sum(cached.cache_info().misses for cached in caches())
+
+
+def caches() -> tuple[Callable, ...]:
+    """What loads the pitch networks, once each."""
+    from modules.f0 import crepe, fcpe, rmvpe
+
+    return crepe._network, fcpe.load_network, rmvpe.load_network
 
 
 def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, float]:
     """Make all clips anew. The clock runs from the first clip's start to the last one's end: loading is apart."""
     from modules.clip_files import ClipFiles
-    from preparation.features import Task
+    from preparation.feature_job import Task
     from preparation.fingerprints import check
     from preparation.workers import run_job
 
@@ -121,29 +154,29 @@ def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, f
     for clip in clips:
         ClipFiles(clip).fingerprint.unlink(missing_ok=True)
     tasks = [Task(ClipFiles(clip), check(ClipFiles(clip), recipes), 0.0) for clip in clips]
-    results = [result for some in run_job(job, [[task] for task in tasks], workers) for result in some]
+    batches = list(run_job(Counting(job), [[task] for task in tasks], workers))
+    results = [result for some, _ in batches for result in some]
     errors = [result.error for result in results if result.error]
     if errors:
         raise RuntimeError(errors[0])
     elapsed = max(result.ended for result in results) - min(result.began for result in results)
-    loads = {result.rank: result.load_seconds for result in results}
+    loaded = {some[0].rank: count for some, count in batches}  # a worker's last count stands
     return {
         "clips_per_second": len(clips) / elapsed,
         "times_real_time": sum(result.seconds for result in results) / elapsed,
-        "load_seconds": max(loads.values()),
-        "loads": len(loads),
+        "load_seconds": max(result.load_seconds for result in results),
+        "loads": sum(loaded.values()),
     }
 
 
 def measure_rebuilt(job: FeatureJob, clips: Sequence[Path]) -> dict[str, float]:
     """One process that builds the predictor for every clip; the clock runs over building and predicting."""
     from modules.audio import read_audio
-    from modules.f0 import crepe, fcpe, rmvpe
 
-    seconds, loading = 0.0, 0.0
+    seconds, loading, loaded = 0.0, 0.0, 0
     began = time.perf_counter()
     for clip in clips:
-        for cached in (crepe._network, fcpe.load_network, rmvpe.load_network):
+        for cached in caches():
             cached.cache_clear()
         before = time.perf_counter()
         job.set_up(0, 1)
@@ -151,12 +184,13 @@ def measure_rebuilt(job: FeatureJob, clips: Sequence[Path]) -> dict[str, float]:
         audio, rate = read_audio(clip)
         job.predictor(audio)
         seconds += len(audio) / rate
+        loaded += loads()
     elapsed = time.perf_counter() - began
     return {
         "clips_per_second": len(clips) / elapsed,
         "times_real_time": seconds / elapsed,
         "load_seconds": loading / len(clips),
-        "loads": len(clips),
+        "loads": loaded,
     }
 
 

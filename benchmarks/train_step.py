@@ -23,8 +23,9 @@ import torch
 
 from modules.config import Config, load_config
 from modules.device import pick_device
+from modules.epoch_batches import EpochBatches
 from tests.tiny import write_clip
-from vits.dataset import ClipDataset, EpochBatches, collate
+from vits.dataset import ClipDataset, collate
 from vits.losses import feature_loss, generator_loss
 from vits.step import Generated, Learner
 
@@ -75,7 +76,7 @@ def make_data(folder: Path, config: Config, seconds: float):
         write_clip(path, seconds, seed, features=config.model.ssl_dim)
     config.data.training_files = str(folder / "train.txt")
     Path(config.data.training_files).write_text("\n".join(map(str, paths)), encoding="utf-8")
-    dataset = ClipDataset(config.data.training_files, config, crop=True)
+    dataset = ClipDataset(config.data.training_files, config, training=True)
     sampler = EpochBatches(len(dataset), config.train.batch_size, seed=0)
     return lambda: collate([dataset[key] for key in next(iter(sampler))])
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from modules.audio import BLOCK, frame_rms, open_audio
 from modules.console import UserError
-from modules.slicer import Slicer
+from modules.slicer import Chunk, Slicer
 
 
 class Song:
@@ -22,25 +22,33 @@ class Song:
             self.seconds: float = file.frames / file.samplerate
         if self.seconds == 0:
             raise UserError(f"{path} holds no sound: its length is 0 samples")
+        self._chunks: dict[float, list[Chunk]] = {}
+
+    def chunks(self, threshold: float = -40) -> list[Chunk]:
+        """Where the song's slices lie by its loudness, measured once; ``threshold`` in dB is the slicer's."""
+        if threshold not in self._chunks:
+            slicer = Slicer(self.sampling_rate, threshold)
+            samples = 0
+
+            def measured() -> Iterator[np.ndarray]:
+                nonlocal samples
+                for block in self._read():
+                    samples += len(block)
+                    yield block
+
+            curve = frame_rms(measured(), slicer.window, slicer.hop)
+            chunks = [chunk for chunk in slicer.slice_curve(curve, samples) if chunk.end > chunk.start]
+            if not chunks:
+                raise UserError(f"{self.path} is damaged: no sound can be read from it")
+            self._chunks[threshold] = chunks
+        return self._chunks[threshold]
 
     def slices(self, threshold: float = -40) -> Iterator[tuple[int, bool, np.ndarray]]:
         """Yield (first sample, whether it is silence, audio (n,) float32) of consecutive slices, together the song.
 
-        ``threshold`` in dB is the slicer's. The file is read twice: for its loudness, then for the slices.
+        The file is read twice: for its loudness, then for the slices.
         """
-        slicer = Slicer(self.sampling_rate, threshold)
-        samples = 0
-
-        def measured() -> Iterator[np.ndarray]:
-            nonlocal samples
-            for block in self._read():
-                samples += len(block)
-                yield block
-
-        curve = frame_rms(measured(), slicer.window, slicer.hop)
-        chunks = [chunk for chunk in slicer.slice_curve(curve, samples) if chunk.end > chunk.start]
-        if not chunks:
-            raise UserError(f"{self.path} is damaged: no sound can be read from it")
+        chunks = self.chunks(threshold)
         audios = self._read([chunk.end - chunk.start for chunk in chunks])
         for chunk, audio in zip(chunks, audios, strict=True):
             yield chunk.start, chunk.is_silence, audio

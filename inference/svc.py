@@ -1,13 +1,14 @@
-"""The converter: one trained model with its speech encoder and F0 predictors, turning songs into another voice.
+"""The converter: a trained model with its speech encoder and F0 predictors, turning songs into another voice.
 
 A song goes through in slices: silence stays silence, every voiced slice is cut into pieces, and each piece is
 
-    padded -> content units and F0 -> synthesizer -> loudness envelope -> cut to length -> joined to the one before
+    padded -> content units and F0 -> synthesizer -> diffusion or enhancer -> loudness envelope -> joined to the last
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +16,101 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.conversion import Conversion, refuse_absent_parts
-from inference.segments import at_rate, join, pad_centred, plan_pieces, through_pcm16
+from inference.conversion import Conversion, Parts
+from inference.generator import load_generator
+from inference.layout import Place, lay_out
+from inference.listener import Listener
+from inference.refinement import Refiner
+from inference.segments import join, pad_centred, through_pcm16
 from inference.song import Song
+from inference.speaker_mix import SpeakerMix
+from inference.timbre import Timbre
+from inference.voices import synthesizer_voices
 from modules.audio import match_envelope, read_audio, sinc_resample, volume
-from modules.checkpoint import load_checkpoint, load_weights
-from modules.clip_files import stretch_units
-from modules.config import Config, ModelConfig, load_config
-from modules.console import UserError
+from modules.config import load_config
+from modules.console import UserError, get_logger
 from modules.device import pick_device
-from modules.f0 import build_f0_predictor
-from modules.registry import nearest_first
-from vencoder import ENCODERS, build_encoder
-from vits.synthesizer import Synthesizer
+from vdecoder.enhancer import Enhancer
+from vdecoder.mel_vocoder import load_mel_vocoder
+from vencoder import ENCODERS
 
-ENCODER_OF_4_0 = "vec256l9"  # whose models have configs that do not name an encoder
-SHORTEST_PIECE = 0.1  # seconds; encoders and predictors need a few frames, so less is padded up to this
+log = get_logger("convert")
 
 
 class Svc:
-    """A generator checkpoint with its configuration, ready to convert.
+    """A generator checkpoint, a diffusion model or both, with their configurations, ready to convert.
 
-    The arguments keep the published order. Weights are computed with in float32, half-precision files as well. Raises
-    UserError for a missing or unreadable file, an encoder without its weights, a config that does not match the
-    checkpoint, and for the parts (diffusion, enhancer, mixing, retrieval) that this version does not have.
+    The arguments keep the published order. ``only_diffusion`` needs neither generator nor config, ``shallow_diffusion``
+    leaves the enhancer out, and any converter mixes speakers (``spk_mix_enable`` has no work left). What lies at
+    ``cluster_model_path`` is read when a conversion first asks for it. Weights are computed with in float32.
+
+    Args beyond the published: pretrain_folder holds encoders, predictors and the enhancer's vocoder; diffusion_method
+    and diffusion_speedup take the place of the YAML's; nprobe is how many cells of the feature index are searched.
+
+    Raises UserError for a missing or unreadable file, an encoder without its weights, and what does not match.
     """
 
     def __init__(
         self,
-        net_g_path: str | Path,
-        config_path: str | Path,
+        net_g_path: str | Path | None,
+        config_path: str | Path | None,
         device: str | None = None,
-        cluster_model_path: str = "logs/44k/kmeans_10000.pt",
+        cluster_model_path: str | Path = "logs/44k/kmeans_10000.pt",
         nsf_hifigan_enhance: bool = False,
-        diffusion_model_path: str = "logs/44k/diffusion/model_0.pt",
-        diffusion_config_path: str = "configs/diffusion.yaml",
+        diffusion_model_path: str | Path = "logs/44k/diffusion/model_0.pt",
+        diffusion_config_path: str | Path = "configs/diffusion.yaml",
         shallow_diffusion: bool = False,
         only_diffusion: bool = False,
         spk_mix_enable: bool = False,
         feature_retrieval: bool = False,
         *,
         pretrain_folder: str | Path = "pretrain",
+        diffusion_method: str | None = None,
+        diffusion_speedup: int | None = None,
+        nprobe: int = 1,
     ):
-        refuse_absent_parts(
-            nsf_hifigan_enhance=nsf_hifigan_enhance,
-            shallow_diffusion=shallow_diffusion,
-            only_diffusion=only_diffusion,
-            spk_mix_enable=spk_mix_enable,
-            feature_retrieval=feature_retrieval,
-        )
+        self.parts = Parts(nsf_hifigan_enhance, shallow_diffusion, only_diffusion)
         self.device = pick_device(device)
-        self.config = load_config(config_path)
-        # A model whose config names nobody has its rows' numbers for names.
-        self.spk2id = self.config.spk or {str(row): row for row in range(self.config.model.n_speakers)}
-        self.target_sample = self.config.data.sampling_rate
-        self.hop_size = self.config.data.hop_length
-        self.synthesizer = _load_synthesizer(net_g_path, self.config).to(self.device)
-        self.encoder = build_encoder(encoder_key(self.config, config_path), self.device, pretrain_folder)
-        self.pretrain_folder = pretrain_folder
-        self._predictors: dict[tuple[str, float], Callable] = {}
+        self.config = self.synthesizer = self.refiner = self.enhancer = None
+        if shallow_diffusion or only_diffusion:
+            self.refiner = Refiner(
+                diffusion_model_path, diffusion_config_path, self.device, diffusion_method, diffusion_speedup
+            )
+        if only_diffusion:
+            self.voices = self.refiner.voices
+        else:
+            self.config = load_config(config_path)
+            self.voices = synthesizer_voices(self.config, config_path)
+            self.synthesizer = load_generator(net_g_path, self.config).to(self.device)
+        self.spk2id = self.voices.spk2id
+        self.target_sample, self.hop_size = self.voices.sampling_rate, self.voices.hop_length
+        if self.refiner:
+            self.refiner.refuse_others(self.voices)
+        elif nsf_hifigan_enhance:
+            vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
+            self.enhancer = Enhancer(vocoder)
+        self.listener = Listener(self.voices, self.device, pretrain_folder)
+        self._timbre_file = cluster_model_path, self.voices, feature_retrieval, nprobe
+        self._timbre: Timbre | None = None
+        for sentence in self.parts.without_effect:
+            log.info("%s", sentence)
+
+    def check(self, conversion: Conversion) -> None:
+        """Raise UserError now for what would make every song fail: a missing speaker, part, depth or file."""
+        self.parts.refuse_missing(conversion)
+        if conversion.auto_predict_f0 and not self.config.model.use_automatic_f0_prediction:
+            raise UserError("automatic F0 prediction is asked for, but this model was trained without an F0 decoder")
+        if conversion.use_spk_mix:
+            speaker = SpeakerMix(conversion.spk, self.voices).weights(1)
+        else:
+            speaker = torch.tensor([[self.voices.id_of(conversion.spk)]])
+            if conversion.cluster_infer_ratio:
+                nothing = torch.zeros(ENCODERS[self.voices.encoder].ssl_dim, 1)
+                self.timbre.draw(nothing, conversion.spk, conversion.cluster_infer_ratio)
+        if self.refiner:
+            self.refiner.check(None if self.parts.only_diffusion else conversion.k_step)
+            self.refiner.speaker(speaker, self.voices)
+        self.listener.predictor(conversion.f0_predictor, conversion.cr_threshold)
 
     # -- songs --------------------------------------------------------------------------------------------------------
 
@@ -85,39 +122,37 @@ class Svc:
         """Yield the converted song part by part, (n,) float32 at ``target_sample``.
 
         All parts together have the song's length at that rate, rounded up. No more than one slice is in memory.
+        Raises UserError as ``check`` and ``convert_wav``.
         """
-        for start, is_silence, audio in song.slices(conversion.slice_db):
-            ends = [at_rate(start + n, song.sampling_rate, self.target_sample) for n in (0, len(audio))]
-            if is_silence or not audio.any():
-                yield np.zeros(ends[1] - ends[0], dtype=np.float32)
-            else:
-                yield from self._convert_slice(audio, start, song.sampling_rate, conversion)
+        self.check(conversion)
+        slices = lay_out(song, conversion, self.target_sample, self.hop_size)
+        mixes = itertools.repeat(itertools.repeat(None))
+        if conversion.use_spk_mix:
+            mixes = SpeakerMix(conversion.spk, self.voices).spread([part.frames for part in slices])
+        for part, (_, _, audio), weights in zip(slices, song.slices(conversion.slice_db), mixes, strict=False):
+            if part.is_silence or not audio.any():
+                yield np.zeros(part.length, dtype=np.float32)
+                continue
+            converted = (
+                self._convert_piece(audio[place.start : place.end], song.sampling_rate, place, conversion, mix)
+                for place, mix in zip(part.places, weights, strict=False)
+            )
+            yield from join(converted, [place.overlap for place in part.places], conversion.lgr_num)
 
-    def _convert_slice(self, audio: np.ndarray, start: int, rate: int, conversion: Conversion) -> Iterator[np.ndarray]:
-        def length(first: int, last: int) -> int:
-            return at_rate(start + last, rate, self.target_sample) - at_rate(start + first, rate, self.target_sample)
-
-        pieces = plan_pieces(len(audio), rate, conversion.clip_seconds, conversion.lg_num)
-        converted = (
-            self._convert_piece(audio[p.start : p.end], rate, length(p.start, p.end), conversion) for p in pieces
-        )
-        overlaps = [length(p.start, p.start + p.lead_in) for p in pieces]
-        yield from join(converted, overlaps, conversion.lgr_num)
-
-    def _convert_piece(self, audio: np.ndarray, rate: int, length: int, conversion: Conversion) -> np.ndarray:
-        """Convert mono audio (n,) of any rate into exactly ``length`` samples at ``target_sample``."""
-        pad = max(conversion.pad_seconds, (SHORTEST_PIECE - len(audio) / rate) / 2)
-        padded = through_pcm16(np.pad(audio, int(pad * rate)))
+    def _convert_piece(
+        self, audio: np.ndarray, rate: int, place: Place, conversion: Conversion, mix: Tensor | None
+    ) -> np.ndarray:
+        """Convert the mono audio of one place into exactly its length at ``target_sample``."""
+        padded = through_pcm16(np.pad(audio, place.padding))
         wav = sinc_resample(torch.from_numpy(padded).to(self.device), rate, self.target_sample)
-        output = self.convert_wav(wav, conversion).cpu().numpy()
-        cut = int(pad * self.target_sample)
-        return pad_centred(output[cut : len(output) - cut], length)[:length]
+        output = self.convert_wav(wav, conversion, mix=mix).cpu().numpy()
+        return pad_centred(output[place.cut : len(output) - place.cut], place.length)[: place.length]
 
     # -- one piece ----------------------------------------------------------------------------------------------------
 
     def infer(
         self,
-        speaker: str | int,
+        speaker: str | int | Tensor,
         tran: float,
         raw_path: str | Path,
         cluster_infer_ratio: float = 0,
@@ -133,12 +168,14 @@ class Svc:
         second_encoding: bool = False,
         loudness_envelope_adjustment: float = 1,
     ) -> tuple[Tensor, int, int]:
-        """Convert a file as one piece, in the published form: audio (hop * T,), its length, T."""
-        refuse_absent_parts(spk_mix=spk_mix, frame=frame != 0)
+        """Convert a file as one piece, in the published form: audio (hop * T,), its length, T.
+
+        With ``spk_mix`` the speaker is a matrix of weights (S, frames), of which the columns from ``frame`` on count.
+        """
         conversion = Conversion(
-            speaker,
+            next(iter(self.spk2id)) if spk_mix else speaker,
             tran,
-            cluster_infer_ratio=cluster_infer_ratio,
+            cluster_infer_ratio=0 if spk_mix else cluster_infer_ratio,
             auto_predict_f0=auto_predict_f0,
             noice_scale=noice_scale,
             f0_predictor=f0_predictor,
@@ -148,34 +185,54 @@ class Svc:
             second_encoding=second_encoding,
             loudness_envelope_adjustment=loudness_envelope_adjustment,
         )
+        self.check(conversion)
         audio, rate = read_audio(raw_path)
         wav = sinc_resample(torch.from_numpy(audio).to(self.device), rate, self.target_sample)
-        output = self.convert_wav(wav, conversion, f0_filter)
+        mix = torch.as_tensor(speaker)[:, frame : frame + len(wav) // self.hop_size].t() if spk_mix else None
+        output = self.convert_wav(wav, conversion, f0_filter, mix)
         return output, len(output), len(output) // self.hop_size
 
     @torch.inference_mode()
-    def convert_wav(self, wav: Tensor, conversion: Conversion, f0_filter: bool = False) -> Tensor:
-        """Convert (L,) at ``target_sample`` on the model's device into (hop * T,), T = L // hop.
+    def convert_wav(
+        self, wav: Tensor, conversion: Conversion, f0_filter: bool = False, mix: Tensor | None = None
+    ) -> Tensor:
+        """Convert (L,) at ``target_sample`` on the model's device into hop * T samples, T = L // hop.
 
-        Raises UserError for automatic F0 with a model that has no F0 decoder, for sound shorter than a frame, when the
-        memory does not suffice, and when the output is not finite.
+        ``mix`` (T, S) are weights of the speakers in each frame, in place of the conversion's speaker. The enhancer may
+        give a frame more or less. Raises UserError for sound shorter than a frame or, with ``f0_filter``, without a
+        voice, when the memory does not suffice, and when the output is not finite.
         """
         if len(wav) < self.hop_size:
             raise UserError(f"{len(wav)} samples are less than a frame of {self.hop_size}; there is nothing to convert")
-        if conversion.auto_predict_f0 and not self.config.model.use_automatic_f0_prediction:
-            raise UserError("automatic F0 prediction is asked for, but this model was trained without an F0 decoder")
-        speaker = torch.tensor([[self.speaker_id(conversion.spk)]], device=self.device)
         try:
-            units, f0, uv = self.get_unit_f0(
-                wav,
-                conversion.tran,
-                conversion.cluster_infer_ratio,
-                conversion.spk,
-                f0_filter,
-                conversion.f0_predictor,
-                conversion.cr_threshold,
-            )
-            audio, _ = self.synthesizer.infer(
+            audio = self._sing(wav, conversion, f0_filter, mix)
+        except torch.cuda.OutOfMemoryError:
+            raise UserError(
+                f"{len(wav) / self.target_sample:.0f} s in one piece do not fit into the memory of {self.device}; "
+                "cut the song into shorter ones with -cl 10 -lg 0.5, or convert with -d cpu"
+            ) from None
+        if not audio.isfinite().all():
+            raise UserError("the model gave sound that is not finite; its checkpoint is damaged, use an earlier one")
+        rate = self.target_sample
+        return match_envelope(wav, rate, audio, rate, conversion.loudness_envelope_adjustment)
+
+    def _sing(self, wav: Tensor, conversion: Conversion, f0_filter: bool, mix: Tensor | None) -> Tensor:
+        """The features of wav (L,), and what synthesizer, diffusion and enhancer make of them: (hop * T,)."""
+        speaker = torch.tensor([[self.voices.id_of(conversion.spk)]]) if mix is None else mix.float()
+        speaker = speaker.to(self.device)
+        units, f0, uv = self.get_unit_f0(
+            wav,
+            conversion.tran,
+            conversion.cluster_infer_ratio if mix is None else 0,  # a mix has no one speaker to be drawn towards
+            conversion.spk,
+            f0_filter,
+            conversion.f0_predictor,
+            conversion.cr_threshold,
+        )
+        audio, loudness = None, volume(wav, self.hop_size)[None]
+        if self.synthesizer:
+            hears_loudness = self.config.model.vol_embedding
+            audio, f0 = self.synthesizer.infer(
                 units,
                 f0,
                 uv,
@@ -183,20 +240,21 @@ class Svc:
                 noice_scale=conversion.noice_scale,
                 seed=conversion.seed,
                 predict_f0=conversion.auto_predict_f0,
-                volume=volume(wav, self.hop_size)[None] if self.config.model.vol_embedding else None,
+                volume=loudness if hears_loudness else None,
             )
-        except torch.cuda.OutOfMemoryError:
-            raise UserError(
-                f"{len(wav) / self.target_sample:.0f} s in one piece do not fit into the memory of {self.device}; "
-                "cut the song into shorter ones with -cl 10 -lg 0.5, or convert with -d cpu"
-            ) from None
-        audio = audio[0, 0]
-        if not audio.isfinite().all():
-            raise UserError("the model gave sound that is not finite; its checkpoint is damaged, use an earlier one")
-        if conversion.loudness_envelope_adjustment != 1:
-            rate = self.target_sample
-            audio = match_envelope(wav, rate, audio, rate, conversion.loudness_envelope_adjustment)
-        return audio
+            audio = audio[:, 0]
+            if not hears_loudness:
+                loudness = volume(audio[0], self.hop_size)[None]
+            if conversion.second_encoding:
+                units = self.listener.units(audio[0], f0.shape[1])[None]
+        if self.refiner:
+            speaker = self.refiner.speaker(speaker, self.voices)
+            audio = self.refiner.refine(units, f0, loudness, speaker, audio, conversion.k_step, conversion.seed)
+        if self.enhancer:
+            key, generator = conversion.enhancer_adaptive_key, torch.Generator().manual_seed(conversion.seed + 1)
+            audio, rate = self.enhancer.enhance(audio, self.target_sample, f0, self.hop_size, key, generator=generator)
+            audio = sinc_resample(audio[None], rate, self.target_sample)
+        return audio[0]
 
     @torch.inference_mode()
     def get_unit_f0(
@@ -211,40 +269,24 @@ class Svc:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Content units (1, C, T), F0 in Hz moved by ``tran`` semitones (1, T) and voicing (1, T) of wav (L,).
 
-        Raises UserError when ``f0_filter`` is set and there is no voice.
+        Raises UserError when ``f0_filter`` is set and there is no voice, and as ``Timbre`` for a ratio that is not 0.
         """
-        refuse_absent_parts(cluster_infer_ratio=cluster_infer_ratio != 0)
-        f0, uv = (torch.from_numpy(track) for track in self.predictor(f0_predictor, cr_threshold)(wav.cpu().numpy()))
+        f0, uv = self.listener.f0(wav, f0_predictor, cr_threshold)
         if f0_filter and not f0.any():
             raise UserError("no voice was detected in the audio")
-        f0 = (f0 * 2 ** (tran / 12)).to(self.device)
-        units = self.encoder(sinc_resample(wav, self.target_sample, self.encoder.sampling_rate))[0].to(self.device)
-        units = stretch_units(units, len(f0), self.config.data.unit_interpolate_mode)
-        return units[None], f0[None], uv.to(self.device)[None]
+        units = self.listener.units(wav, len(f0))
+        if cluster_infer_ratio:
+            units = self.timbre.draw(units, speaker, cluster_infer_ratio)
+        return units[None], f0[None] * 2 ** (tran / 12), uv[None]
 
-    def predictor(self, key: str, threshold: float) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """The F0 predictor of this key and threshold, built when first asked for."""
-        if (key, threshold) not in self._predictors:
-            predictor = build_f0_predictor(
-                key, self.target_sample, self.hop_size, self.device, threshold, self.pretrain_folder
-            )
-            self._predictors[key, threshold] = predictor
-        return self._predictors[key, threshold]
+    # -- parts --------------------------------------------------------------------------------------------------------
 
-    def speaker_id(self, speaker: str | int) -> int:
-        """The embedding row of a speaker's name or id. Raises UserError listing the known ones, nearest first."""
-        if speaker in self.spk2id:
-            return self.spk2id[speaker]
-        if str(speaker).isdecimal() and int(speaker) in self.spk2id.values():
-            return int(speaker)
-        known = ", ".join(nearest_first(str(speaker), self.spk2id))
-        raise UserError(f"the model has no speaker '{speaker}'; it has: {known}")
-
-    def only_speaker(self) -> str:
-        """The speaker of a model that has one. Raises UserError listing them when it has several."""
-        if len(self.spk2id) > 1:
-            raise UserError(f"the model has several speakers; choose with -s: {', '.join(sorted(self.spk2id))}")
-        return next(iter(self.spk2id))
+    @property
+    def timbre(self) -> Timbre:
+        """The cluster centres or the feature index, read when first asked for."""
+        if self._timbre is None:
+            self._timbre = Timbre(*self._timbre_file)
+        return self._timbre
 
     def clear_empty(self) -> None:
         """Give memory that is cached but not in use back to the CUDA device."""
@@ -252,39 +294,5 @@ class Svc:
 
     def unload_model(self) -> None:
         """Let go of the networks; the object converts nothing afterwards."""
-        del self.synthesizer, self.encoder
-        self._predictors.clear()
+        del self.synthesizer, self.refiner, self.enhancer, self.listener, self._timbre
         self.clear_empty()
-
-
-def encoder_key(config: Config, where: str | Path) -> str:
-    """The speech encoder a model was trained on; a 4.0 config does not name it, there the feature size tells.
-
-    Raises UserError when the named encoder's features have another size than the model's.
-    """
-    key, size = config.model.speech_encoder, config.model.ssl_dim
-    if ENCODERS[key].ssl_dim == size:
-        return key
-    if key == ModelConfig.speech_encoder and size == ENCODERS[ENCODER_OF_4_0].ssl_dim:
-        return ENCODER_OF_4_0
-    raise UserError(
-        f"{where}: model.speech_encoder {key} gives {ENCODERS[key].ssl_dim} features, but model.ssl_dim is {size}; "
-        "name the encoder that the model was trained on"
-    )
-
-
-def _load_synthesizer(path: str | Path, config: Config) -> Synthesizer:
-    """The network with its weights folded, without the posterior encoder, which only training needs."""
-    network = Synthesizer(
-        config.model,
-        spec_channels=config.data.filter_length // 2 + 1,
-        segment_frames=config.train.segment_size // config.data.hop_length,
-    )
-    del network.enc_q
-    weights = load_checkpoint(path).get("model")
-    if not isinstance(weights, dict):
-        raise UserError(f"{path} holds no 'model'; a generator's checkpoint (G_*.pth) is needed")
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
-    load_weights(network, weights, path)
-    network.fold_weight_norm()
-    return network.eval()

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.normed_conv import WeightNormConv1d
+from modules.wavenet import gated
+
 # Without gradients, queries go through attention in groups of rows of at most this many scores per head, so that
 # memory does not grow with the square of the length.
 MOST_SCORES = 1 << 22
@@ -165,14 +168,27 @@ class RelativeEncoder(nn.Module):
 
 
 class CausalEncoder(nn.Module):
-    """As RelativeEncoder, but each frame sees itself and its past alone, without relative positions."""
+    """As RelativeEncoder, but each frame sees itself and its past alone, without relative positions.
+
+    With ``gin_channels`` a gate before each layer tells it the speaker, as in the layers of a WN.
+    """
 
     def __init__(
-        self, channels: int, filter_channels: int, n_heads: int, n_layers: int, kernel_size: int, p_dropout: float
+        self,
+        channels: int,
+        filter_channels: int,
+        n_heads: int,
+        n_layers: int,
+        kernel_size: int,
+        p_dropout: float,
+        gin_channels: int | None = None,
     ):
         super().__init__()
         layers = range(n_layers)
         self.p_dropout = p_dropout
+        if gin_channels is not None:
+            self.cond_pre = nn.Conv1d(channels, 2 * channels, 1)  # one, before every layer, as published
+            self.cond_layer = WeightNormConv1d(gin_channels, 2 * channels * n_layers, 1)
         self.self_attn_layers = nn.ModuleList(CausalSelfAttention(channels, n_heads, p_dropout) for _ in layers)
         self.norm_layers_0 = nn.ModuleList(LayerNorm(channels) for _ in layers)
         self.ffn_layers = nn.ModuleList(
@@ -180,12 +196,16 @@ class CausalEncoder(nn.Module):
         )
         self.norm_layers_1 = nn.ModuleList(LayerNorm(channels) for _ in layers)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x`` (B, C, T), ``mask`` (B, 1, T) -> (B, C, T), zero where the mask is."""
+    def forward(self, x: Tensor, mask: Tensor, g: Tensor | None = None) -> Tensor:
+        """``x`` (B, C, T), ``mask`` (B, 1, T), with gates ``g`` (B, G, 1 or T) -> (B, C, T), zero where the mask is."""
         x = x * mask
-        for attention, norm_0, feed_forward, norm_1 in zip(
-            self.self_attn_layers, self.norm_layers_0, self.ffn_layers, self.norm_layers_1, strict=True
+        n_layers = len(self.ffn_layers)
+        conditions = [None] * n_layers if g is None else self.cond_layer(g).chunk(n_layers, dim=1)
+        for condition, attention, norm_0, feed_forward, norm_1 in zip(
+            conditions, self.self_attn_layers, self.norm_layers_0, self.ffn_layers, self.norm_layers_1, strict=True
         ):
+            if condition is not None:
+                x = gated(self.cond_pre(x) + condition)
             x = norm_0(x + F.dropout(attention(x, mask), self.p_dropout, self.training))
             x = norm_1(x + F.dropout(feed_forward(x, mask), self.p_dropout, self.training))
         return x * mask

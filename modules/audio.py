@@ -207,6 +207,18 @@ def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
     return padded[: frames * hop_length].view(frames, hop_length).mean(-1).sqrt()
 
 
+def random_gain(audio: Tensor, generator: torch.Generator) -> float:
+    """A factor for ``(L,)`` from a tenth to tenfold, uniform in its logarithm, that leaves every sample within [-1, 1].
+
+    The published loudness augmentation. Of a sound beyond that range it is the least, a tenth, to what brings it back.
+    """
+    import torch
+
+    peak = float(audio.abs().max()) + 1e-5
+    highest = min(1.0, math.log10(1 / peak))
+    return 10 ** (-1 + (highest + 1) * float(torch.rand((), generator=generator)))
+
+
 def match_envelope(
     source: Tensor | np.ndarray, source_rate: int, output: Tensor, output_rate: int, rate: float
 ) -> Tensor:

@@ -1,12 +1,14 @@
 """Checkpoint files: read safely, written whole or not at all, found by step, kept or deleted by rule.
 
-``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer, learning_rate}`` as published. What
-an exact resume needs beyond that lies in ``state_<step>.pth`` beside them, which other programs need not know.
+``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer, learning_rate}`` as published, the
+diffusion model's ``model_<step>.pt`` holds ``{global_step, model}`` and perhaps ``optimizer``. What an exact resume
+needs beyond that lies in ``state_<step>.pth`` and ``model_<step>.state.pth``, which other programs need not know.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,21 @@ from torch import nn
 
 from modules.atomic_file import atomic_path
 from modules.console import UserError, get_logger
+from modules.safetensors_file import SUFFIX, read_safetensors
 
 log = get_logger("checkpoint")
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint dictionary onto the CPU, running no code of the file's.
+    """Read a checkpoint dictionary onto the CPU, running no code of the file's; weights in safetensors are its model.
 
     Raises UserError when the file is missing, truncated, or holds anything but tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
+    if path.suffix == SUFFIX:
+        return {"model": read_safetensors(path)}
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, PermissionError):
@@ -46,12 +51,17 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
     """The state dict inside a checkpoint. Raises UserError when there is none."""
     if not isinstance(checkpoint.get("model"), dict):
-        raise UserError(f"{path} holds no 'model': it is no checkpoint of a generator or discriminator")
+        raise UserError(f"{path} holds no 'model': it is no checkpoint of a network")
     return checkpoint["model"]
 
 
-def load_weights(module: nn.Module, state: dict[str, torch.Tensor], where: str | Path) -> None:
-    """Load a state dict that must fit. Raises UserError naming the first differing names and shapes."""
+def load_weights(
+    module: nn.Module, state: dict[str, torch.Tensor], where: str | Path, config: str = "config.json"
+) -> None:
+    """Load a state dict that must fit. Raises UserError naming the first differing names and shapes.
+
+    ``where`` and ``config`` are what the sentence calls the file and the configuration beside it.
+    """
     own = module.state_dict()
     missing = [k for k in own if k not in state]
     unknown = [k for k in state if k not in own]
@@ -65,7 +75,7 @@ def load_weights(module: nn.Module, state: dict[str, torch.Tensor], where: str |
     )
     if complaints:
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
-        raise UserError(f"{where} does not match its config.json: {'; '.join(complaints[:3])}{more}")
+        raise UserError(f"{where} does not match its {config}: {'; '.join(complaints[:3])}{more}")
     module.load_state_dict(state, strict=False)
 
 
@@ -91,6 +101,8 @@ def load_base_weights(module: nn.Module, state: dict[str, torch.Tensor], where: 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; a former file of that name stays whole if writing fails (UserError)."""
+    if Path(path).suffix == SUFFIX:
+        raise UserError(f"{path}: checkpoints are not written in that format; let the name end in .pth")
     try:
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
@@ -99,11 +111,33 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The generator's and the discriminator's checkpoint of one step, and the extra state of an exact resume."""
+class Saved:
+    """What a run wrote at one step."""
 
     folder: Path
     step: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        raise NotImplementedError
+
+    def read(self) -> tuple[dict | None, ...]:
+        """The contents of the files, in their order. Raises UserError when one is broken."""
+        raise NotImplementedError
+
+    def set_aside(self) -> None:
+        """Rename the files to ``*.broken``: out of the way of later saves, deletions and conversions, but not lost."""
+        for path in self.files:
+            _set_aside(path)
+
+
+def _set_aside(path: Path) -> None:
+    if path.exists():
+        path.replace(path.with_name(path.name + ".broken"))
+
+
+class Pair(Saved):
+    """The generator's and the discriminator's checkpoint of one step, and the extra state of an exact resume."""
 
     @property
     def generator(self) -> Path:
@@ -128,12 +162,6 @@ class Pair:
         model_of(discriminator, self.discriminator)
         return generator, discriminator, load_checkpoint(self.state) if self.state.exists() else None
 
-    def set_aside(self) -> None:
-        """Rename the files to ``*.broken``: out of the way of later saves, deletions and conversions, but not lost."""
-        for path in self.files:
-            if path.exists():
-                path.replace(path.with_name(path.name + ".broken"))
-
 
 def pairs(folder: str | Path) -> list[Pair]:
     """Every complete pair of a run's folder, the newest first; step 0 is the base model."""
@@ -151,18 +179,24 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
     Broken pairs are passed over with a warning and set aside. Raises UserError when there are checkpoints but none of
     use: a run must not quietly begin from nothing.
     """
-    there = pairs(folder)
-    for pair in there:
-        try:
-            return pair, pair.read()
-        except UserError as error:
-            log.warning("%s; passing it over for the one before and renaming its files to *.broken", error)
-            pair.set_aside()
-    if there:
-        raise UserError(f"no checkpoint in {folder} can be read (see *.broken); run the same command to begin anew")
+    if found := _newest_whole(folder, pairs(folder)):
+        return found
     lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
     if lone:
         raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth belong together")
+    return None
+
+
+def _newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
+    """The first that can be read whole, and its contents. Raises UserError when all are broken."""
+    for saved in there:
+        try:
+            return saved, saved.read()
+        except UserError as error:
+            log.warning("%s; passing it over for the one before and renaming its files to *.broken", error)
+            saved.set_aside()
+    if there:
+        raise UserError(f"no checkpoint in {folder} can be read (see *.broken); run the same command to begin anew")
     return None
 
 
@@ -183,3 +217,65 @@ def newest_generator(folder: str | Path) -> Path | None:
     """The ``G_<step>.pth`` of the highest step in a folder, or None."""
     found = [(int(m[1]), p) for p in Path(folder).glob("G_*.pth") if (m := re.fullmatch(r"G_(\d+)\.pth", p.name))]
     return max(found)[1] if found else None
+
+
+# -- the diffusion model's --------------------------------------------------------------------------------------------
+
+
+class DiffusionCheckpoint(Saved):
+    """The diffusion model's checkpoint of one step, and the extra state of an exact resume."""
+
+    @property
+    def model(self) -> Path:
+        return self.folder / f"model_{self.step}.pt"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / f"model_{self.step}.state.pth"  # no .pt: the original takes every such file for a model
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        return self.model, self.state
+
+    def read(self) -> tuple[dict, dict | None]:
+        """The contents; the state is None where another program wrote the checkpoint, or where it alone is broken.
+
+        A broken state is set aside with a warning: the weights are worth more than an exact resume.
+        """
+        content = load_checkpoint(self.model)
+        model_of(content, self.model)
+        try:
+            return content, load_checkpoint(self.state) if self.state.exists() else None
+        except UserError as error:
+            log.warning("%s; going on with the weights of %s alone", error, self.model.name)
+            _set_aside(self.state)
+            return content, None
+
+
+def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
+    """Every ``model_<step>.pt`` of a run's folder, the newest first; step 0 is the base model."""
+    folder = Path(folder)
+    steps = {int(m[1]) for path in folder.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)\.pt", path.name))}
+    return [DiffusionCheckpoint(folder, step) for step in sorted(steps, reverse=True)]
+
+
+def read_newest_diffusion(folder: str | Path) -> tuple[DiffusionCheckpoint, tuple[dict, dict | None]] | None:
+    """The newest diffusion checkpoint that can be read; None when there is none. Broken ones: as for pairs."""
+    return _newest_whole(folder, diffusion_checkpoints(folder))
+
+
+def delete_old_diffusion(folder: str | Path, newest: int, interval: int, permanent: int) -> None:
+    """Of the ``interval`` steps before step ``newest`` keep the checkpoints at multiples of ``permanent`` alone.
+
+    Older ones, as published, and the base model of step 0 are never touched, and nothing is before the newest has been
+    read back (UserError). The extra state, twice as large, is kept for the newest two.
+    """
+    load_checkpoint(DiffusionCheckpoint(Path(folder), newest).model)
+    there = [saved for saved in diffusion_checkpoints(folder) if saved.step <= newest]
+    kept = [s for s in there if s.step in (0, newest) or s.step < newest - interval or s.step % permanent == 0]
+    for saved in there:
+        if saved not in kept:
+            saved.model.unlink(missing_ok=True)
+            log.debug("deleted the checkpoint of step %d", saved.step)
+        if saved not in kept[:2]:
+            saved.state.unlink(missing_ok=True)

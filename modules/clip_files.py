@@ -6,15 +6,22 @@ A clip ``X.wav`` of L samples has T = L // hop_length frames. Beside it lie
     X.wav.f0.npy    F0 and voicing     (2, T) float32: Hz, interpolated through unvoiced frames; 1 = voiced
     X.spec.pt       linear spectrogram (filter_length // 2 + 1, T) float32
     X.wav.vol.npy   volume             (T,) float32
+    X.wav.mel.npy   the vocoder's mel  (T, M) float32
+    X.wav.aug_mel.npy, X.wav.aug_vol.npy, X.wav.aug_shift.npy
+                    mel (T, M) and volume (T,) of the clip at another loudness and moved in pitch, and by how many
+                    semitones: () float32
     X.wav.meta.json what the others were made from (preparation/fingerprints.py)
 
-The first four are the published formats and load in so-vits-svc 4.1. Its own ``.f0.npy`` is a pickled object array of
-the same two rows; it is read here too, by a reader that can run no code.
+Those that so-vits-svc 4.1 knows are in its formats and load there, but for the augmented mel. Its own ``.f0.npy`` is a
+pickled object array of the same two rows, its ``.aug_mel.npy`` one of the mel and the semitones; they are read here
+too, by a reader that can run no code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +37,10 @@ if TYPE_CHECKING:  # torch is imported where it is used: the stages that only ha
 
 SHORTEST_CLIP = 0.3  # seconds; shorter clips take no part in training
 MAKER = "python preprocess_hubert_f0.py"
+DIFFUSION_MAKER = f"{MAKER} --use_diff"
+DIFFUSION_ENDINGS = (".mel.npy", ".aug_mel.npy", ".aug_vol.npy", ".aug_shift.npy")
+COMPANIONS = ("units", "f0", "spec", "volume", "mel", "augmented")
+AUGMENTED = ("aug_mel", "aug_volume", "aug_shift")
 
 
 def frames(samples: int, hop_length: int) -> int:
@@ -55,6 +66,16 @@ def find_clips(folder: str | Path) -> dict[str, list[Path]]:
 def _is_clip(path: Path) -> bool:
     """Whether a file in a speaker's folder is a clip by its name."""
     return path.name.endswith(".wav") and not path.name.startswith(".") and path.is_file()
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A clip as diffusion meets it every other time: ``mel`` (T, M) moved by ``shift`` semitones, and its ``volume``
+    (T,) at the loudness that this mel has."""
+
+    mel: NDArray[np.float32]
+    volume: NDArray[np.float32]
+    shift: float
 
 
 @dataclass(frozen=True)
@@ -93,15 +114,29 @@ class ClipFiles:
         return self._beside(".aug_vol.npy")
 
     @property
+    def aug_shift(self) -> Path:
+        return self._beside(".aug_shift.npy")
+
+    @property
     def fingerprint(self) -> Path:
         return self._beside(".meta.json")
 
     def _beside(self, ending: str) -> Path:
         return self.wav.with_name(self.wav.name + ending)
 
-    def read_units(self) -> Tensor:
-        """Content units (1, C, N) float32."""
-        return _read_tensor(self.units, dimensions=3)
+    def paths(self, companion: str) -> tuple[Path, ...]:
+        """The files of one companion: ``augmented`` has three, each other one has one, of its own name."""
+        return tuple(getattr(self, name) for name in (AUGMENTED if companion == "augmented" else (companion,)))
+
+    def read_units(self, features: int | None = None) -> Tensor:
+        """Content units (1, C, N) float32. UserError too when there are not as many ``features``, if that is given."""
+        units = _read_tensor(self.units, dimensions=3)
+        if features not in (None, units.shape[1]):
+            raise UserError(
+                f"{self.units} has {units.shape[1]} features and the config's speech encoder gives {features}; it was "
+                f"made with another one: run '{MAKER}' again"
+            )
+        return units
 
     def write_units(self, units: Tensor) -> None:
         _write_tensor(self.units, units, dimensions=3)
@@ -129,13 +164,43 @@ class ClipFiles:
 
     def read_volume(self) -> NDArray[np.float32]:
         """Volume (T,) float32."""
-        volume = _read_array(self.volume)
-        if volume.ndim != 1 or volume.dtype == object:
-            raise _unusable(self.volume, f"an array of shape {volume.shape} where (frames,) is expected")
-        return volume.astype(np.float32, copy=False)
+        return _numbers(_read_array(self.volume), self.volume, "frames")
 
     def write_volume(self, volume: NDArray | Tensor) -> None:
         _write_array(self.volume, np.asarray(volume))
+
+    def read_mel(self, n_mels: int | None = None) -> NDArray[np.float32]:
+        """The vocoder's mel (T, M) float32. UserError too when M is not ``n_mels``, if that is given."""
+        return _mel(_read_array(self.mel), self.mel, n_mels)
+
+    def write_mel(self, mel: NDArray | Tensor) -> None:
+        _write_array(self.mel, np.asarray(mel))
+
+    def read_augmented(self, n_mels: int | None = None) -> Augmented:
+        """The augmented mel, volume and shift, as read_mel; reads the original's pickled (mel, shift) as well."""
+        mel, shift = _read_array(self.aug_mel), None
+        if mel.dtype == object and mel.shape == (2,):
+            mel, shift = map(np.asarray, mel)
+        if shift is None:
+            shift = _read_array(self.aug_shift)
+        return Augmented(
+            mel=_mel(mel, self.aug_mel, n_mels),
+            volume=_numbers(_read_array(self.aug_volume), self.aug_volume, "frames"),
+            shift=float(_numbers(shift, self.aug_shift)),
+        )
+
+    def write_augmented(self, augmented: Augmented) -> None:
+        """Write the three files together: whenever this is interrupted, readers find all of the former ones, all of
+        the new ones, or that one is missing."""
+        with contextlib.ExitStack() as stack:
+            # What is entered last takes its name first, so the shift, the sign that all is there, comes last.
+            for path, value in (
+                (self.aug_shift, augmented.shift),
+                (self.aug_volume, augmented.volume),
+                (self.aug_mel, augmented.mel),
+            ):
+                _save_array(path, np.asarray(value), stack.enter_context(output_path(path)))
+            self.aug_shift.unlink(missing_ok=True)
 
 
 def _read_tensor(path: Path, dimensions: int) -> Tensor:
@@ -170,7 +235,7 @@ def _read_array(path: Path) -> NDArray[Any]:
         with open(path, "rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
-        raise UserError(f"there is no {path}; '{MAKER}' makes it") from None
+        raise UserError(f"there is no {path}; '{_maker(path)}' makes it") from None
     except OSError as error:
         raise _unusable(path, f"no readable array ({error})") from None
     except (ValueError, EOFError):
@@ -179,11 +244,30 @@ def _read_array(path: Path) -> NDArray[Any]:
         return load_object_array(path)
 
 
+def _numbers(array: NDArray, path: Path, *dimensions: str) -> NDArray[np.float32]:
+    """The array as float32. Raises UserError when it is none of numbers in these dimensions."""
+    if array.ndim != len(dimensions) or array.dtype.kind not in "fiu":
+        wanted = ", ".join(dimensions) + ("," if len(dimensions) == 1 else "")
+        raise _unusable(path, f"an array of shape {array.shape} where ({wanted}) is expected")
+    return array.astype(np.float32, copy=False)
+
+
+def _mel(array: NDArray, path: Path, n_mels: int | None) -> NDArray[np.float32]:
+    mel = _numbers(array, path, "frames", "bins")
+    if n_mels not in (None, mel.shape[1]):
+        raise UserError(f"{path} has {mel.shape[1]} bins and the vocoder {n_mels}; run '{DIFFUSION_MAKER}' again")
+    return mel
+
+
 def _write_array(path: Path, array: NDArray) -> None:
-    array = np.ascontiguousarray(array, dtype=np.float32)
-    _refuse_non_finite(path, bool(np.isfinite(array).all()))
     with output_path(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+        _save_array(path, array, temporary)
+
+
+def _save_array(path: Path, array: NDArray, temporary: Path) -> None:
+    array = np.asarray(array, dtype=np.float32, order="C")
+    _refuse_non_finite(path, bool(np.isfinite(array).all()))
+    np.save(temporary, array, allow_pickle=False)
 
 
 def _refuse_non_finite(path: Path, finite: bool) -> None:
@@ -192,7 +276,11 @@ def _refuse_non_finite(path: Path, finite: bool) -> None:
 
 
 def _unusable(path: Path, found: str) -> UserError:
-    return UserError(f"{path} holds {found}; delete it and run '{MAKER}'")
+    return UserError(f"{path} holds {found}; delete it and run '{_maker(path)}'")
+
+
+def _maker(path: Path) -> str:
+    return DIFFUSION_MAKER if path.name.endswith(DIFFUSION_ENDINGS) else MAKER
 
 
 # -- lining up in time ------------------------------------------------------------------------------------------------
@@ -232,20 +320,25 @@ class Clip:
 
 
 def align(clip: Clip, hop_length: int, name: str | Path) -> Clip:
-    """Cut everything to the frames that all have.
-
-    Raises UserError naming the clip when lengths lie 3 frames or more apart: then they are of different audio.
-    """
+    """Cut everything to the frames that all have. Raises UserError as common_frames does."""
     per_frame = {
         part.name: getattr(clip, part.name)
         for part in dataclasses.fields(clip)
         if part.name != "audio" and getattr(clip, part.name) is not None
     }
     lengths = {part: value.shape[-1] for part, value in per_frame.items()}
-    common, samples = min(lengths.values()), clip.audio.shape[-1]
-    if max(lengths.values()) - common >= 3 or abs(samples - common * hop_length) >= 3 * hop_length:
-        found = ", ".join(f"{part} {length}" for part, length in lengths.items())
-        raise UserError(f"{name}: {samples} samples beside files of other audio (frames: {found}); run '{MAKER}'")
-    common = min(common, frames(samples, hop_length))
+    common = common_frames({"audio": frames(clip.audio.shape[-1], hop_length), **lengths}, name)
     cut = {part: value[..., :common] for part, value in per_frame.items()}
     return Clip(**cut, audio=clip.audio[..., : common * hop_length])
+
+
+def common_frames(lengths: Mapping[str, int], name: str | Path, maker: str = MAKER) -> int:
+    """The frames that all parts of a clip have.
+
+    Raises UserError naming the clip when they lie 3 frames or more apart: then they are of different audio.
+    """
+    common = min(lengths.values())
+    if max(lengths.values()) - common >= 3:
+        found = ", ".join(f"{part} {length}" for part, length in lengths.items())
+        raise UserError(f"{name} has files of other audio beside it (frames: {found}); run '{maker}' again")
+    return common

@@ -174,6 +174,7 @@ class DiffusionTrain(Section):
     gamma: float = positive(0.5)
     weight_decay: float = 0
     save_opt: bool = False
+    seed: int = ours(1234)  # of the first weights, the order, the crops and the noise; the original has none
 
 
 @dataclass

@@ -72,9 +72,18 @@ def get_logger(noun: str) -> logging.Logger:
 
 
 def progress(
-    items: Iterable | None = None, *, total: int | None = None, initial: int = 0, description: str, unit: str = "it"
+    items: Iterable | None = None,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    description: str,
+    unit: str = "it",
+    leave: bool = True,
 ):
-    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal."""
+    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal.
+
+    ``leave`` says whether it stays there when it is done; a bar within another does not.
+    """
     from tqdm import tqdm
 
     return tqdm(
@@ -83,6 +92,7 @@ def progress(
         initial=initial,
         desc=description,
         unit=unit,
+        leave=leave,
         dynamic_ncols=True,
         mininterval=0.3,
         disable=None,

@@ -1,21 +1,24 @@
 """Pickles from strangers: checkpoints of other programs and object arrays, read without running anything of theirs.
 
-A pickle is a small program. What it can do is bounded by the names that it may import, so both readers here decide
-about every name, in one of three ways:
+A pickle is a small program. What it can do is bounded by the names that it may import, so every reader here decides
+about every name in one of three ways:
 
 * what carries data (tensors, ordered dictionaries, numbers) becomes the real thing, by functions of ours or torch's;
 * what such files are known to hold beside their data (fairseq's and omegaconf's configuration, argparse's Namespace,
   numpy's counters) becomes an inert stand-in: nothing is imported, called or kept;
 * any other name, ``os.system`` first of all, refuses the file.
+
+Which names are which differs between the readers: whole checkpoints, arrays alone, objects of the caller's own classes.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import pickle
 import tarfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +38,49 @@ def load_torch_inert(path: str | Path) -> Any:
     Raises:
         UserError: when the file is missing, truncated, no checkpoint at all, or names something outside the rule above.
     """
-    path = Path(path)
-    try:
+    return _load_torch(Path(path), _INERT_PICKLE)
+
+
+def load_torch_arrays(path: str | Path) -> Any:
+    """Read what ``torch.save`` wrote of dictionaries, lists, text, numbers and numpy arrays, and of nothing else.
+
+    Raises UserError as ``load_torch_inert`` does.
+    """
+    return _load_torch(Path(path), _ARRAY_PICKLE, finish=_plain_tree)
+
+
+def load_pickle(path: str | Path, stand_ins: Callable[[str, str], type | None]) -> Any:
+    """Read a pickle of dictionaries, lists, text, numbers, bytes, and objects of classes of our own choice.
+
+    ``stand_ins(module, name)`` is the class that takes the place of the one called so, None for any that is refused.
+    An object's state reaches that class's ``__setstate__``, which it must have. Raises UserError as above.
+    """
+    with _told(path := Path(path)), open(path, "rb") as file:
+        return _ChosenUnpickler(file, stand_ins).load()
+
+
+def _load_torch(path: Path, reader: Any, finish: Callable[[Any], Any] = lambda value: value) -> Any:
+    with _told(path):
         zipped = _is_zip_checkpoint(path)
-        return torch.load(str(path), map_location="cpu", mmap=zipped, weights_only=False, pickle_module=_INERT_PICKLE)
+        options = {"map_location": "cpu", "mmap": zipped, "weights_only": False, "pickle_module": reader}
+        return finish(torch.load(str(path), **options))
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever reading ``path`` raises becomes a UserError that tells what is wrong with the file."""
+    try:
+        yield
     except UserError:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except _RefusedError as error:
-        raise UserError(f"{path} is refused: its pickle asks for {error}, which no weight file needs") from None
+        raise UserError(f"{path} is refused: its pickle asks for {error}, which no such file needs") from None
     except Exception as error:  # a damaged or hostile pickle may fail in any way at all
         if _tells_of_a_missing_end(error):
             size = f"{path.stat().st_size:,} bytes"
-            raise UserError(f"{path} looks truncated, its size is {size}; download it again") from None
+            raise UserError(f"{path} looks truncated, its size is {size}; get or make it anew") from None
         raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from None
 
 
@@ -243,8 +275,15 @@ def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype.dtype)[0]
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    """How the older pickle protocols write bytes, by ``_codecs.encode``."""
+    if encoding != "latin1":
+        raise _RefusedError(f"the encoding {encoding}")
+    return text.encode("latin1")
+
+
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the pickle inside an ``.npy`` file with types of ours in the place of numpy's."""
+    """Reads the pickle inside an ``.npy`` file, or of arrays saved by torch, with types of ours in numpy's place."""
 
     def find_class(self, module: str, name: str) -> Any:
         parts = {
@@ -252,8 +291,44 @@ class _ArrayUnpickler(pickle.Unpickler):
             ("numpy", "dtype"): _Function(_Dtype),
             ("numpy.core.multiarray", "_reconstruct"): _Function(_Array),
             ("numpy.core.multiarray", "scalar"): _Function(_scalar),
+            ("_codecs", "encode"): _Function(_encode),
         }
         module = module.replace("numpy._core", "numpy.core")
         if (module, name) not in parts:
             raise _RefusedError(f"{module}.{name}")
         return parts[module, name]
+
+
+def _load_arrays(file: Any, **options: Any) -> Any:
+    return _ArrayUnpickler(file, **options).load()
+
+
+_ARRAY_PICKLE = types.SimpleNamespace(__name__="array_pickle", Unpickler=_ArrayUnpickler, load=_load_arrays)
+
+
+def _plain_tree(value: Any) -> Any:
+    """A copy of dictionaries and lists with plain arrays and numbers in them."""
+    if isinstance(value, dict):
+        return {_plain_tree(key): _plain_tree(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain_tree(item) for item in value)
+    return value if value is None or isinstance(value, str) else _plain(value)
+
+
+# -- objects of a chosen class ----------------------------------------------------------------------------------------
+
+
+class _ChosenUnpickler(pickle.Unpickler):
+    """Reads a pickle whose only objects are stand-ins that the caller chose."""
+
+    def __init__(self, file: Any, stand_ins: Callable[[str, str], type | None]):
+        super().__init__(file)
+        self.stand_ins = stand_ins
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return _Function(_encode)
+        stand_in = self.stand_ins(module, name)
+        if stand_in is None:
+            raise _RefusedError(f"{module}.{name}")
+        return stand_in

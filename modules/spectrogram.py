@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FLOOR = 1e-5  # the smallest amplitude whose logarithm is taken
+LINEAR_EPSILON = 1e-6  # added to the power of each bin of a linear spectrogram
 
 # -- the synthesizer's ------------------------------------------------------------------------------------------------
 
@@ -29,7 +30,13 @@ def linear_spectrogram(audio: Tensor, n_fft: int, hop_length: int, win_length: i
         raise ValueError(f"{audio.shape[-1]} samples are too few for a spectrogram; it takes more than {padding}")
     with _float32(audio.device):
         padded = F.pad(audio.float()[:, None], (padding, padding), mode="reflect")[:, 0]
-        return _magnitude(padded, n_fft, hop_length, win_length, epsilon=1e-6)
+        return _magnitude(padded, n_fft, hop_length, win_length, epsilon=LINEAR_EPSILON)
+
+
+def scale_spectrogram(spec: Tensor, gain: float) -> Tensor:
+    """The linear spectrogram of a sound ``gain`` times as loud, from that of the sound itself (any shape)."""
+    power = (spec.square() - LINEAR_EPSILON).clamp(min=0)
+    return (power * gain**2 + LINEAR_EPSILON).sqrt()
 
 
 def mel_from_linear(

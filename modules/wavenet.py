@@ -20,11 +20,13 @@ class WN(nn.Module):
         kernel_size: odd, of the gated convolutions.
         n_layers: how many; all have dilation 1.
         gin_channels: size of the speaker's condition.
+        depthwise: gated convolutions in two steps, with a fraction of the weights.
     """
 
-    def __init__(self, channels: int, kernel_size: int, n_layers: int, gin_channels: int):
+    def __init__(self, channels: int, kernel_size: int, n_layers: int, gin_channels: int, *, depthwise: bool = False):
         super().__init__()
-        self.in_layers = nn.ModuleList(_gated_conv(channels, kernel_size) for _ in range(n_layers))
+        conv = DepthwiseConv if depthwise else _dense_conv
+        self.in_layers = nn.ModuleList(conv(channels, 2 * channels, kernel_size) for _ in range(n_layers))
         # The last layer has no successor, so it gives a skip and no residual.
         widths = [2 * channels] * (n_layers - 1) + [channels]
         self.res_skip_layers = nn.ModuleList(WeightNormConv1d(channels, width, 1) for width in widths)
@@ -34,9 +36,8 @@ class WN(nn.Module):
         """``x`` (B, C, T), ``mask`` (B, 1, T), ``g`` (B, G, 1) or one condition a frame (B, G, T) -> (B, C, T)."""
         conditions = self.cond_layer(g).chunk(len(self.in_layers), dim=1)
         total = 0
-        for gated, res_skip, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
-            a, b = (gated(x) + condition).chunk(2, dim=1)
-            out = res_skip(torch.tanh(a) * torch.sigmoid(b))
+        for conv, res_skip, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
+            out = res_skip(gated(conv(x) + condition))
             if res_skip is self.res_skip_layers[-1]:
                 total = total + out
             else:
@@ -46,6 +47,27 @@ class WN(nn.Module):
         return total * mask
 
 
-def _gated_conv(channels: int, kernel_size: int) -> nn.Module:
-    """One gated layer's convolution: channels -> 2·channels, the length kept."""
-    return WeightNormConv1d(channels, 2 * channels, kernel_size, padding=(kernel_size - 1) // 2)
+def gated(x: Tensor) -> Tensor:
+    """(B, 2·C, T) -> (B, C, T): the tanh of the first half of the channels, let through by the second half."""
+    signal, gate = x.chunk(2, dim=1)
+    return torch.tanh(signal) * torch.sigmoid(gate)
+
+
+class DepthwiseConv(nn.Module):
+    """A convolution along time for each channel by itself, then a mix of the channels in each frame.
+
+    Howard et al., https://arxiv.org/abs/1704.04861, without an activation between the two. (B, C, T) -> (B, out, T).
+    """
+
+    def __init__(self, channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        padding = (kernel_size - 1) // 2
+        self.depth_conv = WeightNormConv1d(channels, channels, kernel_size, padding=padding, groups=channels)
+        self.point_conv = WeightNormConv1d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point_conv(self.depth_conv(x))
+
+
+def _dense_conv(channels: int, out_channels: int, kernel_size: int) -> nn.Module:
+    return WeightNormConv1d(channels, out_channels, kernel_size, padding=(kernel_size - 1) // 2)

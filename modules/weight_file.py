@@ -55,13 +55,19 @@ def find_weight_file(name: str, folder: str | Path, user: str, what: str) -> Pat
     return path
 
 
+def _a(noun: str) -> str:
+    """The noun with its article; capitals are read letter by letter."""
+    vowels = "AEFHILMNORSX" if noun[:2].isupper() else "AEIOUaeiou"
+    return f"{'an' if noun[0] in vowels else 'a'} {noun}"
+
+
 def refuse_other_formats(path: str | Path, wanted: str) -> None:
     """UserError when the first bytes of a file are those of another format than ``wanted``."""
     with open(path, "rb") as file:
         start = file.read(64).lstrip()
     for beginning, kind in FORMATS.items():
         if start.startswith(beginning) and kind != wanted:
-            raise UserError(f"{path} is no {wanted}: it looks like a {kind}; pretrain/README.md says what goes there")
+            raise UserError(f"{path} is no {wanted}: it looks like {_a(kind)}; pretrain/README.md says what goes there")
 
 
 def read_weight_file(path: str | Path, family: str) -> dict[str, Tensor]:
@@ -96,7 +102,7 @@ def read_weights_and_settings(path: str | Path, family: str, name: str) -> tuple
     weights = _of_family(checkpoint, path, family)
     settings = checkpoint.get(name)
     if not isinstance(settings, dict):
-        raise UserError(f"{path} holds the weights of a {family} without its settings ('{name}'); get the whole file")
+        raise UserError(f"{path} holds the weights of {_a(family)} without its settings ('{name}'); get the whole file")
     return weights, Settings(settings, path)
 
 
@@ -118,8 +124,8 @@ def _of_family(checkpoint: object, path: str | Path, family: str) -> dict[str, T
     weights = _largest_state_dict(checkpoint)
     found = recognise(weights)
     if found != family:
-        looks = f"looks like a {found} checkpoint" if found else "holds none of the tensors that such a file has"
-        raise UserError(f"{path} is not a {family} checkpoint: it {looks}; pretrain/README.md says what goes there")
+        looks = f"looks like {_a(found)} checkpoint" if found else "holds none of the tensors that such a file has"
+        raise UserError(f"{path} is not {_a(family)} checkpoint: it {looks}; pretrain/README.md says what goes there")
     return weights
 
 

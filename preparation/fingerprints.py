@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modules.atomic_file import write_text
-from modules.clip_files import ClipFiles
+from modules.clip_files import COMPANIONS, ClipFiles
 
 Recipe = dict[str, Any]  # what one companion is made with, as JSON holds it
 
@@ -22,11 +22,13 @@ Recipe = dict[str, Any]  # what one companion is made with, as JSON holds it
 @dataclass
 class Check:
     """What was found beside a clip: ``stale`` maps each companion to be made to the reason; ``vouched`` is what the
-    fingerprint may go on saying of the others."""
+    fingerprint may go on saying of the others; ``outdated`` are those of the sound that the clip had before, which
+    nobody has asked for now."""
 
     clip: dict[str, Any]
     stale: dict[str, str]
     vouched: dict[str, Any]
+    outdated: tuple[str, ...] = ()
 
 
 def check(files: ClipFiles, recipes: Mapping[str, Recipe]) -> Check:
@@ -34,7 +36,8 @@ def check(files: ClipFiles, recipes: Mapping[str, Recipe]) -> Check:
     known = _read(files)
     clip = _identify(files, known.get("clip", {}))
     if known and _sound(known.get("clip", {})) != _sound(clip):
-        return Check(clip, dict.fromkeys(recipes, "the clip changed"), {})
+        outdated = tuple(name for name in COMPANIONS if name in known and name not in recipes)
+        return Check(clip, dict.fromkeys(recipes, "the clip changed"), {}, outdated)
     vouched = {name: entry for name, entry in known.items() if name != "clip"}
     stale = {}
     for name, recipe in recipes.items():
@@ -46,30 +49,34 @@ def check(files: ClipFiles, recipes: Mapping[str, Recipe]) -> Check:
 
 
 def _reason(files: ClipFiles, name: str, recipe: Recipe, vouched: Mapping[str, Any]) -> str | None:
-    path = getattr(files, name)
-    if not path.exists():
+    if not all(path.exists() for path in files.paths(name)):
         return "missing"
     if name not in vouched:
         return "of unknown origin"
     if vouched[name].get("recipe") != recipe:
         return "made with other settings"
-    if vouched[name].get("bytes") != path.stat().st_size:
+    if vouched[name].get("bytes") != _size(files, name):
         return "damaged"
     return None
 
 
 def withdraw(files: ClipFiles, found: Check) -> None:
-    """Stop vouching for what is about to be made anew."""
+    """Stop vouching for what is about to be made anew, and delete what is outdated: it would be read as good."""
+    for name in found.outdated:
+        for path in files.paths(name):
+            path.unlink(missing_ok=True)
     if files.fingerprint.exists():
         _write(files, found.clip, found.vouched)
 
 
 def vouch(files: ClipFiles, found: Check, recipes: Mapping[str, Recipe]) -> None:
     """Vouch for the companions that were stale, now that they are made by ``recipes``."""
-    made = {
-        name: {"bytes": getattr(files, name).stat().st_size, "recipe": recipes[name]} for name in found.stale
-    }
+    made = {name: {"bytes": _size(files, name), "recipe": recipes[name]} for name in found.stale}
     _write(files, found.clip, {**found.vouched, **made})
+
+
+def _size(files: ClipFiles, name: str) -> int:
+    return sum(path.stat().st_size for path in files.paths(name))
 
 
 def _identify(files: ClipFiles, known: Mapping[str, Any]) -> dict[str, Any]:

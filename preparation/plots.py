@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,10 @@ from modules.atomic_file import atomic_path
 from modules.audio import read_audio
 from modules.clip_files import ClipFiles, find_clips
 from modules.config import Config
+from modules.console import UserError, get_logger
 from modules.spectrogram import linear_spectrogram
+
+log = get_logger("features")
 
 SAMPLE = 12  # clips
 WINDOW = 4096  # samples: long enough to part the harmonics of a low voice
@@ -23,19 +26,28 @@ RANGE = 70.0  # dB below the loudest point that are drawn
 def plot_f0(folder: str | Path, config: Config, out: str | Path) -> list[Path]:
     """Draw a sample of the clips ``folder/<speaker>/*.wav`` that have F0 into ``out/<speaker>_<clip>.png``.
 
-    Returns the pictures' paths.
+    Returns the pictures' paths. A clip that cannot be read is named in the log and has none.
     """
     clips = [clip for speaker in find_clips(folder).values() for clip in speaker if ClipFiles(clip).f0.exists()]
-    return [draw(clip, config, Path(out)) for clip in spread(clips, SAMPLE)]
+    pictures = []
+    for clip in spread(clips, SAMPLE):
+        try:
+            pictures.append(draw(clip, config, Path(out)))
+        except UserError as error:
+            log.warning("not drawn: %s", error)
+    return pictures
 
 
-def spread(items: Sequence[Path], count: int) -> Iterable[Path]:
+def spread(items: Sequence[Path], count: int) -> list[Path]:
     """At most ``count`` of the items, evenly spaced from the first on."""
     return [items[i * len(items) // min(count, len(items))] for i in range(min(count, len(items)))]
 
 
 def draw(clip: Path, config: Config, out: Path) -> Path:
-    """One picture: the spectrogram of a clip, its F0 where it is voiced, and thin where it is drawn through a gap."""
+    """One picture: the spectrogram of a clip, its F0 where it is voiced, and thin where it is drawn through a gap.
+
+    Raises UserError when the clip or its F0 cannot be read.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,7 +63,7 @@ def draw(clip: Path, config: Config, out: Path) -> Path:
     axes.plot(times, np.where(f0 > 0, f0, np.nan), color="white", linewidth=0.5, label="interpolated")
     axes.plot(times, np.where(uv > 0, f0, np.nan), color="cyan", linewidth=1.5, label=f"voiced, {uv.mean():.0%}")
     axes.set_ylim(LOWEST, HIGHEST)
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", facecolor="black", labelcolor="white")
     path = out / f"{clip.parent.name}_{clip.stem}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:

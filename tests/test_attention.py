@@ -7,6 +7,7 @@ import torch
 
 from modules import attention
 from modules.attention import CausalEncoder, CausalSelfAttention, RelativeEncoder, WindowedSelfAttention
+from modules.wavenet import gated
 
 
 def by_the_definition(net, x, mask):
@@ -90,3 +91,28 @@ def test_causal_keys_start_as_the_queries_copies():
     net = CausalSelfAttention(8, 2)
     assert torch.equal(net.conv_q.weight, net.conv_k.weight) and torch.equal(net.conv_q.bias, net.conv_k.bias)
     assert net.conv_q.weight is not net.conv_k.weight
+
+
+def test_a_stack_that_knows_the_speaker_is_plain_layers_each_behind_its_gate():
+    net = CausalEncoder(8, 16, 2, 2, 5, 0.0, gin_channels=3).eval()
+    x, mask, g = torch.randn(2, 8, 20), torch.ones(2, 1, 20), torch.randn(2, 3, 1)
+    mask[1, :, 14:] = 0
+    expected = x * mask
+    for index, condition in enumerate(net.cond_layer(g).chunk(2, dim=1)):
+        layer = CausalEncoder(8, 16, 2, 1, 5, 0.0).eval()
+        weights = net.state_dict()
+        layer.load_state_dict({name: weights[name.replace(".0.", f".{index}.", 1)] for name in layer.state_dict()})
+        expected = layer(gated(net.cond_pre(expected) + condition), torch.ones(2, 1, 20))
+    got = net(x, mask, g)
+    torch.testing.assert_close(got[0], expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got[1, :, :14], expected[1, :, :14], rtol=1e-5, atol=1e-5)
+    assert not got[1, :, 14:].any()
+
+
+def test_a_speaker_who_changes_later_is_not_heard_before():
+    net = CausalEncoder(8, 16, 2, 2, 5, 0.0, gin_channels=3).eval()
+    x, mask, g = torch.randn(1, 8, 20), torch.ones(1, 1, 20), torch.randn(1, 3, 20)
+    later = g.clone()
+    later[:, :, 12:] += 1
+    assert torch.equal(net(x, mask, g)[:, :, :12], net(x, mask, later)[:, :, :12])
+    assert not torch.allclose(net(x, mask, g)[:, :, 12:], net(x, mask, later)[:, :, 12:])

@@ -17,6 +17,7 @@ from modules.audio import (
     frame_rms,
     match_envelope,
     open_audio,
+    random_gain,
     read_audio,
     resample,
     sinc_resample,
@@ -215,6 +216,16 @@ def test_volume_has_a_frame_for_each_whole_hop(samples, frames):
 def test_match_envelope_moves_loudness_by_the_rate(rate, level):
     source, output = np.full(88200, 0.1, np.float32), torch.full((88200,), 0.4)
     np.testing.assert_allclose(match_envelope(source, 44100, output, 44100, rate)[30000:60000], level, rtol=1e-4)
+
+
+@pytest.mark.parametrize("peak", [0.0, 0.01, 0.5, 0.99])
+def test_a_random_gain_is_even_in_its_logarithm_up_to_tenfold_and_full_scale(peak):
+    audio, generator = torch.tensor([0.0, -peak, peak / 2]), torch.Generator().manual_seed(1)
+    powers = np.log10([random_gain(audio, generator) for _ in range(4000)])
+    highest = min(1, np.log10(1 / (peak + 1e-5)))
+    assert -1 <= powers.min() and powers.max() <= highest and 10 ** powers.max() * peak <= 1
+    counts, _ = np.histogram(powers, bins=8, range=(-1, highest))
+    assert counts.sum() == 4000 and (np.abs(counts - 500) < 100).all()
 
 
 def test_match_envelope_of_silence_is_finite():

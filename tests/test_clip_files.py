@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modules.clip_files import Clip, ClipFiles, align, find_clips, frames, stretch_units
+from modules import atomic_file
+from modules.clip_files import Augmented, Clip, ClipFiles, align, common_frames, find_clips, frames, stretch_units
 from modules.console import UserError
 
 
@@ -20,7 +21,8 @@ def files(tmp_path):
 
 def test_names_are_the_published_ones_and_only_the_last_suffix_gives_way():
     files = ClipFiles(Path("dataset.wav/44k/x.wav.b.wav"))
-    names = {name: getattr(files, name).as_posix() for name in ("units", "f0", "spec", "volume", "mel", "aug_mel")}
+    names = ("units", "f0", "spec", "volume", "mel", "aug_mel", "aug_volume", "aug_shift")
+    names = {name: getattr(files, name).as_posix() for name in names}
     assert names == {
         "units": "dataset.wav/44k/x.wav.b.wav.soft.pt",
         "f0": "dataset.wav/44k/x.wav.b.wav.f0.npy",
@@ -28,7 +30,11 @@ def test_names_are_the_published_ones_and_only_the_last_suffix_gives_way():
         "volume": "dataset.wav/44k/x.wav.b.wav.vol.npy",
         "mel": "dataset.wav/44k/x.wav.b.wav.mel.npy",
         "aug_mel": "dataset.wav/44k/x.wav.b.wav.aug_mel.npy",
+        "aug_volume": "dataset.wav/44k/x.wav.b.wav.aug_vol.npy",
+        "aug_shift": "dataset.wav/44k/x.wav.b.wav.aug_shift.npy",
     }
+    assert files.paths("augmented") == (files.aug_mel, files.aug_volume, files.aug_shift)
+    assert files.paths("volume") == (files.volume,)
 
 
 def test_what_is_written_is_read_back(files):
@@ -67,11 +73,11 @@ def test_the_same_values_give_the_same_bytes(files, tmp_path):
     assert files.units.read_bytes() == other.units.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["units", "f0", "spec", "volume"])
+@pytest.mark.parametrize("name", ["units", "f0", "spec", "volume", "mel"])
 @pytest.mark.parametrize(("free", "words"), [(0, "the disk is full"), (1 << 30, "")])
 def test_a_write_that_finds_no_room_names_the_companion(files, monkeypatch, no_room, name, free, words):
     values = {"units": [torch.rand(1, 9, 900)], "f0": [np.ones(9000), np.ones(9000)]}
-    values |= {"spec": [torch.rand(9, 900)], "volume": [np.ones(9000)]}
+    values |= {"spec": [torch.rand(9, 900)], "volume": [np.ones(9000)], "mel": [np.ones((90, 100))]}
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
     with pytest.raises(UserError) as caught, no_room():
         getattr(files, f"write_{name}")(*values[name])
@@ -101,7 +107,7 @@ def test_values_that_are_not_finite_are_never_written(files, value):
     assert [path.name for path in files.wav.parent.iterdir()] == [files.volume.name]
 
 
-@pytest.mark.parametrize("name", ["units", "f0", "spec", "volume"])
+@pytest.mark.parametrize("name", ["units", "f0", "spec", "volume", "mel"])
 @pytest.mark.parametrize("content", [None, b"", b"no such format", b"\x93NUMPY\x01\x00", b"PK\x03\x04cut"])
 def test_a_missing_or_damaged_companion_is_an_error_that_names_it(files, name, content):
     path = getattr(files, name)
@@ -117,9 +123,93 @@ def test_a_companion_of_another_shape_is_refused(files):
     torch.save({"a": 1}, files.spec)
     np.save(files.f0, np.zeros((3, 4)))
     np.save(files.volume, np.zeros((3, 4)))
-    for read in (files.read_units, files.read_spec, files.read_f0, files.read_volume):
+    np.save(files.mel, np.zeros(3))
+    for read in (files.read_units, files.read_spec, files.read_f0, files.read_volume, files.read_mel):
         with pytest.raises(UserError, match="preprocess_hubert_f0.py"):
             read()
+
+
+def test_units_and_mels_of_another_network_are_refused(files):
+    files.write_units(torch.zeros(1, 5, 7)), files.write_mel(np.zeros((7, 80)))
+    assert files.read_units(5).shape == (1, 5, 7) and files.read_mel(80).shape == (7, 80)
+    with pytest.raises(UserError, match=r"soft\.pt has 5 features and the config's speech encoder gives 8"):
+        files.read_units(8)
+    with pytest.raises(UserError, match=r"mel\.npy has 80 bins and the vocoder 128; run .*--use_diff"):
+        files.read_mel(128)
+
+
+# -- the augmented companion ------------------------------------------------------------------------------------------
+
+
+def augmented(value, frames=7):
+    return Augmented(np.full((frames, 4), value), np.full(frames, value), float(value))
+
+
+def holds(files, value):
+    read = files.read_augmented()
+    return (read.mel == value).all() and (read.volume == value).all() and read.shift == value
+
+
+def test_the_augmented_companion_is_three_plain_arrays(files):
+    files.write_augmented(augmented(-2.5))
+    arrays = [np.load(path, allow_pickle=False) for path in files.paths("augmented")]
+    assert [(array.shape, array.dtype.name) for array in arrays] == [
+        ((7, 4), "float32"),
+        ((7,), "float32"),
+        ((), "float32"),
+    ]
+    assert holds(files, -2.5)
+
+
+def test_the_pickled_pair_of_the_original_is_read_and_written_over(files):
+    pair = np.empty(2, dtype=object)
+    pair[:] = np.float32(np.random.default_rng(0).random((7, 4))), 1.25
+    np.save(files.aug_mel, pair, allow_pickle=True)
+    np.save(files.aug_volume, np.ones(7, np.float32))
+    read = files.read_augmented()
+    np.testing.assert_array_equal(read.mel, pair[0])
+    assert read.shift == 1.25 and read.volume.shape == (7,)
+    files.write_augmented(augmented(3))
+    assert holds(files, 3)
+
+
+@pytest.mark.parametrize("former", [False, True])
+@pytest.mark.parametrize("step", range(6))
+def test_an_interrupted_write_leaves_the_former_three_the_new_three_or_a_named_gap(files, monkeypatch, former, step):
+    if former:
+        files.write_augmented(augmented(1))
+    done = []
+
+    def die_at(call):
+        def replacement(*arguments, **named):
+            done.append(call)
+            if len(done) > step:
+                raise KeyboardInterrupt
+            return call(*arguments, **named)
+
+        return replacement
+
+    monkeypatch.setattr(np, "save", die_at(np.save))
+    monkeypatch.setattr(atomic_file.os, "replace", die_at(atomic_file.os.replace))
+    with pytest.raises(KeyboardInterrupt):
+        files.write_augmented(augmented(2))
+    monkeypatch.undo()
+    if step < 3 and former:
+        assert holds(files, 1)
+    elif step < 3:
+        assert list(files.wav.parent.iterdir()) == []
+    else:
+        with pytest.raises(UserError, match=r"there is no .*; 'python preprocess_hubert_f0.py --use_diff' makes it"):
+            files.read_augmented()
+    files.write_augmented(augmented(3))
+    assert holds(files, 3) and len(list(files.wav.parent.iterdir())) == 3
+
+
+def test_an_augmented_companion_that_is_not_finite_is_refused_whole(files):
+    files.write_augmented(augmented(1))
+    with pytest.raises(UserError, match=r"aug_mel\.npy would hold values that are not finite"):
+        files.write_augmented(Augmented(np.full((7, 4), np.nan), np.ones(7), 0.0))
+    assert holds(files, 1)
 
 
 def test_clips_are_found_in_order_without_hidden_and_foreign_files(tmp_path):
@@ -205,6 +295,12 @@ def test_aligned_parts_have_the_same_frames_and_begin_where_they_began(short, re
 def test_lengths_three_frames_apart_are_an_error_that_names_the_clip(wrong):
     with pytest.raises(UserError, match="odd.wav"):
         align(clip_of(**wrong), 512, "odd.wav")
+
+
+def test_parts_of_another_recording_are_told_by_their_lengths():
+    assert common_frames({"f0": 9, "mel": 11}, "x.wav") == 9
+    with pytest.raises(UserError, match=r"x.wav has files of other audio beside it \(frames: f0 8, mel 11\); run 'it'"):
+        common_frames({"f0": 8, "mel": 11}, "x.wav", "it")
 
 
 def test_frames_are_whole_hops():

@@ -1,14 +1,14 @@
 """vits/dataset.py: items are whole, in step and repeatable; wrong files are named."""
 
-import numpy as np
 import pytest
 import torch
 
-from modules.audio import write_audio
+from modules.audio import read_audio, volume
 from modules.clip_files import ClipFiles
 from modules.console import UserError
+from modules.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config, write_clip, write_dataset
-from vits.dataset import ClipDataset, EpochBatches, collate
+from vits.dataset import ClipDataset, collate
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def config(tmp_path):
 
 
 def training_set(config):
-    return ClipDataset(config.data.training_files, config, crop=True)
+    return ClipDataset(config.data.training_files, config, training=True)
 
 
 def test_a_batch_is_the_items_padded_with_zeros_longest_first(config):
@@ -32,25 +32,6 @@ def test_a_batch_is_the_items_padded_with_zeros_longest_first(config):
     for row, length in enumerate(batch.lengths):
         assert batch.c[row, :, length:].abs().sum() == batch.audio[row, :, length * HOP :].abs().sum() == 0
         assert batch.spec[row, :, :length].min() > 0
-
-
-def test_every_epoch_has_every_clip_once_in_an_order_of_its_own():
-    batches = EpochBatches(clips=10, batch_size=3, seed=1)
-    orders = []
-    for epoch in (1, 2):
-        batches.start(epoch)
-        given = [key for batch in batches for key in batch]
-        assert {e for e, _ in given} == {epoch}
-        orders.append([index for _, index in given])
-    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10)) and orders[0] != orders[1]
-
-
-def test_an_epoch_can_be_entered_at_any_batch():
-    batches = EpochBatches(clips=10, batch_size=3, seed=1)
-    batches.start(7)
-    whole = list(batches)
-    batches.start(7, first_batch=2)
-    assert list(batches) == whole[2:]
 
 
 def test_a_long_clip_gives_a_crop_of_its_own_each_epoch_and_the_same_one_again(config):
@@ -84,7 +65,7 @@ def test_a_missing_spectrogram_is_made_and_kept(config):
 def test_units_of_another_encoder_are_named(config):
     dataset = training_set(config)
     write_clip(dataset.paths[0], 0.5, seed=1, features=5)
-    with pytest.raises(UserError, match=r"soft\.pt has 5 features and the config's ssl_dim is 8"):
+    with pytest.raises(UserError, match=r"soft\.pt has 5 features and the config's speech encoder gives 8"):
         dataset.read(dataset.paths[0])
 
 
@@ -103,24 +84,88 @@ def test_companions_of_another_recording_are_named(config):
         dataset.read(dataset.paths[0])
 
 
-def test_clips_that_cannot_be_used_are_left_out_with_the_reason(config, caplog):
-    paths = training_set(config).paths
+def test_only_clips_of_a_training_slice_or_more_train_and_all_validate(config, caplog):
+    whole = len(training_set(config))
     config.train.segment_size = 50 * HOP
-    assert 0 < len(training_set(config)) < len(paths)
+    assert 0 < len(training_set(config)) < whole
     assert "shorter than a training slice" in caplog.text
-    config.train.segment_size = 8 * HOP
-    write_audio(paths[0], np.zeros(96000, np.float32), 96000)
-    paths[1].write_bytes(b"damaged")
-    assert training_set(config).paths == paths[2:]
-    assert "it has 96000 Hz and the config 44100" in caplog.text and f"{paths[1]} is left out" in caplog.text
-    config.train.segment_size = 500 * HOP
-    with pytest.raises(UserError, match=r"none of the 9 clips can be used, the first because"):
-        training_set(config)
+    assert len(ClipDataset(config.data.training_files, config, training=False)) == whole
 
 
-def test_a_filelist_that_names_missing_files_says_which(config):
-    training_set(config).paths[0].unlink()
-    with pytest.raises(UserError, match="1 missing files, first"):
-        training_set(config)
-    with pytest.raises(UserError, match="there is no nowhere.txt; run 'python preprocess_flist_config.py' first"):
-        ClipDataset("nowhere.txt", config, crop=True)
+# -- loudness ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loud_config(config):
+    """The configuration of a model that embeds loudness, whose training changes it."""
+    config.model.vol_embedding = config.train.vol_aug = True
+    return config
+
+
+def test_a_model_without_loudness_embedding_has_no_volume(config):
+    dataset = training_set(config)
+    assert collate([dataset[1, 0], dataset[1, 1]]).volume is None
+
+
+def test_a_changed_loudness_is_that_of_a_recording_made_so(loud_config):
+    dataset = training_set(loud_config)
+    for path in dataset.paths:
+        ClipFiles(path).spec.unlink()  # it is made again, of the very samples in the file
+    recordings = [torch.from_numpy(read_audio(path)[0]) for path in dataset.paths]
+    gains = []
+    for epoch in range(1, 9):
+        for index, recording in enumerate(recordings):
+            clip = dataset[epoch, index].clip
+            gain = float(clip.audio.abs().max() / recording.abs().max())
+            louder, frames = recording * gain, clip.f0.shape[0]
+            torch.testing.assert_close(clip.audio, louder[: frames * HOP])
+            torch.testing.assert_close(clip.volume, volume(louder, HOP)[:frames], rtol=1e-3, atol=1e-5)
+            wanted = linear_spectrogram(louder[None], 2048, HOP, 2048)[0, :, :frames]
+            torch.testing.assert_close(clip.spec, wanted, rtol=1e-3, atol=1e-4)
+            assert clip.audio.abs().max() <= 1 and gain > 0.0999
+            gains.append(gain)
+    changed = [gain for gain in gains if gain != pytest.approx(1, abs=1e-4)]
+    assert 0.3 < len(changed) / len(gains) < 0.7 and len(set(changed)) == len(changed)
+    assert min(changed) < 0.3 and max(changed) > 1.5
+
+
+def test_loudness_is_a_function_of_seed_epoch_and_clip(loud_config):
+    loud_config.train.crop_frames = 20
+    one, other = training_set(loud_config), training_set(loud_config)
+    loud_config.train.all_in_mem = True
+    in_memory = training_set(loud_config)
+    keys = [(epoch, index) for epoch in (1, 2) for index in range(len(one))]
+    backwards = {key: other[key] for key in reversed(keys)}
+    for key in keys:
+        for again in (one[key], backwards[key], in_memory[key]):
+            assert torch.equal(one[key].clip.audio, again.clip.audio)
+            assert torch.equal(one[key].clip.volume, again.clip.volume)
+    before = [one[key].clip.audio for key in keys]
+    loud_config.train.seed += 1
+    assert not all(torch.equal(one[key].clip.audio, audio) for key, audio in zip(keys, before, strict=True))
+
+
+def test_validation_hears_the_clips_as_they_are(loud_config):
+    loud_config.train.crop_frames = 20
+    dataset = ClipDataset(loud_config.data.training_files, loud_config, training=False)
+    for index, path in enumerate(dataset.paths):
+        assert torch.equal(dataset[1, index].clip.audio, dataset.read(path).clip.audio)
+
+
+def test_volume_is_padded_and_cropped_as_the_other_parts(loud_config):
+    loud_config.train.vol_aug = False
+    dataset = training_set(loud_config)
+    batch = collate([dataset[1, index] for index in (0, 3)]).to(torch.device("cpu"))
+    for row, length in enumerate(batch.lengths):
+        heard = volume(batch.audio[row, 0, : length * HOP], HOP)
+        torch.testing.assert_close(batch.volume[row, :length], heard, rtol=1e-3, atol=1e-3)
+        assert batch.volume[row, length:].sum() == 0
+    loud_config.train.crop_frames = 20
+    assert training_set(loud_config)[1, 3].clip.volume.shape == (20,)
+
+
+def test_clips_without_a_volume_are_left_out_of_a_model_that_needs_it(loud_config, caplog):
+    path = training_set(loud_config).paths[0]
+    ClipFiles(path).volume.unlink()
+    assert path not in training_set(loud_config).paths
+    assert f"{path} is left out: there is no {path.name}.vol.npy; run 'python preprocess_hubert_f0.py'" in caplog.text

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 import inference_main
 import preprocess_flist_config
@@ -81,14 +80,3 @@ def test_recordings_become_a_converted_song(work, monkeypatch, key):
     audio, rate = soundfile.read(work / "results" / key / "song.wav_0key_alto_sovits_pm.wav")
     assert (rate, len(audio)) == (RATE, RATE) and np.isfinite(audio).all() and audio.any()
     file.unlink()
-
-
-def test_no_gradient_and_no_training_mode_is_left_on(tmp_path):
-    """Encoders only infer: dropout and layer drop of their training would make units random."""
-    from vencoder import build_encoder
-
-    write_encoder_file("dphubert", tmp_path)
-    network = build_encoder("dphubert", folder=tmp_path).network
-    assert not any(module.training for module in network.modules())
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert not build_encoder("dphubert", folder=tmp_path)(torch.zeros(800)).requires_grad

@@ -105,6 +105,16 @@ def test_any_length_at_any_rate_has_a_value_for_each_whole_hop(key, samples, rat
     assert f0.shape == uv.shape == (frames,) and np.isfinite(f0).all() and (f0 >= 0).all()
 
 
+@pytest.mark.parametrize(("rate", "hop"), [(16000, 160), (22050, 256), (44100, 512)])
+def test_crepe_has_a_value_for_each_whole_hop_too(rate, hop):
+    predict = build_f0_predictor("crepe", rate, hop)
+    window = -(-1024 * rate // 16000)
+    for samples, extra in ((hop, None), (window - 1, 1), (window, None), (window + 1, -2), (3 * window // 2, 3)):
+        frames = samples // hop + (extra or 0)
+        f0, uv = predict(glide(0.2, 180, 360)[0][:samples], None if extra is None else frames)
+        assert f0.shape == uv.shape == (frames,) and np.isfinite(f0).all() and (f0 >= 0).all()
+
+
 @pytest.mark.parametrize("key", CHEAP)
 def test_the_number_of_frames_can_differ_by_three(key):
     sound, _ = glide(0.5, 200, 220)

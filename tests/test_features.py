@@ -12,9 +12,11 @@ import torch
 from modules.clip_files import ClipFiles
 from modules.config import save_config
 from modules.console import UserError
-from preparation import features
+from modules.spectrogram import VocoderMel
+from preparation import feature_job, features
 from preparation.configs import fitted_configs
-from preparation.features import FeatureJob, make_recipes, prepare_features
+from preparation.feature_job import FeatureJob
+from preparation.features import make_recipes, prepare_features
 from preparation.fingerprints import check
 
 ROOT = Path(__file__).parent.parent
@@ -82,8 +84,8 @@ def test_companions_describe_their_clip(config, clips, folder):
 def test_a_second_run_makes_nothing_and_builds_no_model(config, folder, clips, monkeypatch):
     prepare_features(folder, config, "pm")
     before = companion_bytes(clips)
-    monkeypatch.setattr(features, "build_encoder", None)
-    monkeypatch.setattr(features, "build_f0_predictor", None)
+    monkeypatch.setattr(feature_job, "build_encoder", None)
+    monkeypatch.setattr(feature_job, "build_f0_predictor", None)
     report = prepare_features(folder, config, "pm")
     assert (report.made, report.ready) == (0, 3)
     assert companion_bytes(clips) == before
@@ -104,7 +106,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clip
 def test_another_predictor_makes_f0_anew_and_nothing_else(config, folder, clips, monkeypatch):
     prepare_features(folder, config, "pm")
     before = companion_bytes(clips)
-    monkeypatch.setattr(features, "build_encoder", None)
+    monkeypatch.setattr(feature_job, "build_encoder", None)
     assert prepare_features(folder, config, "dio").reasons == {"made with other settings": 3}
     after = companion_bytes(clips)
     assert {name for (clip, name), content in after.items() if content != before[clip, name]} == {"f0", "fingerprint"}
@@ -114,8 +116,8 @@ def test_another_predictor_makes_f0_anew_and_nothing_else(config, folder, clips,
 
 def test_half_precision_is_handed_to_the_encoder_and_is_another_recipe(config, folder, monkeypatch):
     prepare_features(folder, config, "pm")
-    asked, build = [], features.build_encoder
-    monkeypatch.setattr(features, "build_encoder", lambda *args: asked.append(args[3]) or build(*args))
+    asked, build = [], feature_job.build_encoder
+    monkeypatch.setattr(feature_job, "build_encoder", lambda *args: asked.append(args[3]) or build(*args))
     assert prepare_features(folder, config, "pm", half=True).reasons == {"made with other settings": 3}
     assert asked == [True]
     assert prepare_features(folder, config, "pm", half=True).ready == 3
@@ -139,11 +141,18 @@ def test_two_workers_build_one_model_each_and_make_the_same_bytes(config, folder
     assert companion_bytes(clips) == before
 
 
+def test_a_clip_is_read_once_whatever_is_made_of_it(config, folder, clips, monkeypatch):
+    read, counted = [], feature_job.read_audio
+    monkeypatch.setattr(feature_job, "read_audio", lambda path: read.append(path) or counted(path))
+    prepare_features(folder, config, "pm", mel=VocoderMel())
+    assert sorted(read) == sorted(clips)
+
+
 def test_models_are_built_once_and_not_per_clip(config, folder, clips, monkeypatch):
     built = []
     for name in ("build_encoder", "build_f0_predictor"):
-        original = getattr(features, name)
-        monkeypatch.setattr(features, name, lambda *args, of=original: built.append(args[0]) or of(*args))
+        original = getattr(feature_job, name)
+        monkeypatch.setattr(feature_job, name, lambda *args, of=original: built.append(args[0]) or of(*args))
     prepare_features(folder, config, "pm")
     assert built == ["mfcc", "pm"]
 
@@ -185,7 +194,7 @@ def test_clips_are_encoded_together_and_a_bad_one_fails_alone(config, tmp_path, 
             return [self(clip) for clip in clips]
 
     encoder = Batches()
-    monkeypatch.setattr(features, "build_encoder", lambda *_: encoder)
+    monkeypatch.setattr(feature_job, "build_encoder", lambda *_: encoder)
     clips = [make_clip(tmp_path / "44k" / "a" / f"{number}.wav", 15000 + 500 * number) for number in range(12)]
     clips[4].write_text("no sound", encoding="utf-8")
     soundfile.write(clips[7], np.full(30000, np.nan), 44100, subtype="FLOAT")
@@ -198,10 +207,10 @@ def test_clips_are_encoded_together_and_a_bad_one_fails_alone(config, tmp_path, 
 
 
 def test_f0_of_a_batch_is_made_together_and_belongs_to_its_clips(config, tmp_path, monkeypatch):
-    predictor = features.build_f0_predictor("pm")
+    predictor = feature_job.build_f0_predictor("pm")
     together, alone = [], predictor.together
     monkeypatch.setattr(predictor, "together", lambda sounds, n: together.append(len(sounds)) or alone(sounds, n))
-    monkeypatch.setattr(features, "build_f0_predictor", lambda *_: predictor)
+    monkeypatch.setattr(feature_job, "build_f0_predictor", lambda *_: predictor)
     clips = [make_clip(tmp_path / "44k" / "a" / f"{n}.wav", 15000 + 500 * n, f0=150 + 20 * n) for n in range(12)]
     clips[4].write_text("no sound", encoding="utf-8")
     assert prepare_features(tmp_path / "44k", config, "pm").made == 11
@@ -226,7 +235,7 @@ def test_a_batch_that_cannot_be_encoded_is_encoded_clip_by_clip(config, tmp_path
         def encode_batch(self, clips):
             raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(features, "build_encoder", lambda *_: NoBatches())
+    monkeypatch.setattr(feature_job, "build_encoder", lambda *_: NoBatches())
     for number in range(8):
         make_clip(tmp_path / "44k" / "a" / f"{number}.wav", 15000)
     assert prepare_features(tmp_path / "44k", config, "pm").made == 8
@@ -256,7 +265,7 @@ def test_features_that_are_not_finite_are_never_kept(config, folder, clips, monk
         def __call__(self, audio):
             return torch.full((1, 72, 10), torch.nan)
 
-    monkeypatch.setattr(features, "build_encoder", lambda *_: Broken())
+    monkeypatch.setattr(feature_job, "build_encoder", lambda *_: Broken())
     with pytest.raises(UserError, match="finite"):
         prepare_features(folder, config, "pm")
     assert not any(ClipFiles(clip).units.exists() or ClipFiles(clip).fingerprint.exists() for clip in clips)
@@ -297,10 +306,3 @@ def test_the_script_names_the_bad_clip_at_the_end_and_ends_with_1(config, folder
     assert "not made: 44k/a 声/text.wav" in done.stderr
     assert "3 clips made, 0 were ready, 1 failed" in done.stderr
     assert len(list(folder.glob("*/*.meta.json"))) == 3
-
-
-def test_the_flag_of_diffusion_is_refused_in_one_sentence(tmp_path):
-    command = [sys.executable, ROOT / "preprocess_hubert_f0.py", "--use_diff"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=60)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--use_diff" in done.stderr

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from modules.clip_files import ClipFiles
+from modules.clip_files import Augmented, ClipFiles
 from preparation.fingerprints import check, vouch, withdraw
 
 RECIPES = {"f0": {"f0_predictor": "pm", "hop_length": 512}, "volume": {"hop_length": 512}}
@@ -45,6 +45,37 @@ def test_a_changed_clip_of_the_same_length_makes_all_stale(files):
     files.wav.write_bytes(b"SOUND of a certain length")
     os.utime(files.wav, ns=(1, 1))
     assert check(files, RECIPES).stale == dict.fromkeys(RECIPES, "the clip changed")
+
+
+def test_what_nobody_asks_for_is_deleted_when_the_clip_changed_and_kept_when_not(files):
+    def meant(names):
+        return {name: recipe for name, recipe in RECIPES.items() if name in names}
+
+    withdraw(files, check(files, meant(["f0"])))
+    assert files.volume.exists()
+    files.wav.write_bytes(b"another sound")
+    found = check(files, meant(["f0"]))
+    assert found.stale == {"f0": "the clip changed"} and found.outdated == ("volume",)
+    withdraw(files, found)
+    assert not files.volume.exists() and files.f0.exists()
+
+
+def test_three_files_of_one_companion_are_fresh_only_together(files):
+    recipes = {"augmented": {"sampling_rate": 44100}}
+    found = check(files, recipes)
+    assert found.stale == {"augmented": "missing"}
+    files.write_augmented(Augmented(np.ones((3, 2)), np.ones(3), 1.0))
+    assert check(files, recipes).stale == {"augmented": "of unknown origin"}
+    vouch(files, found, recipes)
+    assert check(files, {**RECIPES, **recipes}).stale == {}
+    shift = files.aug_shift.read_bytes()
+    for path in files.paths("augmented"):
+        path.write_bytes(path.read_bytes()[:-4])
+        assert check(files, recipes).stale == {"augmented": "damaged"}
+        path.unlink()
+        assert check(files, recipes).stale == {"augmented": "missing"}
+        path.write_bytes(shift)
+        files.write_augmented(Augmented(np.ones((3, 2)), np.ones(3), 1.0))
 
 
 def test_a_copy_or_a_touch_is_no_change(files, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from modules.config import ModelConfig
+from vdecoder import DECODERS
 from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.source import HarmonicSource
 
@@ -19,7 +20,7 @@ SHAPES = {
 
 def decoder(**changes):
     torch.manual_seed(3)
-    return NsfHifigan(ModelConfig(**{**SMALL, **changes})).eval()
+    return DECODERS["nsf-hifigan"].build(ModelConfig(**{**SMALL, **changes})).eval()
 
 
 def inputs(frames, seed=0, batch=1):
@@ -57,6 +58,13 @@ def test_the_context_of_a_block_is_no_shorter_than_what_a_sample_depends_on():
     used = z.grad[0].abs().amax(0).nonzero().flatten()
     assert 30 - net.context <= used.min() and used.max() <= 30 + net.context
     assert used.max() - used.min() >= net.context, "the context is more than twice what is needed"
+
+
+def test_a_generator_without_a_speaker_has_no_weights_for_one():
+    net = NsfHifigan(ModelConfig(**SMALL), 5).eval()
+    assert not any(name.startswith("cond") for name in net.state_dict())
+    z, f0, _ = inputs(9)
+    assert net(z[:, :5], f0).shape == (1, 1, 9 * 512)
 
 
 def turns_in_float64(f0, source):
@@ -108,6 +116,19 @@ def test_first_phases_turn_the_overtones_and_never_the_fundamental():
     assert torch.equal(still.start[:, :, 0], turned.start[:, :, 0])
     moved = (turned.start - still.start) % (1 << 40)
     assert torch.equal(moved[:, :, 1:], torch.full_like(moved[:, :, 1:], 1 << 38))
+
+
+def test_a_mel_vocoders_overtones_come_to_their_first_phases_within_the_first_frame():
+    """Sums in float64 of float32 steps; the first phase is added to every step of the first frame."""
+    source = HarmonicSource(44100, 64, phases_per_frame=True)
+    f0 = torch.rand(2, 300, generator=seeded()) * 900 + 60
+    first = torch.rand(2, source.tracks, generator=seeded(2))
+    numbers = torch.arange(1, source.tracks + 1)
+    steps = (f0[:, :, None] * numbers / 44100) % 1
+    steps[:, 0, 1:] += first[:, 1:]
+    phases = steps.repeat_interleave(64, dim=1).double().cumsum(1)
+    wanted = 0.1 * torch.sin(2 * torch.pi * phases)
+    torch.testing.assert_close(source.sines(source.phases(f0, first)).double(), wanted, rtol=0, atol=2e-7)
 
 
 def test_the_source_is_sines_where_voiced_and_louder_noise_where_not():

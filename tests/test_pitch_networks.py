@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -159,7 +160,30 @@ def test_a_truncated_file_and_one_of_another_kind_are_named(key, pretrain):
     with pytest.raises(UserError, match=f"{key}.pt .*truncated"):
         build_f0_predictor(key, folder=pretrain)
     path.write_bytes(other.read_bytes())
-    with pytest.raises(UserError, match=f"is not a {key.upper()} checkpoint: it looks like"):
+    with pytest.raises(UserError, match=f"is not an? {key.upper()} checkpoint: it looks like"):
+        build_f0_predictor(key, folder=pretrain)
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_a_hostile_file_is_refused_and_runs_nothing(key, pretrain):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {pretrain / 'ran'}",)
+
+    checkpoint = torch.load(pretrain / f"{key}.pt", weights_only=True)
+    torch.save(checkpoint | {"optimizer": Hostile()}, pretrain / f"{key}.pt")
+    with pytest.raises(UserError, match=rf"{key}.pt is refused: its pickle asks for \w+.system"):
+        build_f0_predictor(key, folder=pretrain)
+    assert not (pretrain / "ran").exists()
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_a_file_of_other_sizes_is_refused_with_the_tensor_that_differs(key, pretrain):
+    checkpoint = torch.load(pretrain / f"{key}.pt", weights_only=True)
+    name = {"rmvpe": "cnn.weight", "fcpe": "norm.weight"}[key]
+    checkpoint["model"][name] = torch.zeros(7)
+    torch.save(checkpoint, pretrain / f"{key}.pt")
+    with pytest.raises(UserError, match=rf"{name} is \[7\] and should be"):
         build_f0_predictor(key, folder=pretrain)
 
 
@@ -225,6 +249,30 @@ def test_a_users_file_goes_before_the_bundled_model(pretrain, caplog):
     assert str(pretrain / "fcpe.pt") in caplog.text
 
 
+@needs_torchfcpe
+def test_torchfcpes_file_serves_in_the_place_of_the_users_too(tmp_path, caplog):
+    bundled = fcpe.bundled_weight()
+    (tmp_path / "fcpe.pt").write_bytes(bundled.read_bytes())
+    with caplog.at_level(logging.INFO, "svc.f0"):
+        found = build_f0_predictor("fcpe", 16000, 160, folder=tmp_path)(voice(4000, rate=16000))
+    assert str(tmp_path / "fcpe.pt") in caplog.text
+    np.testing.assert_array_equal(found, build_f0_predictor("fcpe", 16000, 160)(voice(4000, rate=16000)))
+
+
+def test_the_name_of_the_folder_does_not_decide_what_is_in_a_file(tmp_path):
+    (tmp_path / "torchfcpe").mkdir()
+    write_fcpe(tmp_path / "torchfcpe" / "fcpe.pt")
+    assert build_f0_predictor("fcpe", folder=tmp_path / "torchfcpe").network.norm.weight.shape == (32,)
+
+
+@pytest.mark.parametrize("said", [3, {"hop_size": 0}, {"num_mels": 80}, {"hop_size": "160"}, {"win_size": 2048}])
+def test_settings_that_do_not_fit_the_tensors_are_named(pretrain, said):
+    checkpoint = torch.load(pretrain / "fcpe.pt", weights_only=True)
+    torch.save(checkpoint | {"config": {"mel": said}}, pretrain / "fcpe.pt")
+    with pytest.raises(UserError, match="fcpe.pt is damaged: its (setting mel is a int|tensors take 128 bands)"):
+        build_f0_predictor("fcpe", folder=pretrain)
+
+
 def test_without_file_and_package_fcpe_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pretrain/fcpe.pt .* pip install torchfcpe"):
@@ -241,7 +289,7 @@ def test_published_sizes_are_the_default():
 
 
 @pytest.mark.parametrize("key", NETWORKS)
-@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("rate", [16000, 22050, 44100])
 def test_every_length_gives_its_whole_hops(key, rate, pretrain):
     predict = build_f0_predictor(key, rate, HOP, folder=pretrain, threshold=0.0)
     generator = np.random.default_rng(rate)

@@ -38,6 +38,12 @@ def test_every_drawn_clip_becomes_a_picture_named_after_it(folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(path.name for path in paths)
 
 
+def test_a_clip_that_cannot_be_read_is_named_and_the_others_are_drawn(folder, tmp_path, caplog):
+    (folder / "a 声" / "0.wav").write_bytes(b"RIFF")
+    assert [path.name for path in plot_f0(folder, config(), tmp_path / "plots")] == ["a 声_1.png"]
+    assert "not drawn" in caplog.text and "0.wav" in caplog.text
+
+
 def test_f0_lies_on_the_spectrograms_peak(folder):
     audio, rate = soundfile.read(folder / "a 声" / "1.wav", dtype="float32")
     levels, frequencies = _levels(audio, rate, 512)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from modules.spectrogram import VocoderMel, linear_spectrogram, mel_filters, mel_from_linear, mel_spectrogram
+from modules.spectrogram import (
+    VocoderMel,
+    linear_spectrogram,
+    mel_filters,
+    mel_from_linear,
+    mel_spectrogram,
+    scale_spectrogram,
+)
 
 STFT = (2048, 512, 2048)
 MEL = {"sampling_rate": 44100, "n_fft": 2048, "n_mels": 80, "fmin": 0.0, "fmax": 22050.0}
@@ -38,6 +45,13 @@ def test_a_frame_is_the_fourier_transform_of_its_windowed_samples():
 @pytest.mark.parametrize(("samples", "frames"), [(1000, 1), (1024, 2), (5000, 9), (44101, 86), (102400, 200)])
 def test_there_is_a_frame_for_each_whole_hop(samples, frames):
     assert linear_spectrogram(torch.zeros(1, samples), *STFT).shape[-1] == frames
+
+
+@pytest.mark.parametrize("gain", [0.1, 1, 3.3, 10])
+def test_a_scaled_spectrogram_is_that_of_the_scaled_sound(gain):
+    audio = torch.randn(1, 44100, generator=torch.Generator().manual_seed(2)) * torch.logspace(-7, -1, 44100)
+    scaled = scale_spectrogram(linear_spectrogram(audio, *STFT), gain)
+    torch.testing.assert_close(scaled, linear_spectrogram(audio * gain, *STFT), rtol=1e-4, atol=1e-6)
 
 
 def test_sound_too_short_to_be_mirrored_is_refused():

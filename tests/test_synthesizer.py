@@ -23,6 +23,17 @@ SMALL = {
 }
 FRAMES = 30
 
+VARIANTS = {
+    "default": {},
+    "two convolutions a block": {"resblock": "1"},
+    "tiny": {"use_depthwise_conv": True, "flow_share_parameter": True},
+    "transformer flow": {"use_transformer_flow": True},
+    "shared transformer flow": {"use_transformer_flow": True, "flow_share_parameter": True},
+    "snake": {"vocoder_name": "nsf-snake-hifigan"},
+    "loudness": {"vol_embedding": True},
+    "no F0 decoder": {"use_automatic_f0_prediction": False},
+}
+
 
 def small(**changes):
     torch.manual_seed(5)
@@ -47,6 +58,7 @@ def training_batch():
     return {
         **batch(),
         "spec": torch.rand(2, 33, FRAMES, generator=generator),
+        "volume": torch.rand(2, FRAMES, generator=generator),
         "speaker_id": torch.tensor([[0], [2]]),
         "lengths": torch.tensor([FRAMES, 21]),
     }
@@ -58,19 +70,22 @@ SPEAKER = torch.tensor([[1]])
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_parameter_learns_and_the_slice_is_audible():
-    net = small()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_parameter_learns_and_the_slice_is_audible(variant):
+    net = small(**VARIANTS[variant])
     out = net(**training_batch())
     assert out.audio.shape == (2, 1, 6 * 512)
     prior = (out.z_p - out.m_p).square().mean() + out.logs_p.mean()
-    (out.audio.square().mean() + prior + out.pred_lf0.mean()).backward()
+    predicted = 0 if out.pred_lf0 is None else out.pred_lf0.mean()
+    (out.audio.square().mean() + prior + predicted).backward()
     assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
 
 
-def test_padding_of_a_batch_changes_no_clip():
-    net = small().eval()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_of_a_batch_changes_no_clip(variant):
+    net = small(**VARIANTS[variant]).eval()
     together = training_batch()
-    for name in ("c", "f0", "uv", "spec"):  # as a padded batch has them
+    for name in ("c", "f0", "uv", "spec", "volume"):  # as a padded batch has them
         together[name][1, ..., 21:] = 0
     alone = {key: value[1:, ..., :21] if value.dim() > 1 else value[1:] for key, value in together.items()}
     alone["speaker_id"] = together["speaker_id"][1:]
@@ -181,8 +196,9 @@ def test_a_mix_may_change_on_the_way():
     assert to_last[..., -1024:].mean() < 0.2 * to_first[..., -1024:].mean()
 
 
-def test_folding_weight_norm_changes_no_sound_and_needs_no_copy_trick():
-    net = small().eval()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_folding_weight_norm_changes_no_sound_and_needs_no_copy_trick(variant):
+    net = small(**VARIANTS[variant]).eval()
     folded = copy.deepcopy(net)
     folded.fold_weight_norm()
     assert not any("weight_g" in name for name in folded.state_dict())
@@ -200,14 +216,22 @@ def test_predicted_f0_follows_the_melody_not_its_height():
     torch.testing.assert_close(f0, higher, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "key", ["vol_embedding", "use_depthwise_conv", "flow_share_parameter", "use_transformer_flow"]
-)
-def test_a_part_of_later_versions_is_refused_by_name(key):
-    with pytest.raises(UserError, match=f"{key} is not supported"):
-        small(**{key: True})
-    with pytest.raises(UserError, match="nsf-snake-hifigan.* is not supported"):
-        small(vocoder_name="nsf-snake-hifigan")
+def test_loudness_is_heard_by_a_model_that_embeds_it_and_by_no_other():
+    volume = torch.rand(1, FRAMES, generator=torch.Generator().manual_seed(8))
+    for knows, net in ((True, small(vol_embedding=True).eval()), (False, small().eval())):
+        quiet, loud = (net.infer(**batch(size=1), speaker=SPEAKER, volume=volume * by)[0] for by in (0.1, 1))
+        assert torch.equal(quiet, loud) != knows
+
+
+def test_variants_do_not_disturb_each_other():
+    """A depthwise network built in between leaves the next one's convolutions dense."""
+    first, _, third = (small(**changes).state_dict() for changes in ({}, VARIANTS["tiny"], {}))
+    assert {name: value.shape for name, value in first.items()} == {name: value.shape for name, value in third.items()}
+
+
+def test_an_unknown_decoder_is_told_the_known_ones():
+    with pytest.raises(UserError, match="unknown decoder 'hifigan'; known: .*nsf-hifigan"):
+        small(vocoder_name="hifigan")
 
 
 # -- f0 and slices ----------------------------------------------------------------------------------------------------

@@ -78,6 +78,27 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     assert resumed == {step: whole[step] for step in resumed}
 
 
+def test_a_model_that_embeds_loudness_trains_with_it_changed_and_resumes_exactly(work):
+    path = prepare(work, epochs=2, eval_interval=4, vol_aug=True)
+    config = load_config_that_embeds_loudness(path)
+    assert training.train(path, "whole", "cpu") == 0
+    whole = logged_losses(work / "logs" / "whole")
+    fresh, trained = (training.Run(config, work / "logs" / name, torch.device("cpu")) for name in ("new", "whole"))
+    assert not torch.equal(trained.learner.net_g.emb_vol.weight, fresh.learner.net_g.emb_vol.weight)
+    for file in (work / "logs" / "whole").glob("*_6.pth"):
+        file.unlink()
+    (work / "logs" / "whole" / "train.log").unlink()
+    assert training.train(path, "whole", "cpu") == 0
+    assert logged_losses(work / "logs" / "whole") == {step: whole[step] for step in (5, 6)}
+
+
+def load_config_that_embeds_loudness(path):
+    """The configuration of ``prepare``, changed in its file too."""
+    text = path.read_text(encoding="utf-8").replace('"vol_embedding": false', '"vol_embedding": true')
+    path.write_text(text, encoding="utf-8")
+    return load_config(path)
+
+
 def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(work, caplog):
     config = prepare(work, epochs=2, eval_interval=2)
     training.train(config, "44k", "cpu")

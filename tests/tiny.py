@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.audio import write_audio
+from modules.audio import read_audio, volume, write_audio
 from modules.clip_files import ClipFiles
-from modules.config import Config, save_config
-from modules.spectrogram import linear_spectrogram
+from modules.config import Config, DiffusionConfig, save_config, save_diffusion_config
+from modules.spectrogram import VocoderMel, linear_spectrogram
+from preparation.vocoder_mels import augment, plain_mel
 
 RATE, HOP = 44100, 512
+MEL = VocoderMel(n_mels=16)
 
 
 def tiny_config(**train) -> Config:
@@ -66,6 +68,7 @@ def write_clip(path: Path, seconds: float, seed: int, features: int = 8) -> None
     files.write_units(torch.from_numpy(rng.standard_normal((1, features, int(seconds * 50))).astype(np.float32)))
     files.write_f0(np.full(frames, hz, np.float32), np.ones(frames, np.float32))
     files.write_spec(linear_spectrogram(torch.from_numpy(audio)[None], 2048, HOP, 2048)[0])
+    files.write_volume(volume(audio, HOP))
 
 
 def write_dataset(root: Path, config: Config, clips: int = 5) -> None:
@@ -83,3 +86,42 @@ def write_dataset(root: Path, config: Config, clips: int = 5) -> None:
     Path(config.data.training_files).write_text("\n".join(map(str, paths[1:])), encoding="utf-8")
     Path(config.data.validation_files).write_text(str(paths[0]), encoding="utf-8")
     save_config(config, root / "configs" / "config.json")
+
+
+# -- diffusion --------------------------------------------------------------------------------------------------------
+
+
+def tiny_diffusion_config(**train) -> DiffusionConfig:
+    """A denoiser of a few hundred weights for the same data; ``train`` overrides training keys."""
+    return DiffusionConfig.from_dict(
+        {
+            "data": {
+                "duration": 0.2,
+                "encoder": "mfcc",
+                "encoder_out_channels": 8,
+                "unit_interpolate_mode": "nearest",
+            },
+            "model": {"n_layers": 2, "n_chans": 8, "n_hidden": 8, "timesteps": 20, "n_spk": 2},
+            "device": "cpu",
+            "train": {"batch_size": 2, "epochs": 4, "num_workers": 0, "interval_log": 1, "lr": 1e-3, **train},
+            "spk": {"alto": 0, "tenor": 1},
+        }
+    )
+
+
+def write_diffusion_dataset(root: Path, config: DiffusionConfig, clips: int = 5) -> None:
+    """What write_dataset makes, with the companions of diffusion, mels of 16 bins, and ``configs/diffusion.yaml``."""
+    of_synthesizer = tiny_config()
+    write_dataset(root, of_synthesizer, clips)
+    config.data.training_files = of_synthesizer.data.training_files
+    config.data.validation_files = of_synthesizer.data.validation_files
+    for path in (root / "dataset" / "44k").glob("*/*.wav"):
+        write_mels(path)
+    save_diffusion_config(config, root / "configs" / "diffusion.yaml")
+
+
+def write_mels(path: Path, mel: VocoderMel = MEL) -> None:
+    """The mels of a clip, plain and augmented."""
+    audio = torch.from_numpy(read_audio(path)[0])
+    ClipFiles(path).write_mel(plain_mel(audio, mel))
+    ClipFiles(path).write_augmented(augment(audio, mel, seed=int(path.stem)))

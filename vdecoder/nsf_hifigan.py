@@ -1,16 +1,19 @@
 """Waveform generator with a harmonic source: HiFi-GAN (https://arxiv.org/abs/2010.05646) plus the neural source-filter
-excitation (https://arxiv.org/abs/1904.12088), added at every stage."""
+excitation (https://arxiv.org/abs/1904.12088), added at every stage.
+
+The synthesizer's decoder and the mel vocoder are this network with other inputs; other activations are a subclass.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from modules.config import ModelConfig
 from modules.normed_conv import WeightNormConv1d, WeightNormConvTranspose1d
 from vdecoder.source import HarmonicSource
 
@@ -18,85 +21,127 @@ SLOPE = 0.1
 LAST_SLOPE = 0.01  # before the last convolution the published models have the other slope
 
 
+class GeneratorSizes(Protocol):
+    """What a synthesizer's and a vocoder's config.json say alike."""
+
+    sampling_rate: int
+    upsample_rates: list[int]
+    upsample_kernel_sizes: list[int]
+    upsample_initial_channel: int
+    resblock: str
+    resblock_kernel_sizes: list[int]
+    resblock_dilation_sizes: list[list[int]]
+
+
+class LeakyRelu(nn.LeakyReLU):
+    """The activation of ``channels`` channels, of which it keeps nothing."""
+
+    reach = 0
+
+    def __init__(self, channels: int, slope: float = SLOPE):
+        super().__init__(slope)
+
+
 class ResBlock1(nn.Module):
     """Pairs of convolutions, the first of each dilated, around a residual path. (B, C, L) -> (B, C, L)."""
 
-    def __init__(self, channels: int, kernel_size: int, dilations: list[int]):
+    def __init__(self, channels: int, kernel_size: int, dilations: list[int], activation: Callable[[int], nn.Module]):
         super().__init__()
         self.convs1 = nn.ModuleList(_same_conv(channels, kernel_size, dilation) for dilation in dilations)
         self.convs2 = nn.ModuleList(_same_conv(channels, kernel_size, 1) for _ in dilations)
+        self.activations = nn.ModuleList(activation(channels) for _ in range(2 * len(dilations)))
 
     def forward(self, x: Tensor) -> Tensor:
-        for first, second in zip(self.convs1, self.convs2, strict=True):
-            inner = F.leaky_relu(first(F.leaky_relu(x, SLOPE)), SLOPE, inplace=True)
-            x = x + second(inner)
+        steps = zip(self.convs1, self.convs2, self.activations[::2], self.activations[1::2], strict=True)
+        for first, second, activate, activate_again in steps:
+            x = x + second(activate_again(first(activate(x))))
         return x
-
-    @staticmethod
-    def reach(kernel_size: int, dilations: list[int]) -> int:
-        """How many samples to each side an output sample depends on."""
-        return (kernel_size - 1) // 2 * (sum(dilations) + len(dilations))
 
 
 class ResBlock2(nn.Module):
     """Two dilated convolutions, each around a residual path. (B, C, L) -> (B, C, L)."""
 
-    def __init__(self, channels: int, kernel_size: int, dilations: list[int]):
+    def __init__(self, channels: int, kernel_size: int, dilations: list[int], activation: Callable[[int], nn.Module]):
         super().__init__()
         self.convs = nn.ModuleList(_same_conv(channels, kernel_size, dilation) for dilation in dilations[:2])
+        self.activations = nn.ModuleList(activation(channels) for _ in self.convs)
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv in self.convs:
-            x = x + conv(F.leaky_relu(x, SLOPE))
+        for conv, activate in zip(self.convs, self.activations, strict=True):
+            x = x + conv(activate(x))
         return x
-
-    @staticmethod
-    def reach(kernel_size: int, dilations: list[int]) -> int:
-        return (kernel_size - 1) // 2 * sum(dilations[:2])
 
 
 class NsfHifigan(nn.Module):
-    """Latent frames, F0 and a speaker to audio at ``hop_length`` samples a frame, the product of the upsample rates."""
+    """Frames and F0 to audio at ``hop_length`` samples a frame, the product of the upsample rates.
 
-    def __init__(self, model: ModelConfig):
+    Args:
+        sizes: of a synthesizer or a mel vocoder.
+        in_channels: of a frame, latent or mel.
+        gin_channels: of the speaker; None for a generator that knows none.
+        phases_per_frame: how the sine source accumulates, see HarmonicSource.
+    """
+
+    activation: Callable[[int], nn.Module] = LeakyRelu
+    last_activation: Callable[[int], nn.Module] = staticmethod(lambda channels: LeakyRelu(channels, LAST_SLOPE))
+
+    def __init__(
+        self,
+        sizes: GeneratorSizes,
+        in_channels: int,
+        gin_channels: int | None = None,
+        *,
+        phases_per_frame: bool = False,
+    ):
         super().__init__()
-        rates, kernels = model.upsample_rates, model.upsample_kernel_sizes
-        channels = [model.upsample_initial_channel // 2**stage for stage in range(len(rates) + 1)]
-        block = ResBlock1 if model.resblock == "1" else ResBlock2
-        shapes = list(zip(model.resblock_kernel_sizes, model.resblock_dilation_sizes, strict=True))
+        rates, kernels = sizes.upsample_rates, sizes.upsample_kernel_sizes
+        channels = [sizes.upsample_initial_channel // 2**stage for stage in range(len(rates) + 1)]
+        block = ResBlock1 if sizes.resblock == "1" else ResBlock2
+        shapes = list(zip(sizes.resblock_kernel_sizes, sizes.resblock_dilation_sizes, strict=True))
         self.hop_length = math.prod(rates)
-        self.context = _context_frames(rates, kernels, [block.reach(*shape) for shape in shapes])
         self.blocks_per_stage = len(shapes)
-        # The order of these is the order of optimizer states.
-        self.m_source = HarmonicSource(model.sampling_rate, self.hop_length)
+        # The order of these is the order of optimizer states; two names are those of the variant with snakes.
+        self.m_source = HarmonicSource(sizes.sampling_rate, self.hop_length, phases_per_frame=phases_per_frame)
         self.noise_convs = nn.ModuleList(
             _noise_conv(width, math.prod(rates[stage + 1 :])) for stage, width in enumerate(channels[1:])
         )
-        self.conv_pre = WeightNormConv1d(model.inter_channels, channels[0], 7, padding=3)
+        self.conv_pre = WeightNormConv1d(in_channels, channels[0], 7, padding=3)
         self.ups = nn.ModuleList(
             _upsampling_conv(wide, narrow, kernel, rate)
             for (wide, narrow), kernel, rate in zip(pairwise(channels), kernels, rates, strict=True)
         )
-        self.resblocks = nn.ModuleList(block(width, *shape) for width in channels[1:] for shape in shapes)
+        self.resblocks = nn.ModuleList(
+            block(width, *shape, self.activation) for width in channels[1:] for shape in shapes
+        )
+        self.snakes = nn.ModuleList(map(self.activation, channels[:-1]))
         self.conv_post = WeightNormConv1d(channels[-1], 1, 7, padding=3)
-        self.cond = nn.Conv1d(model.gin_channels, channels[0], 1)
+        self.snake_post = self.last_activation(channels[-1])
+        self.cond = None if gin_channels is None else nn.Conv1d(gin_channels, channels[0], 1)
+        self.context = self._context_frames()
 
-    def forward(self, z: Tensor, f0: Tensor, g: Tensor) -> Tensor:
-        """``z`` (B, inter, T), ``f0`` (B, T) in Hz, ``g`` (B, G, 1) or (B, G, T) -> (B, 1, hop_length·T) in [-1, 1]."""
+    def forward(self, z: Tensor, f0: Tensor, g: Tensor | None = None) -> Tensor:
+        """``z`` (B, in, T), ``f0`` (B, T) in Hz, ``g`` (B, G, 1) or (B, G, T) -> (B, 1, hop_length·T) in [-1, 1]."""
         return self.generate(z, self.m_source(f0), g)
 
-    def generate(self, z: Tensor, source: Tensor, g: Tensor) -> Tensor:
+    def generate(self, z: Tensor, source: Tensor, g: Tensor | None = None) -> Tensor:
         """As forward, with the excitation (B, 1, hop_length·T) given."""
-        x = self.conv_pre(z) + self.cond(g)
-        for stage, (up, noise_conv) in enumerate(zip(self.ups, self.noise_convs, strict=True)):
-            x = up(F.leaky_relu(x, SLOPE)) + noise_conv(source)
+        x = self.conv_pre(z)
+        if self.cond is not None:
+            x = x + self.cond(g)
+        for stage, (activate, up, noise_conv) in enumerate(zip(self.snakes, self.ups, self.noise_convs, strict=True)):
+            x = up(activate(x)) + noise_conv(source)
             first = stage * self.blocks_per_stage
             blocks = self.resblocks[first : first + self.blocks_per_stage]
             x = sum(block(x) for block in blocks) / len(blocks)
-        return torch.tanh(self.conv_post(F.leaky_relu(x, LAST_SLOPE)))
+        return torch.tanh(self.conv_post(self.snake_post(x)))
 
     def decode(
-        self, z: Tensor, f0: Tensor, g: Tensor, generator: torch.Generator | None = None, block_frames: int = 128
+        self,
+        z: Tensor,
+        f0: Tensor,
+        g: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        block_frames: int = 128,
     ) -> Tensor:
         """Forward for a whole song, in blocks with enough context on both sides that none can hear the seams.
 
@@ -109,10 +154,21 @@ class NsfHifigan(nn.Module):
             left = max(0, start - self.context)
             frames = slice(left, start + block_frames + self.context)
             samples = slice(left * self.hop_length, frames.stop * self.hop_length)
-            piece = self.generate(z[:, :, frames], source[:, :, samples], g if g.shape[2] == 1 else g[:, :, frames])
+            per_frame = g is not None and g.shape[2] > 1
+            piece = self.generate(z[:, :, frames], source[:, :, samples], g[:, :, frames] if per_frame else g)
             skip = (start - left) * self.hop_length
             pieces.append(piece[:, :, skip : skip + block_frames * self.hop_length])
         return torch.cat(pieces, dim=2)
+
+    def _context_frames(self) -> int:
+        """How many frames to each side an output sample depends on, rounded up."""
+        frames, rate = _reach(self.conv_pre), 1
+        for stage, (activate, up) in enumerate(zip(self.snakes, self.ups, strict=True)):
+            frames += (activate.reach + up.kernel_size[0] / up.stride[0] + 1) / rate
+            rate *= up.stride[0]
+            first = stage * self.blocks_per_stage
+            frames += max(map(_reach, self.resblocks[first : first + self.blocks_per_stage])) / rate
+        return math.ceil(frames + (self.snake_post.reach + _reach(self.conv_post)) / rate + 1)
 
 
 def _same_conv(channels: int, kernel_size: int, dilation: int) -> nn.Module:
@@ -134,11 +190,7 @@ def _noise_conv(channels: int, stride: int) -> nn.Module:
     return nn.Conv1d(1, channels, 2 * stride, stride, padding=(stride + 1) // 2)
 
 
-def _context_frames(rates: list[int], kernels: list[int], reaches: list[int]) -> int:
-    """How many frames to each side an output sample depends on, rounded up."""
-    frames, rate = 3.0, 1
-    for factor, kernel in zip(rates, kernels, strict=True):
-        frames += (kernel / factor + 1) / rate
-        rate *= factor
-        frames += max(reaches) / rate
-    return math.ceil(frames + 3 / rate + 1)
+def _reach(module: nn.Module) -> int:
+    """How many samples to each side an output sample of same-length convolutions and activations depends on."""
+    convs = [part.padding[0] for part in module.modules() if isinstance(part, nn.Conv1d)]
+    return sum(convs) + sum(part.reach for part in module.modules() if hasattr(part, "reach"))

@@ -25,8 +25,9 @@ BLOCK_FRAMES = 256
 class Phases(NamedTuple):
     """What the tracks do in each frame: whole numbers of 2^-40 turns, (B, T, tracks) each.
 
-    The published program takes a whole turn off in float32 each time that a phase passes one. What this rounds off
-    is a small constant of the frequency; without it a long song would slowly drift from that program's.
+    The published decoder takes a whole turn off in float32 each time that a phase passes one. What this rounds off
+    is a small constant of the frequency; without it a long song would slowly drift from that program's. The published
+    mel vocoder does so in float64, and loses nothing.
     """
 
     step: Tensor  # a sample
@@ -45,12 +46,15 @@ class HarmonicSource(nn.Module):
         sampling_rate: Hz.
         hop_length: samples a frame.
         harmonics: sines above the fundamental.
+        phases_per_frame: accumulate as the mel vocoders do: without rounding, and an overtone comes to its first
+            phase by a detune in every sample of the first frame, not by a jump before it.
     """
 
-    def __init__(self, sampling_rate: int, hop_length: int, harmonics: int = 8):
+    def __init__(self, sampling_rate: int, hop_length: int, harmonics: int = 8, phases_per_frame: bool = False):
         super().__init__()
         self.sampling_rate = sampling_rate
         self.hop_length = hop_length
+        self.phases_per_frame = phases_per_frame
         self.tracks = harmonics + 1
         self.l_linear = nn.Linear(self.tracks, 1)
 
@@ -82,12 +86,15 @@ class HarmonicSource(nn.Module):
         numbers = torch.arange(1, self.tracks + 1, device=f0.device)
         # Multiplied first and divided second, in float32: the trained models' own rounding.
         turns = ((f0[:, :, None] * numbers) / self.sampling_rate) % 1
+        first = first.float() * (numbers > 1)
+        if self.phases_per_frame:
+            turns[:, :1] += first[:, None]
+            first = torch.zeros_like(first)
         step = (turns * TURN).long()
-        slip = ((turns - 1) * TURN).long() + TURN - step
-        per_frame = step * self.hop_length
-        first = (first.float() * TURN).long() * (numbers > 1)
-        start = (first[:, None] + (per_frame & (TURN - 1)).cumsum(dim=1) - per_frame) & (TURN - 1)
-        slips = slip * ((start + per_frame) >> TURN_BITS)
+        slip = torch.zeros_like(step) if self.phases_per_frame else ((turns - 1) * TURN).long() + TURN - step
+        advance = step * self.hop_length
+        start = ((first * TURN).long()[:, None] + (advance & (TURN - 1)).cumsum(dim=1) - advance) & (TURN - 1)
+        slips = slip * ((start + advance) >> TURN_BITS)
         return Phases(step, start, slip, slips.cumsum(dim=1) - slips)
 
     @torch.no_grad()

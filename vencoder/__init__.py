@@ -26,7 +26,7 @@ class EncoderRow(Row):
         ssl_dim: features a frame, also ``encoder_out_channels`` of diffusion.yaml.
         gin_channels, filter_channels: what config.json gets with this encoder; None leaves the template's value.
         weight: the file under pretrain/, None where none is needed.
-        layer: whose transformer layer's output the features are; None for the network's own output.
+        layer: the transformer layer whose output the features are; None for the network's own output.
         what: the file in words, and who publishes it.
     """
 

@@ -112,7 +112,6 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     return sizes | ({"num_buckets": shape_of(weights, BUCKETS, 2)[0]} if GATES in weights else {})
 
 
-
 def _projection(weights: Mapping[str, Tensor], path: str | Path) -> nn.Linear:
     values = {name: weights.get(f"final_proj.{name}") for name in ("weight", "bias")}
     if values["weight"] is None or values["bias"] is None or values["weight"].dim() != 2:

@@ -47,7 +47,8 @@ class HubertSoft(WaveEncoder):
     def read(self, path: str | Path, layer: int) -> HubertNetwork:
         weights = read_weight_file(path, "HuBERT-Soft")
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
-        return _PaddedNetwork(rename(_split_projections(weights), TO_TRANSFORMERS, path), layer, True, path)
+        weights = rename(_split_projections(weights), TO_TRANSFORMERS, path)
+        return _PaddedNetwork(weights, layer, projected=True, path=path)
 
 
 class _PaddedNetwork(HubertNetwork):

@@ -94,7 +94,8 @@ def _session(path: str | Path, device: torch.device) -> Any:
         )
     except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{path} cannot be read as an ONNX graph, get the file anew: {text}") from None
+        what = f"{path} ({Path(path).stat().st_size:,} bytes) cannot be read as an ONNX graph"
+        raise UserError(f"{what}; it may be truncated, get the file anew: {text}") from None
 
 
 def providers(device: torch.device, available: list[str]) -> list[Any]:

@@ -40,8 +40,8 @@ class WavLM(WaveEncoder):
         network = _WavLMNetwork(
             rename(weights, NAMES, path),
             layer,
-            False,
-            path,
+            projected=False,
+            path=path,
             max_bucket_distance=settings.get("max_distance", 800),
             do_stable_layer_norm=settings.get("layer_norm_first", False),
         )

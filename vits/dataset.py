@@ -6,23 +6,22 @@ the very items the interrupted one would have seen, whatever the number of loade
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from modules.audio import open_audio, read_audio
+from modules.audio import random_gain, read_audio
 from modules.clip_files import Clip, ClipFiles, align, stretch_units
 from modules.config import Config
-from modules.console import UserError, get_logger
-from modules.registry import nearest_first
-from modules.spectrogram import linear_spectrogram
-
-log = get_logger("dataset")
+from modules.console import UserError
+from modules.epoch_batches import generator_of
+from modules.filelist import read_filelist, speaker_id, usable
+from modules.spectrogram import linear_spectrogram, scale_spectrogram
 
 
 @dataclass
@@ -37,22 +36,32 @@ class Item:
         return self.clip.f0.shape[0]
 
     def crop(self, start: int, frames: int, hop_length: int) -> Item:
-        cut = slice(start, start + frames)
-        clip = Clip(
-            units=self.clip.units[:, cut],
-            f0=self.clip.f0[cut],
-            uv=self.clip.uv[cut],
-            spec=self.clip.spec[:, cut],
-            audio=self.clip.audio[start * hop_length : (start + frames) * hop_length],
+        clip, cut = self.clip, slice(start, start + frames)
+        cropped = Clip(
+            units=clip.units[:, cut],
+            f0=clip.f0[cut],
+            uv=clip.uv[cut],
+            spec=clip.spec[:, cut],
+            audio=clip.audio[start * hop_length : (start + frames) * hop_length],
+            volume=None if clip.volume is None else clip.volume[cut],
         )
-        return Item(clip, self.speaker_id)
+        return Item(cropped, self.speaker_id)
+
+    def louder(self, gain: float) -> Item:
+        """The same clip, recorded ``gain`` times as loud."""
+        clip = self.clip
+        louder = replace(
+            clip, audio=clip.audio * gain, volume=clip.volume * gain, spec=scale_spectrogram(clip.spec, gain)
+        )
+        return Item(louder, self.speaker_id)
 
 
 @dataclass
 class Batch:
     """B items padded with zeros to the longest, the longest first.
 
-    c (B, C, T), f0 (B, T), uv (B, T), spec (B, F, T), audio (B, 1, T * hop), speaker_id (B, 1), lengths in frames (B,).
+    c (B, C, T), f0 (B, T), uv (B, T), spec (B, F, T), audio (B, 1, T * hop), speaker_id (B, 1), lengths in frames (B,),
+    volume (B, T) of a model with loudness embedding, None of another.
     """
 
     c: Tensor
@@ -62,24 +71,30 @@ class Batch:
     audio: Tensor
     speaker_id: Tensor
     lengths: Tensor
+    volume: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        return replace(self, **{name: part.to(device, non_blocking=True) for name, part in self._parts()})
 
     def pin_memory(self) -> Batch:
-        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        return replace(self, **{name: part.pin_memory() for name, part in self._parts()})
+
+    def _parts(self) -> list[tuple[str, Tensor]]:
+        return [(f.name, part) for f in fields(self) if (part := getattr(self, f.name)) is not None]
 
 
 class ClipDataset(Dataset):
     """The clips of a filelist with their companions, read when asked for or, with ``all_in_mem``, once.
 
-    Indexed by (epoch, clip) pairs, as EpochBatches gives them.
+    Indexed by (epoch, clip) pairs, as EpochBatches gives them. Clips for ``training`` are cropped where they are long
+    and, with ``vol_aug``, changed in loudness; those for validation are whole and as they are.
     """
 
-    def __init__(self, filelist: str | Path, config: Config, *, crop: bool):
-        self.config = config
-        self.crop_frames = config.train.crop_frames if crop else None
-        self.paths = usable(read_filelist(filelist), config, config.train.segment_size if crop else 0)
+    def __init__(self, filelist: str | Path, config: Config, *, training: bool):
+        self.config, self.training = config, training
+        companions = ("units", "f0", "volume") if config.model.vol_embedding else ("units", "f0")
+        shortest = config.train.segment_size if training else 0
+        self.paths = usable(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
 
     def __len__(self) -> int:
@@ -92,30 +107,37 @@ class ClipDataset(Dataset):
             item = self.cache[index] if self.cache else self.read(self.paths[index])
         except UserError as error:
             return error
+        return self.vary(item, generator_of(self.config.train.seed, epoch, index)) if self.training else item
+
+    def vary(self, item: Item, generator: torch.Generator) -> Item:
+        """The item as one epoch has it: half of them louder or softer, the long ones cropped."""
+        train = self.config.train
+        gain = None
+        if train.vol_aug and torch.rand((), generator=generator) < 0.5:
+            gain = random_gain(item.clip.audio, generator)
         # As published: only clips more than ten frames over the limit are cropped.
-        if self.crop_frames is None or item.frames <= self.crop_frames + 10:
-            return item
-        generator = torch.Generator().manual_seed(hash((self.config.train.seed, epoch, index)) % 2**63)
-        start = int(torch.randint(item.frames - self.crop_frames + 1, (1,), generator=generator))
-        return item.crop(start, self.crop_frames, self.config.data.hop_length)
+        if item.frames > train.crop_frames + 10:
+            start = int(torch.randint(item.frames - train.crop_frames + 1, (1,), generator=generator))
+            item = item.crop(start, train.crop_frames, self.config.data.hop_length)
+        return item if gain is None else item.louder(gain)
 
     def read(self, path: Path) -> Item:
         """Read one clip and its companions.
 
         Raises UserError naming the clip when a companion is missing, of another encoder, or out of step.
         """
-        data, files = self.config.data, ClipFiles(path)
+        data, model, files = self.config.data, self.config.model, ClipFiles(path)
         audio = torch.from_numpy(read_audio(path)[0])
         f0, uv = map(torch.from_numpy, files.read_f0())
-        units = files.read_units()[0]
-        if units.shape[0] != self.config.model.ssl_dim:
-            raise UserError(
-                f"{files.units} has {units.shape[0]} features and the config's ssl_dim is {self.config.model.ssl_dim}; "
-                "it was made with another speech encoder: run 'python preprocess_hubert_f0.py' again"
-            )
-        units = stretch_units(units, len(f0), data.unit_interpolate_mode)
-        clip = Clip(units=units, f0=f0, uv=uv, spec=self.spectrogram(files, audio), audio=audio)
-        return Item(align(clip, data.hop_length, path), self.speaker_id(path))
+        clip = Clip(
+            units=stretch_units(files.read_units(model.ssl_dim)[0], len(f0), data.unit_interpolate_mode),
+            f0=f0,
+            uv=uv,
+            spec=self.spectrogram(files, audio),
+            audio=audio,
+            volume=torch.from_numpy(files.read_volume()) if model.vol_embedding else None,
+        )
+        return Item(align(clip, data.hop_length, path), torch.tensor([speaker_id(path, self.config.spk)]))
 
     def spectrogram(self, files: ClipFiles, audio: Tensor) -> Tensor:
         """The clip's linear spectrogram (F, T), from its companion or, where that is absent, computed and kept."""
@@ -125,85 +147,6 @@ class ClipDataset(Dataset):
         spec = linear_spectrogram(audio[None], data.filter_length, data.hop_length, data.win_length)[0]
         files.write_spec(spec)
         return spec
-
-    def speaker_id(self, path: Path) -> Tensor:
-        speakers = self.config.spk
-        if path.parent.name not in speakers:
-            known = ", ".join(nearest_first(path.parent.name, speakers))
-            raise UserError(f"the folder of {path} is no speaker of the config (known: {known}); run stage 2 again")
-        return torch.tensor([speakers[path.parent.name]])
-
-
-def read_filelist(path: str | Path) -> list[Path]:
-    """The clips of a filelist, one path a line. Raises UserError when it is missing, empty, or names missing files."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; run 'python preprocess_flist_config.py' again") from None
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}; run 'python preprocess_flist_config.py' first") from None
-    clips = [Path(line.split("|")[0].replace("\\", "/")) for line in lines if line.strip()]
-    if not clips:
-        raise UserError(f"{path} names no clip; run 'python preprocess_flist_config.py' again")
-    absent = [clip for clip in clips if not clip.is_file()]
-    if absent:
-        raise UserError(
-            f"{path} names {len(absent)} missing files, first {absent[0]}; "
-            "run 'python preprocess_flist_config.py' again"
-        )
-    return clips
-
-
-def usable(clips: Sequence[Path], config: Config, shortest: int) -> list[Path]:
-    """The clips that can be read and have their companions, of at least ``shortest`` samples; the others are named.
-
-    Raises UserError when none is left.
-    """
-    reasons = {clip: reason for clip in clips if (reason := why_not(clip, config.data.sampling_rate, shortest))}
-    if len(reasons) == len(clips):
-        raise UserError(f"none of the {len(clips)} clips can be used, the first because {next(iter(reasons.values()))}")
-    for clip, reason in reasons.items():
-        log.warning("%s is left out: %s", clip, reason)
-    return [clip for clip in clips if clip not in reasons]
-
-
-def why_not(clip: Path, sampling_rate: int, shortest: int) -> str | None:
-    """Why a clip cannot be used, None when it can."""
-    files = ClipFiles(clip)
-    for path in (files.units, files.f0):
-        if not path.exists():
-            return f"there is no {path.name}; run 'python preprocess_hubert_f0.py' again and see what it says"
-    try:
-        with open_audio(clip) as file:
-            rate, samples = file.samplerate, file.frames
-    except UserError as error:
-        return str(error)
-    if rate != sampling_rate:
-        return f"it has {rate} Hz and the config {sampling_rate}; run 'python resample.py' again"
-    if samples < shortest:
-        return f"it is shorter than a training slice, train.segment_size ({shortest} samples)"
-    return None
-
-
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, clip): a new order each epoch, the same for the same seed, resumable at any batch."""
-
-    def __init__(self, clips: int, batch_size: int, seed: int):
-        self.clips, self.batch_size, self.seed = clips, batch_size, seed
-        self.epoch, self.first_batch = 1, 0
-
-    def start(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose what the next iteration gives: ``epoch``, from batch number ``first_batch`` on."""
-        self.epoch, self.first_batch = epoch, first_batch
-
-    def __len__(self) -> int:
-        return -(-self.clips // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
-        order = torch.randperm(self.clips, generator=generator).tolist()
-        for start in range(self.first_batch * self.batch_size, self.clips, self.batch_size):
-            yield [(self.epoch, index) for index in order[start : start + self.batch_size]]
 
 
 def collate(items: Sequence[Item | UserError]) -> Batch | UserError:
@@ -226,4 +169,5 @@ def collate(items: Sequence[Item | UserError]) -> Batch | UserError:
         audio=padded("audio")[:, None],
         speaker_id=torch.stack([item.speaker_id for item in items]),
         lengths=torch.tensor([item.frames for item in items]),
+        volume=None if items[0].clip.volume is None else padded("volume"),
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modules.attention import CausalEncoder
 from modules.config import ModelConfig
 from modules.wavenet import WN
 
-COUPLINGS = 4
+COUPLINGS = 4  # of the convolutional flow
+KERNEL_SIZE = 5
 
 
 class Coupling(nn.Module):
@@ -40,18 +42,46 @@ class Flip(nn.Module):
 
 
 class Flow(nn.Module):
-    """Four couplings, each followed by a flip; ``n_flow_layer`` is the depth of the stack inside a coupling."""
+    """Couplings, each followed by a flip.
+
+    ``n_flow_layer`` is the depth of the convolutional stack in each of four couplings, but with
+    ``use_transformer_flow`` the number of couplings. With ``flow_share_parameter`` they all use one stack, ``wn``,
+    which a state dict names once more in each of them.
+    """
 
     def __init__(self, model: ModelConfig):
         super().__init__()
+        shared = build_stack(model) if model.flow_share_parameter else None
         self.flows = nn.ModuleList()
-        for _ in range(COUPLINGS):
-            enc = WN(model.hidden_channels, kernel_size=5, n_layers=model.n_flow_layer, gin_channels=model.gin_channels)
-            self.flows.append(Coupling(model.inter_channels, model.hidden_channels, enc))
+        for _ in range(model.n_flow_layer if model.use_transformer_flow else COUPLINGS):
+            self.flows.append(Coupling(model.inter_channels, model.hidden_channels, shared or build_stack(model)))
             self.flows.append(Flip())
+        if shared is not None:  # after the couplings: the order of state dicts
+            self.wn = shared
 
     def forward(self, z: Tensor, mask: Tensor, g: Tensor, reverse: bool = False) -> Tensor:
         """Posterior to prior, or back with ``reverse``: ``z`` (B, inter, T), ``g`` (B, G, 1 or T) -> (B, inter, T)."""
         for flow in reversed(self.flows) if reverse else self.flows:
             z = flow(z, mask, g, reverse)
         return z
+
+
+def build_stack(model: ModelConfig) -> nn.Module:
+    """What is inside a coupling: (B, hidden, T), mask, g -> (B, hidden, T)."""
+    if model.use_transformer_flow:
+        return CausalEncoder(
+            model.hidden_channels,
+            model.filter_channels,
+            model.n_heads,
+            model.n_layers_trans_flow,
+            KERNEL_SIZE,
+            model.p_dropout,
+            model.gin_channels,
+        )
+    return WN(
+        model.hidden_channels,
+        KERNEL_SIZE,
+        model.n_flow_layer,
+        model.gin_channels,
+        depthwise=model.use_depthwise_conv,
+    )

@@ -15,7 +15,13 @@ class PosteriorEncoder(nn.Module):
     def __init__(self, model: ModelConfig, spec_channels: int):
         super().__init__()
         self.pre = nn.Conv1d(spec_channels, model.hidden_channels, 1)
-        self.enc = WN(model.hidden_channels, kernel_size=5, n_layers=16, gin_channels=model.gin_channels)
+        self.enc = WN(
+            model.hidden_channels,
+            kernel_size=5,
+            n_layers=16,
+            gin_channels=model.gin_channels,
+            depthwise=model.use_depthwise_conv,
+        )
         self.proj = nn.Conv1d(model.hidden_channels, 2 * model.inter_channels, 1)
 
     def forward(self, spec: Tensor, mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -95,7 +95,7 @@ class Learner:
         """The generator's forward pass on a batch, with the mel spectrograms the losses need (float32)."""
         train, data = self.config.train, self.config.data
         with self._autocast():
-            output = self.net_g(batch.c, batch.f0, batch.uv, batch.spec, batch.speaker_id, batch.lengths)
+            output = self.net_g(batch.c, batch.f0, batch.uv, batch.spec, batch.speaker_id, batch.lengths, batch.volume)
         all_mel = mel_from_linear(
             batch.spec, data.sampling_rate, data.filter_length, data.n_mel_channels, data.mel_fmin, data.mel_fmax
         )

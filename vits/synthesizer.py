@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.console import UserError
 from modules.normed_conv import fold_normed_weights
 from vdecoder import DECODERS
 from vdecoder.source import draw
@@ -22,8 +21,6 @@ from vits.posterior_encoder import PosteriorEncoder
 from vits.prior_encoder import PriorEncoder
 
 PUBLISHED_SEED = 52468  # of every conversion
-
-UNSUPPORTED = ("vol_embedding", "use_depthwise_conv", "flow_share_parameter", "use_transformer_flow")
 
 
 @dataclass
@@ -51,18 +48,16 @@ class Synthesizer(nn.Module):
         model: the config's ``model`` section.
         spec_channels: bins of the linear spectrogram.
         segment_frames: length of the slice that training makes audible.
-
-    Raises UserError when the config asks for a part that this version lacks.
     """
 
     def __init__(self, model: ModelConfig, spec_channels: int = 1025, segment_frames: int = 20):
         super().__init__()
-        _check_supported(model)
         self.segment_frames = segment_frames
         self.emb_g = nn.Embedding(model.n_speakers, model.gin_channels)
+        self.emb_vol = nn.Linear(1, model.hidden_channels) if model.vol_embedding else None
         self.pre = nn.Conv1d(model.ssl_dim, model.hidden_channels, 5, padding=2)
         self.enc_p = PriorEncoder(model)
-        self.dec = DECODERS[model.vocoder_name].load()(model)
+        self.dec = DECODERS[model.vocoder_name].build(model)
         self.enc_q = PosteriorEncoder(model, spec_channels)
         self.flow = Flow(model)
         self.f0_decoder = F0Decoder(model) if model.use_automatic_f0_prediction else None
@@ -91,7 +86,7 @@ class Synthesizer(nn.Module):
         """
         g = self.emb_g(speaker_id).transpose(1, 2)
         mask = sequence_mask(lengths, c.shape[2])
-        x = self._content(c, uv, mask)
+        x = self._content(c, uv, mask, volume)
         pred_lf0 = norm_lf0 = lf0 = None
         if self.f0_decoder is not None:
             lf0 = f0_to_lf0(f0)[:, None]
@@ -133,7 +128,7 @@ class Synthesizer(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         g = self.speaker_condition(speaker)
         mask = c.new_ones(len(c), 1, c.shape[2])
-        x = self._content(c, uv, mask)
+        x = self._content(c, uv, mask, volume)
         if predict_f0 and self.f0_decoder is not None:
             norm_lf0 = normalize_lf0(f0_to_lf0(f0)[:, None], mask, uv)
             f0 = lf0_to_f0(self.f0_decoder(x, norm_lf0, mask, g)).squeeze(1)
@@ -154,17 +149,12 @@ class Synthesizer(nn.Module):
         """Make every normalised weight a plain one: for conversion, the same numbers at less cost."""
         fold_normed_weights(self)
 
-    def _content(self, c: Tensor, uv: Tensor, mask: Tensor) -> Tensor:
-        """Content and voicing, (B, hidden, T)."""
-        return self.pre(c) * mask + self.emb_uv(uv.long()).transpose(1, 2)
-
-
-def _check_supported(model: ModelConfig) -> None:
-    for key in UNSUPPORTED:
-        if getattr(model, key):
-            raise UserError(f"config.json: model.{key} is not supported by this version")
-    if model.vocoder_name not in DECODERS:
-        raise UserError(f"config.json: model.vocoder_name '{model.vocoder_name}' is not supported by this version")
+    def _content(self, c: Tensor, uv: Tensor, mask: Tensor, volume: Tensor | None) -> Tensor:
+        """Content, voicing and, where the model knows it, loudness: (B, hidden, T)."""
+        x = self.pre(c) * mask + self.emb_uv(uv.long()).transpose(1, 2)
+        if self.emb_vol is None or volume is None:
+            return x
+        return x + self.emb_vol(volume[:, :, None]).transpose(1, 2)
 
 
 # -- slices of padded batches -----------------------------------------------------------------------------------------

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,8 +20,10 @@ from modules.atomic_file import write_text
 from modules.config import Config, load_config
 from modules.console import UserError, get_logger, progress
 from modules.device import pick_device, random_state, set_random_state
+from modules.epoch_batches import EpochBatches
+from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from vencoder import ENCODERS
-from vits.dataset import Batch, ClipDataset, EpochBatches, collate
+from vits.dataset import Batch, ClipDataset, collate
 from vits.logbook import Logbook
 from vits.step import Learner, Losses, mel_of
 
@@ -53,8 +53,8 @@ class Run:
         train = config.train
         self.config, self.folder, self.device = config, folder, device
         torch.manual_seed(train.seed)
-        self.dataset = ClipDataset(config.data.training_files, config, crop=True)
-        self.validation = ClipDataset(config.data.validation_files, config, crop=False)
+        self.dataset = ClipDataset(config.data.training_files, config, training=True)
+        self.validation = ClipDataset(config.data.validation_files, config, training=False)
         self.batches = EpochBatches(len(self.dataset), train.batch_size, train.seed)
         self.loader = self._loader()
         self.learner = Learner(config, device)
@@ -216,7 +216,7 @@ class Run:
             if isinstance(batch, UserError):
                 raise batch
             clip = batch.to(self.device)
-            made, _ = net_g.infer(clip.c, clip.f0, clip.uv, clip.speaker_id)
+            made, _ = net_g.infer(clip.c, clip.f0, clip.uv, clip.speaker_id, volume=clip.volume)
             logbook.evaluation(self.step, index, made[0, 0], clip.audio[0, 0], data.sampling_rate)
             last = mel_of(made, data)[0], mel_of(clip.audio, data)[0]
         logbook.evaluation_mels(self.step, *last)
@@ -227,40 +227,3 @@ def describe(losses: Losses) -> str:
     """Which losses are not finite, in words."""
     values = {name: float(value) for name, value in vars(losses).items()}
     return ", ".join(f"{name} {value}" for name, value in values.items() if not torch.isfinite(torch.tensor(value)))
-
-
-# -- stopping ---------------------------------------------------------------------------------------------------------
-
-
-# Ctrl-C, the schedulers' "please end", and a terminal that was closed (Windows has no such signal).
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-class StopSignal:
-    """``number`` is the signal that has asked the run to stop, 0 so far."""
-
-    number = 0
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[StopSignal]:
-    """Within the block a STOPPING signal leaves a note, so that a step ends and is saved; a second one ends at once."""
-    stop = StopSignal()
-
-    def note(number: int, frame) -> None:
-        stop.number = number
-        signal.signal(number, former[number])
-        log.info("stopping after this step, with a checkpoint; once more ends at once")
-
-    former = {number: signal.signal(number, note) for number in STOPPING}
-    try:
-        yield stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def ignore_stop_signals(worker: int) -> None:
-    """A loader's worker leaves them to the run, which still needs its batches: they may come to the whole group."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)

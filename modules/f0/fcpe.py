@@ -7,6 +7,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +18,10 @@ from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.salience import SaliencePredictor, log
 from modules.normed_conv import fold_normed_weights
 from modules.spectrogram import VocoderMel
-from modules.weight_file import assign, read_weights_and_settings
+from modules.weight_file import assign, read_weight_file, read_weights_and_settings
 
 BUNDLED = "torchfcpe", "assets/fcpe_c_v001.pt"  # the package and its weight file, of a network without attention
-# That file's names in those of the published one; what has no new name is unused.
+# That file's names in those of the published one, for they are two formats; what has no new name is unused.
 NAMES = (
     (r"input_stack\.(.*)", r"stack.\1"),
     (r"net\.encoder_layers\.(.*)", r"decoder._layers.\1"),
@@ -72,18 +73,23 @@ def bundled_weight() -> Path:
 def load_network(path: Path, device: torch.device) -> tuple[FcpeNetwork, VocoderMel]:
     """The network with a file's weights, ready for inference, and the spectrogram that it takes.
 
-    Raises UserError when the file is truncated, refused, of another family, or not whole.
+    Both formats are read, whatever the file is called. Raises UserError when it is truncated, refused, of another
+    family, not whole, or its settings do not fit its tensors.
     """
-    bundled = BUNDLED[0] in path.parts
-    weights, settings = read_weights_and_settings(path, "FCPE", "config_dict" if bundled else "config")
-    if bundled:
+    torchfcpes = any(name.startswith("input_stack.") for name in read_weight_file(path, "FCPE"))
+    weights, settings = read_weights_and_settings(path, "FCPE", "config_dict" if torchfcpes else "config")
+    if torchfcpes:
         weights = _renamed(weights)
+    sizes = _sizes(weights, path)
     with torch.device("meta"):
-        network = FcpeNetwork(_sizes(weights, path))
+        network = FcpeNetwork(sizes)
     assign(network, weights, path, "FCPE")
     fold_normed_weights(network)
+    mel = _mel_of(settings.get("mel", {}))
+    _refuse_impossible(mel, sizes.mels, path)
+    bundled = path.match("/".join(BUNDLED))
     log.info("F0 predictor fcpe: %s", f"the model that comes with {BUNDLED[0]}" if bundled else path)
-    return network.eval().to(device), _mel_of(settings.get("mel", {}))
+    return network.eval().to(device), mel
 
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,7 +116,7 @@ def _sizes(weights: Mapping[str, Tensor], path: Path) -> FcpeSizes:
         raise UserError(f"{path} does not hold a whole FCPE; pretrain/README.md says what goes there") from None
 
 
-def _mel_of(settings: Mapping[str, float]) -> VocoderMel:
+def _mel_of(settings: Mapping[str, Any]) -> VocoderMel:
     return VocoderMel(
         sampling_rate=settings.get("sampling_rate", settings.get("sr", 16000)),
         n_mels=settings.get("num_mels", 128),
@@ -120,6 +126,15 @@ def _mel_of(settings: Mapping[str, float]) -> VocoderMel:
         fmin=settings.get("fmin", 0),
         fmax=settings.get("fmax", 8000),
     )
+
+
+def _refuse_impossible(mel: VocoderMel, bands: int, path: Path) -> None:
+    """UserError when a file describes a spectrogram that cannot be, or one of other ``bands`` than its tensors take."""
+    counts = (mel.sampling_rate, mel.hop_length, mel.win_length, mel.n_fft)
+    numbers = all(type(n) is int and n > 0 for n in counts)
+    numbers = numbers and all(type(edge) in (int, float) for edge in (mel.fmin, mel.fmax))
+    if not numbers or mel.n_mels != bands or not mel.hop_length <= mel.win_length <= mel.n_fft:
+        raise UserError(f"{path} is damaged: its tensors take {bands} bands, its settings describe {mel}")
 
 
 def log_mel(wave: Tensor, mel: VocoderMel) -> Tensor:

@@ -17,6 +17,7 @@ from tests.parity import fill, recipe_values
 from vits.discriminator import MultiPeriodDiscriminator
 from vits.f0_decoder import f0_to_coarse, normalize_lf0
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss
+from vits.mixing import mixed, shares
 from vits.synthesizer import Synthesizer, SynthesizerOutput, cut_slices, random_slice_starts, sequence_mask
 
 Arrays = dict[str, np.ndarray]
@@ -136,8 +137,8 @@ def generator_losses(out: SynthesizerOutput, spec: torch.Tensor, meta: dict) -> 
 
 def synthesizer_shapes(meta: dict) -> dict[str, list[int]]:
     """Names and shapes of the whole state dict, or of the part that the fixture is about."""
-    part = meta["name"].split("_", 2)[-1]
-    prefix = "" if part in ("infer", "train", "trajectory") else f"{part}."
+    part = meta.get("source", "").rpartition(".")[2]
+    prefix = "" if part in ("infer", "forward", "") else f"{part}."
     with torch.device("meta"):
         net = _build(meta["constructor"])
     return {name: list(value.shape) for name, value in net.state_dict().items() if name.startswith(prefix)}
@@ -199,6 +200,21 @@ def random_slices(ins: Arrays, meta: dict) -> dict:
     }
 
 
+def mixing(ins: Arrays, meta: dict) -> dict:
+    models: dict[str, dict[str, torch.Tensor]] = {}
+    for key, array in ins.items():
+        if key.startswith("model"):
+            number, _, name = key.removeprefix("model").partition("_")
+            models.setdefault(number, {})[name] = torch.from_numpy(array)
+    ordered = [models[number] for number in sorted(models, key=int)]
+    rates = ins["rates"].tolist()
+    return {
+        f"mode{number}_{name}": tensor
+        for number, mode in enumerate(("convex", "linear"))
+        for name, tensor in mixed(ordered, shares(rates, mode)).items()
+    }
+
+
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
@@ -247,17 +263,20 @@ def _update(optimizer: torch.optim.Optimizer, net: torch.nn.Module, loss: torch.
     return norm.item()
 
 
+VARIANTS = ("default", "tiny", "vol", "transflow", "transflow_shared", "snake", "v40", "noautof0")
+
 ADAPTERS = {
-    **{f"A_{variant}_infer": infer for variant in ("default", "v40", "noautof0")},
-    **{f"A_{variant}_train": train for variant in ("default", "v40", "noautof0")},
-    "A_default_dec": decoder,
+    **{f"A_{variant}_infer": infer for variant in VARIANTS},
+    **{f"A_{variant}_train": train for variant in VARIANTS},
+    **{f"A_{variant}_flow": flow for variant in VARIANTS},
+    **{f"A_{variant}_enc_q": posterior_encoder for variant in VARIANTS},
+    **{f"A_{variant}_dec": decoder for variant in VARIANTS},
     "A_default_emb_g": speaker_embedding,
     "A_default_enc_p": prior_encoder,
-    "A_default_enc_q": posterior_encoder,
     "A_default_f0_decoder": f0_decoder,
-    "A_default_flow": flow,
     "B_mpd": discriminator,
     "D_f0_to_coarse": coarse,
+    "D_mix_model": mixing,
     "D_normalize_f0": normalisation,
     "D_rand_slice": random_slices,
     "Z_trajectory": trajectory,

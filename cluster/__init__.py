@@ -1,0 +1,1 @@
+"""Timbre taken from the training data itself: content units drawn towards those that a speaker really made."""

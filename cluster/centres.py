@@ -1,0 +1,122 @@
+"""``kmeans_10000.pt``: each speaker's cluster centres, as so-vits-svc 4.1 writes and reads them."""
+
+from __future__ import annotations
+
+import pickle
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cluster.features import find_features, read_features
+from cluster.kmeans import k_means, refuse_missing_gpu
+from modules.atomic_file import output_path
+from modules.clip_files import find_clips
+from modules.console import UserError, get_logger
+from modules.safe_pickle import load_torch_arrays
+
+MAKER = "python cluster/train_cluster.py"
+SHELL = ("n_features_in_", "_n_threads", "cluster_centers_")  # what the original puts into a shell of scikit-learn's
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """The centres (K, C) float32 of every speaker, by name; C is the same for all, K need not be."""
+
+    path: Path
+    centres: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def feature_size(self) -> int:
+        return next(iter(self.centres.values())).shape[1]
+
+    @property
+    def speakers(self) -> list[str]:
+        return list(self.centres)
+
+    def nearest(self, units: Tensor, speaker: str) -> Tensor:
+        """The speaker's centre nearest to each of the units (T, C): (T, C) in the units' dtype and on their device.
+
+        Raises UserError when the model lacks the speaker or has features of another size.
+        """
+        if speaker not in self.centres:
+            there = ", ".join(self.centres)
+            raise UserError(f"{self.path} holds no centres of '{speaker}', only of {there}; run '{MAKER}' again")
+        if units.shape[-1] != self.feature_size:
+            raise UserError(
+                f"{self.path} is of features of size {self.feature_size}, the speech encoder gives {units.shape[-1]}; "
+                f"run '{MAKER}' with the features of this encoder"
+            )
+        centres = self.centres[speaker]
+        labels = nearest_labels(units.detach().to("cpu", torch.float32).numpy(), centres)
+        return torch.from_numpy(centres[labels]).to(units)
+
+
+def nearest_labels(features: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The row of ``centres`` (K, C) nearest to each of the features (T, C), by exhaustive search: (T,)."""
+    return faiss.knn(np.ascontiguousarray(features), centres, 1)[1][:, 0]
+
+
+def load_cluster_model(path: str | Path) -> ClusterModel:
+    """Read centres. Raises UserError when the file is missing, damaged, or holds anything but arrays of centres."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+    saved = load_torch_arrays(path)
+    try:
+        centres = {str(name): _as_centres(saved[name]["cluster_centers_"]) for name in saved}
+        (_,) = {len(rows[0]) for rows in centres.values()}
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise UserError(f"{path} holds no cluster centres by speaker; run '{MAKER}' again") from None
+    return ClusterModel(path, centres)
+
+
+def _as_centres(array: Any) -> NDArray[np.float32]:
+    centres = np.ascontiguousarray(array, dtype=np.float32)
+    if centres.ndim != 2 or not centres.size or not np.isfinite(centres).all():
+        raise ValueError
+    return centres
+
+
+def train_cluster_model(dataset: str | Path, path: str | Path, count: int, gpu: bool = False) -> None:
+    """Write to ``path`` up to ``count`` centres of each speaker whose folder is in ``dataset``.
+
+    Raises UserError when a speaker has no features, a file of them cannot be used, or ``path`` not be written.
+    """
+    if gpu:
+        refuse_missing_gpu()
+    log, centres, size = get_logger("cluster").info, {}, None
+    for name, files in find_features(Path(dataset) / name for name in find_clips(dataset)).items():
+        features = read_features(files, name, size)
+        size = features.shape[1]
+        centres[name] = k_means(features, count, gpu=gpu, name=name)
+        few = f"; too few (different) ones for {count:,}" if len(centres[name]) < count else ""
+        log(f"{name}: {len(centres[name]):,} centres of {len(features):,} features{few}")
+    save_cluster_model(path, centres)
+    log(f"{path}: centres of {len(centres)} speakers, features of size {size}")
+
+
+def save_cluster_model(path: str | Path, centres: Mapping[str, NDArray[np.float32]]) -> None:
+    """Write each speaker's centres (K, C), whole or not at all. Raises UserError when the file cannot be written."""
+    saved = {name: dict(zip(SHELL, (rows.shape[1], 4, rows), strict=True)) for name, rows in centres.items()}
+    with output_path(path, RuntimeError) as temporary, open(temporary, "wb") as file:
+        torch.save(saved, file, pickle_module=_PICKLE)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles arrays by names that every numpy has; what numpy 2 chooses itself is unknown to those of before 1.26."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is np.ndarray:
+            return np.ndarray, ((0,), value.dtype), value.__reduce__()[2]
+        return NotImplemented
+
+
+_PICKLE = types.SimpleNamespace(__name__="array_pickle", Pickler=_Pickler)

@@ -1,0 +1,149 @@
+"""``feature_and_index.pkl``: a pickle of {speaker id: faiss IndexIVFFlat}, as so-vits-svc 4.1 writes and reads it.
+
+It is read by an unpickler that knows one class, a stand-in for faiss's, and what that holds is looked through before
+faiss gets it: faiss can also be told to open files, and it trusts the sizes that it reads.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.atomic_file import output_path
+from modules.console import UserError
+from modules.safe_pickle import load_pickle
+
+MAKER = "python train_index.py"
+
+# Layouts of faiss's format. Of an index: kind, feature size, vectors, two unused, whether trained, metric (1: L2).
+_HEADER = "<4siqqq?i"
+_LISTS = "<4sQQ4sQ"  # of its lists: kind, how many, bytes a vector, layout of the sizes that follow, how many
+
+
+class _SavedIndex:
+    """Takes the place of faiss.IndexIVFFlat in a pickle: its state is one bytes object, faiss's own file format."""
+
+    __slots__ = ("data",)
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict) or list(state) != ["this"] or not isinstance(state["this"], bytes):
+            raise ValueError("the state of an index is not as faiss writes it")
+        self.data = state["this"]
+
+
+def _stand_in(module: str, name: str) -> type | None:
+    """faiss.swigfaiss.IndexIVFFlat; the module's name differs between faiss's builds."""
+    return _SavedIndex if module.split(".")[0] == "faiss" and name == "IndexIVFFlat" else None
+
+
+def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
+    """Speaker id -> index, all of one feature size.
+
+    Raises UserError when the file is missing, damaged, asks for any other object, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+    saved = load_pickle(path, _stand_in)
+    if not isinstance(saved, dict) or not saved:
+        raise UserError(f"{path} holds no indexes by speaker; run '{MAKER}' again")
+    indexes = {}
+    for speaker_id in list(saved):
+        index = saved.pop(speaker_id)
+        if type(speaker_id) is not int or type(index) is not _SavedIndex or not hasattr(index, "data"):
+            raise UserError(f"{path} holds something else than indexes by speaker number; run '{MAKER}' again")
+        indexes[speaker_id] = _restore(index.data, f"{path}, speaker {speaker_id}")
+    if len({index.d for index in indexes.values()}) > 1:
+        raise UserError(f"{path} mixes features of several sizes; run '{MAKER}' again")
+    return indexes
+
+
+def _restore(data: bytes, where: str) -> faiss.IndexIVFFlat:
+    try:
+        if not _is_flat_index(data):
+            raise ValueError("it is no IVF,Flat index with its vectors inside")
+        index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+        if type(index) is not faiss.IndexIVFFlat:
+            raise ValueError(f"it is of the kind {type(index).__name__}")
+    except (RuntimeError, ValueError, OverflowError, MemoryError, struct.error) as error:
+        why = str(error).strip().splitlines()[-1][:200]
+        raise UserError(f"{where}: the index is damaged or of another kind ({why}); run '{MAKER}' again") from None
+    return index
+
+
+def _is_flat_index(data: bytes) -> bool:
+    """Whether these are the bytes of an index of whole vectors, in lists that are in memory, with sizes that agree.
+
+    The parts: header, (lists, probed); the lists' centres with a header of their own; a direct map; the lists. Raises
+    struct.error or ValueError where the bytes end too soon.
+    """
+    parts = _Parts(data)
+    kind, size, vectors, _, _, trained, metric = parts.take(_HEADER)
+    lists, _ = parts.take("<QQ")
+    centres_kind, centres_size, centres, *_, centres_metric = parts.take(_HEADER)
+    numbers = parts.take_array("<f4", *parts.take("<Q"))
+    mapped, entries = parts.take("<?Q")
+    parts.take_array("<i8", entries)
+    lists_kind, list_count, vector_bytes, layout, count = parts.take(_LISTS)
+    sizes = parts.take_array("<u8", count)
+    if layout == b"sprs":  # pairs of a list and its size; the other lists are empty
+        which, sizes = sizes.reshape(-1, 2).T
+        consistent = len(which) == len(set(which.tolist())) and all(number < lists for number in which.tolist())
+    else:
+        consistent = layout == b"full" and count == lists
+    return (
+        consistent
+        and (kind, centres_kind, lists_kind) == (b"IwFl", b"IxF2", b"ilar")
+        and (metric, centres_metric, trained, mapped) == (1, 1, True, entries > 0)
+        and size == centres_size > 0
+        and lists == centres == list_count > 0
+        and len(numbers) == lists * size
+        and vector_bytes == 4 * size
+        and vectors == sum(sizes.tolist())
+        and len(data) - parts.at == vectors * (vector_bytes + 8)
+    )
+
+
+class _Parts:
+    """Bytes, read from the front."""
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
+
+    def take(self, layout: str) -> tuple:
+        values = struct.unpack_from(layout, self.data, self.at)
+        self.at += struct.calcsize(layout)
+        return values
+
+    def take_array(self, dtype: str, count: int) -> NDArray:
+        values = np.frombuffer(self.data, dtype, count, self.at) if count else np.empty(0, dtype)
+        self.at += values.nbytes
+        return values
+
+
+def write_indexes(path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFFlat]]) -> None:
+    """Write (speaker id, index) pairs one at a time, and read the whole back, before it takes its name.
+
+    The pickle is put together here and not by ``pickle.dump``, which would name the compiled module of this very build
+    of faiss; ``faiss.IndexIVFFlat`` is known to all. Raises UserError when the file cannot be written.
+    """
+    with output_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(pickle.PROTO + b"\x04" + pickle.EMPTY_DICT)
+            for speaker_id, index in indexes:
+                data = faiss.serialize_index(index)
+                file.write(pickle.BININT + struct.pack("<i", speaker_id))
+                file.write(pickle.GLOBAL + b"faiss\nIndexIVFFlat\n" + pickle.EMPTY_TUPLE + pickle.NEWOBJ)
+                file.write(pickle.EMPTY_DICT + pickle.SHORT_BINUNICODE + b"\x04this")
+                file.write(pickle.BINBYTES8 + struct.pack("<Q", len(data)))
+                file.write(data)
+                file.write(pickle.SETITEM + pickle.BUILD + pickle.SETITEM)
+            file.write(pickle.STOP)
+        read_indexes(temporary)

@@ -1,0 +1,204 @@
+"""Clips and their companion files as batches for diffusion.
+
+Which crop of a clip an epoch has, and whether it is the augmented one, are functions of (seed, epoch, clip), so a
+resumed run sees the very items the interrupted one would have seen, whatever the number of loader workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from modules.audio import open_audio
+from modules.clip_files import DIFFUSION_MAKER, ClipFiles, common_frames, frames, stretch_units
+from modules.config import DiffusionConfig
+from modules.console import UserError, progress
+from modules.epoch_batches import generator_of
+from modules.filelist import read_filelist, speaker_id, usable
+
+MARGIN = 0.1  # seconds that a clip must be longer than data.duration, as published
+
+
+@dataclass
+class Features:
+    """All T frames of one clip: units (T, C), f0 (T,) in Hz, volume (T,), mel (T, M)."""
+
+    units: Tensor
+    f0: Tensor
+    volume: Tensor
+    mel: Tensor
+
+
+@dataclass
+class TrainingFeatures(Features):
+    """The clip at another loudness and key too: ``shift`` is in semitones."""
+
+    aug_mel: Tensor
+    aug_volume: Tensor
+    shift: float
+
+
+@dataclass
+class DiffusionBatch:
+    """B items of T frames: units (B, T, C), f0 (B, T, 1) in Hz, volume (B, T, 1), mel (B, T, M), speaker_id (B, 1),
+    aug_shift (B, 1, 1) in semitones, and the clips' paths without suffix. An item is a batch of one."""
+
+    units: Tensor
+    f0: Tensor
+    volume: Tensor
+    mel: Tensor
+    speaker_id: Tensor
+    aug_shift: Tensor
+    names: list[str]
+
+    def to(self, device: torch.device) -> DiffusionBatch:
+        return replace(self, **{name: part.to(device, non_blocking=True) for name, part in self._tensors().items()})
+
+    def pin_memory(self) -> DiffusionBatch:
+        return replace(self, **{name: part.pin_memory() for name, part in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
+
+
+class DiffusionDataset(Dataset):
+    """The clips of a filelist with their companions, read when asked for or, with ``cache_all_data``, once.
+
+    Indexed by (epoch, clip) pairs, as EpochBatches gives them. For ``training`` an item is a crop of ``data.duration``,
+    every other time of the augmented mel; for validation it is the whole clip as it is.
+
+    Args:
+        filelist: one clip a line.
+        config: the whole of ``diffusion.yaml``.
+        n_mels: bins of the vocoder's mel.
+        training: see above; validation clips are kept on the CPU, in single precision.
+        device: where training clips are kept when ``cache_device`` is not the CPU.
+
+    Raises UserError when no clip can be used, a training clip is too short for the crop, a speaker is not in the
+    configuration, or, when all is read at once, a companion is damaged or of another setting.
+    """
+
+    def __init__(
+        self,
+        filelist: str | Path,
+        config: DiffusionConfig,
+        *,
+        n_mels: int,
+        training: bool,
+        device: torch.device | str = "cpu",
+    ):
+        data, train = config.data, config.train
+        self.config, self.n_mels, self.training = config, n_mels, training
+        self.crop_frames = max(1, frames(int(data.duration * data.sampling_rate), data.block_size))
+        self.device = torch.device(device if training and train.cache_device != "cpu" else "cpu")
+        self.half = training and train.cache_all_data and train.cache_fp16
+        companions = ("units", "f0", "volume", "mel") + (("aug_mel", "aug_volume") if training else ())
+        self.paths = usable(read_filelist(filelist), companions, data.sampling_rate, maker=DIFFUSION_MAKER)
+        if training:
+            self._refuse_short_clips(filelist)
+        self.speakers = [self._speaker(path) for path in self.paths]
+        self.cache = None
+        if train.cache_all_data:
+            self.cache = [self.read(path) for path in progress(self.paths, description="reading", unit="clip")]
+
+    def _refuse_short_clips(self, filelist: str | Path) -> None:
+        duration, rate = self.config.data.duration, self.config.data.sampling_rate
+        samples = {path: samples_of(path) for path in self.paths}
+        short = [path for path in self.paths if samples[path] < round((duration + MARGIN) * rate)]
+        if short:
+            shortest = min(short, key=samples.get)
+            raise UserError(
+                f"{shortest} has {samples[shortest] / rate:.2f} s, too little for crops of {duration:g} s, which take "
+                f"{MARGIN} s more; {len(short)} of {len(self.paths)} clips are so short: lower data.duration in the "
+                f"diffusion configuration, or take them out of {filelist}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: tuple[int, int]) -> DiffusionBatch | UserError:
+        """The item, or the error that it met: raised in a loader's worker, it would arrive as a traceback."""
+        epoch, index = key
+        try:
+            features = self.cache[index] if self.cache else self.read(self.paths[index])
+        except UserError as error:
+            return error
+        shift = 0.0
+        if self.training:
+            features, shift = self.vary(features, generator_of(self.config.train.seed, epoch, index))
+        return DiffusionBatch(
+            units=features.units[None].float(),
+            f0=features.f0[None, :, None],
+            volume=features.volume[None, :, None],
+            mel=features.mel[None].float(),
+            speaker_id=torch.tensor([[self.speakers[index]]], device=self.device),
+            aug_shift=torch.tensor([[[shift]]], device=self.device),
+            names=[str(self.paths[index].with_suffix(""))],
+        )
+
+    def vary(self, features: TrainingFeatures, generator: torch.Generator) -> tuple[Features, float]:
+        """The crop that one epoch has of a clip, and by how many semitones it is shifted."""
+        places = len(features.f0) - self.crop_frames + 1
+        start = int(torch.randint(places, (), generator=generator))
+        cut = slice(start, start + self.crop_frames)
+        units, f0 = features.units[cut], features.f0[cut]
+        if torch.rand((), generator=generator) < 0.5:
+            return Features(units, f0, features.volume[cut], features.mel[cut]), 0.0
+        f0 = f0 * 2 ** (features.shift / 12)
+        return Features(units, f0, features.aug_volume[cut], features.aug_mel[cut]), features.shift
+
+    def read(self, path: Path) -> Features:
+        """Read one clip's companions, cut to the same frames.
+
+        Raises UserError naming the clip when one is missing, of another encoder or vocoder, or out of step.
+        """
+        data, files = self.config.data, ClipFiles(path)
+        f0, _ = files.read_f0()
+        units = stretch_units(files.read_units(data.encoder_out_channels)[0], len(f0), data.unit_interpolate_mode).T
+        parts = {"units": units, "f0": f0, "volume": files.read_volume(), "mel": files.read_mel(self.n_mels)}
+        if self.training:
+            augmented = files.read_augmented(self.n_mels)
+            parts |= {"aug_mel": augmented.mel, "aug_volume": augmented.volume}
+        lengths = {name: len(part) for name, part in parts.items()}
+        sound = frames(samples_of(path), data.block_size)
+        common = common_frames({"audio": sound, **lengths}, path, DIFFUSION_MAKER)
+        parts = {name: self._keep(name, torch.as_tensor(part)[:common]) for name, part in parts.items()}
+        return TrainingFeatures(**parts, shift=augmented.shift) if self.training else Features(**parts)
+
+    def _keep(self, name: str, part: Tensor) -> Tensor:
+        """A part as it is held: where, and in which precision."""
+        small = self.half and name in ("units", "mel", "aug_mel")
+        return part.to(self.device, torch.float16 if small else torch.float32).contiguous()
+
+    def _speaker(self, path: Path) -> int:
+        """The clip's speaker; 0 in a model of one."""
+        model = self.config.model
+        if model.n_spk == 1:
+            return 0
+        number = speaker_id(path, self.config.spk)
+        if not 0 <= number < model.n_spk:
+            raise UserError(
+                f"the diffusion configuration gives speaker '{path.parent.name}' the number {number}, outside 0 to "
+                f"{model.n_spk - 1} (model.n_spk); run 'python preprocess_flist_config.py' again"
+            )
+        return number
+
+
+def samples_of(path: Path) -> int:
+    """The length of a sound file."""
+    with open_audio(path) as file:
+        return file.frames
+
+
+def collate_diffusion(items: Sequence[DiffusionBatch | UserError]) -> DiffusionBatch | UserError:
+    """Items of one length as a batch; the first error among them stands for it."""
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    tensors = {name: torch.cat([getattr(item, name) for item in items]) for name in items[0]._tensors()}
+    return DiffusionBatch(**tensors, names=[name for item in items for name in item.names])

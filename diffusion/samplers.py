@@ -1,0 +1,198 @@
+"""From noise to data: the ways to run the diffusion backwards, each a function over one noise schedule.
+
+All have the form ``(predict, x, schedule, speedup, noise) -> data``:
+
+- ``predict(x, label)`` is the network's estimate of the noise in ``x`` at a step, whole or not;
+- ``x`` is what there is at the schedule's last step, a tensor of any shape;
+- of ``speedup`` steps one is taken;
+- ``noise()`` draws standard Gaussian noise of ``x``'s shape, which only ``ddpm`` needs.
+
+The fast ones have one thing in common. Were the estimate right and constant between two levels, the way from one to the
+other would be exact in one step (``follow_noise``, ``follow_data``); they differ in how they foresee its change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+from diffusion.schedule import Level, NoiseSchedule
+
+Predict = Callable[[Tensor, float], Tensor]
+Noise = Callable[[], Tensor]
+
+LEAST_HALF_LOG_SNR = -5.1  # DPM-Solver leaves out what lies beyond
+FEW_STEPS = 10  # with fewer DPM-Solver ends with a step of the first order
+
+
+# -- one step ---------------------------------------------------------------------------------------------------------
+
+
+def data_of(x: Tensor, noise: Tensor, here: Level) -> Tensor:
+    """The data, if ``noise`` is what there is of it in ``x``."""
+    return (x - here.sigma * noise) / here.alpha
+
+
+def follow_noise(x: Tensor, noise: Tensor, here: Level, there: Level) -> Tensor:
+    """From one level to another along constant noise."""
+    ratio = there.alpha / here.alpha
+    return ratio * x + (there.sigma - ratio * here.sigma) * noise
+
+
+def follow_data(x: Tensor, data: Tensor, here: Level, there: Level) -> Tensor:
+    """From one level to another towards constant data."""
+    ratio = there.sigma / here.sigma
+    return ratio * x + (there.alpha - ratio * here.alpha) * data
+
+
+# -- the samplers -----------------------------------------------------------------------------------------------------
+
+
+def ddpm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
+    """Every step, each with fresh noise, whatever the speedup: https://arxiv.org/abs/2006.11239, algorithm 2.
+
+    The data are held within [-1, 1].
+    """
+    for step in reversed(range(len(schedule))):
+        data = data_of(x, predict(x, step), schedule.at(step)).clamp(-1, 1)
+        on_data, on_x, deviation = schedule.posterior(step)
+        x = on_data * data + on_x * x
+        if step:
+            x = x + deviation * noise()
+    return x
+
+
+def ddim(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
+    """Constant noise from each multiple of the speedup to the next: https://arxiv.org/abs/2010.02502, equation 12."""
+    for here, there in pairwise(_strided_levels(schedule, speedup)):
+        x = follow_noise(x, predict(x, here.label), here, there)
+    return x
+
+
+def pndm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
+    """Pseudo linear multistep, of the fourth order, on the way of ``ddim``: https://arxiv.org/abs/2202.09778.
+
+    The first step looks ahead and takes the mean; the second and third use as much history as there is.
+    """
+    history: list[Tensor] = []
+    for here, there in pairwise(_strided_levels(schedule, speedup)):
+        history = [predict(x, here.label), *history[:3]]
+        if len(history) == 1:
+            ahead = predict(follow_noise(x, history[0], here, there), there.label)
+            mean = (history[0] + ahead) / 2
+        else:
+            mean = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
+        x = follow_noise(x, mean, here, there)
+    return x
+
+
+ADAMS_BASHFORTH = {
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+
+
+def dpm_solver(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
+    """The noise as a linear function of λ, by its last two values: https://arxiv.org/abs/2206.00927, multistep."""
+    levels = _even_levels(_trusted(schedule), len(schedule) // speedup)
+    return _second_order(lambda x, here: predict(x, here.label), follow_noise, x, levels)
+
+
+def dpm_solver_plus_plus(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
+    """The data as a linear function of λ, by their last two values: https://arxiv.org/abs/2211.01095, algorithm 2."""
+    levels = _even_levels(_trusted(schedule), len(schedule) // speedup)
+    return _second_order(lambda x, here: data_of(x, predict(x, here.label), here), follow_data, x, levels)
+
+
+def unipc(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
+    """The step of DPM-Solver++, put right by what the network says at its end, which serves the next step too:
+    https://arxiv.org/abs/2302.04867, order 2 with B(h) = 1 - e^-h; the last step is of the first order."""
+    *levels, end = _even_levels(schedule, len(schedule) // speedup)
+    data, trend, before = data_of(x, predict(x, levels[0].label), levels[0]), 0.0, None
+    for here, there in pairwise(levels):
+        step = there.half_log_snr - here.half_log_snr
+        ahead = follow_data(x, data + trend * (step / 2), here, there)
+        change = data_of(ahead, predict(ahead, there.label), there) - data
+        on_trend, on_change = _corrector_weights(before, here, there)
+        x = follow_data(x, data + trend * (step * on_trend) + on_change * change, here, there)
+        data, trend, before = data + change, change / step, here
+    return follow_data(x, data, levels[-1], end)
+
+
+# -- their parts ------------------------------------------------------------------------------------------------------
+
+
+def _strided_levels(schedule: NoiseSchedule, speedup: int) -> list[Level]:
+    """The multiples of the speedup among the steps, from the last to 0."""
+    return [schedule.at(step) for step in range(0, len(schedule), speedup)][::-1]
+
+
+def _even_levels(schedule: NoiseSchedule, steps: int) -> list[Level]:
+    """``steps`` + 1 levels at even distances from the last step to 0."""
+    return [schedule.at(float(label)) for label in np.linspace(len(schedule) - 1, 0, steps + 1)]
+
+
+def _trusted(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The schedule without an end of nearly nothing but noise (the published one has no such end)."""
+    return schedule.head(sum(schedule.at(n).half_log_snr >= LEAST_HALF_LOG_SNR for n in range(len(schedule))))
+
+
+def _second_order(
+    estimate: Callable[[Tensor, Level], Tensor],
+    follow: Callable[[Tensor, Tensor, Level, Level], Tensor],
+    x: Tensor,
+    levels: list[Level],
+) -> Tensor:
+    """Two-step multistep: each step follows the estimate that is foreseen for its middle, in λ."""
+    value, trend, before = None, 0.0, None
+    for here, there in pairwise(levels):
+        past, value = value, estimate(x, here)
+        if before is not None:
+            trend = (value - past) / (here.half_log_snr - before.half_log_snr)
+        if there is levels[-1] and len(levels) <= FEW_STEPS:
+            trend = 0.0
+        x = follow(x, value + trend * ((there.half_log_snr - here.half_log_snr) / 2), here, there)
+        before = here
+    return x
+
+
+def _corrector_weights(before: Level | None, here: Level, there: Level) -> tuple[float, float]:
+    """What UniPC's corrector takes of the former trend (over the whole step) and of the new change."""
+    if before is None:
+        return 0.0, 1 / 2
+    step = there.half_log_snr - here.half_log_snr
+    back = (before.half_log_snr - here.half_log_snr) / step
+    phi_1 = math.expm1(-step)
+    phi_2 = -phi_1 / step - 1
+    phi_3 = -phi_2 / step - 1 / 2
+    on_trend = (phi_2 - 2 * phi_3) / (phi_1 * (1 - back))
+    return on_trend, phi_2 / phi_1 - on_trend
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to sample, and how often it asks the network at a depth (steps to undo) and speedup; it must ask
+    ``least`` times."""
+
+    run: Callable[[Predict, Tensor, NoiseSchedule, int, Noise], Tensor]
+    evaluations: Callable[[int, int], int]
+    least: int = 1
+
+
+SAMPLERS = {
+    "ddpm": Sampler(ddpm, lambda depth, speedup: depth),
+    "ddim": Sampler(ddim, lambda depth, speedup: (depth - 1) // speedup),
+    "pndm": Sampler(pndm, lambda depth, speedup: (depth - 1) // speedup + 1, least=2),
+    "dpm-solver": Sampler(dpm_solver, lambda depth, speedup: depth // speedup, least=2),
+    "dpm-solver++": Sampler(dpm_solver_plus_plus, lambda depth, speedup: depth // speedup, least=2),
+    "unipc": Sampler(unipc, lambda depth, speedup: depth // speedup, least=2),
+}

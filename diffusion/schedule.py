@@ -1,0 +1,84 @@
+"""The noise schedule: how much of the data and how much noise there is at each step of the diffusion.
+
+A variance preserving process (Ho et al. 2020, https://arxiv.org/abs/2006.11239): x_n = α_n · data + σ_n · noise with
+α² + σ² = 1, the steps n being whole numbers from 0 (nearly data) to N - 1 (nearly noise), and, for the solvers, all
+numbers between. Host numbers in double precision: a sampler waits for no device to learn its coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+FIRST_BETA, LAST_BETA = 1e-4, 0.02
+
+
+@dataclass(frozen=True)
+class Level:
+    """One place in the diffusion: the network's label of it, the share of data and the share of noise."""
+
+    label: float
+    alpha: float
+    sigma: float
+
+    @property
+    def half_log_snr(self) -> float:
+        """λ = ln(α / σ), in which the solvers measure their steps."""
+        return math.log(self.alpha / self.sigma)
+
+
+class NoiseSchedule:
+    """``betas`` (N,): the variance of the noise that each step adds."""
+
+    def __init__(self, betas: np.ndarray):
+        self.betas = np.asarray(betas, dtype=np.float64)
+        self.log_alphas = np.cumsum(np.log1p(-self.betas)) / 2
+
+    @classmethod
+    def linear(cls, steps: int) -> NoiseSchedule:
+        """The published schedule: variances that rise evenly."""
+        return cls(np.linspace(FIRST_BETA, LAST_BETA, steps))
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def head(self, steps: int) -> NoiseSchedule:
+        """The first steps alone, as a whole process of its own: what shallow diffusion undoes."""
+        return NoiseSchedule(self.betas[:steps])
+
+    def at(self, label: float) -> Level:
+        """The level of a step, whole or between two: there ln α is interpolated."""
+        log_alpha = float(np.interp(label, np.arange(len(self)), self.log_alphas))
+        return Level(label, math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)))
+
+    def posterior(self, step: int) -> tuple[float, float, float]:
+        """x one step earlier is Gaussian, given x and the data (equations 6 and 7 of the paper).
+
+        Returns the two factors of its mean, on the data and on x, and its standard deviation.
+        """
+        tables = self.tables()
+        names = ("posterior_mean_coef1", "posterior_mean_coef2", "posterior_variance")
+        on_data, on_x, variance = (float(tables[name][step]) for name in names)
+        return on_data, on_x, math.sqrt(variance)
+
+    def tables(self) -> dict[str, np.ndarray]:
+        """The arrays (N,) that a checkpoint holds, by the names and in the order of the file format."""
+        kept = np.exp(2 * self.log_alphas)
+        before = np.append(1.0, kept[:-1])
+        variance = self.betas * (1 - before) / (1 - kept)
+        return {
+            "betas": self.betas,
+            "alphas_cumprod": kept,
+            "alphas_cumprod_prev": before,
+            "sqrt_alphas_cumprod": np.sqrt(kept),
+            "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - kept),
+            "log_one_minus_alphas_cumprod": np.log(1 - kept),
+            "sqrt_recip_alphas_cumprod": np.sqrt(1 / kept),
+            "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / kept - 1),
+            "posterior_variance": variance,
+            "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
+            "posterior_mean_coef1": self.betas * np.sqrt(before) / (1 - kept),
+            "posterior_mean_coef2": (1 - before) * np.sqrt(1 - self.betas) / (1 - kept),
+        }

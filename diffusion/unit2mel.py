@@ -1,0 +1,302 @@
+"""Content, pitch and loudness to a mel spectrogram, by diffusion: alone, or as the refinement of a given one.
+
+Denoising diffusion (Ho et al. 2020, https://arxiv.org/abs/2006.11239); the start from a noisy version of a given
+spectrogram is the shallow diffusion of DiffSinger (https://arxiv.org/abs/2105.02446).
+Shapes: units (B, T, C), F0 and volume (B, T, 1), mel (B, T, M), conditions (B, H, T).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusion.denoiser import Denoiser
+from diffusion.samplers import SAMPLERS
+from diffusion.schedule import NoiseSchedule
+from modules.checkpoint import load_checkpoint
+from modules.config import DiffusionConfig
+from modules.console import UserError
+from modules.weight_file import assign, recognise
+from vdecoder.source import draw
+
+QUIETEST, LOUDEST = -12.0, 2.0  # natural logarithms of mel energy, which become -1 and 1
+
+Watch = Callable[[int, int], None]
+
+
+class Unit2Mel(nn.Module):
+    """The published ``Unit2Mel``: the same parameters under the same names, in the same order.
+
+    Args:
+        input_channel: size C of a content vector.
+        n_spk: speakers; one needs no table.
+        use_pitch_aug: whether the model hears by how much its training data were shifted in pitch.
+        out_dims: bands M of the mel spectrogram.
+        n_layers, n_chans, n_hidden: sizes of the denoiser and of the condition.
+        timesteps: steps of the whole diffusion.
+        k_step_max: how many of them the model learns to undo; all when not between 0 and ``timesteps``.
+    """
+
+    def __init__(
+        self,
+        input_channel: int,
+        n_spk: int,
+        use_pitch_aug: bool = False,
+        out_dims: int = 128,
+        n_layers: int = 20,
+        n_chans: int = 512,
+        n_hidden: int = 256,
+        timesteps: int = 1000,
+        k_step_max: int | None = 0,
+    ):
+        super().__init__()
+        self.timesteps = timesteps
+        self.k_step_max = k_step_max if k_step_max and 0 < k_step_max < timesteps else timesteps
+        self.unit_embed = nn.Linear(input_channel, n_hidden)
+        self.f0_embed = nn.Linear(1, n_hidden)
+        self.volume_embed = nn.Linear(1, n_hidden)
+        self.aug_shift_embed = nn.Linear(1, n_hidden, bias=False) if use_pitch_aug else None
+        self.spk_embed = nn.Embedding(n_spk, n_hidden) if n_spk > 1 else None
+        self.decoder = MelDiffusion(Denoiser(out_dims, n_layers, n_chans, n_hidden), timesteps)
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether the model can only refine a given mel spectrogram."""
+        return self.k_step_max < self.timesteps
+
+    def loss(
+        self,
+        units: Tensor,
+        f0: Tensor,
+        volume: Tensor,
+        mel: Tensor,
+        speaker_id: Tensor | None = None,
+        aug_shift: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """How wrong the noise is that the network finds at a random step of each clip: a mean square.
+
+        Args:
+            units, f0 (Hz), volume, mel: as the module says.
+            speaker_id: (B, 1).
+            aug_shift: semitones by which the clip was shifted, (B, 1, 1).
+            generator: of the steps and the noise; without one torch's own on the mel's device.
+        """
+        condition = self.condition(units, f0, volume, speaker_id, aug_shift)
+        source = mel.device if generator is None else generator.device
+        step = torch.randint(0, self.k_step_max, (len(mel),), generator=generator, device=source).to(mel.device)
+        clean = self.decoder.normalize(mel)
+        noise = draw(torch.randn, clean.shape, clean.device, generator)
+        return F.mse_loss(self.decoder.predict_noise(clean, step, condition, noise).float(), noise)
+
+    @torch.inference_mode()
+    def infer(
+        self,
+        units: Tensor,
+        f0: Tensor,
+        volume: Tensor,
+        speaker: Tensor | None = None,
+        mel: Tensor | None = None,
+        k_step: int | None = None,
+        method: str = "dpm-solver++",
+        speedup: int = 10,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """A mel spectrogram (B, T, M) that sounds like the training data.
+
+        Args:
+            units, f0 (Hz), volume: as the module says.
+            speaker: ids (B, 1), or weights of the first S speakers for each frame, (T, S) or (B, T, S).
+            mel: what to refine, (B, T, M); without it the whole diffusion is undone, from noise.
+            k_step: how many steps to undo of a given mel; all that the model knows when None.
+            method: a key of SAMPLERS.
+            speedup: of so many steps one is taken; 1 is ``ddpm`` whatever the method, as published.
+            generator: of all noise; without one torch's own on the units' device.
+            watch: is told (evaluations of the network done, of how many).
+
+        Raises UserError as ``plan`` does.
+        """
+        depth, method = self.plan(mel is not None, k_step, method, speedup)
+        condition = self.condition(units, f0, volume, speaker)
+        return self.decoder.sample(condition, mel, depth, method, speedup, generator, watch)
+
+    def condition(
+        self,
+        units: Tensor,
+        f0: Tensor,
+        volume: Tensor,
+        speaker: Tensor | None = None,
+        aug_shift: Tensor | None = None,
+    ) -> Tensor:
+        """All that the denoiser hears of the song, (B, H, T)."""
+        x = self.unit_embed(units) + self.f0_embed((1 + f0 / 700).log()) + self.volume_embed(volume)
+        if self.spk_embed is not None and speaker is not None:
+            x = x + self._speaker_condition(speaker)
+        if self.aug_shift_embed is not None and aug_shift is not None:
+            x = x + self.aug_shift_embed(aug_shift / 5)
+        return x.transpose(1, 2)
+
+    def _speaker_condition(self, speaker: Tensor) -> Tensor:
+        """Ids (B, 1) -> (B, 1, H); weights (..., T, S) of the first S speakers -> their mix, (..., T, H)."""
+        if not speaker.is_floating_point():
+            return self.spk_embed(speaker)
+        table = self.spk_embed.weight
+        if speaker.shape[-1] > len(table):
+            raise UserError(f"the mix names {speaker.shape[-1]} speakers, the diffusion model has {len(table)}")
+        return speaker.to(table.dtype) @ table[: speaker.shape[-1]]
+
+    def plan(self, refines: bool, k_step: int | None, method: str, speedup: int) -> tuple[int, str]:
+        """How many steps ``infer`` would undo, and by which method; ``refines`` says whether a mel is given.
+
+        Raises UserError when the depth is beyond what the model learnt, the method is unknown, or it gets too few
+        steps.
+        """
+        depth = self._depth(refines, k_step)
+        if speedup == 1 and method in SAMPLERS:
+            method = "ddpm"
+        check_sampling(method, depth, speedup)
+        return depth, method
+
+    def _depth(self, refines: bool, k_step: int | None) -> int:
+        """How many steps to undo. Raises UserError when the model did not learn that."""
+        if not refines:
+            if self.is_shallow:
+                raise UserError(
+                    f"this diffusion model was trained with k_step_max {self.k_step_max} of {self.timesteps} steps: it "
+                    "refines what a synthesizer sings and cannot sing alone; use -shd in place of -od"
+                )
+            return self.timesteps
+        depth = self.k_step_max if k_step is None else k_step
+        if depth < 1:
+            raise UserError(f"k_step is {depth}; it must be 1 or more")
+        if depth > self.k_step_max:
+            raise UserError(
+                f"k_step {depth} is more than the diffusion model learnt to undo; use {self.k_step_max} "
+                "(its k_step_max) or less"
+            )
+        return depth
+
+
+class MelDiffusion(nn.Module):
+    """The diffusion of mel spectrograms: noise added and, by the denoiser, taken away. Inside, x is (B, M, T)."""
+
+    def __init__(self, denoise_fn: Denoiser, timesteps: int):
+        super().__init__()
+        for name, table in NoiseSchedule.linear(timesteps).tables().items():
+            self.register_buffer(name, torch.from_numpy(table).float())
+        self.register_buffer("spec_min", torch.full((1, 1, 1), QUIETEST))
+        self.register_buffer("spec_max", torch.full((1, 1, 1), LOUDEST))
+        self.denoise_fn = denoise_fn
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule that the checkpoint holds, on the host."""
+        return NoiseSchedule(self.betas.double().cpu().numpy())
+
+    def normalize(self, mel: Tensor) -> Tensor:
+        """(B, T, M) -> (B, M, T), about -1 to 1."""
+        return ((mel - self.spec_min) / (self.spec_max - self.spec_min) * 2 - 1).transpose(1, 2)
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        """The inverse of ``normalize``."""
+        return (x.transpose(1, 2) + 1) / 2 * (self.spec_max - self.spec_min) + self.spec_min
+
+    def diffuse(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
+        """What ``clean`` (B, M, T) has become at a step (B,)."""
+        share, share_of_noise = self.sqrt_alphas_cumprod[step], self.sqrt_one_minus_alphas_cumprod[step]
+        return share[:, None, None] * clean + share_of_noise[:, None, None] * noise
+
+    def predict_noise(self, clean: Tensor, step: Tensor, condition: Tensor, noise: Tensor) -> Tensor:
+        """The network's estimate of ``noise``, from what it has made of ``clean`` (both (B, M, T)) at a step (B,)."""
+        return self.denoise_fn(self.diffuse(clean, step, noise), step, condition)
+
+    def sample(
+        self,
+        condition: Tensor,
+        mel: Tensor | None,
+        depth: int,
+        method: str,
+        speedup: int,
+        generator: torch.Generator | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Undo ``depth`` steps for a condition (B, H, T): of ``mel``, made noisy first, or of noise. (B, T, M)."""
+        batch, device = len(condition), condition.device
+        shape = (batch, self.denoise_fn.n_mels, condition.shape[2])
+
+        def noise() -> Tensor:
+            return draw(torch.randn, shape, device, generator)
+
+        x = noise()
+        if mel is not None:
+            x = self.diffuse(self.normalize(mel), torch.full((batch,), depth - 1, device=device), x)
+        sampler = SAMPLERS[method]
+        projections = self.denoise_fn.project(condition)
+        total, done = sampler.evaluations(depth, speedup), 0
+
+        def predict(x: Tensor, label: float) -> Tensor:
+            nonlocal done
+            step = torch.full((batch,), label, dtype=torch.float32, device=device)
+            found = self.denoise_fn.denoise(x, step, projections)
+            done += 1
+            if watch is not None:
+                watch(done, total)
+            return found
+
+        return self.denormalize(sampler.run(predict, x, self.schedule.head(depth), speedup, noise))
+
+
+def check_sampling(method: str, depth: int, speedup: int) -> None:
+    """Raise UserError when there is no such method, or it would get too few steps."""
+    if method not in SAMPLERS:
+        raise UserError(f"'{method}' is no way to sample; use {', '.join(SAMPLERS)}")
+    if speedup < 1:
+        raise UserError(f"the speedup is {speedup}; it must be 1 or more")
+    sampler = SAMPLERS[method]
+    evaluations = sampler.evaluations(depth, speedup)
+    if evaluations < sampler.least:
+        raise UserError(
+            f"k_step {depth} with a speedup of {speedup} leaves {method} {evaluations} of the {sampler.least} or more "
+            "evaluations that it needs; raise k_step (-ks) or lower the speedup (--diffusion_speedup)"
+        )
+
+
+# -- from a configuration ---------------------------------------------------------------------------------------------
+
+
+def build_unit2mel(config: DiffusionConfig, n_mels: int) -> Unit2Mel:
+    """A network of a configuration's sizes with fresh weights, for a vocoder of ``n_mels`` bands."""
+    model = config.model
+    return Unit2Mel(
+        config.data.encoder_out_channels,
+        model.n_spk,
+        model.use_pitch_aug,
+        n_mels,
+        model.n_layers,
+        model.n_chans,
+        model.n_hidden,
+        model.timesteps,
+        model.k_step_max,
+    )
+
+
+def load_unit2mel(path: str | Path, config: DiffusionConfig, n_mels: int, device: torch.device) -> Unit2Mel:
+    """The network of a checkpoint ``model_<step>.pt``, for inference.
+
+    Raises UserError when the file is unreadable, of another kind, or of other sizes than the configuration's.
+    """
+    weights = load_checkpoint(path).get("model")
+    weights = weights if isinstance(weights, dict) else {}
+    if "unit_embed.weight" not in weights:
+        kind = recognise(weights)
+        looks = f"it looks like a {kind}" if kind else "it has none of its tensors"
+        raise UserError(f"{path} is no diffusion model: {looks}; -dm takes a model_<step>.pt of train_diff.py")
+    with torch.device("meta"):
+        network = build_unit2mel(config, n_mels)
+    assign(network, weights, path, "diffusion model as its YAML (-dc) describes it")
+    return network.to(device).eval().requires_grad_(False)

@@ -1,0 +1,87 @@
+"""Songs to convert: found by name, each with what shall be done to it and where the result goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference.conversion import Conversion
+from modules.console import UserError, progress
+from modules.registry import nearest_first
+
+if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a plan
+    import numpy as np
+
+    from inference.svc import Svc
+
+RAW = Path("raw")
+
+
+@dataclass(frozen=True)
+class Job:
+    song: Path
+    conversion: Conversion
+    output: Path
+    wav_format: str
+
+    def run(self, svc: Svc) -> None:
+        """Convert from disk to disk under a progress bar over the song's seconds."""
+        from inference.song import Song
+        from modules.audio import write_audio
+
+        song = Song(self.song)
+
+        def watched() -> Iterator[np.ndarray]:
+            seconds = 0.0
+            with progress(total=round(song.seconds), description=self.song.name, unit="s") as bar:
+                for part in svc.convert(song, self.conversion):
+                    seconds += len(part) / svc.target_sample
+                    bar.update(round(seconds) - bar.n)
+                    yield part
+
+        write_audio(self.output, watched(), svc.target_sample, self.wav_format)
+
+
+def plan(
+    names: Sequence[str],
+    shifts: Sequence[int],
+    speakers: Sequence[str],
+    conversion: Conversion,
+    kind: str,
+    folder: Path,
+    wav_format: str,
+) -> list[Job]:
+    """Every song for every speaker; a lacking shift is the first. Results are named as published, ``kind`` included.
+
+    Raises UserError when a song is not there, there are more shifts than songs, or two results have one name.
+    """
+    if len(shifts) > len(names):
+        raise UserError(f"-t gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all")
+    jobs: dict[Path, Job] = {}
+    ratio = f"_{conversion.cluster_infer_ratio}" if conversion.cluster_infer_ratio else ""
+    for name, shift in itertools.zip_longest(names, shifts, fillvalue=shifts[0]):
+        song = find_song(name)
+        key = "auto" if conversion.auto_predict_f0 else f"{shift}key"
+        for speaker in ["spk_mix"] if conversion.use_spk_mix else speakers:
+            done = f"{Path(name).name}_{key}_{speaker}{ratio}_{kind}_{conversion.f0_predictor}.{wav_format}"
+            output = folder / done
+            if output in jobs:
+                raise UserError(f"two conversions would be written to {output}; make them in two runs")
+            spk = conversion.spk if conversion.use_spk_mix else speaker
+            jobs[output] = Job(song, dataclasses.replace(conversion, spk=spk, tran=shift), output, wav_format)
+    return list(jobs.values())
+
+
+def find_song(name: str) -> Path:
+    """The file that ``name`` means: under raw/ or as a path, ``.wav`` may be left out. UserError when there is none."""
+    candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
+    for path in candidates:
+        if path.is_file():
+            return path
+    there = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
+    nearest = f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"
+    raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({nearest})")

@@ -1,0 +1,41 @@
+"""Content drawn towards what the speaker really said in training: the nearest cluster centre, or nearest neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from inference.voices import Voices
+
+
+class Timbre:
+    """The cluster centres of ``kmeans_10000.pt`` or, with ``retrieval``, the index of ``feature_and_index.pkl``.
+
+    ``nprobe`` is how many cells of the index a search looks into. Raises UserError when the file is missing, damaged or
+    of another kind.
+    """
+
+    def __init__(self, path: str | Path, voices: Voices, retrieval: bool = False, nprobe: int = 1):
+        self.voices = voices
+        self.index = self.clusters = None
+        if retrieval:  # both need faiss, which most conversions do without
+            from cluster.retrieval import load_feature_index
+
+            self.index = load_feature_index(path, nprobe)
+        else:
+            from cluster.centres import load_cluster_model
+
+            self.clusters = load_cluster_model(path)
+
+    def draw(self, units: Tensor, speaker: str | int, ratio: float) -> Tensor:
+        """Content units (C, T) moved by the share ``ratio`` (0 to 1) of the way towards the speaker's own.
+
+        Raises UserError when the file has nothing of this speaker, or features of another size.
+        """
+        columns = units.t()
+        if self.index is not None:
+            own = self.index.neighbours(columns, self.voices.id_of(speaker))
+        else:
+            own = self.clusters.nearest(columns, self.voices.name_of(speaker))
+        return (ratio * own + (1 - ratio) * columns).t()

@@ -1,0 +1,89 @@
+"""What a trained model says of itself: whose voices it has, and what it hears a song with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modules.config import Config, DiffusionConfig, ModelConfig
+from modules.console import UserError
+from modules.registry import nearest_first
+from vencoder import ENCODERS
+
+ENCODER_OF_4_0 = "vec256l9"  # whose models have configs that do not name an encoder
+
+
+@dataclass(frozen=True)
+class Voices:
+    """The speakers of a model by name, and the form of the features that it takes.
+
+    ``encoder`` is the key of its speech encoder, ``unit_interpolate_mode`` how the content is brought to frames of
+    ``hop_length`` samples at ``sampling_rate``.
+    """
+
+    spk2id: Mapping[str, int]
+    sampling_rate: int
+    hop_length: int
+    encoder: str
+    unit_interpolate_mode: str
+
+    def id_of(self, speaker: str | int) -> int:
+        """The embedding row of a speaker's name or id. Raises UserError listing the known ones, nearest first."""
+        if speaker in self.spk2id:
+            return self.spk2id[speaker]
+        if str(speaker).isdecimal() and int(speaker) in self.spk2id.values():
+            return int(speaker)
+        known = ", ".join(nearest_first(str(speaker), self.spk2id))
+        raise UserError(f"the model has no speaker '{speaker}'; it has: {known}")
+
+    def name_of(self, speaker: str | int) -> str:
+        """The name of a speaker given by name or id. Raises UserError as ``id_of``."""
+        row = self.id_of(speaker)
+        return next(name for name, number in self.spk2id.items() if number == row)
+
+    def only(self) -> str:
+        """The speaker of a model that has one. Raises UserError listing them when it has several."""
+        if len(self.spk2id) > 1:
+            raise UserError(f"the model has several speakers; choose with -s: {', '.join(sorted(self.spk2id))}")
+        return next(iter(self.spk2id))
+
+
+def synthesizer_voices(config: Config, where: str | Path) -> Voices:
+    """Those of a ``config.json``; ``where`` is its path. Raises UserError as ``encoder_key``."""
+    model, data = config.model, config.data
+    return Voices(
+        # A model whose config names nobody has its rows' numbers for names.
+        config.spk or {str(row): row for row in range(model.n_speakers)},
+        data.sampling_rate,
+        data.hop_length,
+        encoder_key(model.speech_encoder, model.ssl_dim, where),
+        data.unit_interpolate_mode,
+    )
+
+
+def diffusion_voices(config: DiffusionConfig, where: str | Path) -> Voices:
+    """Those of a ``diffusion.yaml``; ``where`` is its path. Raises UserError as ``encoder_key``."""
+    data = config.data
+    return Voices(
+        config.spk or {str(row): row for row in range(config.model.n_spk)},
+        data.sampling_rate,
+        data.block_size,
+        encoder_key(data.encoder, data.encoder_out_channels, where),
+        data.unit_interpolate_mode,
+    )
+
+
+def encoder_key(key: str, size: int, where: str | Path) -> str:
+    """The speech encoder a model was trained on; a 4.0 config does not name it, there the feature size tells.
+
+    Raises UserError when the named encoder's features have another size than the model's.
+    """
+    if ENCODERS[key].ssl_dim == size:
+        return key
+    if key == ModelConfig.speech_encoder and size == ENCODERS[ENCODER_OF_4_0].ssl_dim:
+        return ENCODER_OF_4_0
+    raise UserError(
+        f"{where}: the speech encoder {key} gives {ENCODERS[key].ssl_dim} features, but the model takes {size}; "
+        "name the encoder that it was trained on"
+    )

@@ -1,0 +1,42 @@
+"""Stage 6: mix the voices of several generators of one kind into a new one.
+
+Reads two models or more, of one encoder and of one size (the config.json beside each is compared), and writes a mix of
+their weights. It converts with the config.json of any of them, and loads in so-vits-svc 4.1 as well.
+
+    python mix_model.py -m a/G_8000.pth b/G_6000.pth
+    python mix_model.py -m a.pth b.pth c.safetensors -w 50 30 20 --mode linear -o mixed.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from modules.console import script
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("-m", "--models", nargs="+", type=Path, required=True, metavar="MODEL", help="generators, .pth or .safetensors")
+    add("-w", "--weights", nargs="+", type=float, metavar="PERCENT", help="0 to 100 for each (default: equal shares)")
+    add("--mode", choices=("convex", "linear"), default="convex",
+        help="linear: weights as they are; convex: their softmax, where none is left out (%(default)s)")  # fmt: skip
+    add("-o", "--output", type=Path, default=Path("output.pth"), help="what is written (%(default)s)")
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    from vits.mixing import mix_models
+
+    weights = args.weights or [100 / len(args.models)] * len(args.models)
+    shares = mix_models(args.models, weights, args.mode, args.output)
+    print(f"{args.output}: " + " + ".join(f"{s:.3f} {path}" for s, path in zip(shares, args.models, strict=True)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,44 @@
+"""Ctrl-C and its kin, for a training run that would rather end with a checkpoint than at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from modules.console import get_logger
+
+log = get_logger("train")
+
+# Ctrl-C, the schedulers' "please end", and a terminal that was closed (Windows has no such signal).
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class StopSignal:
+    """``number`` is the signal that has asked the run to stop, 0 so far."""
+
+    number = 0
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[StopSignal]:
+    """Within the block a STOPPING signal leaves a note, so that a step ends and is saved; a second one ends at once."""
+    stop = StopSignal()
+
+    def note(number: int, frame) -> None:
+        stop.number = number
+        signal.signal(number, former[number])
+        log.info("stopping after this step, with a checkpoint; once more ends at once")
+
+    former = {number: signal.signal(number, note) for number in STOPPING}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def ignore_stop_signals(worker: int) -> None:
+    """A loader's worker leaves them to the run, which still needs its batches: they may come to the whole group."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,219 @@
+"""What a worker does: make the companions of one clip after the other, with models that are loaded once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modules.audio import read_audio, resample, volume
+from modules.clip_files import SHORTEST_CLIP, ClipFiles, frames
+from modules.config import Config
+from modules.console import UserError, get_logger
+from modules.device import pick_device
+from modules.f0 import F0_PREDICTORS, build_f0_predictor
+from modules.spectrogram import VocoderMel, linear_spectrogram
+from preparation.fingerprints import Check, Recipe, vouch, withdraw
+from preparation.vocoder_mels import augment, plain_mel
+from preparation.workers import cpu_count
+from vencoder import build_encoder
+
+log = get_logger("features")
+
+F0_THRESHOLD = 0.05  # as published, for the predictors that have one
+PRETRAIN = Path("pretrain")
+
+Curve = tuple[np.ndarray, np.ndarray]  # F0 in Hz and voicing, (T,) each
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip of so many seconds, and what was found beside it."""
+
+    files: ClipFiles
+    found: Check
+    seconds: float
+
+
+@dataclass
+class Result:
+    """What came of one task. ``error`` is a sentence that names the clip; ``lost`` says that a worker died over it and
+    others; ``began`` and ``ended`` are clock times."""
+
+    clip: Path
+    error: str | None = None
+    reasons: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
+    rank: int = 0
+    load_seconds: float = 0.0
+    lost: bool = False
+
+
+def about(clip: Path, error: Exception) -> str:
+    """The error as a sentence that names the clip."""
+    sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return sentence if str(clip) in sentence else f"{clip}: {sentence}"
+
+
+class FeatureJob:
+    """Makes the stale companions of a batch of clips. Each worker builds the models once, and only those that some clip
+    ``needed``; ``mel`` is there when diffusion's companions are wanted."""
+
+    def __init__(
+        self,
+        config: Config,
+        f0_predictor: str,
+        device: str | None,
+        recipes: Mapping[str, Recipe],
+        needed: frozenset[str],
+        mel: VocoderMel | None = None,
+    ):
+        self.config = config
+        self.f0_predictor = f0_predictor
+        self.device = device
+        self.recipes = recipes
+        self.needed = needed
+        self.mel = mel
+
+    def set_up(self, rank: int, workers: int) -> None:
+        """Build the models, on CUDA devices in turn when no device was named. Raises UserError as they do."""
+        if workers > 1:
+            torch.set_num_threads(max(1, cpu_count() // workers))  # more threads than CPUs is slower by far
+        began = time.time()
+        device = self.device
+        if device is None and torch.cuda.is_available():
+            device = f"cuda:{rank % torch.cuda.device_count()}"
+        device = str(pick_device(device))
+        if "units" in self.needed:
+            half = self.recipes["units"].get("half", False)
+            self.encoder = build_encoder(self.config.model.speech_encoder, device, PRETRAIN, half)
+        if "f0" in self.needed:
+            data, where = self.config.data, device if F0_PREDICTORS[self.f0_predictor].neural else "cpu"
+            self.predictor = build_f0_predictor(
+                self.f0_predictor, data.sampling_rate, data.hop_length, where, F0_THRESHOLD, PRETRAIN
+            )
+        self._warm_up()
+        self.rank, self.load_seconds = rank, time.time() - began
+
+    def _warm_up(self) -> None:
+        """Run the models on a short tone, so that what they load at first use belongs to the loading too."""
+        rate = self.config.data.sampling_rate
+        tone = np.sin(np.arange(int(SHORTEST_CLIP * rate)) * (2 * np.pi * 220 / rate)).astype(np.float32)
+        if "units" in self.needed:
+            self.encoder(self._for_encoder(tone))
+        if "f0" in self.needed:
+            self.predictor(tone)
+
+    def __call__(self, batch: list[Task]) -> list[Result]:
+        began = time.time()
+        sounds = self._listen(batch)
+        units = self._together(batch, sounds, "units", self._encode)
+        curves = self._together(batch, sounds, "f0", self._track)
+        results = [
+            self._result(task, *(known.get(task.files.wav) for known in (sounds, units, curves))) for task in batch
+        ]
+        results[0].began = began
+        return results
+
+    def _listen(self, batch: list[Task]) -> dict[Path, np.ndarray]:
+        """The clips' sounds by path, each read once. One that is missing here fails alone, later."""
+        sounds = {}
+        for task in batch:
+            with contextlib.suppress(UserError, OSError):
+                sounds[task.files.wav] = self._read(task.files)
+        return sounds
+
+    def _together(
+        self,
+        batch: list[Task],
+        sounds: Mapping[Path, np.ndarray],
+        name: str,
+        compute: Callable[[list[np.ndarray]], list],
+    ) -> dict[Path, Any]:
+        """What ``compute`` makes of the clips that lack ``name``, by path; nothing when it cannot, or for one alone."""
+        clips = [task.files.wav for task in batch if name in task.found.stale and task.files.wav in sounds]
+        if len(clips) < 2:
+            return {}
+        try:
+            return dict(zip(clips, compute([sounds[clip] for clip in clips]), strict=True))
+        except Exception:  # one of them is not usable, or the memory does not suffice for all
+            log.debug("%s", traceback.format_exc())
+            return {}
+
+    def _encode(self, sounds: list[np.ndarray]) -> list[torch.Tensor]:
+        return self.encoder.encode_batch([self._for_encoder(audio) for audio in sounds])
+
+    def _track(self, sounds: list[np.ndarray]) -> list[Curve]:
+        return self.predictor.together(sounds, [frames(len(audio), self.config.data.hop_length) for audio in sounds])
+
+    def _result(
+        self, task: Task, audio: np.ndarray | None, units: torch.Tensor | None, curve: Curve | None
+    ) -> Result:
+        result = Result(task.files.wav, began=time.time(), rank=self.rank, load_seconds=self.load_seconds)
+        try:
+            result.seconds = self.make(task.files, task.found, audio, units, curve)
+            result.reasons = list(task.found.stale.values())
+        except Exception as error:  # whatever one clip does, the others are made
+            log.debug("%s", traceback.format_exc())
+            result.error = about(task.files.wav, error)
+        result.ended = time.time()
+        return result
+
+    def lost(self, batch: list[Task], reason: str) -> list[Result]:
+        now = time.time()
+        company = len(batch) > 1
+        return [
+            Result(task.files.wav, f"{task.files.wav}: {reason}", began=now, ended=now, lost=company) for task in batch
+        ]
+
+    @torch.inference_mode()
+    def make(
+        self,
+        files: ClipFiles,
+        found: Check,
+        audio: np.ndarray | None = None,
+        units: torch.Tensor | None = None,
+        curve: Curve | None = None,
+    ) -> float:
+        """Make what is stale beside one clip, with its ``audio`` (L,), ``units`` (1, C, N) and F0 ``curve`` where they
+        are known.
+
+        Returns its seconds. Raises UserError when the sound is not usable.
+        """
+        data, stale = self.config.data, found.stale
+        audio = self._read(files) if audio is None else audio
+        wave = torch.from_numpy(audio)
+        withdraw(files, found)
+        if "units" in stale:
+            files.write_units(self.encoder(self._for_encoder(audio)) if units is None else units)
+        if "f0" in stale:
+            files.write_f0(*(curve or self.predictor(audio, frames(len(audio), data.hop_length))))
+        if "spec" in stale:
+            files.write_spec(linear_spectrogram(wave[None], data.filter_length, data.hop_length, data.win_length)[0])
+        if "volume" in stale:
+            files.write_volume(volume(wave, data.hop_length))
+        if "mel" in stale:
+            files.write_mel(plain_mel(wave, self.mel))
+        if "augmented" in stale:  # drawn by the sound, so that another run writes the same bytes
+            files.write_augmented(augment(wave, self.mel, seed=int(found.clip["blake2b"], 16)))
+        vouch(files, found, self.recipes)
+        return len(audio) / data.sampling_rate
+
+    def _read(self, files: ClipFiles) -> np.ndarray:
+        audio, rate = read_audio(files.wav)
+        wanted = self.config.data.sampling_rate
+        if rate != wanted:
+            raise UserError(f"{files.wav} has {rate} Hz, the configuration {wanted}; run resample.py again")
+        return audio
+
+    def _for_encoder(self, audio: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(resample(audio, self.config.data.sampling_rate, self.encoder.sampling_rate))

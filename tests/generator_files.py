@@ -1,0 +1,46 @@
+"""Checkpoints of tiny generators as training leaves them, for the tools that make new ones of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from modules.config import Config, save_config
+from tests.tiny import tiny_config
+from vits.synthesizer import Synthesizer
+
+SPECTRUM = 1025  # bins by the default config
+
+
+def config_of(**model) -> Config:
+    """The tiny configuration with these keys of its ``model`` section."""
+    config = tiny_config()
+    for key, value in model.items():
+        setattr(config.model, key, value)
+    return config
+
+
+def write_generator_file(path: Path, config: Config, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A checkpoint with random weights and an optimizer that has learnt, and the config.json beside it."""
+    torch.manual_seed(seed)
+    network = Synthesizer(config.model, SPECTRUM)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = {"iteration": 7, "optimizer": optimizer.state_dict(), "learning_rate": 3e-4}
+    torch.save({"model": network.state_dict(), **entries}, path)
+    save_config(config, path.with_name("config.json"))
+    return network.state_dict()
+
+
+def sing(weights: dict[str, torch.Tensor], config: Config) -> torch.Tensor:
+    """A second of sound (L,) of the network of these weights, which may lack what only training needs."""
+    network = Synthesizer(config.model, SPECTRUM).eval()
+    lacking = network.load_state_dict(weights, strict=False)
+    assert not lacking.unexpected_keys and all(name.startswith("enc_q.") for name in lacking.missing_keys)
+    c = torch.randn(1, config.model.ssl_dim, 30, generator=torch.Generator().manual_seed(1))
+    f0 = torch.full((1, 30), 200.0)
+    return network.infer(c, f0, torch.ones(1, 30), torch.tensor([[1]]))[0][0, 0]

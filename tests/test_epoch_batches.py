@@ -1,0 +1,52 @@
+"""modules/epoch_batches.py: every clip once an epoch, resumable, and random numbers that belong to their place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from modules.epoch_batches import EpochBatches, generator_of
+
+
+def order(batches, epoch, first_batch=0):
+    batches.start(epoch, first_batch)
+    return list(batches)
+
+
+def test_every_epoch_has_every_clip_once_in_an_order_of_its_own():
+    batches = EpochBatches(clips=10, batch_size=3, seed=1)
+    orders = []
+    for epoch in (1, 2):
+        given = [key for batch in order(batches, epoch) for key in batch]
+        assert {e for e, _ in given} == {epoch}
+        orders.append([index for _, index in given])
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10)) and orders[0] != orders[1]
+
+
+def test_an_epoch_can_be_entered_at_any_batch():
+    batches = EpochBatches(clips=10, batch_size=3, seed=1)
+    assert len(batches) == 4
+    for first in range(4):
+        assert order(batches, 7, first) == order(batches, 7)[first:]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    torch.manual_seed(0)
+    wanted = order(EpochBatches(clips=10, batch_size=3, seed=1), 2)
+    torch.rand(5)
+    assert order(EpochBatches(clips=10, batch_size=3, seed=1), 2) == wanted
+    assert order(EpochBatches(clips=10, batch_size=3, seed=2), 2) != wanted
+
+
+def test_places_have_random_numbers_of_their_own_which_are_the_same_in_another_process():
+    places = [(1234, epoch, clip) for epoch in range(3) for clip in range(3)]
+    drawn = [int(torch.randint(1 << 40, (), generator=generator_of(*place))) for place in places]
+    assert len(set(drawn)) == len(drawn)
+    program = (
+        "import torch; from modules.epoch_batches import generator_of\n"
+        f"print([int(torch.randint(1 << 40, (), generator=generator_of(*place))) for place in {places}])"
+    )
+    root = Path(__file__).parents[1]
+    told = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, encoding="utf-8")
+    assert told.stdout.strip() == str(drawn), told.stderr

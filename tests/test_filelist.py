@@ -1,0 +1,66 @@
+"""modules/filelist.py: lists are read whole, and clips that cannot be used are named with the reason."""
+
+import numpy as np
+import pytest
+
+from modules.audio import write_audio
+from modules.clip_files import ClipFiles
+from modules.console import UserError
+from modules.filelist import read_filelist, speaker_id, usable
+from tests.tiny import write_clip
+
+RATE = 44100
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Four clips with their companions."""
+    paths = [tmp_path / "声 a" / f"{index}.wav" for index in range(4)]
+    paths[0].parent.mkdir()
+    for index, path in enumerate(paths):
+        write_clip(path, 0.4, seed=index)
+    return paths
+
+
+def test_a_list_is_read_in_order_with_fields_and_windows_separators(clips, tmp_path):
+    lines = [str(clips[1]), "", f"{clips[0]}|field", str(clips[2]).replace("/", "\\")]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert read_filelist(tmp_path / "list.txt") == [clips[1], clips[0], clips[2]]
+
+
+def test_a_list_of_no_use_says_why(clips, tmp_path):
+    path = tmp_path / "list.txt"
+    with pytest.raises(UserError, match="there is no .*list.txt; run 'python preprocess_flist_config.py' first"):
+        read_filelist(path)
+    for content, words in ((b" \n", "names no clip"), (b"\xff\xfe\xff", "not UTF-8")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=words):
+            read_filelist(path)
+    path.write_text("\n".join(map(str, clips)), encoding="utf-8")
+    clips[2].unlink()
+    with pytest.raises(UserError, match=f"1 missing files, first {clips[2]}"):
+        read_filelist(path)
+
+
+def test_clips_that_cannot_be_used_are_left_out_with_the_reason(clips, caplog):
+    write_audio(clips[0], np.zeros(96000, np.float32), 96000)
+    clips[1].write_bytes(b"damaged")
+    ClipFiles(clips[2]).f0.unlink()
+    assert usable(clips, ("units", "f0"), RATE) == [clips[3]]
+    assert "it has 96000 Hz and the config 44100" in caplog.text
+    assert f"{clips[1]} is left out" in caplog.text
+    assert f"there is no {clips[2].name}.f0.npy; run 'python preprocess_hubert_f0.py' again" in caplog.text
+    assert usable(clips[2:], ("units",), RATE) == clips[2:]
+
+
+def test_no_clip_at_all_is_an_error_with_the_first_reason_and_the_command_that_cures(clips):
+    with pytest.raises(UserError, match=r"none of the 4 clips .* there is no 0\.wav\.mel\.npy; run 'make mels' again"):
+        usable(clips, ("units", "mel"), RATE, maker="make mels")
+    with pytest.raises(UserError, match="shorter than a training slice"):
+        usable(clips, ("units",), RATE, shortest=RATE)
+
+
+def test_the_speaker_is_the_folder(clips):
+    assert speaker_id(clips[0], {"b": 0, "声 a": 1}) == 1
+    with pytest.raises(UserError, match=r"no speaker of the config \(known: 声 b, tenor\)"):
+        speaker_id(clips[0], {"tenor": 0, "声 b": 1})

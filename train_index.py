@@ -1,0 +1,45 @@
+"""Stage 4, optional: put each speaker's content units into an index that conversion retrieves them from.
+
+Reads   configs/config.json for the speakers, dataset/44k/<speaker>/*.wav.soft.pt, which preprocess_hubert_f0.py makes
+Writes  logs/44k/feature_and_index.pkl    for inference_main.py -fr -cr
+
+Of a speaker with more than 200,000 frames (an hour and more), 10,000 cluster centres take the place of the frames.
+
+    python train_index.py
+    python train_index.py -c logs/my_model/config.json --root_dir my_clips --output_dir logs/my_model
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from modules.console import UserError, script
+
+NAME = "feature_and_index.pkl"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("-c", "--config", default="./configs/config.json", help="names and numbers the speakers (default: %(default)s)")
+    add("--root_dir", default="dataset/44k", help="folder of the speakers (default: %(default)s)")
+    add("--output_dir", default="logs/44k", help=f"folder that {NAME} goes to (default: %(default)s)")
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output_dir {folder} is a file; name a folder")
+    from cluster.retrieval import train_feature_index
+
+    train_feature_index(arguments.config, arguments.root_dir, folder / NAME)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

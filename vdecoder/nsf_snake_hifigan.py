@@ -1,0 +1,115 @@
+"""The waveform generator with periodic activations, kept from aliasing, in the place of leaky ReLUs.
+
+Snake: https://arxiv.org/abs/2006.08195, here with an amplitude of its own and computed at twice the rate, as in BigVGAN:
+https://arxiv.org/abs/2206.04658.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vdecoder.nsf_hifigan import NsfHifigan
+
+TAPS = 12
+MARGIN = TAPS // 2 - 1  # what the filter reaches beyond the ends
+CUTOFF, HALF_WIDTH = 0.25, 0.3  # of the low-pass filter: cycles a sample at the doubled rate
+
+
+class Snake(nn.Module):
+    """x + sin²(x·e^alpha) / e^beta, alpha and beta learnt for each channel. (B, C, L) -> (B, C, L)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wave = torch.sin(x * self.alpha.exp()[:, None])
+        return torch.addcmul(x, wave, wave / (self.beta.exp()[:, None] + 1e-9))
+
+
+class LowPass(nn.Module):
+    """The filter of both changes of rate: buffers, so that it goes where the weights go, in half precision too.
+
+    Args:
+        beyond: of the first samples out, how much of the filter lies before the first sample in.
+    """
+
+    def __init__(self, beyond: Tensor):
+        super().__init__()
+        self.register_buffer("filter", low_pass_taps().float()[None, None])
+        self.register_buffer("beyond", beyond.float(), persistent=False)
+
+    def hold_ends(self, out: Tensor, x: Tensor) -> Tensor:
+        """Make of ``out``, filtered from ``x`` with zeros beyond its ends, what it is with the end samples held there.
+
+        The same sound as from a padded copy, for a fraction of the copy's time.
+        """
+        reached = min(len(self.beyond), out.shape[-1])
+        share = self.beyond[:reached]
+        out[..., :reached] += x[..., :1] * share
+        out[..., -reached:] += x[..., -1:] * share.flip(0)
+        return out
+
+
+class Upsample(LowPass):
+    """Twice the rate: (B, C, L) -> (B, C, 2·L), the ends held."""
+
+    def __init__(self):
+        pairs = 2 * low_pass_taps().view(-1, 2).cumsum(dim=0)
+        super().__init__(pairs.flatten()[:MARGIN].flip(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = 2 * self.filter.expand(x.shape[1], -1, -1)
+        out = F.conv_transpose1d(x, weight, stride=2, padding=MARGIN, groups=x.shape[1])
+        return self.hold_ends(out, x)
+
+
+class Downsample(nn.Module):
+    """Half the rate: (B, C, 2·L) -> (B, C, L), the ends held."""
+
+    def __init__(self):
+        super().__init__()
+        self.lowpass = LowPass(low_pass_taps().cumsum(dim=0)[:MARGIN:2].flip(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.lowpass.filter.expand(x.shape[1], -1, -1)
+        out = F.conv1d(x, weight, stride=2, padding=MARGIN, groups=x.shape[1])
+        return self.lowpass.hold_ends(out, x)
+
+
+class AntiAliasedSnake(nn.Module):
+    """Snake at twice the rate, so that the overtones it makes do not fold back. (B, C, L) -> (B, C, L)."""
+
+    reach = MARGIN
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.act = Snake(channels)
+        self.upsample = Upsample()
+        self.downsample = Downsample()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.act(self.upsample(x)))
+
+
+class NsfSnakeHifigan(NsfHifigan):
+    activation = last_activation = AntiAliasedSnake
+
+
+def low_pass_taps() -> Tensor:
+    """A sinc in a Kaiser window: (TAPS,) float64, their sum 1.
+
+    The window's shape follows from Kaiser's rule for the attenuation that this length and width allow (Oppenheim and
+    Schafer, Discrete-Time Signal Processing, 7.5).
+    """
+    attenuation = 2.285 * MARGIN * math.pi * 4 * HALF_WIDTH + 7.95
+    beta = 0.1102 * (attenuation - 8.7)  # the rule's branch for more than 50 dB
+    window = torch.kaiser_window(TAPS, periodic=False, beta=beta, dtype=torch.float64)
+    times = torch.arange(TAPS, dtype=torch.float64) - (TAPS - 1) / 2
+    taps = window * torch.sinc(2 * CUTOFF * times)
+    return taps / taps.sum()

@@ -1,0 +1,104 @@
+"""The ``config.json`` beside a mel vocoder's weights: the sizes of its spectrogram and of its network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from modules.console import UserError
+from modules.section import Section, choice, positive
+from modules.spectrogram import VocoderMel
+
+REQUIRED = dataclasses.MISSING  # in the place of a default: what no file says, nobody knows
+
+# Newer releases of the family have other networks; the keys that ask for what is absent here, and what that is.
+ABSENT = {
+    "mini_nsf": "a harmonic source that enters at one stage alone",
+    "noise_sigma": "noise added behind the first layer",
+}
+
+
+@dataclass
+class VocoderConfig(Section):
+    """Keys that only training needs, like those of other programs, are kept aside."""
+
+    sampling_rate: int = positive(REQUIRED)
+    num_mels: int = positive(REQUIRED)
+    n_fft: int = positive(REQUIRED)
+    win_size: int = positive(REQUIRED)
+    hop_size: int = positive(REQUIRED)
+    fmin: float
+    fmax: float | None
+    upsample_rates: list[int]
+    upsample_kernel_sizes: list[int]
+    upsample_initial_channel: int = positive(REQUIRED)
+    resblock: str = choice(REQUIRED, "1", "2")
+    resblock_kernel_sizes: list[int]
+    resblock_dilation_sizes: list[list[int]]
+
+    @property
+    def mel(self) -> VocoderMel:
+        """The spectrogram that the network takes: audio (B, L) -> (B, num_mels, T)."""
+        return VocoderMel(
+            sampling_rate=self.sampling_rate,
+            n_mels=self.num_mels,
+            n_fft=self.n_fft,
+            win_length=self.win_size,
+            hop_length=self.hop_size,
+            fmin=self.fmin,
+            fmax=self.fmax,
+        )
+
+
+def load_vocoder_config(path: str | Path) -> VocoderConfig:
+    """Read it. Raises UserError when it is missing, not of a vocoder, contradicts itself, or asks for a network that
+    is absent here."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}, which belongs to the vocoder; pretrain/README.md describes it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); pretrain/README.md says what goes there") from None
+    if isinstance(values, dict):
+        _check_kind(values, path)
+    config = VocoderConfig.from_dict(values, f"{path}: ")
+    _check_together(config, path)
+    return config
+
+
+def _check_kind(values: dict, path: str | Path) -> None:
+    for key, what in ABSENT.items():
+        if values.get(key):
+            raise UserError(
+                f"{path}: {key} is {values[key]!r}; this vocoder's network ({what}) is not supported, use a release "
+                "without it"
+            )
+    needed = {field.name for field in dataclasses.fields(VocoderConfig)} - {"extra"}
+    if missing := sorted(needed - values.keys()):
+        raise UserError(f"{path} lacks {', '.join(missing)}: it is not the whole config.json of an NSF-HiFiGAN vocoder")
+
+
+def _check_together(config: VocoderConfig, path: str | Path) -> None:
+    rates, kernels, product = config.upsample_rates, config.upsample_kernel_sizes, math.prod(config.upsample_rates)
+    nyquist = config.sampling_rate / 2
+    rules = {
+        f"upsample_rates multiply to {product}, but hop_size is {config.hop_size}": product == config.hop_size,
+        "upsample_rates and upsample_kernel_sizes differ in length": len(rates) == len(kernels),
+        "an upsample kernel is smaller than its rate": all(map(int.__ge__, kernels, rates)),
+        "resblock_kernel_sizes and resblock_dilation_sizes differ in length or are empty": (
+            len(config.resblock_kernel_sizes) == len(config.resblock_dilation_sizes) > 0
+        ),
+        f"upsample_initial_channel {config.upsample_initial_channel} cannot be halved {len(rates)} times": (
+            config.upsample_initial_channel % 2 ** len(rates) == 0
+        ),
+        f"win_size {config.win_size} exceeds n_fft {config.n_fft}": config.win_size <= config.n_fft,
+        f"fmin {config.fmin} and fmax {config.fmax} are no band below {nyquist:g} Hz": (
+            0 <= config.fmin < (nyquist if config.fmax is None else config.fmax) <= nyquist
+        ),
+    }
+    for sentence, holds in rules.items():
+        if not holds:
+            raise UserError(f"{path}: {sentence}; get the config.json that was published with the vocoder")

@@ -1,0 +1,58 @@
+"""Release checkpoints: a generator without what only its training needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modules.checkpoint import load_weights
+from modules.config import Config
+from modules.console import UserError
+from vits.generator_file import read_generator, refuse_to_overwrite, write_generator
+from vits.synthesizer import Synthesizer
+
+TRAINING_PART = "enc_q"  # the posterior encoder reads the spectrogram of what shall be sung
+
+
+def compress(source: str | Path, config: Config, target: str | Path, *, half: bool = False) -> None:
+    """Write to ``target`` what a conversion needs of the generator ``source``, in half precision if asked for.
+
+    Raises UserError when the source is no generator, is not of this config, or has nothing that could be left out.
+    """
+    refuse_to_overwrite(target, source)
+    weights = read_generator(source)["model"]
+    kept = {name: tensor for name, tensor in weights.items() if TRAINING_PART not in name}
+    is_half = all(tensor.dtype == torch.float16 for tensor in kept.values())
+    if len(kept) == len(weights) and (is_half or not half):
+        cure = "" if is_half else "; with -hf it becomes smaller still"
+        raise UserError(f"{source} is compressed already: it holds nothing that only training needs{cure}")
+    optimizer = _fresh_optimizer(kept, config, source)
+    if half:
+        kept = {name: _halved(tensor, name, source) for name, tensor in kept.items()}
+    write_generator(target, kept, optimizer=optimizer)
+
+
+def release_path(source: str | Path, *, half: bool = False) -> Path:
+    """Where a release goes by default: ``G_800.pth`` -> ``G_800_release.pth``, or ``G_800_release_half.pth``."""
+    source = Path(source)
+    suffix = source.suffix if source.suffix in (".pth", ".pt") else ".pth"
+    return source.with_name(f"{source.stem}_release{'_half' if half else ''}{suffix}")
+
+
+def _fresh_optimizer(kept: dict[str, Tensor], config: Config, source: str | Path) -> dict[str, Any]:
+    """The state of an optimizer that has made no step, for the whole network of ``config``, which ``kept`` must fit."""
+    network, train = Synthesizer(config.model, config.data.filter_length // 2 + 1), config.train
+    optimizer = torch.optim.AdamW(network.parameters(), train.learning_rate, tuple(train.betas), train.eps)
+    del network.enc_q
+    load_weights(network, kept, source)
+    return optimizer.state_dict()
+
+
+def _halved(tensor: Tensor, name: str, source: str | Path) -> Tensor:
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise UserError(f"{source}: {name} holds numbers beyond half precision; compress it without -hf")
+    return half

@@ -1,0 +1,43 @@
+"""A generator's checkpoint as the tools read and write it that make a new one of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from modules.checkpoint import load_checkpoint, model_of, save_checkpoint
+from modules.console import UserError
+from modules.weight_file import recognise
+
+# What the original's loader asks of every checkpoint, where no training was: no optimizer has learnt anything yet.
+UNTRAINED = {"iteration": 0, "optimizer": None, "learning_rate": 1e-4}
+
+ALIAS = re.compile(r"^flow\.flows\.\d+\.enc\.")  # of flow.wn, where the couplings share one stack
+
+
+def read_generator(path: str | Path) -> dict[str, Any]:
+    """The checkpoint, its ``model`` being a generator's tensors. UserError, with what else it is, when they are not."""
+    checkpoint = load_checkpoint(path)
+    family = recognise(model_of(checkpoint, path))
+    if family != "SoVITS generator":
+        looks = f"looks like a {family} checkpoint" if family else "holds none of the tensors that a generator has"
+        raise UserError(f"{path} is no generator (G_<step>.pth): it {looks}")
+    return checkpoint
+
+
+def write_generator(path: str | Path, weights: dict[str, Tensor], **entries: Any) -> None:
+    """Write a checkpoint of the four published entries, those not given being of a network that nobody trains.
+
+    The names of a flow's shared stack share its tensors in the file too.
+    """
+    weights = {name: weights.get(ALIAS.sub("flow.wn.", name), tensor) for name, tensor in weights.items()}
+    save_checkpoint(path, {**UNTRAINED, **entries, "model": weights})
+
+
+def refuse_to_overwrite(target: str | Path, *sources: str | Path) -> None:
+    """UserError when ``target`` is one of the files that it shall be made of."""
+    if Path(target).resolve() in {Path(source).resolve() for source in sources}:
+        raise UserError(f"{target} would be written over the model that it is made of; choose another name with -o")

@@ -1,0 +1,102 @@
+"""Static mixing: a generator whose weights lie between those of several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modules.config import load_config
+from modules.console import UserError, get_logger
+from vits.generator_file import read_generator, refuse_to_overwrite, write_generator
+
+log = get_logger("mix")
+
+
+def mix_models(paths: Sequence[str | Path], weights: Sequence[float], mode: str, target: str | Path) -> list[float]:
+    """Write to ``target`` the mix of generators by ``weights`` in percent; returns the share that each of them got.
+
+    What the file holds besides the network is the first one's. Raises UserError for less than two models, weights that
+    are not one for each from 0 to 100, configs whose ``model`` sections differ, and networks of other names or shapes.
+    """
+    if len(paths) < 2:
+        raise UserError("a mix takes two models or more; name them with -m")
+    if len(weights) != len(paths):
+        raise UserError(f"-w gives {len(weights)} weights for {len(paths)} models; give one for each")
+    parts = shares(weights, mode)
+    refuse_to_overwrite(target, *paths)
+    _refuse_other_configs(paths)
+    first = read_generator(paths[0])
+    model = first.pop("model")
+    write_generator(target, mixed(_of_one_shape(model, paths), parts), **first)
+    return parts
+
+
+def shares(weights: Sequence[float], mode: str) -> list[float]:
+    """Each model's share of the mix, from weights in percent.
+
+    ``convex``: the softmax of weight / 100, as published. Shares sum to 1 and equal weights give the mean, but 100 and
+    0 give 0.73 and 0.27: no model is ever left out. ``linear``: weight / 100; a sum other than 100 is warned about.
+    """
+    outside = [weight for weight in weights if not 0 <= weight <= 100]
+    if outside:
+        raise UserError(f"-w {outside[0]:g} is not a weight; weights are from 0 to 100")
+    if mode == "convex":
+        powers = [math.exp(weight / 100) for weight in weights]
+        return [power / sum(powers) for power in powers]
+    if not any(weights):
+        raise UserError("-w gives every model the weight 0; nothing would be left of them")
+    if abs(sum(weights) - 100) > 0.5:
+        log.warning("the weights sum to %g and not to 100, so the mix is no mean of the models", sum(weights))
+    return [weight / 100 for weight in weights]
+
+
+def mixed(models: Iterable[dict[str, Tensor]], parts: Sequence[float]) -> dict[str, Tensor]:
+    """The sum of tensors of each name times their model's part, in float32 and stored as the most precise of them.
+
+    The models are taken one after the other, so that their number costs no memory.
+    """
+    total: dict[str, Tensor] = {}
+    precision: dict[str, torch.dtype] = {}
+    for model, part in zip(models, parts, strict=True):
+        for name, tensor in model.items():
+            total[name] = total.get(name, 0) + part * tensor.float()
+            precision[name] = torch.promote_types(precision.get(name, tensor.dtype), tensor.dtype)
+    return {name: tensor.to(precision[name]) for name, tensor in total.items()}
+
+
+def _of_one_shape(first: dict[str, Tensor], paths: Sequence[str | Path]) -> Iterator[dict[str, Tensor]]:
+    """The networks of all files, each looked at before it is given out: UserError naming the first difference."""
+    yield first
+    wanted = {name: list(tensor.shape) for name, tensor in first.items()}
+    for path in paths[1:]:
+        model = read_generator(path)["model"]
+        found = {name: list(tensor.shape) for name, tensor in model.items()}
+        for name in [*wanted, *found]:
+            if wanted.get(name) != found.get(name):
+                there, here = (shapes.get(name, "absent") for shapes in (wanted, found))
+                released = "; compress all of them or none" if name.startswith("enc_q.") else ""
+                raise UserError(f"{paths[0]} and {path} do not mix: {name} is {there} and {here}{released}")
+        yield model
+
+
+def _refuse_other_configs(paths: Sequence[str | Path]) -> None:
+    """UserError naming the first key by which the ``model`` sections of the configs beside the models differ."""
+    places = dict.fromkeys(Path(path).with_name("config.json") for path in paths)
+    there = {path: load_config(path) for path in places if path.is_file()}
+    for path in places:
+        if path not in there:
+            log.warning("there is no %s; of that model only names and shapes are compared", path)
+    for (path, config), (other_path, other) in pairwise(there.items()):
+        wanted, found = config.model.to_dict(), other.model.to_dict()
+        for key in {**wanted, **found}:
+            if wanted.get(key) != found.get(key):
+                raise UserError(
+                    f"{path} and {other_path} do not mix: model.{key} is {wanted.get(key)!r} and {found.get(key)!r}"
+                )
+        if config.spk != other.spk:
+            log.warning("%s and %s name their speakers otherwise; those of one number are mixed", path, other_path)
