@@ -24,7 +24,7 @@ from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.vocoder_config import VocoderConfig
 
 CONFIG = {
-    "sampling_rate": 44100, "num_mels": 128, "n_fft": 2048, "win_size": 2048, "hop_size": 512, "fmin": 40,
+    "sampling_rate": 44100, "num_mels": 64, "n_fft": 2048, "win_size": 2048, "hop_size": 512, "fmin": 40,
     "fmax": 16000, "upsample_rates": [8, 4, 4, 4], "upsample_kernel_sizes": [16, 8, 8, 8],
     "upsample_initial_channel": 128, "resblock": "2", "resblock_kernel_sizes": [3, 7],
     "resblock_dilation_sizes": [[1, 3], [1, 3]],

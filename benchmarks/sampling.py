@@ -33,7 +33,7 @@ from vencoder import ENCODERS, build_encoder
 
 STEPS_OF_DIFFUSION = 1000
 SPEEDUPS = (5, 10, 20, 50, 100)
-N_MELS, CHANNELS = 32, 128  # fewer channels than some bands' worth each could not carry the noise to the output
+N_MELS, CHANNELS = 32, 128  # it takes several channels a band to carry the noise through to the output
 CROP = 86  # frames of a training example: one second
 
 Phrase = dict[str, torch.Tensor]

@@ -112,9 +112,9 @@ def train_feature_index(config_path: str | Path, dataset: str | Path, path: str 
 
 
 def build_index(features: NDArray[np.float32], name: str = "index") -> faiss.IndexIVFFlat:
-    """The features (N, C) in min(16 sqrt(N), N / 39) lists, at least 1. ``name`` is what the progress bar says."""
+    """The features (N, C) in lists of near ones. ``name`` is what the progress bar says."""
     count, size = features.shape
-    index = faiss.index_factory(size, f"IVF{max(1, min(int(16 * count**0.5), count // 39))},Flat")
+    index = faiss.index_factory(size, f"IVF{list_count(count)},Flat")
     index.cp.min_points_per_centroid = 1  # faiss would warn of a single list
     index.train(features)
     with progress(total=count, description=f"{name}, indexing", unit="feature") as bar:
@@ -122,3 +122,8 @@ def build_index(features: NDArray[np.float32], name: str = "index") -> faiss.Ind
             index.add(features[start : start + BLOCK])
             bar.update(len(features[start : start + BLOCK]))
     return index
+
+
+def list_count(features: int) -> int:
+    """In how many lists so many features are put: the published min(16 sqrt(N), N / 39), but at least one."""
+    return max(1, min(int(16 * features**0.5), features // 39))

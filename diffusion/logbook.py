@@ -58,7 +58,7 @@ class Logbook:
             epoch, batch, batches, self.folder, speed, rate, loss, clock(now - self.began), step,
         )  # fmt: skip
 
-    def heard(self, step: int, name: str, target: Tensor, made: Tensor) -> None:
+    def picture(self, step: int, name: str, target: Tensor, made: Tensor) -> None:
         """A picture of a validation clip: mel spectrograms (T, n_mels) of the recording and as the model makes it."""
         from matplotlib.figure import Figure
 

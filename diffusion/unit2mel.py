@@ -196,7 +196,7 @@ class MelDiffusion(nn.Module):
     @property
     def schedule(self) -> NoiseSchedule:
         """The schedule that the checkpoint holds, on the host."""
-        return NoiseSchedule(self.betas.double().cpu().numpy())
+        return NoiseSchedule(self.betas.cpu().double().numpy())
 
     def normalize(self, mel: Tensor) -> Tensor:
         """(B, T, M) -> (B, M, T), about -1 to 1."""

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from modules.console import UserError
-from modules.safe_pickle import Inert, load_object_array, load_torch_inert
+from modules.safe_pickle import Inert, load_object_array, load_pickle, load_torch_arrays, load_torch_inert
 from tests.checkpoint_files import LAYOUTS, contentvec_weights, write_contentvec_checkpoint
 
 SMALL = {"layers": 1, "width": 64, "convolutions": 8, "final": 16}
@@ -128,6 +128,60 @@ def test_a_web_page_and_a_missing_file_are_named(tmp_path):
         load_torch_inert(tmp_path / "a.pt")
     with pytest.raises(UserError, match="b.pt cannot be read: No such file"):
         load_torch_inert(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_arrays_that_torch_saved_come_back_as_they_were(tmp_path, zipped, protocol):
+    array = np.random.default_rng(0).standard_normal((3, 4))
+    saved = {
+        "名": {"rows": array, "columns": np.asfortranarray(array.astype(np.float32)), "whole": array.astype(np.int64)},
+        2: [1, 2.5, "text", None, True, np.float32(0.5), (array[0], "x")],
+    }
+    torch.save(saved, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    found = load_torch_arrays(tmp_path / "a.pt")
+    assert found[2][:6] == saved[2][:6] and isinstance(found[2][6], tuple) and list(found) == ["名", 2]
+    np.testing.assert_array_equal(found[2][6][0], array[0])
+    for name, wanted in saved["名"].items():
+        assert found["名"][name].dtype == wanted.dtype and found["名"][name].flags.writeable
+        np.testing.assert_array_equal(found["名"][name], wanted)
+
+
+@pytest.mark.parametrize(
+    "item", [Calls(os.system, "touch ran"), torch.zeros(2), {1, 2}, collections.OrderedDict(a=1), np.array("text", "O")]
+)
+def test_what_is_neither_array_nor_number_is_refused_among_arrays(tmp_path, monkeypatch, item):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": [np.zeros(3), item]}, "a.pt")
+    with pytest.raises(UserError, match="a.pt is refused"):
+        load_torch_arrays("a.pt")
+    assert not os.path.exists("ran")
+
+
+def test_a_container_that_holds_itself_is_called_damaged(tmp_path):
+    endless = {}
+    endless["a"] = endless
+    torch.save(endless, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="a.pt is damaged"):
+        load_torch_arrays(tmp_path / "a.pt")
+
+
+class Point:
+    """Stands for a class of another program."""
+
+    def __setstate__(self, state):
+        self.state = dict(state)
+
+
+def test_objects_become_those_of_the_class_that_the_caller_chose(tmp_path):
+    stated = b"\x80\x02ca.b\nPoint\n)\x81}X\x01\x00\x00\x00xK\x05sb."
+    (tmp_path / "a.pkl").write_bytes(stated)
+    point = load_pickle(tmp_path / "a.pkl", lambda module, name: Point if (module, name) == ("a.b", "Point") else None)
+    assert type(point) is Point and point.state == {"x": 5}
+    with pytest.raises(UserError, match="a.pkl is refused: its pickle asks for a.b.Point"):
+        load_pickle(tmp_path / "a.pkl", lambda module, name: None)
+    with pytest.raises(UserError, match="b.pkl cannot be read: No such file"):
+        load_pickle(tmp_path / "b.pkl", lambda module, name: None)
 
 
 def test_the_original_f0_files_are_read_in_each_of_their_forms(tmp_path):

@@ -80,7 +80,7 @@ def test_ancestral_sampling_of_gaussian_data_has_the_exact_mean_and_in_the_limit
 
 
 def ancestral_end(steps):
-    """The mean and deviation at the end of ``ddpm``, on a schedule that loses as much in ``steps`` as the published one.
+    """The mean and deviation at the end of ``ddpm``, by a schedule that loses in ``steps`` what the published one does.
 
     Column 0 hears no noise, column k a one in the k-th draw and the last column begins a deviation higher. All is
     linear, so the squares of what these change sum to the variance.

@@ -56,5 +56,5 @@ class Enhancer:
         """F0 (1, T), a value every ``period`` seconds, of the sound played at ``factor`` its speed: (1, frames)."""
         source = np.arange(f0.shape[1]) * period / factor
         target = np.arange(frames) * self.vocoder.hop_length / self.vocoder.sampling_rate
-        heard = np.interp(target, source, f0[0].double().cpu().numpy() * factor)
+        heard = np.interp(target, source, f0[0].cpu().double().numpy() * factor)
         return torch.from_numpy(heard).float().to(f0.device)[None]

@@ -1,7 +1,7 @@
 """The waveform generator with periodic activations, kept from aliasing, in the place of leaky ReLUs.
 
-Snake: https://arxiv.org/abs/2006.08195, here with an amplitude of its own and computed at twice the rate, as in BigVGAN:
-https://arxiv.org/abs/2206.04658.
+Snake: https://arxiv.org/abs/2006.08195; with an amplitude of its own and computed at twice the rate, as here, in
+BigVGAN: https://arxiv.org/abs/2206.04658.
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ class Run:
             self.epoch = max(int(of_d.get("iteration", 1)), 1)
         else:
             self.epoch, self.batch = state["epoch"], state["batch"]
-            learner.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # empty where it was off
+                learner.scaler.load_state_dict(state["scaler"])
             set_random_state(state["random"], self.device)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
@@ -202,7 +203,7 @@ class Run:
             raise UserError(
                 f"the losses have not been finite for {self.bad_in_a_row} steps ({describe(losses)}); lower "
                 "train.learning_rate or set train.fp16_run to false, and run the same command: it goes on from step "
-                f"{self.saved_step}"
+                f"{self.step}"
             )
         return generated, losses
 

@@ -1,12 +1,24 @@
-"""Adapters for the fixtures of conversion: cutting into pieces and filling up (D_)."""
+"""Adapters for the fixtures of conversion: cutting into pieces, filling up, mixes over a song's time (D_)."""
 
 from __future__ import annotations
 
-import numpy as np
+import itertools
+import re
+import tempfile
+from pathlib import Path
 
-from inference.segments import pad_centred, split
+import numpy as np
+import soundfile
+
+from inference.conversion import Conversion
+from inference.layout import Place, SliceLayout, lay_out
+from inference.segments import join, pad_centred, split, through_pcm16
+from inference.song import Song
+from inference.speaker_mix import SpeakerMix
+from inference.voices import Voices
 
 Arrays = dict[str, np.ndarray]
+HOP, SONG_RATE = 512, 16000
 
 
 def split_pad(ins: Arrays, meta: dict) -> dict:
@@ -19,4 +31,75 @@ def split_pad(ins: Arrays, meta: dict) -> dict:
     return outputs
 
 
-ADAPTERS = {"D_split_pad": split_pad}
+def spkmix_slice_inference(ins: Arrays, meta: dict) -> dict:
+    """Our slices, pieces, joints and mixes around the fixture's stand-in for the networks."""
+    outputs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        soundfile.write(Path(folder) / "song.wav", ins["wav_int16"], SONG_RATE, subtype="PCM_16")
+        song = Song(Path(folder) / "song.wav")
+        for key in (name.removeprefix("out_mix_") for name in meta["arrays"] if name.startswith("out_mix_")):
+            tracks, *numbers = re.fullmatch(r"(\w+?)_(\d+)_([\d.]+)_([\d.]+)_([\d.]+)", key).groups()
+            rate, (clip, fade, retain) = int(numbers[0]), map(float, numbers[1:])
+            conversion = Conversion("", clip_seconds=clip, lg_num=fade, lgr_num=retain)
+            layout = lay_out(song, conversion, rate, HOP)
+            audio = converted(song, layout, conversion, rate)
+            outputs |= {
+                f"mix_{key}": mixed(meta["tracks"][tracks], layout, rate),
+                f"frames_{key}": counted(layout),
+                f"audio_head_{key}": np.concatenate([audio[:2000], audio[-2000:]]),
+                f"audio_every97_{key}": audio[::97],
+                f"audio_len_abs_{key}": np.array([len(audio), np.abs(audio).sum()]),
+            }
+    return outputs
+
+
+def mixed(tracks: dict[str, list], layout: list[SliceLayout], rate: int) -> np.ndarray:
+    """The whole matrix (speakers, frames). To a song of another rate the original adds the padding in samples of the
+    song's rate, so its matrix ends before the song does; ours does not."""
+
+    def frames(place: Place) -> int:
+        return (place.length + 2 * place.padding) // HOP if place.padding else place.frames
+
+    counts = [sum(map(frames, part.places)) for part in layout]
+    mix = SpeakerMix(tracks, Voices({name: int(name) for name in tracks}, rate, HOP, "", ""))
+    return mix.weights(sum(counts) + len(counts)).T.numpy()
+
+
+def counted(layout: list[SliceLayout]) -> np.ndarray:
+    """For each piece: frames before it, its frames, its samples at the song's rate."""
+    places = [(place, part.is_silence) for part in layout for place in part.places]
+    before = itertools.accumulate((place.frames for place, _ in places), initial=0)
+    return np.array(
+        [
+            [first, place.frames, place.end - place.start + 2 * place.padding]
+            for first, (place, is_silence) in zip(before, places, strict=False)
+            if not is_silence
+        ]
+    )
+
+
+def converted(song: Song, layout: list[SliceLayout], conversion: Conversion, rate: int) -> np.ndarray:
+    """The joined song. The original overlaps pieces by as many samples as at the song's rate, whatever the model's;
+    so do we here, while ``Place.overlap`` is at the model's."""
+    parts = []
+    for part, (_, _, audio) in zip(layout, song.slices(conversion.slice_db), strict=True):
+        if part.is_silence:
+            parts.append(np.zeros(part.length, np.float32))
+            continue
+        overlap = int(conversion.lg_num * SONG_RATE)
+        overlaps = [overlap if place.overlap else 0 for place in part.places]
+        pieces = [stand_in(audio[place.start : place.end], place, rate) for place in part.places]
+        parts += join(pieces, overlaps, conversion.lgr_num)
+    return np.concatenate(parts)
+
+
+def stand_in(audio: np.ndarray, place: Place, rate: int) -> np.ndarray:
+    """What the fixture has in place of the networks: the sound drawn to the model's rate, and a slope."""
+    padded = through_pcm16(np.pad(audio, place.padding))
+    length = -(-len(padded) * rate // SONG_RATE)
+    output = np.interp(np.arange(length) / rate, np.arange(len(padded)) / SONG_RATE, padded)
+    output = (output + 0.001 * np.arange(length) / length).astype(np.float32)
+    return pad_centred(output[place.cut : len(output) - place.cut], place.length)
+
+
+ADAPTERS = {"D_split_pad": split_pad, "D_spkmix_slice_inference": spkmix_slice_inference}

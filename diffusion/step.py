@@ -1,0 +1,60 @@
+"""One optimisation step of the diffusion model, in the precision that the configuration asks for."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.dataset import DiffusionBatch
+from diffusion.unit2mel import build_unit2mel
+from modules.config import DiffusionConfig, DiffusionTrain
+from modules.device import autocast, grad_scaler
+from modules.epoch_batches import generator_of
+
+
+class Learner:
+    """The network, its optimizer and the scaler of half-precision gradients (fp16's alone; bf16 needs none)."""
+
+    def __init__(self, config: DiffusionConfig, n_mels: int, device: torch.device):
+        train = config.train
+        self.train, self.device = train, device
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(train.seed)
+            self.model = build_unit2mel(config, n_mels).to(device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), train.lr, weight_decay=train.weight_decay)
+        self.scaler = grad_scaler(device, enabled=train.amp_dtype == "fp16")
+
+    def step(self, batch: DiffusionBatch, number: int) -> tuple[Tensor, Tensor]:
+        """Learn from one batch as step ``number`` of the run, from 1; returns the loss and the norm of its gradient.
+
+        What is drawn is a function of the seed and ``number``. A gradient that is not finite changes no weight.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:  # whatever a checkpoint of another configuration brought
+            group.update(lr=learning_rate(self.train, number), weight_decay=self.train.weight_decay)
+        draws = generator_of(self.train.seed, 0, number)  # there is no epoch 0, so these are no clip's numbers
+        with self._precision():
+            loss = self.model.loss(
+                batch.units, batch.f0, batch.volume, batch.mel, batch.speaker_id, batch.aug_shift, draws
+            )
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf"))  # not clipped, as published
+        if self.scaler.is_enabled() or torch.isfinite(norm):
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach(), norm.detach()
+
+    def _precision(self):
+        half = self.train.amp_dtype
+        return nullcontext() if half == "fp32" else autocast(self.device, half)
+
+
+def learning_rate(train: DiffusionTrain, number: int) -> float:
+    """The rate of step ``number``, from 1: times ``gamma`` after each ``decay_step`` steps.
+
+    As published the first step counts for none of them: the first decayed one is ``decay_step + 2``.
+    """
+    return train.lr * train.gamma ** (max(number - 2, 0) // train.decay_step)

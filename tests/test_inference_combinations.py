@@ -1,0 +1,333 @@
+"""Every combination of the parts of a conversion, on tiny networks: those that go together sing, the others say why."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import inference_main
+import spkmix
+from cluster.centres import save_cluster_model
+from inference.conversion import Conversion
+from inference.svc import Svc
+from modules.console import UserError
+from tests.diffusion_files import write_diffusion
+from tests.test_svc import RATE, write_model, write_song
+from tests.tiny import tiny_config
+from tests.vocoder_files import write_vocoder
+
+FLAGS = ("-shd", "-od", "-se", "-eh", "-usm", "-a", "-lea", "-cr")
+COMBINATIONS = [frozenset(flags) for count in range(len(FLAGS) + 1) for flags in itertools.combinations(FLAGS, count)]
+MIX = {0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]}
+
+
+def forbidden(flags: frozenset[str]) -> str | None:
+    """What the sentence must say for flags that do not go together."""
+    if {"-od", "-eh"} <= flags:
+        return "-eh enhances what the synthesizer sings, which -od leaves out"
+    if {"-od", "-a"} <= flags:
+        return "-a takes the pitch from the synthesizer, which -od leaves out"
+    if "-se" in flags and ("-od" in flags or "-shd" not in flags):
+        return "-se encodes what the synthesizer sings"
+    return None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where a user would stand who has trained everything."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "logs" / "44k" / "diffusion").mkdir(parents=True)
+    (folder / "raw").mkdir()
+    write_model(folder / "logs" / "44k")
+    write_diffusion(folder / "logs" / "44k" / "diffusion")
+    write_vocoder(folder / "pretrain" / "nsf_hifigan")
+    rng = np.random.default_rng(0)
+    centres = {name: rng.standard_normal((5, 72)).astype(np.float32) for name in ("alto", "tenor")}
+    save_cluster_model(folder / "logs" / "44k" / "kmeans_10000.pt", centres)
+    write_song(folder / "raw" / "a.wav", 0.3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Each converter is built once: the combinations differ in what is asked of it."""
+    return functools.cache(Svc)
+
+
+@pytest.fixture
+def here(folder, loaded, monkeypatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(spkmix, "spk_mix_map", MIX)
+    monkeypatch.setattr("inference.svc.Svc", loaded)
+    return folder
+
+
+def arguments(flags: frozenset[str]) -> list[str]:
+    values = {"-lea": ["0.5"], "-cr": ["0.5"]}
+    speaker = [] if "-usm" in flags else ["-s", "tenor"]
+    return [*speaker, "-ks", "20", *(word for flag in sorted(flags) for word in (flag, *values.get(flag, [])))]
+
+
+def name_of(flags: frozenset[str]) -> str:
+    speaker = "spk_mix" if "-usm" in flags else "tenor_0.5" if "-cr" in flags else "tenor"
+    kind = "diff" if "-od" in flags else "sovdiff" if "-shd" in flags else "sovits"
+    return f"a_{'auto' if '-a' in flags else '0key'}_{speaker}_{kind}_pm.wav"
+
+
+@pytest.mark.parametrize("flags", [c for c in COMBINATIONS if not forbidden(c)], ids=lambda c: " ".join(sorted(c)))
+def test_what_goes_together_sings(here, tmp_path, flags):
+    assert inference_main.main(["-n", "a", "-wf", "wav", "-o", str(tmp_path), *arguments(flags)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name_of(flags)]
+    audio, rate = soundfile.read(tmp_path / name_of(flags))
+    assert (len(audio), rate) == (int(0.3 * RATE), RATE)
+    assert audio.std() > 1e-4
+
+
+@pytest.mark.parametrize("flags", [c for c in COMBINATIONS if forbidden(c)], ids=lambda c: " ".join(sorted(c)))
+def test_what_does_not_go_together_says_why(here, tmp_path, capsys, flags):
+    assert inference_main.main(["-n", "a", "-o", str(tmp_path), *arguments(flags)]) == 2
+    assert forbidden(flags) in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# -- each part does something, and the same each time -----------------------------------------------------------------
+
+
+def sing(folder: Path, tmp_path: Path, *flags: str) -> np.ndarray:
+    assert inference_main.main(["-n", "a", "-wf", "wav", "-o", str(tmp_path), "-s", "tenor", *flags]) == 0
+    (path,) = tmp_path.iterdir()
+    audio, _ = soundfile.read(path)
+    path.unlink()
+    return audio
+
+
+@pytest.mark.parametrize(
+    ("without", "flags"),
+    [
+        ([], ["-shd", "-ks", "20"]),
+        (["-shd", "-ks", "20"], ["-shd", "-ks", "40"]),
+        (["-shd", "-ks", "20"], ["-shd", "-ks", "20", "-se"]),
+        (["-shd", "-ks", "20"], ["-shd", "-ks", "20", "--diffusion_method", "ddim"]),
+        (["-shd", "-ks", "20"], ["-shd", "-ks", "20", "--diffusion_speedup", "4"]),
+        (["-shd", "-ks", "20"], ["-od"]),
+        ([], ["-eh"]),
+        (["-eh"], ["-eh", "-eak", "5"]),
+        ([], ["-cr", "0.5"]),
+        (["-cr", "0.5"], ["-cr", "1"]),
+        (["-od"], ["-od", "-cr", "0.5"]),
+        ([], ["-lea", "0"]),
+    ],
+)
+def test_a_flag_is_heard_and_the_same_command_gives_the_same_song(here, tmp_path, without, flags):
+    torch.manual_seed(len(flags))  # nobody draws from here
+    first = sing(here, tmp_path, *flags)
+    assert np.abs(first - sing(here, tmp_path, *without)).max() > 1e-4
+    np.testing.assert_array_equal(sing(here, tmp_path, *flags), first)
+
+
+@pytest.mark.parametrize("flags", [["-shd", "-ks", "20"], ["-od"], ["-eh"]])
+def test_another_seed_is_another_song(here, tmp_path, flags):
+    first, second = (sing(here, tmp_path, "-ns", "0", *flags, "--seed", seed) for seed in "12")
+    assert np.abs(first - second).max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-shd", "-eh"], "the enhancer (-eh) is left out"),
+        (["-shd", "-od"], "-shd has no effect"),
+        (["-usm", "-cr", "0.5"], "-cr is left out"),
+    ],
+)
+def test_what_is_left_out_is_said(here, loaded, tmp_path, caplog, flags, words):
+    loaded.cache_clear()
+    assert inference_main.main(["-n", "a", "-s", "tenor", "-ks", "20", "-o", str(tmp_path), *flags]) == 0
+    assert [words in message for message in caplog.messages].count(True) == 1
+
+
+def test_shallow_diffusion_with_the_enhancer_is_shallow_diffusion(here, tmp_path):
+    plain, both = (sing(here, tmp_path, "-shd", "-ks", "20", *more) for more in ([], ["-eh", "-eak", "4"]))
+    np.testing.assert_array_equal(plain, both)
+
+
+def test_only_diffusion_needs_no_voice_model(here, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    folder = tmp_path / "logs" / "44k" / "diffusion"
+    folder.mkdir(parents=True)
+    write_diffusion(folder)
+    song = str(write_song(tmp_path / "a.wav", 0.3))
+    monkeypatch.chdir(tmp_path)
+    assert inference_main.main(["-n", song, "-s", "alto", "-od", "-o", "out"]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+# -- what is refused before a song is converted -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def shallow(tmp_path) -> list[str]:
+    """Flags for a diffusion model that was trained to a depth of 30."""
+    model, config = write_diffusion(tmp_path, k_step_max=30)
+    return ["-dm", str(model), "-dc", str(config)]
+
+
+def refused(folder: Path, capsys, *flags: str) -> str:
+    before = sorted((folder / "results").glob("*"))
+    assert inference_main.main(["-n", "a", "-s", "alto", *flags]) == 2
+    assert sorted((folder / "results").glob("*")) == before
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "a.wav" not in line  # no song was begun
+    return line
+
+
+def test_a_shallow_model_cannot_sing_alone_nor_go_deeper(here, shallow, capsys):
+    assert "use -shd in place of -od" in refused(here, capsys, "-od", *shallow)
+    assert "use 30" in refused(here, capsys, "-shd", "-ks", "40", *shallow)
+    assert inference_main.main(["-n", "a", "-s", "alto", "-shd", "-ks", "30", "-o", "deep", *shallow]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-shd", "-dm", "nowhere.pt"], "there is no diffusion model nowhere.pt"),
+        (["-od", "-dc", "nowhere.yaml"], "there is no nowhere.yaml"),
+        (["-shd", "-dm", "logs/44k/G_1.pth", "-dc", "logs/44k/diffusion/config.yaml"], "is no diffusion model"),
+        (["-shd", "-ks", "11"], "leaves dpm-solver++ 1 of the 2"),
+        (["-shd", "-ks", "20", "--diffusion_method", "dpm"], "'dpm' is no way to sample"),
+        (["-shd", "-ks", "20", "--diffusion_speedup", "0"], "the speedup is 0"),
+        (["-eak", "3"], "-eak is the enhancer's key; it needs -eh"),
+        (["-cr", "0.5", "-cm", "nowhere.pt"], "there is no nowhere.pt"),
+        (["-cr", "0.5", "-fr"], "there is no logs/44k/feature_and_index.pkl"),
+        (["-cr", "2"], "-cr"),
+        (["-ks", "0"], "-ks"),
+    ],
+)
+def test_what_would_fail_for_every_song_is_told_once(here, capsys, flags, words):
+    assert words in refused(here, capsys, *flags).replace("\\", "/")
+
+
+def test_a_vocoder_or_enhancer_without_its_file_is_refused_by_name(here, tmp_path, capsys, monkeypatch, loaded):
+    loaded.cache_clear()
+    model, config = write_diffusion(tmp_path)
+    (tmp_path / "vocoder" / "model").unlink()
+    assert "vocoder" in refused(here, capsys, "-shd", "-dm", str(model), "-dc", str(config))
+    (here / "pretrain" / "nsf_hifigan" / "model").rename(here / "pretrain" / "aside")
+    try:
+        assert "pretrain/nsf_hifigan" in refused(here, capsys, "-eh").replace("\\", "/")
+    finally:
+        (here / "pretrain" / "aside").rename(here / "pretrain" / "nsf_hifigan" / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"encoder": "vec256l9", "encoder_out_channels": 256}}, "speech encoder vec256l9"),
+        ({"data": {"sampling_rate": 48000}}, "48000"),
+        ({"spk": {"alto": 0, "tenor": 1, "bass": 2}, "n_spk": 2}, None),
+        ({"spk": {"alto": 5, "tenor": 1}}, "has 2 speakers, and none called 'alto'"),
+    ],
+)
+def test_two_models_of_different_data_are_refused(here, tmp_path, capsys, changes, words):
+    model, config = write_diffusion(tmp_path, **changes)
+    flags = ["-shd", "-ks", "20", "-dm", str(model), "-dc", str(config)]
+    if words is None:
+        assert inference_main.main(["-n", "a", "-s", "alto", "-o", str(tmp_path / "out"), *flags]) == 0
+    else:
+        assert words in refused(here, capsys, *flags)
+
+
+def test_clusters_of_another_size_or_without_the_speaker_are_refused_by_name(here, tmp_path, capsys):
+    for name, size, words in [("alto", 8, "features of size 8"), ("bass", 72, "no centres of 'alto'")]:
+        save_cluster_model(tmp_path / f"{name}.pt", {name: np.ones((3, size), np.float32)})
+        assert words in refused(here, capsys, "-cr", "0.5", "-cm", str(tmp_path / f"{name}.pt"))
+
+
+# -- what the parts are given -----------------------------------------------------------------------------------------
+
+
+def test_speakers_of_the_diffusion_model_are_those_of_the_same_name(here, tmp_path):
+    model, config = write_diffusion(tmp_path, spk={"tenor": 0, "alto": 1})
+    files = here / "logs/44k/G_1.pth", here / "logs/44k/config.json", "cpu", "", False
+    svc = Svc(*files, model, config, True)
+    assert svc.refiner.speaker(torch.tensor([[0]]), svc.voices).tolist() == [[1]]
+    weights = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    assert torch.equal(svc.refiner.speaker(weights, svc.voices), weights.flip(1))
+
+
+def test_a_diffusion_model_of_one_speaker_serves_them_all(here, tmp_path):
+    model, config = write_diffusion(tmp_path, spk={"nyaru": 0})
+    flags = ["-shd", "-ks", "20", "-dm", str(model), "-dc", str(config), "-o", str(tmp_path / "out")]
+    assert inference_main.main(["-n", "a", "-s", "tenor", *flags]) == 0
+    assert inference_main.main(["-n", "a", "-usm", *flags]) == 0
+
+
+@pytest.mark.parametrize("vol_embedding", [False, True])
+def test_the_diffusion_hears_the_songs_loudness_if_the_synthesizer_did(here, tmp_path, monkeypatch, vol_embedding):
+    config = tiny_config()
+    config.model.ssl_dim, config.model.vol_embedding = 72, vol_embedding
+    diffusion = here / "logs/44k/diffusion"
+    svc = Svc(
+        *write_model(tmp_path, config), "cpu", "", False, diffusion / "model_0.pt", diffusion / "config.yaml", True
+    )
+    wav, heard = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5, []
+    infer = svc.refiner.model.infer
+    monkeypatch.setattr(svc.refiner.model, "infer", lambda *args: heard.append(args[2]) or infer(*args))
+    svc.convert_wav(wav, Conversion("alto", k_step=20))
+    song = pytest.approx(0.5 / 2**0.5, rel=0.1)
+    assert (heard[0].median().item() == song) is vol_embedding
+
+
+def test_a_second_encoding_hears_what_the_synthesizer_sang(here, monkeypatch):
+    diffusion = here / "logs/44k/diffusion"
+    files = here / "logs/44k/G_1.pth", here / "logs/44k/config.json", "cpu", "", False
+    svc = Svc(*files, diffusion / "model_0.pt", diffusion / "config.yaml", True)
+    encoded = []
+    units = svc.listener.units
+    monkeypatch.setattr(svc.listener, "units", lambda wav, frames: encoded.append(wav) or units(wav, frames))
+    wav = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5
+    for second in (False, True):
+        svc.convert_wav(wav, Conversion("alto", k_step=20, second_encoding=second))
+    assert len(encoded) == 3
+    assert torch.equal(encoded[1], wav)
+    assert len(encoded[2]) == len(wav) // 512 * 512
+    assert not torch.equal(encoded[2], wav[: len(encoded[2])])
+
+
+def test_long_samplings_tell_how_far_they_are(here, monkeypatch):
+    files = (here / "logs/44k/diffusion" / name for name in ("model_0.pt", "config.yaml"))
+    way = {"diffusion_method": "ddim", "diffusion_speedup": 5}
+    svc = Svc(None, None, "cpu", "", False, *files, only_diffusion=True, **way)
+    bars = []
+
+    class Bar:
+        total, n = None, 0
+
+        def __init__(self, **settings):
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def update(self, more):
+            self.n += more
+
+    monkeypatch.setattr("inference.refinement.progress", Bar)
+    svc.convert_wav(torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5, Conversion("alto"))
+    assert [(bar.n, bar.total) for bar in bars] == [(11, 11)]
+
+
+def test_the_published_constructor_refuses_what_the_script_does(tmp_path):
+    with pytest.raises(UserError, match="-eh"):
+        Svc(None, None, "cpu", "", True, only_diffusion=True)
+    model, config = write_model(tmp_path)
+    with pytest.raises(UserError, match="-se"):
+        Svc(model, config, "cpu").check(Conversion("alto", second_encoding=True))

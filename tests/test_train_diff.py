@@ -1,0 +1,426 @@
+"""train_diff.py and diffusion/training.py: a run continues exactly, stops cleanly, and says before it starts what is
+wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_diff
+from diffusion import training
+from diffusion.logbook import Logbook, clock
+from diffusion.step import learning_rate
+from diffusion.unit2mel import build_unit2mel, load_unit2mel
+from diffusion.validation import Validation
+from modules import checkpoint
+from modules.config import load_diffusion_config, save_diffusion_config
+from modules.console import UserError
+from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
+from tests.vocoder_files import write_vocoder
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_diffusion_dataset(tmp_path, tiny_diffusion_config())
+    write_vocoder(tmp_path / "pretrain" / "nsf_hifigan", num_mels=MEL.n_mels)
+    return tmp_path
+
+
+def prepare(work, expdir="logs/44k/diffusion", **train):
+    """The path of a configuration whose data set of 9 clips makes 3 steps of 4 clips an epoch."""
+    config = load_diffusion_config(work / "configs" / "diffusion.yaml")
+    config.env.expdir = expdir
+    config.infer.speedup = 5
+    for key, value in ({"batch_size": 4, "interval_val": 5, "epochs": 4} | train).items():
+        setattr(config.train, key, value)
+    path = work / "configs" / f"{Path(expdir).name}.yaml"
+    save_diffusion_config(config, path)
+    return path
+
+
+def change(path, section, **values):
+    config = load_diffusion_config(path)
+    for key, value in values.items():
+        setattr(getattr(config, section), key, value)
+    save_diffusion_config(config, path)
+    return path
+
+
+def run_of(path):
+    return training.Run(load_diffusion_config(path), CPU)
+
+
+def logged_losses(expdir):
+    """Step -> the loss that log_info.txt has for it, as text; the last word where a step was done twice."""
+    text = (Path(expdir) / "log_info.txt").read_text(encoding="utf-8")
+    return {int(step): loss for loss, step in re.findall(r"^epoch: .*loss: (\S+) .*step: (\d+)$", text, re.M)}
+
+
+def checkpoints(expdir):
+    return sorted(path.name for path in Path(expdir).glob("model_*"))
+
+
+def weights_of(path):
+    return checkpoint.load_checkpoint(path)["model"]
+
+
+# -- going on ---------------------------------------------------------------------------------------------------------
+
+KILLED_AT_STEP_8 = """
+import os, signal, sys
+from diffusion import training
+step = training.Learner.step
+def until_killed(learner, batch, number):
+    if number == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(learner, batch, number)
+training.Learner.step = until_killed
+training.train(sys.argv[1], "cpu")
+"""
+
+
+def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work):
+    assert training.train(prepare(work, "whole"), "cpu") == 0
+    whole = logged_losses("whole")
+    assert list(whole) == list(range(1, 13)) and len(set(whole.values())) == 12
+    path = prepare(work, "killed")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_STEP_8, str(path)], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert checkpoints("killed") == ["model_5.pt", "model_5.state.pth"], "step 5 lies within an epoch"
+    Path("killed/log_info.txt").unlink()
+    assert training.train(path, "cpu") == 0
+    assert logged_losses("killed") == {step: whole[step] for step in range(6, 13)}
+    ends = [weights_of(f"{run}/model_12.pt") for run in ("whole", "killed")]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_with_save_opt_the_published_file_alone_resumes_exactly(work):
+    training.train(prepare(work, "whole", epochs=3, save_opt=True), "cpu")
+    training.train(prepare(work, "parts", epochs=2, save_opt=True), "cpu")
+    content = checkpoint.load_checkpoint("parts/model_6.pt")
+    assert set(content) == {"global_step", "model", "optimizer"} and content["global_step"] == 6
+    Path("parts/model_6.state.pth").unlink()
+    training.train(prepare(work, "parts", epochs=3, save_opt=True), "cpu")
+    assert logged_losses("parts") == logged_losses("whole")
+
+
+def test_a_checkpoint_of_the_original_resumes_at_its_step_with_a_fresh_optimizer(work, caplog):
+    path = prepare(work, epochs=2)
+    training.train(path, "cpu")
+    folder = Path("logs/44k/diffusion")
+    assert set(checkpoint.load_checkpoint(folder / "model_6.pt")) == {"global_step", "model"}
+    (folder / "model_6.state.pth").unlink()
+    run = run_of(change(path, "train", epochs=3))
+    assert (run.step, run.epoch) == (6, 3) and not run.learner.optimizer.state
+    assert "model_6.pt comes without its optimizer's state" in caplog.text
+
+
+def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(work, caplog):
+    path = prepare(work, interval_val=2, interval_force_save=2)
+    training.train(path, "cpu")
+    whole = logged_losses("logs/44k/diffusion")
+    newest = Path("logs/44k/diffusion/model_12.pt")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    run = run_of(path)
+    assert run.step == 10 and run.learner.optimizer.state
+    assert "model_12.pt" in caplog.text and "passing it over" in caplog.text
+    assert newest.with_name("model_12.pt.broken").exists() and not newest.exists()
+    Path("logs/44k/diffusion/log_info.txt").unlink()
+    training.train(path, "cpu")
+    assert logged_losses("logs/44k/diffusion") == {step: whole[step] for step in (11, 12)}
+
+
+def test_a_base_model_gives_weights_but_no_step(work, caplog):
+    training.train(prepare(work, "base", epochs=1), "cpu")
+    learnt = checkpoint.load_checkpoint("base/model_3.pt")
+    learnt["model"]["spk_embed.weight"] = torch.zeros(40, 8)
+    checkpoint.save_checkpoint("new/model_0.pt", learnt)
+    run = run_of(prepare(work, "new"))
+    assert run.step == 0 and "base model" in run.beginning and not run.learner.optimizer.state
+    own = run.learner.model.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in learnt["model"].items() if name != "spk_embed.weight")
+    assert own["spk_embed.weight"].any() and "spk_embed.weight" in caplog.text
+
+
+def test_a_finished_run_says_so_and_touches_nothing(work, caplog):
+    path = prepare(work, epochs=1)
+    training.train(path, "cpu")
+    before = Path("logs/44k/diffusion/model_3.pt").read_bytes()
+    caplog.clear()
+    assert training.train(path, "cpu") == 0
+    assert "all 1 epochs are done" in caplog.text
+    assert Path("logs/44k/diffusion/model_3.pt").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_configuration_is_named_with_keys_and_shapes(work):
+    path = prepare(work, epochs=1)
+    training.train(path, "cpu")
+    kept = Path("logs/44k/diffusion/config.yaml").read_bytes()
+    change(path, "model", n_hidden=6)
+    with pytest.raises(UserError, match=r"model_3\.pt does not match its diffusion configuration: .*\[8, 8\].*\[6, 8\]"):
+        training.train(path, "cpu")
+    assert Path("logs/44k/diffusion/config.yaml").read_bytes() == kept
+
+
+# -- stopping and saving ----------------------------------------------------------------------------------------------
+
+
+def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work):
+    path = prepare(work, epochs=100000, interval_val=3)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_diff.py"), "-c", str(path), "-d", "cpu"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not Path("logs/44k/diffusion/model_3.pt").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    last = int(re.search(r"stopped at step (\d+)", errors)[1])
+    newest, (content, state) = checkpoint.read_newest_diffusion("logs/44k/diffusion")
+    assert newest.step == content["global_step"] == last == max(logged_losses("logs/44k/diffusion"))
+    assert state["optimizer"]["state"]
+
+
+def test_a_full_disk_during_a_save_leaves_the_former_checkpoint_in_charge(work, monkeypatch):
+    path = prepare(work, interval_val=2, epochs=2)
+    save = checkpoint.save_checkpoint
+    saves = []
+
+    def disk_that_fills_up(file, content):
+        saves.append(file)
+        if len(saves) > 3:  # two files of the first save, and one of the second
+            raise UserError(f"{file} could not be written")
+        save(file, content)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", disk_that_fills_up)
+    with pytest.raises(UserError, match="could not be written"):
+        training.train(path, "cpu")
+    assert checkpoint.read_newest_diffusion("logs/44k/diffusion")[0].step == 2
+
+
+def test_what_is_kept_is_what_the_original_keeps_the_newest_and_the_base_model(work):
+    training.train(prepare(work, "base", epochs=1), "cpu")
+    checkpoint.save_checkpoint("kept/model_0.pt", checkpoint.load_checkpoint("base/model_3.pt"))
+    training.train(prepare(work, "kept", interval_val=2, interval_force_save=4, epochs=3), "cpu")
+    kept = ["model_0.pt", "model_4.pt", "model_8.pt", "model_8.state.pth", "model_9.pt", "model_9.state.pth"]
+    assert [name for name in checkpoints("kept") if "_4.state" not in name] == kept
+    training.train(prepare(work, "kept", interval_val=2, interval_force_save=4, epochs=4), "cpu")
+    kept = ["model_0.pt", "model_12.pt", "model_12.state.pth", "model_4.pt", "model_8.pt", "model_8.state.pth"]
+    assert checkpoints("kept") == kept
+
+
+def test_a_trained_model_is_read_back_by_what_sings_with_it(work):
+    path = prepare(work, epochs=1)
+    training.train(path, "cpu")
+    config = load_diffusion_config("logs/44k/diffusion/config.yaml")
+    assert config == load_diffusion_config(path)
+    model = load_unit2mel("logs/44k/diffusion/model_3.pt", config, MEL.n_mels, CPU)
+    weights = weights_of("logs/44k/diffusion/model_3.pt")
+    assert list(weights) == list(build_unit2mel(config, MEL.n_mels).state_dict())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert training.train("logs/44k/diffusion/config.yaml", "cpu") == 0
+
+
+# -- learning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_model_learns(work, precision):
+    run = run_of(change(prepare(work, amp_dtype=precision, lr=1e-2), "model", k_step_max=8))
+    logbook = Logbook(Path("log"))
+    before = run.validation.run(run.learner.model, logbook, 0)
+    batches = [batch for _ in range(20) for batch in run.loader]
+    for batch in batches:
+        run.learn(batch)
+    assert run.validation.run(run.learner.model, logbook, run.step) < 0.8 * before
+    logbook.close()
+    assert run.bad_steps == 0
+
+
+def test_the_learning_rate_is_that_of_the_published_scheduler_begun_at_any_step():
+    train = tiny_diffusion_config(lr=1.0, gamma=0.5, decay_step=3).train
+    for begun in (0, 1, 2, 3, 4, 5, 6, 7, 11):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+        optimizer.param_groups[0].update(initial_lr=1.0, lr=0.5 ** max((begun - 2) // 3, 0))
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5, last_epoch=begun - 2)
+        for number in range(begun + 1, begun + 12):
+            assert learning_rate(train, number) == optimizer.param_groups[0]["lr"], (begun, number)
+            optimizer.step()
+            scheduler.step()
+
+
+def test_rate_and_weight_decay_are_the_configurations_whatever_the_checkpoint_holds(work):
+    path = prepare(work, epochs=1)
+    training.train(path, "cpu")
+    run = run_of(change(path, "train", lr=0.25, decay_step=1, weight_decay=0.125, epochs=2))
+    run.learn(next(iter(run.loader)))
+    assert {(group["lr"], group["weight_decay"]) for group in run.learner.optimizer.param_groups} == {(0.0625, 0.125)}
+
+
+def test_a_step_that_is_not_finite_changes_no_weight(work):
+    run = run_of(prepare(work))
+    batch = next(iter(run.loader))
+    batch.mel[0, 0, 0] = float("nan")
+    before = {name: tensor.clone() for name, tensor in run.learner.model.state_dict().items()}
+    run.learn(batch)
+    assert (run.step, run.bad_steps) == (1, 1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in run.learner.model.state_dict().items())
+    with pytest.raises(UserError, match=r"not been finite for 50 steps; lower train.lr .*goes on from step 50"):
+        for _ in range(training.MOST_BAD_STEPS):
+            run.learn(batch)
+
+
+def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
+    path = prepare(work, cache_all_data=False, interval_val=1000)
+    clip = Path(load_diffusion_config(path).data.training_files).read_text(encoding="utf-8").splitlines()[-1]
+    Path(f"{clip}.mel.npy").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"mel\.npy"):
+        training.train(path, "cpu")
+    found = checkpoint.read_newest_diffusion("logs/44k/diffusion")
+    assert (found[0].step if found else 0) == max(logged_losses("logs/44k/diffusion"), default=0)
+
+
+def test_a_run_leaves_the_global_random_numbers_alone(work):
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    training.train(prepare(work, epochs=1, interval_val=3), "cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# -- validation -------------------------------------------------------------------------------------------------------
+
+
+def tags_of(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {kind: set(events.Tags()[kind]) for kind in ("scalars", "audio", "images")}
+
+
+def test_tensorboard_has_the_published_tags(work):
+    training.train(prepare(work, epochs=1, interval_val=3), "cpu")
+    assert tags_of("logs/44k/diffusion/logs") == {
+        "scalars": {"train/loss", "train/lr", "validation/loss"},
+        "audio": {"alto_0_gt.wav", "alto_0_pred.wav"},
+        "images": {"alto_0.wav"},
+    }
+
+
+def test_the_text_log_has_the_published_columns_and_the_speed_of_singing(work):
+    training.train(prepare(work, epochs=1, interval_val=3), "cpu")
+    lines = Path("logs/44k/diffusion/log_info.txt").read_text(encoding="utf-8").splitlines()
+    assert "epoch|batch_idx/num_batches|output_dir|batch/s|lr|time|step" in lines
+    row = r"epoch: 1 \| 2/3 \| logs/44k/diffusion \| batch/s: [\d.]+ \| lr: 0\.001 \| loss: \S+ \| time: 0:0\d:\d\d\.\d \| step: 2"
+    assert any(re.fullmatch(row, line) for line in lines)
+    assert any(re.fullmatch(r"alto_0: real-time factor \S+", line) for line in lines)
+    assert lines[lines.index("--- <validation> ---") + 1].endswith("at step 3")
+    assert clock(3725.06) == "1:02:05.1"
+
+
+@pytest.mark.parametrize("k_step_max", [0, 10])
+def test_a_validation_hears_the_same_model_the_same_way_twice(work, k_step_max):
+    run = run_of(change(prepare(work), "model", k_step_max=k_step_max))
+    heard = []
+
+    class Ear:
+        def picture(self, step, name, target, made):
+            heard.append((name, target, made))
+
+        def sound(self, step, name, real, made, sampling_rate):
+            heard.append((name, real, made))
+
+        def validation(self, step, loss):
+            heard.append(loss)
+
+    for _ in range(2):
+        run.validation.run(run.learner.model, Ear(), 0)
+        run.step += 1
+    (name, target, mel), (_, real, audio), loss = heard[:3]
+    assert name == "alto_0" and target.shape == mel.shape == (len(real) // 512, MEL.n_mels)
+    assert len(audio) == len(real) // 512 * 512 and audio.abs().max() > 0
+    assert torch.equal(mel, heard[3][2]) and torch.equal(audio, heard[4][2]) and loss == heard[5]
+    assert run.learner.model.training
+
+
+def test_the_validation_loss_is_the_mean_over_clips_and_draws(work):
+    run = run_of(prepare(work, batch_size=3))
+    validation, model = run.validation, run.learner.model
+
+    def constant(*inputs):
+        return torch.tensor(float(len(seen))) if seen.append(1) is None else None
+
+    seen = []
+    validation.dataset.paths = validation.dataset.paths * 2
+    validation.dataset.speakers, validation.dataset.cache = [0, 0], validation.dataset.cache * 2
+    model.loss = constant
+    logbook = Logbook(Path("log"))
+    assert validation.run(model, logbook, 0) == (1 + 2 + 3 + 4 + 5 + 6) / 6
+    logbook.close()
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_the_configurations_device_gives_way_to_the_best_there_is_and_the_flag_to_none(work, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = tiny_diffusion_config()
+    config.device = "cuda"
+    assert training.choose_device(config, None).type != "cuda"
+    assert "this machine has no cuda:0, which the configuration asks for" in caplog.text
+    assert training.choose_device(config, "cpu") == CPU
+    with pytest.raises(UserError, match="'cuda' is not available"):
+        training.choose_device(config, "cuda")
+
+
+def refused(capsys, path):
+    """The one line that the script ends with; nothing must have been written then."""
+    assert train_diff.main(["-c", str(path), "-d", "cpu"]) == 2
+    assert not Path("logs").exists()
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_run_without_its_vocoder_is_refused_with_the_cure(work, capsys):
+    Path("pretrain/nsf_hifigan/model").unlink()
+    sentence = refused(capsys, prepare(work))
+    assert re.search(r"pretrain.nsf_hifigan.model\b", sentence) and "pretrain/README" in sentence
+
+
+@pytest.mark.parametrize(
+    "section, values, sentence",
+    [
+        ("train", {"amp_dtype": "fp16"}, "train.amp_dtype fp16 needs a GPU"),
+        ("infer", {"speedup": 20}, "infer.speedup 20 leaves infer.method dpm-solver++ too few"),
+        ("model", {"k_step_max": 4}, "model's 4 steps"),
+        ("data", {"duration": 1}, "lower data.duration"),
+        ("data", {"encoder": "vec768l13"}, "unknown speech encoder 'vec768l13'"),
+        ("data", {"encoder_out_channels": 7}, "run 'python preprocess_hubert_f0.py"),
+        ("data", {"block_size": 256}, "of 44100 Hz and 512 samples a frame"),
+        ("data", {"training_files": "filelists/none.txt"}, "there is no filelists/none.txt"),
+        ("model", {"n_spk": 1, "n_chans": 0}, "model.n_chans is 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_sentence_before_anything_is_written(
+    work, capsys, section, values, sentence
+):
+    assert sentence in refused(capsys, change(prepare(work), section, **values))
+
+
+def test_validation_is_a_class_of_its_own(work):
+    config = load_diffusion_config(prepare(work))
+    Path(config.data.validation_files).write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="names no clip"):
+        Validation(config, training.load_vocoder(config, CPU), CPU)
