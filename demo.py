@@ -51,9 +51,9 @@ SHORT_TRAINING = {
     # In so few steps the prior would give up on the words, were its loss not scaled down as well, and further.
     "c_kl": 0.011,
 }  # fmt: skip
-DIFFUSION_STEPS = 600
+DIFFUSION_STEPS = 400
 VOCODER_STEPS = 400
-K_STEP = 60  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
+K_STEP = 40  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
 SMALL_DIFFUSION = {"n_layers": 6, "n_chans": 256, "n_hidden": 128, "k_step_max": 100}
 SHORT_DIFFUSION = {"batch_size": 8, "lr": 1e-3, "decay_step": 150, "interval_val": 10**6, "num_workers": 0}
 FINE_MEL = {"n_mel_channels": 200}  # fine enough to see single harmonics, so that the sine source is soon made use of

@@ -23,7 +23,6 @@ from modules.console import UserError, get_logger
 from modules.safe_pickle import load_torch_arrays
 
 MAKER = "python cluster/train_cluster.py"
-SHELL = ("n_features_in_", "_n_threads", "cluster_centers_")  # what the original puts into a shell of scikit-learn's
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,10 @@ def train_cluster_model(dataset: str | Path, path: str | Path, count: int, gpu: 
 
 def save_cluster_model(path: str | Path, centres: Mapping[str, NDArray[np.float32]]) -> None:
     """Write each speaker's centres (K, C), whole or not at all. Raises UserError when the file cannot be written."""
-    saved = {name: dict(zip(SHELL, (rows.shape[1], 4, rows), strict=True)) for name, rows in centres.items()}
+    saved = {  # what the original puts into a shell of scikit-learn's KMeans
+        name: {"n_features_in_": rows.shape[1], "_n_threads": 4, "cluster_centers_": rows}
+        for name, rows in centres.items()
+    }
     with output_path(path, RuntimeError) as temporary, open(temporary, "wb") as file:
         torch.save(saved, file, pickle_module=_PICKLE)
 

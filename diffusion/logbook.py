@@ -68,7 +68,8 @@ class Logbook:
         low, high = MEL_RANGE
         panels = torch.cat([(made - target).abs() + low, target, made], dim=1)
         figure = Figure(figsize=(12, 9), layout="constrained")
-        axes = figure.add_subplot(title=f"{name}: difference, recording, model", xlabel="frame", ylabel="mel bin")
+        title = f"{name}, from below: difference, recording, model"
+        axes = figure.add_subplot(title=title, xlabel="frame", ylabel="mel bin")
         axes.imshow(panels.T.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="nearest")
         self.writer.add_figure(f"{name}.wav", figure, step)
 

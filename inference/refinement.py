@@ -34,9 +34,6 @@ class Refiner:
         method: str | None = None,
         speedup: int | None = None,
     ):
-        for path, what, flag in ((model_path, "diffusion model", "-dm"), (config_path, "YAML of it", "-dc")):
-            if not Path(path).is_file():
-                raise UserError(f"there is no {what} {path}; train_diff.py makes both, {flag} names another")
         self.config = load_diffusion_config(config_path)
         self.path, self.config_path = model_path, config_path
         self.voices = diffusion_voices(self.config, config_path)

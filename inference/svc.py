@@ -229,9 +229,8 @@ class Svc:
             conversion.f0_predictor,
             conversion.cr_threshold,
         )
-        audio, loudness = None, volume(wav, self.hop_size)[None]
+        audio = None
         if self.synthesizer:
-            hears_loudness = self.config.model.vol_embedding
             audio, f0 = self.synthesizer.infer(
                 units,
                 f0,
@@ -240,14 +239,15 @@ class Svc:
                 noice_scale=conversion.noice_scale,
                 seed=conversion.seed,
                 predict_f0=conversion.auto_predict_f0,
-                volume=loudness if hears_loudness else None,
+                volume=volume(wav, self.hop_size)[None] if self.config.model.vol_embedding else None,
             )
             audio = audio[:, 0]
-            if not hears_loudness:
-                loudness = volume(audio[0], self.hop_size)[None]
+        if self.refiner:
+            # Loudness is the song's where the synthesizer followed it, else that of what it sang.
+            follows = audio is None or self.config.model.vol_embedding
+            loudness = volume(wav if follows else audio[0], self.hop_size)[None]
             if conversion.second_encoding:
                 units = self.listener.units(audio[0], f0.shape[1])[None]
-        if self.refiner:
             speaker = self.refiner.speaker(speaker, self.voices)
             audio = self.refiner.refine(units, f0, loudness, speaker, audio, conversion.k_step, conversion.seed)
         if self.enhancer:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.atomic_file import atomic_path
+from modules.atomic_file import output_path
 from modules.audio import read_audio
 from modules.clip_files import ClipFiles, find_clips
 from modules.config import Config
@@ -65,8 +65,7 @@ def draw(clip: Path, config: Config, out: Path) -> Path:
     axes.set_ylim(LOWEST, HIGHEST)
     axes.legend(loc="upper right", facecolor="black", labelcolor="white")
     path = out / f"{clip.parent.name}_{clip.stem}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
+    with output_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     return path
 

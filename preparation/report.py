@@ -36,7 +36,7 @@ class Report:
             log.info("files made: %s", ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()))
         if self.made:
             log.info(
-                "%.1f minutes of sound in %.1f s, %.2f clips/s; models loaded in %.1f s (%d workers)",
+                "%.1f minutes of sound in %.1f s, %.2f clips/s; models loaded in %.1f s (workers: %d)",
                 self.audio_seconds / 60, self.work_seconds, self.made / self.work_seconds,
                 max(self.load_seconds.values()), len(self.load_seconds),
             )

@@ -123,3 +123,64 @@ def test_a_base_model_gives_what_fits_and_the_rest_stays_fresh():
     assert torch.equal(module[0].weight, base["0.weight"]) and torch.equal(module[1].weight, fresh)
     with pytest.raises(UserError, match="not a base model for this configuration"):
         checkpoint.load_base_weights(module, {"0.bias": torch.zeros(2)}, "G_0.pth")
+
+
+# -- the diffusion model's --------------------------------------------------------------------------------------------
+
+
+def write_diffusion(folder, *steps):
+    for step in steps:
+        saved = checkpoint.DiffusionCheckpoint(folder, step)
+        checkpoint.save_checkpoint(saved.model, {"global_step": step, "model": {"w": torch.full((3,), float(step))}})
+        checkpoint.save_checkpoint(saved.state, {"optimizer": step})
+
+
+def diffusion_steps(folder):
+    return [saved.step for saved in checkpoint.diffusion_checkpoints(folder)]
+
+
+def test_the_newest_diffusion_checkpoint_is_chosen_by_number_and_other_files_are_none(tmp_path):
+    assert checkpoint.read_newest_diffusion(tmp_path) is None
+    write_diffusion(tmp_path, 30, 200, 1000, 0)
+    for name in ("model_best.pt", "model_2000_release.pt", "encoder.pt", "model_3000.pth"):
+        (tmp_path / name).write_bytes(b"foreign")
+    assert diffusion_steps(tmp_path) == [1000, 200, 30, 0]
+    saved, (content, state) = checkpoint.read_newest_diffusion(tmp_path)
+    assert saved.step == content["global_step"] == state["optimizer"] == 1000
+
+
+def test_no_extra_state_is_taken_for_a_model_by_its_name(tmp_path):
+    """The original takes the ``.pt`` file of the highest number, below any folder."""
+    write_diffusion(tmp_path, 5)
+    assert [path.name for path in tmp_path.rglob("*.pt")] == ["model_5.pt"]
+
+
+def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_no_weights(tmp_path, caplog):
+    write_diffusion(tmp_path, 10, 20, 30)
+    truncate(tmp_path / "model_30.pt")
+    truncate(tmp_path / "model_20.state.pth")
+    saved, (content, state) = checkpoint.read_newest_diffusion(tmp_path)
+    assert (saved.step, content["global_step"], state) == (20, 20, None)
+    assert "going on with the weights of model_20.pt alone" in caplog.text
+    broken = {path.name for path in tmp_path.glob("*.broken")}
+    assert broken == {"model_30.pt.broken", "model_30.state.pth.broken", "model_20.state.pth.broken"}
+    for step in (10, 20):
+        truncate(tmp_path / f"model_{step}.pt")
+    with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+        checkpoint.read_newest_diffusion(tmp_path)
+
+
+def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_interval(tmp_path):
+    write_diffusion(tmp_path, 0, 700, 2000, 4000, 4321, 5000, 6000, 9000)
+    checkpoint.delete_old_diffusion(tmp_path, newest=6000, interval=2000, permanent=5000)
+    assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
+    states = sorted(path.name for path in tmp_path.glob("*.state.pth"))
+    assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]
+
+
+def test_nothing_is_deleted_for_a_newest_checkpoint_that_cannot_be_read_back(tmp_path):
+    write_diffusion(tmp_path, 2000, 4000)
+    truncate(tmp_path / "model_4000.pt")
+    with pytest.raises(UserError, match=r"model_4000\.pt .* cannot be read"):
+        checkpoint.delete_old_diffusion(tmp_path, newest=4000, interval=2000, permanent=5000)
+    assert diffusion_steps(tmp_path) == [4000, 2000] and (tmp_path / "model_2000.state.pth").exists()

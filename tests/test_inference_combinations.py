@@ -14,6 +14,8 @@ import torch
 import inference_main
 import spkmix
 from cluster.centres import save_cluster_model
+from cluster.index_file import write_indexes
+from cluster.retrieval import build_index
 from inference.conversion import Conversion
 from inference.svc import Svc
 from modules.console import UserError
@@ -50,6 +52,8 @@ def folder(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     centres = {name: rng.standard_normal((5, 72)).astype(np.float32) for name in ("alto", "tenor")}
     save_cluster_model(folder / "logs" / "44k" / "kmeans_10000.pt", centres)
+    indexes = [(row, build_index(rng.standard_normal((400, 72)).astype(np.float32))) for row in (0, 1)]
+    write_indexes(folder / "logs" / "44k" / "feature_and_index.pkl", indexes)
     write_song(folder / "raw" / "a.wav", 0.3)
     return folder
 
@@ -120,6 +124,8 @@ def sing(folder: Path, tmp_path: Path, *flags: str) -> np.ndarray:
         (["-eh"], ["-eh", "-eak", "5"]),
         ([], ["-cr", "0.5"]),
         (["-cr", "0.5"], ["-cr", "1"]),
+        (["-cr", "0.5"], ["-cr", "0.5", "-fr"]),
+        (["-cr", "0.5", "-fr"], ["-cr", "0.5", "-fr", "--nprobe", "9"]),
         (["-od"], ["-od", "-cr", "0.5"]),
         ([], ["-lea", "0"]),
     ],
@@ -203,7 +209,10 @@ def test_a_shallow_model_cannot_sing_alone_nor_go_deeper(here, shallow, capsys):
         (["-shd", "-ks", "20", "--diffusion_speedup", "0"], "the speedup is 0"),
         (["-eak", "3"], "-eak is the enhancer's key; it needs -eh"),
         (["-cr", "0.5", "-cm", "nowhere.pt"], "there is no nowhere.pt"),
-        (["-cr", "0.5", "-fr"], "there is no logs/44k/feature_and_index.pkl"),
+        (["-cr", "0.5", "-fr", "-cm", "nowhere.pkl"], "nowhere.pkl"),
+        (["-cr", "0.5", "-fr", "--nprobe", "0"], "--nprobe is 0"),
+        (["-cr", "0.5", "-fr", "-cm", "logs/44k/kmeans_10000.pt"], "kmeans_10000.pt"),
+        (["-cr", "0.5", "-cm", "logs/44k/feature_and_index.pkl"], "feature_and_index.pkl"),
         (["-cr", "2"], "-cr"),
         (["-ks", "0"], "-ks"),
     ],

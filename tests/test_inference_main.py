@@ -11,7 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from inference_main import ABSENT, main
+from inference_main import main
+from tests.diffusion_files import write_diffusion
 from tests.test_svc import write_model, write_song
 from tests.tiny import tiny_config
 
@@ -116,7 +117,41 @@ def test_the_config_is_sought_beside_the_model(here):
     assert main(["-m", "other/mine.pth", "-n", "a", "-s", "alto"]) == 0
 
 
+def test_a_mix_needs_no_choice_of_a_speaker_and_is_named_as_published(here, monkeypatch):
+    monkeypatch.setattr("spkmix.spk_mix_map", {0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]})
+    write_song(here / "raw" / "a.wav", 0.5)
+    assert main(["-n", "a", "-usm"]) == 0
+    assert results(here) == ["a_0key_spk_mix_sovits_pm.flac"]
+
+
+def test_of_several_diffusion_models_the_newest_is_taken_with_the_yaml_beside_it(here):
+    folder = here / "logs" / "44k" / "diffusion"
+    folder.mkdir()
+    model, _ = write_diffusion(folder)
+    model.rename(folder / "model_2000.pt")
+    for name in ("model_0.pt", "model_400.pt", "model_2000.state.pth"):
+        (folder / name).write_bytes(b"not this one")
+    write_song(here / "raw" / "a.wav", 0.3)
+    assert main(["-n", "a", "-s", "alto", "-shd", "-ks", "20"]) == 0
+    assert results(here) == ["a_0key_alto_sovdiff_pm.flac"]
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spk_mix_map", "words"),
+    [
+        ({0: [[0, 1, 1, 0]]}, "no track of tenor"),
+        ({0: [[0, 1, 1, 0]], 1: [[0, 0.5, 1, 1]]}, "track 1 ends at 0.5"),
+        (None, "spk_mix_map"),
+    ],
+)
+def test_a_map_that_breaks_a_rule_is_refused_before_a_song_is_begun(here, capsys, monkeypatch, spk_mix_map, words):
+    monkeypatch.setattr("spkmix.spk_mix_map", spk_mix_map)
+    write_song(here / "raw" / "a.wav", 0.5)
+    sentence = refused(capsys, "-n", "a", "-usm")
+    assert words in sentence and "a.wav" not in sentence
 
 
 def test_a_missing_song_names_the_nearest_in_raw(here, capsys):
@@ -130,15 +165,6 @@ def test_a_missing_song_with_no_raw_folder_says_so(here, capsys):
     assert "'song'" in refused(capsys, "-n", "song", "-s", "alto")
 
 
-@pytest.mark.parametrize("absent", ABSENT, ids=lambda absent: absent[0][0])
-def test_flags_of_absent_parts_are_refused_never_ignored(here, capsys, absent):
-    (short, long), options, _ = absent
-    write_song(here / "raw" / "a.wav", 0.5)
-    value = [] if options.get("action") else ["3"]
-    assert refused(capsys, "-n", "a", "-s", "alto", short, *value).startswith(f"error: {short} asks for")
-    assert refused(capsys, "-n", "a", "-s", "alto", long, *value).startswith(f"error: {short} asks for")
-
-
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -150,6 +176,10 @@ def test_flags_of_absent_parts_are_refused_never_ignored(here, capsys, absent):
         (["-s", "alto", "-t", "1", "2"], "-t gives 2 shifts for 1 songs"),
         (["-s", "alto", "-cl", "1", "-lg", "2"], "-lg"),
         (["-s", "alto", "-lgr", "0"], "-lgr"),
+        (["-s", "alto", "-shd"], "no model_\\*.pt in logs/44k/diffusion.*-dm"),
+        (["-s", "alto", "-od"], "no model_\\*.pt in logs/44k/diffusion.*-dm"),
+        (["-s", "alto", "-cr", "0.3"], "there is no logs/44k/kmeans_10000.pt"),
+        (["-s", "alto", "-eh"], "nsf_hifigan"),
         (["-s", "alto", "-d", "tpu9"], "--device 'tpu9'"),
         (["-s", "alto", "-m", "logs/44k/G_9.pth"], "there is no checkpoint"),
         (["-s", "alto", "-m", "elsewhere/nope.pth"], "there is no checkpoint elsewhere/nope.pth"),

@@ -17,8 +17,7 @@ ADAPTERS = {key: adapter for module in MODULES for key, adapter in module.ADAPTE
 STATE_DICTS = {key: shapes for module in MODULES for key, shapes in getattr(module, "STATE_DICTS", {}).items()}
 
 # Beginnings of the names of fixtures whose part this version lacks.
-NOT_BUILT_YET = (
-)
+NOT_BUILT_YET = ()
 
 
 def built(name: str) -> bool:

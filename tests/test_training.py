@@ -191,6 +191,14 @@ def test_half_precision_learns_on_a_cpu(work):
     assert run.bad_steps == 0 and min(mels[-3:]) < mels[0]
 
 
+def test_half_precision_may_be_turned_on_between_two_parts_of_a_run(work):
+    config = prepare(work, epochs=1)
+    training.train(config, "44k", "cpu")
+    half = load_config(config)
+    half.train.fp16_run = True
+    assert training.Run(half, work / "logs" / "44k", torch.device("cpu")).step == 3
+
+
 def test_fp16_on_a_cpu_is_refused_in_a_sentence(work):
     config = prepare(work, fp16_run=True)
     with pytest.raises(UserError, match="fp16 needs a GPU"):

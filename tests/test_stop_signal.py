@@ -1,0 +1,43 @@
+"""modules/stop_signal.py: the first signal leaves a note, the second does what it always did."""
+
+import signal
+
+import pytest
+
+from modules.stop_signal import STOPPING, ignore_stop_signals, stop_signal
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_leaves_a_note_and_the_work_goes_on(number, caplog):
+    with stop_signal() as stop:
+        assert stop.number == 0
+        signal.raise_signal(number)
+        assert stop.number == number and "once more ends at once" in caplog.text
+
+
+def test_a_second_signal_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), stop_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_the_handlers_are_as_before_even_after_an_error(own_handlers):
+    with pytest.raises(ZeroDivisionError), stop_signal():
+        assert all(signal.getsignal(number) != handler for number, handler in own_handlers.items())
+        raise ZeroDivisionError
+    assert {number: signal.getsignal(number) for number in STOPPING} == own_handlers
+
+
+def test_a_loaders_worker_outlives_the_signals():
+    ignore_stop_signals(0)
+    for number in STOPPING:
+        signal.raise_signal(number)
