@@ -133,7 +133,7 @@ def test_slices_and_joints_are_the_originals(svc, tmp_path, monkeypatch):
         samples = np.round(samples * 32768).astype(np.int16)
     soundfile.write(tmp_path / "song.wav", samples, 16000, subtype="PCM_16")
     monkeypatch.setattr(svc, "target_sample", 16000)
-    monkeypatch.setattr(svc, "convert_wav", lambda wav, conversion, mix: wav + 0.001 * torch.arange(len(wav)) / len(wav))
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, _, mix: wav + 0.001 * torch.arange(len(wav)) / len(wav))
     names = [name for name in outs if name.startswith("audio_len_abs") and "_16000_" in name]
     assert names
     for name in names:
