@@ -16,19 +16,10 @@ MODULES = (networks, signal, f0, encoders, inference, diffusion, vocoder, cluste
 ADAPTERS = {key: adapter for module in MODULES for key, adapter in module.ADAPTERS.items()}
 STATE_DICTS = {key: shapes for module in MODULES for key, shapes in getattr(module, "STATE_DICTS", {}).items()}
 
-# Beginnings of the names of fixtures whose part this version lacks.
-NOT_BUILT_YET = ()
-
-
-def built(name: str) -> bool:
-    return not name.startswith(NOT_BUILT_YET)
-
 
 @pytest.mark.parametrize("name", parity.names())
 def test_numbers_are_the_originals(name):
     adapter = parity.pick(ADAPTERS, name)
-    if adapter is None and not built(name):
-        pytest.skip("this part is not built yet")
     assert adapter, f"no adapter knows the fixture {name}"
     meta, ins, wanted = parity.load(name)
     with parity.zeroed_draws(meta), torch.set_grad_enabled(name.startswith("Z_")):
@@ -43,16 +34,9 @@ def saves(name: str) -> bool:
 
 @pytest.mark.parametrize("name", list(filter(saves, parity.names())))
 def test_saved_names_shapes_and_their_order_are_the_originals(name):
-    if not built(name):
-        pytest.skip("this part is not built yet")
     shapes = parity.pick(STATE_DICTS, name)
     assert shapes, f"nobody says what is saved for the fixture {name}"
     meta = parity.load_meta(name)
     got, wanted = shapes(meta), meta["state_dict"]
     assert got == wanted
     assert list(got) == list(wanted)
-
-
-def test_no_part_is_both_built_and_excused():
-    excused = [name for name in parity.names() if not built(name) and parity.pick(ADAPTERS, name)]
-    assert not excused, "take these out of NOT_BUILT_YET"
