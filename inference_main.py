@@ -8,19 +8,21 @@ that cannot be converted are named at the end, and the exit code is 1 then; it i
     python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav
     python inference_main.py -n song.wav -s alto -shd -ks 100 -cr 0.5 -fr
     python inference_main.py -n song.wav -usm
+    python inference_main.py --onnx checkpoints/alto/alto_SoVits.onnx -n song.wav -s alto
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion, Parts
 from inference.jobs import Job, plan
-from inference.model_files import find_diffusion, find_generator, find_timbre
+from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
 from modules.console import UserError, get_logger, script
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-m", "--model_path", help="generator checkpoint (default: the newest G_*.pth of logs/44k)")
     add("-c", "--config_path", help="its config (default: the config.json beside the model)")
+    add("--onnx", metavar="GRAPH", help="a synthesizer by onnx_export.py in the place of -m, run by ONNX Runtime")
     add("-n", "--clean_names", nargs="+", required=True, metavar="SONG", help="names under raw/, or paths")
     add("-t", "--trans", nargs="+", type=int, default=[0], help="semitones for each song (default 0)")
     add("-s", "--spk_list", nargs="+", metavar="SPEAKER", help="names or ids (default: the only one the model has)")
@@ -98,12 +101,22 @@ def read_conversion(args: argparse.Namespace) -> Conversion:
     """What the flags ask for, the speaker left open unless it is a mix."""
     settings = {name: getattr(args, name) for name in DEFAULTS}
     if not args.use_spk_mix:
+        if args.feature_retrieval and not args.cluster_infer_ratio:
+            log.info("-fr says where content is drawn to, -cr how far, and that is 0; -fr has no effect")
         return Conversion("", **settings)
-    import spkmix
-
     if args.cluster_infer_ratio:
         log.info("a mix of speakers (-usm) has no one timbre to be drawn towards; -cr is left out")
-    return Conversion(getattr(spkmix, "spk_mix_map", None), **settings | {"cluster_infer_ratio": 0})
+    return Conversion(read_mix(), **settings | {"cluster_infer_ratio": 0})
+
+
+def read_mix() -> object:
+    """The user's map of speaker mixes, whatever it is. Raises UserError when spkmix.py is no Python."""
+    try:
+        import spkmix
+    except Exception as error:  # a person's own file may fail in any way at all
+        line = getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise UserError(f"spkmix.py cannot be read (line {line}: {getattr(error, 'msg', error)}); mend it") from None
+    return getattr(spkmix, "spk_mix_map", None)
 
 
 def load_models(args: argparse.Namespace) -> Svc:
@@ -111,7 +124,11 @@ def load_models(args: argparse.Namespace) -> Svc:
     from inference.svc import Svc
 
     diffuses = args.shallow_diffusion or args.only_diffusion
-    generator = (None, None) if args.only_diffusion else find_generator(args.model_path, args.config_path)
+    generator = (None, None)
+    if args.onnx:
+        generator = find_graph(args.onnx, args.config_path)
+    elif not args.only_diffusion:
+        generator = find_generator(args.model_path, args.config_path)
     diffusion = (None, None)
     if diffuses:
         diffusion = find_diffusion(args.diffusion_model_path, args.diffusion_config_path)
@@ -134,7 +151,10 @@ def load_models(args: argparse.Namespace) -> Svc:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    parts, conversion = Parts(args.enhance, args.shallow_diffusion, args.only_diffusion), read_conversion(args)
+    if args.onnx and args.model_path:
+        raise UserError("--onnx and -m each name a synthesizer; leave one of them out")
+    parts = Parts(args.enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
+    conversion = read_conversion(args)
     parts.refuse_missing(conversion)
     from modules.audio import find_format
 

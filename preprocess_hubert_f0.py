@@ -9,6 +9,12 @@ What is there and still fits is left alone: a run that was stopped goes on, a ch
     python preprocess_hubert_f0.py
     python preprocess_hubert_f0.py --f0_predictor fcpe --plot_f0 plots
     python preprocess_hubert_f0.py --use_diff          # before train_diff.py; it may be a second run
+
+Several processes share the clips, by the RANK and WORLD_SIZE of torchrun or by SLURM's variables; on several machines
+the data set must lie on a disk that all of them see:
+
+    torchrun --nproc_per_node=4 preprocess_hubert_f0.py      # one for each of four GPUs
+    srun --ntasks=16 python preprocess_hubert_f0.py
 """
 
 from __future__ import annotations
@@ -40,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    from modules import distributed
     from modules.config import load_config, load_diffusion_config
     from preparation.configs import CONFIG, DIFFUSION_CONFIG
     from preparation.features import prepare_features
@@ -56,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         vocoder_mel(config, load_diffusion_config(DIFFUSION_CONFIG)) if arguments.use_diff else None,
     )
     report.show()
-    if arguments.plot_f0:
+    if arguments.plot_f0 and distributed.place()[0] == 0:
         from preparation.plots import plot_f0
 
         pictures = plot_f0(arguments.in_dir, config, arguments.plot_f0)

@@ -1,10 +1,21 @@
 """Stage 4: train a model on the prepared clips.
 
 Reads configs/config.json, the filelists and the companions that preprocess_hubert_f0.py made.
-Writes logs/<model>/: G_<step>.pth, D_<step>.pth, state_<step>.pth, config.json, train.log and TensorBoard events.
+Writes logs/<model>/: G_<step>.pth, D_<step>.pth, state_<step>.pth, config.json, train.log and TensorBoard events;
+G_best.pth is the generator whose validation came nearest to the recordings.
 
+    python train.py -c configs/config.json -m 44k --find_batch_size     # first, where the memory may be small
     python train.py -c configs/config.json -m 44k
     tensorboard --logdir logs/44k
+
+Several GPUs, or several machines that each have the configuration and the data; the batch size is each process's own,
+and train.accumulate_steps makes steps of several batches:
+
+    torchrun --nproc_per_node=4 train.py -c configs/config.json -m 44k        # four GPUs of one machine
+    torchrun --nproc_per_node=8 --nnodes=2 --node_rank=0 --master_addr=10.0.0.1 train.py -m 44k
+    torchrun --nproc_per_node=8 --nnodes=2 --node_rank=1 --master_addr=10.0.0.1 train.py -m 44k
+
+The first of those two runs on the machine 10.0.0.1, which alone writes files.
 
 Stop it whenever you like, with Ctrl-C or a signal: it saves, and the same command goes on from that very step.
 Put a base model into logs/<model>/ as G_0.pth and D_0.pth to start from it.
@@ -23,15 +34,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--config", default="./configs/config.json", help="configuration (default: %(default)s)")
     parser.add_argument("-m", "--model", required=True, help="name of the run: it lives in logs/<model>")
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    parser.add_argument(
+        "--save_every_minutes", type=float, default=30, metavar="M", help="also save when the last checkpoint is that "
+        "old, until the next one is there; 0: only at train.eval_interval (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--find_batch_size", action="store_true", help="try which train.batch_size the memory allows, and train nothing"
+    )
     return parser
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    if arguments.find_batch_size:
+        from vits.batch_size import find_batch_size
+
+        return find_batch_size(arguments.config, arguments.device)
     from vits.training import train
 
-    return train(arguments.config, arguments.model, arguments.device)
+    return train(arguments.config, arguments.model, arguments.device, arguments.save_every_minutes)
 
 
 if __name__ == "__main__":

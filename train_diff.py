@@ -8,6 +8,15 @@ log_info.txt and TensorBoard events in logs/.
     python train_diff.py -c configs/diffusion.yaml
     tensorboard --logdir logs/44k/diffusion/logs
 
+Several GPUs, or several machines that each have the configuration, the data and the vocoder; the batch size is each
+process's own, and train.accumulate_steps makes steps of several batches:
+
+    torchrun --nproc_per_node=4 train_diff.py -c configs/diffusion.yaml       # four GPUs of one machine
+    torchrun --nproc_per_node=8 --nnodes=2 --node_rank=0 --master_addr=10.0.0.1 train_diff.py -c configs/diffusion.yaml
+    torchrun --nproc_per_node=8 --nnodes=2 --node_rank=1 --master_addr=10.0.0.1 train_diff.py -c configs/diffusion.yaml
+
+The first of those two runs on the machine 10.0.0.1, which alone writes files.
+
 Stop it whenever you like, with Ctrl-C or a signal: it saves, and the same command goes on from that very step.
 Put a base model into env.expdir as model_0.pt to start from it.
 """
@@ -24,6 +33,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", required=True, help="configuration, for instance configs/diffusion.yaml")
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: the configuration's device)")
+    parser.add_argument(
+        "--save_every_minutes", type=float, default=30, metavar="M", help="also save when the last checkpoint is that "
+        "old, until the next one is there; 0: only at train.interval_val (default: %(default)s)",
+    )  # fmt: skip
     return parser
 
 
@@ -32,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from diffusion.training import train
 
-    return train(arguments.config, arguments.device)
+    return train(arguments.config, arguments.device, arguments.save_every_minutes)
 
 
 if __name__ == "__main__":

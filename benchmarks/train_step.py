@@ -1,70 +1,166 @@
-"""Where a training step's time goes: data, generator, discriminator; and what leaving out needless gradients gives.
+"""Where a training step's time goes, and how much faster it is than the same step written out straightforwardly.
 
-    python benchmarks/train_step.py                                     # the default configuration on the CPU
-    python benchmarks/train_step.py --config configs/config.json --device cuda --batch_size 6
+    OMP_NUM_THREADS=1 python benchmarks/train_step.py --clock processor         # a CPU that others use too
+    python benchmarks/train_step.py --half bf16                                 # a quiet one
+    python benchmarks/train_step.py --config configs/config.json --device cuda --batch_size 6 --half fp16
 
-The clips are generated. The plain step, for comparison, keeps gradients for the discriminator's own weights and a graph
-for the real signal's pass during the generator's step, as the original does. The last line is JSON.
+The straightforward step: PyTorch's own convolutions, weight norm in every pass, the real and the fake signal judged one
+after the other, gradients of everything in both steps, the norm of each gradient fetched by itself, the plain
+optimizer. Then come what was changed, one upon the other, in float32, and with --half all of it in half precision. The
+variants take turns, so that a busy machine hurts all alike; of each the quickest step counts. The clips are generated.
+The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modules.config import Config, load_config
 from modules.device import pick_device
 from modules.epoch_batches import EpochBatches
+from modules.normed_conv import NormedWeight
 from tests.tiny import write_clip
 from vits.dataset import ClipDataset, collate
-from vits.losses import feature_loss, generator_loss
+from vits.losses import discriminator_loss, feature_loss, generator_loss
 from vits.step import Generated, Learner
 
-PARTS = ("data", "generate", "discriminator", "generator")
+PARTS = ("generate", "discriminator", "generator")
+CHANGES = {
+    "gradients": "no gradient of the discriminator's weights, and no graph for the real signal, in the generator's step",
+    "optimizer": "fused AdamW; norms of all gradients at once, and not waited for",
+    "together": "real and fake in one pass; weights normalised once for both passes of the generator's step",
+    "convolutions": "on a CPU: channels last; large kernels over short signals as products of matrices",
+}
 
 
-class PlainLearner(Learner):
-    """The step as it would be written down first: every gradient is computed, needed or not."""
+class StraightforwardLearner(Learner):
+    """The step as it would be written down first, but for the ``changes`` made so far."""
 
-    def _judge(self, generated: Generated):
+    def __init__(self, config: Config, device: torch.device, changes: tuple[str, ...]):
+        super().__init__(config, device)
+        self.changes, train = changes, config.train
+        if "convolutions" not in changes:
+            write_plainly(self.net_g)
+            write_plainly(self.net_d)
+        if "optimizer" not in changes:
+            self.optim_g, self.optim_d = (
+                torch.optim.AdamW(net.parameters(), train.learning_rate, tuple(train.betas), train.eps, foreach=False)
+                for net in (self.net_g, self.net_d)
+            )
+
+    def discriminator_loss(self, generated: Generated) -> Tensor:
+        if "together" in self.changes:
+            return super().discriminator_loss(generated)
         with self._autocast():
-            _, real_maps = self.net_d(generated.target_audio)
+            real, _ = self.net_d(generated.target_audio)
+            fake, _ = self.net_d(generated.output.audio.detach())
+        return discriminator_loss(real, fake)[0]
+
+    def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
+        if "together" in self.changes:
+            return super()._judge(generated)
+        spared = "gradients" in self.changes
+        self.net_d.requires_grad_(not spared)
+        with self._autocast():
+            with torch.set_grad_enabled(not spared):
+                _, real_maps = self.net_d(generated.target_audio)
             fake, fake_maps = self.net_d(generated.output.audio)
-        loss, *_ = generator_loss(fake)
-        return loss, feature_loss(real_maps, fake_maps)
+        self.net_d.requires_grad_(True)
+        return generator_loss(fake)[0], feature_loss(real_maps, fake_maps)
+
+    def _descend(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        if "optimizer" in self.changes:
+            return super()._descend(net, optimizer)
+        self.scaler.unscale_(optimizer)
+        norms = [parameter.grad.norm().item() for parameter in net.parameters() if parameter.grad is not None]
+        self.scaler.step(optimizer)
+        return torch.tensor(norms).norm()
+
+
+def write_plainly(net: nn.Module) -> None:
+    """Let every convolution of the network be PyTorch's own."""
+    for part in net.modules():
+        if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)):
+            part.forward = MethodType(plain_convolution, part)
+        if hasattr(part, "by_columns"):
+            part.by_columns = False
+
+
+def plain_convolution(conv: nn.Module, x: Tensor) -> Tensor:
+    weight = conv.normed_weight() if isinstance(conv, NormedWeight) else conv.weight
+    if isinstance(conv, nn.ConvTranspose1d):
+        return F.conv_transpose1d(x, weight, conv.bias, conv.stride, conv.padding, conv.output_padding)
+    convolve = F.conv2d if isinstance(conv, nn.Conv2d) else F.conv1d
+    return convolve(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
+    arguments = build_parser().parse_args()
+    device = pick_device(arguments.device)
+    config = load_config(arguments.config) if arguments.config else Config()
+    config.train.batch_size, config.train.fp16_run = arguments.batch_size, False
+    clock = time.process_time if arguments.clock == "processor" else time.perf_counter
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        next_batch = make_data(Path(folder), config, arguments.seconds)
+        began = clock()
+        batch = next_batch().to(device)
+        data = clock() - began
+    results = measure(learners(config, device, arguments), batch, arguments.steps, clock)
+    report = {"benchmark": "train_step", "device": str(device), "batch_size": arguments.batch_size, "data": data}
+    first = results["straightforward"]["step"]
+    print(f"{'':16s}" + "".join(f"{part:>15s}" for part in (*PARTS, "step")) + "          times as fast")
+    for name, result in results.items():
+        print(f"{name:16s}" + "".join(f"{result[part]:13.3f} s" for part in (*PARTS, "step")) + f"{first / result['step']:16.2f}")
+    if device.type == "cuda":
+        report["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    print(f"reading a batch {data:.3f} s")
+    print(json.dumps({**report, "seconds": results}))
+
+
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="config.json (default: the published default configuration)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each clip (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="steps measured, after a first (default: %(default)s)")
-    arguments = parser.parse_args()
-    device = pick_device(arguments.device)
-    config = load_config(arguments.config) if arguments.config else Config()
-    config.train.batch_size = arguments.batch_size
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        batches = make_data(Path(folder), config, arguments.seconds)
-        ours, plain = measure((Learner(config, device), PlainLearner(config, device)), batches, arguments.steps)
-    if device.type == "cuda":
-        ours["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    ours["ratio_to_plain_step"] = plain["step"] / ours["step"]
-    for name in (*PARTS, "step"):
-        print(f"{name:14s} {ours[name]:8.3f} s    plain {plain[name]:8.3f} s")
-    print(f"a step is {ours['ratio_to_plain_step']:.2f} times faster than the plain one")
-    print(json.dumps({"benchmark": "train_step", "device": str(device), "batch_size": arguments.batch_size, **ours}))
+    parser.add_argument("--steps", type=int, default=5, help="turns measured, after a first (default: %(default)s)")
+    parser.add_argument("--half", choices=("bf16", "fp16"), help="measure half precision too")
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
+    parser.add_argument("--changes", action="store_true", help="measure the changes one upon the other")
+    return parser
+
+
+def learners(config: Config, device: torch.device, arguments: argparse.Namespace) -> dict[str, Learner]:
+    """What is compared, by name, from the straightforward step on."""
+    names = tuple(CHANGES)
+    counts = range(len(names)) if arguments.changes else range(1)
+    made = {
+        names[count - 1] if count else "straightforward": StraightforwardLearner(config, device, names[:count])
+        for count in counts
+    }
+    made["float32"] = Learner(config, device)
+    if arguments.half:
+        half = Config.from_dict(config.to_dict())
+        half.train.fp16_run, half.train.half_type = True, arguments.half
+        made[arguments.half] = Learner(half, device)
+    return made
 
 
 def make_data(folder: Path, config: Config, seconds: float):
@@ -81,29 +177,31 @@ def make_data(folder: Path, config: Config, seconds: float):
     return lambda: collate([dataset[key] for key in next(iter(sampler))])
 
 
-def measure(learners: tuple[Learner, ...], next_batch, steps: int) -> list[dict[str, float]]:
-    """The median seconds of each part of a step, for each learner; they take turns, so a busy machine hurts all."""
-    laps = [[timed_step(learner, next_batch) for learner in learners] for _ in range(steps + 1)][1:]
-    by_learner = zip(*laps, strict=True)
-    return [{part: statistics.median(lap[part] for lap in own) for part in own[0]} for own in by_learner]
+def measure(learners: dict[str, Learner], batch, turns: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
+    """The seconds of each part of each learner's quickest step. A turn is two steps: the first warms the cache."""
+    best = {}
+    for turn in range(turns + 1):
+        for name, learner in learners.items():
+            laps = [timed_step(learner, batch, clock) for _ in range(2)]
+            if turn > 0:
+                best[name] = min(*laps, best.get(name, laps[0]), key=lambda lap: lap["step"])
+    return best
 
 
-def timed_step(learner: Learner, next_batch) -> dict[str, float]:
+def timed_step(learner: Learner, batch, clock: Callable[[], float]) -> dict[str, float]:
     """Seconds of each part of one step."""
-    moments = [time.perf_counter()]
+    moments = [clock()]
 
     def lap() -> None:
         if learner.device.type == "cuda":
             torch.cuda.synchronize()
-        moments.append(time.perf_counter())
+        moments.append(clock())
 
-    batch = next_batch().to(learner.device)
-    lap()
     generated = learner.generate(batch)
     lap()
-    learner.discriminator_step(generated)
+    learner.discriminator_step([generated])
     lap()
-    learner.generator_step(generated, adversarial=True)
+    learner.generator_step([generated], adversarial=True)
     learner.scaler.update()
     lap()
     spans = [after - before for before, after in zip(moments, moments[1:], strict=False)]

@@ -67,7 +67,10 @@ def load_cluster_model(path: str | Path) -> ClusterModel:
     """Read centres. Raises UserError when the file is missing, damaged, or holds anything but arrays of centres."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+        raise UserError(f"there is no file {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+    with open(path, "rb") as file:
+        if b"IndexIVFFlat" in file.read(128):
+            raise UserError(f"{path} holds no cluster centres but a feature index, which is used with -fr")
     saved = load_torch_arrays(path)
     try:
         centres = {str(name): _as_centres(saved[name]["cluster_centers_"]) for name in saved}

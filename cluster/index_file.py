@@ -50,7 +50,10 @@ def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+        raise UserError(f"there is no file {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            raise UserError(f"{path} is no feature index but a PyTorch file; cluster centres are used without -fr")
     saved = load_pickle(path, _stand_in)
     if not isinstance(saved, dict) or not saved:
         raise UserError(f"{path} holds no indexes by speaker; run '{MAKER}' again")
@@ -147,3 +150,16 @@ def write_indexes(path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFF
                 file.write(pickle.SETITEM + pickle.BUILD + pickle.SETITEM)
             file.write(pickle.STOP)
         read_indexes(temporary)
+
+
+def export_indexes(path: str | Path, folder: str | Path) -> list[Path]:
+    """Write each index of ``path`` to ``folder`` in faiss's own format, as ``Index-<speaker id>.index``.
+
+    Returns the files. Raises UserError as ``read_indexes``, and when a file cannot be written.
+    """
+    written = []
+    for speaker_id, index in read_indexes(path).items():
+        written.append(Path(folder) / f"Index-{speaker_id}.index")
+        with output_path(written[-1]) as temporary:
+            temporary.write_bytes(faiss.serialize_index(index).tobytes())
+    return written

@@ -136,8 +136,9 @@ class DiffusionDataset(Dataset):
             f0=features.f0[None, :, None],
             volume=features.volume[None, :, None],
             mel=features.mel[None].float(),
-            speaker_id=torch.tensor([[self.speakers[index]]], device=self.device),
-            aug_shift=torch.tensor([[[shift]]], device=self.device),
+            # These two stay on the host: a batch takes them to the device at once, not item by item.
+            speaker_id=torch.tensor([[self.speakers[index]]]),
+            aug_shift=torch.tensor([[[shift]]]),
             names=[str(self.paths[index].with_suffix(""))],
         )
 

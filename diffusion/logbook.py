@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 
 from modules.console import get_logger
+from modules.pace import Report
+from modules.run_log import Events, TextLog
 
 log = get_logger("train_diff")
 
@@ -20,20 +21,12 @@ class Logbook:
     """The text log in ``expdir`` and the TensorBoard writer in ``expdir/logs`` of a run."""
 
     def __init__(self, folder: Path):
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.writer = SummaryWriter(folder / "logs")
-        self.file = logging.FileHandler(folder / "log_info.txt", encoding="utf-8")
-        self.file.setFormatter(logging.Formatter("%(message)s"))
-        logging.getLogger("svc").addHandler(self.file)
-        logging.getLogger("svc").setLevel(logging.DEBUG)
+        self.writer, self.file = Events(folder / "logs"), TextLog(folder / "log_info.txt")
         self.began = self.recorded = time.monotonic()
         self.recorded_step: int | None = None
 
     def close(self) -> None:
-        logging.getLogger("svc").removeHandler(self.file)
         self.file.close()
         self.writer.close()
 
@@ -57,6 +50,12 @@ class Logbook:
             "epoch: %d | %d/%d | %s | batch/s: %.2f | lr: %.6g | loss: %.9g | time: %s | step: %d",
             epoch, batch, batches, self.folder, speed, rate, loss, clock(now - self.began), step,
         )  # fmt: skip
+
+    def pace(self, step: int, report: Report, norm: float, skipped: int) -> None:
+        """How the run goes on: its speed, what it waits for, when it ends, and whether the numbers are sound."""
+        for tag, value in {**report.scalars(), "train/grad_norm": norm, "pace/skipped_steps": skipped}.items():
+            self.writer.add_scalar(tag, value, step)
+        log.debug("pace: %s | gradient norm: %.3g | skipped steps: %d", report, norm, skipped)
 
     def picture(self, step: int, name: str, target: Tensor, made: Tensor) -> None:
         """A picture of a validation clip: mel spectrograms (T, n_mels) of the recording and as the model makes it."""

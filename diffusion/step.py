@@ -11,6 +11,7 @@ from diffusion.dataset import DiffusionBatch
 from diffusion.unit2mel import build_unit2mel
 from modules.config import DiffusionConfig, DiffusionTrain
 from modules.device import autocast, grad_scaler
+from modules.distributed import average, average_gradients, rank
 from modules.epoch_batches import generator_of
 
 
@@ -26,26 +27,35 @@ class Learner:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), train.lr, weight_decay=train.weight_decay)
         self.scaler = grad_scaler(device, enabled=train.amp_dtype == "fp16")
 
-    def step(self, batch: DiffusionBatch, number: int) -> tuple[Tensor, Tensor]:
-        """Learn from one batch as step ``number`` of the run, from 1; returns the loss and the norm of its gradient.
+    def step(self, *batches: DiffusionBatch, number: int) -> tuple[Tensor, Tensor]:
+        """Learn from some batches, those of other processes too, as step ``number`` of the run, from 1.
 
-        What is drawn is a function of the seed and ``number``. A gradient that is not finite changes no weight.
+        Returns the batches' mean loss and the norm of its gradient. What is drawn for a batch is a function of the
+        seed, ``number`` and its place among all batches of the step. A gradient that is not finite changes no weight.
         """
         self.optimizer.zero_grad(set_to_none=True)
         for group in self.optimizer.param_groups:  # whatever a checkpoint of another configuration brought
             group.update(lr=learning_rate(self.train, number), weight_decay=self.train.weight_decay)
-        draws = generator_of(self.train.seed, 0, number)  # there is no epoch 0, so these are no clip's numbers
-        with self._precision():
-            loss = self.model.loss(
-                batch.units, batch.f0, batch.volume, batch.mel, batch.speaker_id, batch.aug_shift, draws
-            )
-        self.scaler.scale(loss).backward()
+        mean = torch.zeros((), device=self.device)
+        for place, batch in enumerate(batches, rank() * len(batches)):
+            loss = self._loss(batch, number, place) / len(batches)
+            self.scaler.scale(loss).backward()
+            mean = mean + loss.detach()
+        average_gradients(self.model)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf"))  # not clipped, as published
         if self.scaler.is_enabled() or torch.isfinite(norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach(), norm.detach()
+        return average(mean), norm.detach()
+
+    def _loss(self, batch: DiffusionBatch, number: int, place: int) -> Tensor:
+        # There is no epoch 0, so these are no clip's numbers; and validation has fewer in a row.
+        draws = generator_of(self.train.seed, 0, 0, number, place)
+        with self._precision():
+            return self.model.loss(
+                batch.units, batch.f0, batch.volume, batch.mel, batch.speaker_id, batch.aug_shift, draws
+            )
 
     def _precision(self):
         half = self.train.amp_dtype

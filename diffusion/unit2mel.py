@@ -285,8 +285,10 @@ def build_unit2mel(config: DiffusionConfig, n_mels: int) -> Unit2Mel:
     )
 
 
-def load_unit2mel(path: str | Path, config: DiffusionConfig, n_mels: int, device: torch.device) -> Unit2Mel:
-    """The network of a checkpoint ``model_<step>.pt``, for inference.
+def load_unit2mel(
+    path: str | Path, config: DiffusionConfig, n_mels: int | None, device: str | torch.device
+) -> Unit2Mel:
+    """The network of a checkpoint ``model_<step>.pt``, for inference; ``n_mels`` None takes as many as the file has.
 
     Raises UserError when the file is unreadable, of another kind, or of other sizes than the configuration's.
     """
@@ -295,7 +297,9 @@ def load_unit2mel(path: str | Path, config: DiffusionConfig, n_mels: int, device
     if "unit_embed.weight" not in weights:
         kind = recognise(weights)
         looks = f"it looks like a {kind}" if kind else "it has none of its tensors"
-        raise UserError(f"{path} is no diffusion model: {looks}; -dm takes a model_<step>.pt of train_diff.py")
+        raise UserError(f"{path} is no diffusion model: {looks}; a model_<step>.pt of train_diff.py is needed")
+    if n_mels is None:
+        n_mels = len(weights.get("decoder.denoise_fn.output_projection.bias", ()))
     with torch.device("meta"):
         network = build_unit2mel(config, n_mels)
     assign(network, weights, path, "diffusion model as its YAML (-dc) describes it")

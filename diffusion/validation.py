@@ -13,7 +13,7 @@ from diffusion.logbook import Logbook
 from diffusion.unit2mel import Unit2Mel
 from modules.audio import read_audio
 from modules.config import DiffusionConfig
-from modules.console import UserError, get_logger, progress
+from modules.console import UserError, get_logger, tally
 from modules.epoch_batches import generator_of
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
@@ -70,12 +70,7 @@ class Validation:
         draws = generator_of(self.config.train.seed, 0, 1, index)
         infer, given = self.config.infer, clip.mel if model.is_shallow else None
         began = time.monotonic()
-        with progress(description=f"singing {name}", unit="step", leave=False) as bar:
-
-            def watch(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
+        with tally(f"singing {name}", "step") as watch:
             mel = model.infer(
                 clip.units, clip.f0, clip.volume, clip.speaker_id, given, None,
                 infer.method, infer.speedup, draws, watch,

@@ -57,7 +57,7 @@ class Conversion:
     use_spk_mix: bool = False
     second_encoding: bool = False
     loudness_envelope_adjustment: float = within(1, "-lea", 0, 1)
-    seed: int = 52468
+    seed: int = within(52468, "--seed", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
         F0_PREDICTORS[self.f0_predictor]  # refuses an unknown one
@@ -81,10 +81,13 @@ class Parts:
     enhancer: bool = False
     shallow_diffusion: bool = False
     only_diffusion: bool = False
+    onnx: bool = False  # the synthesizer is a graph
 
     def __post_init__(self) -> None:
         if self.only_diffusion and self.enhancer:
             raise UserError("-eh enhances what the synthesizer sings, which -od leaves out; leave one of them out")
+        if self.only_diffusion and self.onnx:
+            raise UserError("--onnx is a synthesizer, which -od leaves out; leave one of them out")
 
     @property
     def kind(self) -> str:
@@ -109,6 +112,9 @@ class Parts:
         rules = {
             "-a takes the pitch from the synthesizer, which -od leaves out; leave -a out": (
                 conversion.auto_predict_f0 and self.only_diffusion
+            ),
+            "-a takes the pitch from a part of the synthesizer that its ONNX graph lacks; leave -a or --onnx out": (
+                conversion.auto_predict_f0 and self.onnx
             ),
             "-se encodes what the synthesizer sings for the diffusion after it; it needs -shd, without -od": (
                 conversion.second_encoding and (self.only_diffusion or not self.shallow_diffusion)

@@ -12,19 +12,21 @@ from torch import Tensor
 from inference.voices import Voices
 from modules.audio import sinc_resample
 from modules.clip_files import stretch_units
-from modules.f0 import build_f0_predictor
-from vencoder import build_encoder
+from modules.f0 import F0_PREDICTORS, build_f0_predictor
+from modules.f0.graph import GraphPredictor
+from vencoder import ENCODERS, build_encoder
 
 
 class Listener:
     """The speech encoder that these voices were trained with, and F0 predictors, each built when first asked for.
 
-    Raises UserError when the encoder, or later a predictor, lacks its file in ``pretrain_folder``.
+    With ``onnx`` each is an ONNX graph where ``pretrain_folder`` has one. Raises UserError when the encoder, or later a
+    predictor, lacks its file there.
     """
 
-    def __init__(self, voices: Voices, device: torch.device, pretrain_folder: str | Path):
-        self.voices, self.device, self.pretrain_folder = voices, device, pretrain_folder
-        self.encoder = build_encoder(voices.encoder, device, pretrain_folder)
+    def __init__(self, voices: Voices, device: torch.device, pretrain_folder: str | Path, onnx: bool = False):
+        self.voices, self.device, self.pretrain_folder, self.onnx = voices, device, Path(pretrain_folder), onnx
+        self.encoder = build_encoder(self._encoder_key(), device, pretrain_folder)
         self._predictors: dict[tuple[str, float], Callable] = {}
 
     def units(self, wav: Tensor, frames: int) -> Tensor:
@@ -42,7 +44,18 @@ class Listener:
         """The F0 predictor of this key and threshold, kept from then on."""
         if (key, threshold) not in self._predictors:
             voices = self.voices
-            self._predictors[key, threshold] = build_f0_predictor(
-                key, voices.sampling_rate, voices.hop_length, self.device, threshold, self.pretrain_folder
-            )
+            settings = voices.sampling_rate, voices.hop_length, self.device, threshold
+            weight = F0_PREDICTORS[key].weight
+            graph = self.pretrain_folder / Path(weight or key).with_suffix(".onnx")
+            if self.onnx and graph.is_file():
+                self._predictors[key, threshold] = GraphPredictor(*settings, graph)
+            else:
+                self._predictors[key, threshold] = build_f0_predictor(key, *settings, self.pretrain_folder)
         return self._predictors[key, threshold]
+
+    def _encoder_key(self) -> str:
+        """The voices' encoder or, with ``onnx``, its graph where the table and the folder have one."""
+        key, graph = self.voices.encoder, f"{self.voices.encoder}-onnx"
+        if self.onnx and graph in ENCODERS and (self.pretrain_folder / ENCODERS[graph].weight).is_file():
+            return graph
+        return key

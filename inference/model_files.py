@@ -8,6 +8,7 @@ from modules.console import UserError
 
 MODELS = Path("logs/44k")
 DIFFUSION = MODELS / "diffusion"
+GRAPH_SUFFIX = ".onnx"
 
 
 def find_generator(model_path: str | None, config_path: str | None) -> tuple[Path, Path]:
@@ -22,10 +23,25 @@ def find_generator(model_path: str | None, config_path: str | None) -> tuple[Pat
         raise UserError(f"there is no G_*.pth in {MODELS}; train a model with train.py, or name one with -m")
     if not model.is_file():
         raise UserError(f"there is no checkpoint {model}; -m takes the path of a generator, G_<step>.pth")
+    return model, _config_of(model, config_path)
+
+
+def _config_of(model: Path, config_path: str | None) -> Path:
     config = Path(config_path) if config_path else model.with_name("config.json")
     if not config.is_file():
         raise UserError(f"there is no {config}; it belongs beside the model, or name the model's config.json with -c")
-    return model, config
+    return config
+
+
+def find_graph(path: str, config_path: str | None) -> tuple[Path, Path]:
+    """The synthesizer's graph and the configuration of its model, by default beside it.
+
+    Raises UserError when either is not there.
+    """
+    graph = Path(path)
+    if graph.suffix != GRAPH_SUFFIX or not graph.is_file():
+        raise UserError(f"there is no graph {graph}; --onnx takes the {GRAPH_SUFFIX} file that onnx_export.py makes")
+    return graph, _config_of(graph, config_path)
 
 
 def find_diffusion(model_path: str | None, config_path: str | None) -> tuple[Path, Path]:

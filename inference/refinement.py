@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.unit2mel import load_unit2mel
 from inference.voices import Voices, diffusion_voices
 from modules.config import load_diffusion_config
-from modules.console import UserError, progress
+from modules.console import UserError, tally
 from vdecoder.mel_vocoder import load_mel_vocoder
 
 
@@ -107,12 +107,7 @@ class Refiner:
         """
         generator = torch.Generator().manual_seed(seed + 1)  # not the noise that the synthesizer had
         mel = None if audio is None else self.vocoder.extract(audio)
-        with progress(description="diffusion", unit="step", leave=False) as bar:
-
-            def watch(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
+        with tally("diffusion", "step") as watch:
             mel = self.model.infer(
                 units.transpose(1, 2),
                 f0[:, :, None],

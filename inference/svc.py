@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from inference.conversion import Conversion, Parts
-from inference.generator import load_generator
 from inference.layout import Place, lay_out
 from inference.listener import Listener
+from inference.model_files import GRAPH_SUFFIX
+from inference.onnx_synthesizer import OnnxSynthesizer
 from inference.refinement import Refiner
 from inference.segments import join, pad_centred, through_pcm16
 from inference.song import Song
@@ -33,6 +34,7 @@ from modules.device import pick_device
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vencoder import ENCODERS
+from vits.generator_file import load_generator
 
 log = get_logger("convert")
 
@@ -43,6 +45,9 @@ class Svc:
     The arguments keep the published order. ``only_diffusion`` needs neither generator nor config, ``shallow_diffusion``
     leaves the enhancer out, and any converter mixes speakers (``spk_mix_enable`` has no work left). What lies at
     ``cluster_model_path`` is read when a conversion first asks for it. Weights are computed with in float32.
+
+    A generator called ``*.onnx`` is run by ONNX Runtime, and with it the encoder and the F0 predictors whose graphs are
+    there.
 
     Args beyond the published: pretrain_folder holds encoders, predictors and the enhancer's vocoder; diffusion_method
     and diffusion_speedup take the place of the YAML's; nprobe is how many cells of the feature index are searched.
@@ -69,7 +74,8 @@ class Svc:
         diffusion_speedup: int | None = None,
         nprobe: int = 1,
     ):
-        self.parts = Parts(nsf_hifigan_enhance, shallow_diffusion, only_diffusion)
+        onnx = net_g_path is not None and Path(net_g_path).suffix == GRAPH_SUFFIX
+        self.parts = Parts(nsf_hifigan_enhance, shallow_diffusion, only_diffusion, onnx)
         self.device = pick_device(device)
         self.config = self.synthesizer = self.refiner = self.enhancer = None
         if shallow_diffusion or only_diffusion:
@@ -81,7 +87,10 @@ class Svc:
         else:
             self.config = load_config(config_path)
             self.voices = synthesizer_voices(self.config, config_path)
-            self.synthesizer = load_generator(net_g_path, self.config).to(self.device)
+            if onnx:
+                self.synthesizer = OnnxSynthesizer(net_g_path, self.config, self.device)
+            else:
+                self.synthesizer = load_generator(net_g_path, self.config).to(self.device)
         self.spk2id = self.voices.spk2id
         self.target_sample, self.hop_size = self.voices.sampling_rate, self.voices.hop_length
         if self.refiner:
@@ -89,7 +98,7 @@ class Svc:
         elif nsf_hifigan_enhance:
             vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
             self.enhancer = Enhancer(vocoder)
-        self.listener = Listener(self.voices, self.device, pretrain_folder)
+        self.listener = Listener(self.voices, self.device, pretrain_folder, onnx)
         self._timbre_file = cluster_model_path, self.voices, feature_retrieval, nprobe
         self._timbre: Timbre | None = None
         for sentence in self.parts.without_effect:
@@ -107,6 +116,8 @@ class Svc:
             if conversion.cluster_infer_ratio:
                 nothing = torch.zeros(ENCODERS[self.voices.encoder].ssl_dim, 1)
                 self.timbre.draw(nothing, conversion.spk, conversion.cluster_infer_ratio)
+        if self.parts.onnx:
+            self.synthesizer.speakers(speaker, 1)
         if self.refiner:
             self.refiner.check(None if self.parts.only_diffusion else conversion.k_step)
             self.refiner.speaker(speaker, self.voices)

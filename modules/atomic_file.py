@@ -22,16 +22,31 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     When the block raises, the temporary file is removed and a former file of that name is untouched. The temporary
     name keeps the suffix (writers choose formats by it) and starts with a dot, so that no stage takes it for input.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-    try:
+    with atomic_paths(path) as (temporary,):
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[list[Path]]:
+    """``atomic_path`` for files that belong together: none takes its name before all of them are on the disk.
+
+    They take their names in the order given, which leaves a kill no more than the moment between two renames.
+    ``mark`` is a part of the temporary names by which their owner knows them again after such an end.
+    """
+    whole = [Path(path) for path in paths]
+    temporaries = [path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}") for path in whole]
+    for path in whole:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        for temporary, path in zip(temporaries, whole, strict=True):
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.convolution import Conv1d
 from modules.normed_conv import WeightNormConv1d
 from modules.wavenet import gated
 
@@ -42,10 +43,10 @@ class SelfAttention(nn.Module):
             raise ValueError(f"channels ({channels}) must be a multiple of n_heads ({n_heads})")
         self.n_heads = n_heads
         self.p_dropout = p_dropout
-        self.conv_q = nn.Conv1d(channels, channels, 1)
-        self.conv_k = nn.Conv1d(channels, channels, 1)
-        self.conv_v = nn.Conv1d(channels, channels, 1)
-        self.conv_o = nn.Conv1d(channels, channels, 1)
+        self.conv_q = Conv1d(channels, channels, 1)
+        self.conv_k = Conv1d(channels, channels, 1)
+        self.conv_v = Conv1d(channels, channels, 1)
+        self.conv_o = Conv1d(channels, channels, 1)
         for projection in (self.conv_q, self.conv_k, self.conv_v):
             nn.init.xavier_uniform_(projection.weight)
 
@@ -63,7 +64,7 @@ class SelfAttention(nn.Module):
         raise NotImplementedError
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (self.n_heads, -1)).transpose(2, 3)
+        return x.view(x.shape[0], self.n_heads, -1, x.shape[2]).transpose(2, 3)
 
 
 class WindowedSelfAttention(SelfAttention):
@@ -125,14 +126,17 @@ class FeedForward(nn.Module):
     ):
         super().__init__()
         self.p_dropout = p_dropout
-        self.padding = (kernel_size - 1, 0) if causal else ((kernel_size - 1) // 2, kernel_size // 2)
-        self.conv_1 = nn.Conv1d(channels, filter_channels, kernel_size)
-        self.conv_2 = nn.Conv1d(filter_channels, channels, kernel_size)
+        # Padded alike on both sides, which needs no copy of the frames; the surplus is cut off.
+        padding = kernel_size - 1 if causal else kernel_size // 2
+        self.surplus = 0 if causal else padding - (kernel_size - 1) // 2
+        self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=padding)
+        self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding=padding)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.conv_1(F.pad(x * mask, self.padding)).relu()
+        frames = slice(self.surplus, self.surplus + x.shape[2])
+        x = self.conv_1(x * mask)[:, :, frames].relu()
         x = F.dropout(x, self.p_dropout, self.training)
-        return self.conv_2(F.pad(x * mask, self.padding)) * mask
+        return self.conv_2(x * mask)[:, :, frames] * mask
 
 
 class RelativeEncoder(nn.Module):
@@ -187,7 +191,7 @@ class CausalEncoder(nn.Module):
         layers = range(n_layers)
         self.p_dropout = p_dropout
         if gin_channels is not None:
-            self.cond_pre = nn.Conv1d(channels, 2 * channels, 1)  # one, before every layer, as published
+            self.cond_pre = Conv1d(channels, 2 * channels, 1)  # one, before every layer, as published
             self.cond_layer = WeightNormConv1d(gin_channels, 2 * channels * n_layers, 1)
         self.self_attn_layers = nn.ModuleList(CausalSelfAttention(channels, n_heads, p_dropout) for _ in layers)
         self.norm_layers_0 = nn.ModuleList(LayerNorm(channels) for _ in layers)

@@ -7,18 +7,22 @@ needs beyond that lies in ``state_<step>.pth`` and ``model_<step>.state.pth``, w
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from modules.atomic_file import atomic_path
+from modules.atomic_file import output_path
 from modules.console import UserError, get_logger
 from modules.safetensors_file import SUFFIX, read_safetensors
+from modules.saving import delete_unfinished, save_together
 
 log = get_logger("checkpoint")
 
@@ -103,27 +107,62 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; a former file of that name stays whole if writing fails (UserError)."""
     if Path(path).suffix == SUFFIX:
         raise UserError(f"{path}: checkpoints are not written in that format; let the name end in .pth")
-    try:
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            torch.save(content, file)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} could not be written ({error}); the checkpoints before it are intact") from error
+    save_together([Path(path)], [content])
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a run wrote at one step."""
+    """What a run wrote at one step; ``step`` is that of the file names, 0 a base model's."""
 
     folder: Path
     step: int
 
+    STATE: ClassVar[str]  # the name of the extra state, its number in brackets
+
     @property
     def files(self) -> tuple[Path, ...]:
+        """The files of the step, the extra state last."""
         raise NotImplementedError
 
     def read(self) -> tuple[dict | None, ...]:
         """The contents of the files, in their order. Raises UserError when one is broken."""
         raise NotImplementedError
+
+    def recorded_step(self) -> int:
+        """The step that the extra state names, which no renaming changes; that of the names where it names none."""
+        state = self.files[-1]
+        with contextlib.suppress(UserError, TypeError, ValueError):
+            if self.step and state.exists():
+                return int(load_checkpoint(state).get("step", self.step))
+        return self.step
+
+    def write(self, *contents: dict[str, Any]) -> None:
+        """Write the files, all of them whole, and read them back; then everything before them may go.
+
+        Raises UserError when there is no room or they are not what was written; all that was there before stays.
+        """
+        delete_unfinished(self.folder)
+        for path in self._lone_states():
+            path.unlink(missing_ok=True)
+            log.debug("deleted %s, whose model was never written", path)
+        # The state first: a model without it would be taken for one of the original's.
+        save_together(self.files[::-1], contents[::-1])
+        try:
+            for path in self.files:
+                load_checkpoint(path)
+        except UserError:
+            self.set_aside()
+            raise
+
+    def _lone_states(self) -> list[Path]:
+        """The extra states of the folder without their models: of a save or a deletion that was cut off."""
+        found = [(path, re.fullmatch(self.STATE, path.name)) for path in self.folder.glob("*state*.pth")]
+        steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match]
+        return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
+
+    def delete(self) -> None:
+        for path in self.files:
+            path.unlink(missing_ok=True)
 
     def set_aside(self) -> None:
         """Rename the files to ``*.broken``: out of the way of later saves, deletions and conversions, but not lost."""
@@ -138,6 +177,8 @@ def _set_aside(path: Path) -> None:
 
 class Pair(Saved):
     """The generator's and the discriminator's checkpoint of one step, and the extra state of an exact resume."""
+
+    STATE = r"state_(\d+)\.pth"
 
     @property
     def generator(self) -> Path:
@@ -188,8 +229,8 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
 
 
 def _newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
-    """The first that can be read whole, and its contents. Raises UserError when all are broken."""
-    for saved in there:
+    """The first by recorded step that can be read whole, and its contents. Raises UserError when all are broken."""
+    for saved in sorted(there, key=Saved.recorded_step, reverse=True):
         try:
             return saved, saved.read()
         except UserError as error:
@@ -208,9 +249,22 @@ def delete_old(folder: str | Path, keep: int, newest: int) -> None:
     if keep <= 0:
         return
     for pair in [p for p in pairs(folder) if 0 < p.step <= newest][keep:]:
-        for path in pair.files:
-            path.unlink(missing_ok=True)
+        pair.delete()
         log.debug("deleted the checkpoints of step %d, %d newer ones are kept", pair.step, keep)
+
+
+def best_generator(folder: Path) -> Path:
+    """Where the generator of the best validation lies: by its name it is neither the newest nor ever an old one."""
+    return folder / "G_best.pth"
+
+
+def keep_best(pair: Pair) -> None:
+    """Keep the pair's generator as the best one, without room of its own where the file system can do that."""
+    with output_path(best_generator(pair.folder)) as temporary:
+        try:
+            os.link(pair.generator, temporary)
+        except OSError:  # no hard links there
+            shutil.copyfile(pair.generator, temporary)
 
 
 def newest_generator(folder: str | Path) -> Path | None:
@@ -224,6 +278,8 @@ def newest_generator(folder: str | Path) -> Path | None:
 
 class DiffusionCheckpoint(Saved):
     """The diffusion model's checkpoint of one step, and the extra state of an exact resume."""
+
+    STATE = r"model_(\d+)\.state\.pth"
 
     @property
     def model(self) -> Path:
@@ -267,10 +323,9 @@ def read_newest_diffusion(folder: str | Path) -> tuple[DiffusionCheckpoint, tupl
 def delete_old_diffusion(folder: str | Path, newest: int, interval: int, permanent: int) -> None:
     """Of the ``interval`` steps before step ``newest`` keep the checkpoints at multiples of ``permanent`` alone.
 
-    Older ones, as published, and the base model of step 0 are never touched, and nothing is before the newest has been
-    read back (UserError). The extra state, twice as large, is kept for the newest two.
+    Older ones, as published, and the base model of step 0 are never touched. The extra state, twice as large, is kept
+    for the newest two.
     """
-    load_checkpoint(DiffusionCheckpoint(Path(folder), newest).model)
     there = [saved for saved in diffusion_checkpoints(folder) if saved.step <= newest]
     kept = [s for s in there if s.step in (0, newest) or s.step < newest - interval or s.step % permanent == 0]
     for saved in there:

@@ -44,6 +44,7 @@ class TrainConfig(Section):
     all_in_mem: bool = False
     vol_aug: bool = False
     crop_frames: int = ours(790)  # longer clips give a random crop of this many frames
+    accumulate_steps: int = ours(1, least=1)  # batches of each process whose gradients make one step
     discriminator_start_step: int = ours(0)  # before this step only the reconstruction losses train the generator
 
 
@@ -159,7 +160,7 @@ class DiffusionEnvironment(Section):
 
 @dataclass
 class DiffusionTrain(Section):
-    num_workers: int = 4
+    num_workers: int = at_least(0, 4)
     amp_dtype: str = choice("fp32", "fp32", "fp16", "bf16")
     batch_size: int = positive(48)
     cache_all_data: bool = True
@@ -174,6 +175,7 @@ class DiffusionTrain(Section):
     gamma: float = positive(0.5)
     weight_decay: float = 0
     save_opt: bool = False
+    accumulate_steps: int = ours(1, least=1)  # batches of each process whose gradients make one step
     seed: int = ours(1234)  # of the first weights, the order, the crops and the noise; the original has none
 
 
@@ -262,7 +264,13 @@ def load_diffusion_config(path: str | Path) -> DiffusionConfig:
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML{f' (line {place.line + 1})' if place else ''}") from None
-    return DiffusionConfig.from_dict(values, f"{path}: ")
+    data = values.get("data") if isinstance(values, dict) else None
+    if isinstance(data, dict) and "hop_length" in data:  # JSON is YAML too, and most sections have the same names
+        raise UserError(f"{path} is the main model's configuration, not a diffusion model's; name a diffusion.yaml")
+    config = DiffusionConfig.from_dict(values, f"{path}: ")
+    if config.train.cache_device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise UserError(f"{path}: train.cache_device is {config.train.cache_device!r}; allowed: 'cpu', 'cuda', 'mps'")
+    return config
 
 
 def save_diffusion_config(config: DiffusionConfig, path: str | Path) -> None:

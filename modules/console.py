@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 # What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
 BLOCKED = frozenset(
@@ -80,7 +81,8 @@ def progress(
     unit: str = "it",
     leave: bool = True,
 ):
-    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal.
+    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal, or in a process
+    that leaves the talking to another.
 
     ``leave`` says whether it stays there when it is done; a bar within another does not.
     """
@@ -95,5 +97,17 @@ def progress(
         leave=leave,
         dynamic_ncols=True,
         mininterval=0.3,
-        disable=None,
+        disable=True if logging.getLogger("svc").getEffectiveLevel() > logging.WARNING else None,
     )
+
+
+@contextlib.contextmanager
+def tally(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar within another's work, which is told (how much is done, of how much) as that becomes known."""
+    with progress(description=description, unit=unit, leave=False) as bar:
+
+        def watch(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield watch

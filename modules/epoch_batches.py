@@ -1,27 +1,52 @@
 """In which order a training run meets its clips, and where the random numbers about each of them come from.
 
 Both are functions of a seed, the epoch and the clip alone. So a run that was stopped goes on with the very batches that
-it would have had, whatever the number of loader workers.
+it would have had, whatever the number of loader workers, and several processes agree without a word on who has which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch.utils.data import Sampler
 
+from modules.console import UserError
+
+Batch = TypeVar("Batch")
+
 
 def generator_of(*place: int) -> torch.Generator:
     """The random numbers that belong to a place in training: (seed, epoch), or (seed, epoch, clip)."""
-    return torch.Generator().manual_seed(hash(place) % 2**63)  # the hash of whole numbers is the same in every process
+    return torch.Generator().manual_seed(seed_of(*place))
+
+
+def seed_of(*place: int) -> int:
+    """The seed of the random numbers that belong to a place in training."""
+    return hash(place) % 2**63  # the hash of whole numbers is the same in every process
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, clip): a new order each epoch, the same for the same seed, resumable at any batch."""
+    """Batches of (epoch, clip): a new order each epoch, the same for the same seed, resumable at any batch.
 
-    def __init__(self, clips: int, batch_size: int, seed: int):
+    An optimisation step takes ``accumulated`` batches in each of ``processes`` processes, ``per_step`` together, one
+    after the other in the epoch's order; process number ``process`` iterates over its own. No batch is left out: where
+    the last step of an epoch lacks some, the first of the same epoch come again, and so all processes have as many.
+
+        batches of the epoch   0 1 2 3 | 4 5 6 7 | 8 0 1 2      9 batches, 2 processes that accumulate 2
+        process 0              0 1     | 4 5     | 8 0
+        process 1                  2 3 |     6 7 |     1 2
+
+    The length is the number of batches of an epoch for all processes, none counted twice.
+    """
+
+    def __init__(
+        self, clips: int, batch_size: int, seed: int, *, process: int = 0, processes: int = 1, accumulated: int = 1
+    ):
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.process, self.accumulated = process, accumulated
+        self.per_step = processes * accumulated
         self.epoch, self.first_batch = 1, 0
 
     def start(self, epoch: int, first_batch: int = 0) -> None:
@@ -31,7 +56,38 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return -(-self.clips // self.batch_size)
 
+    def steps(self, first_batch: int = 0) -> int:
+        """How many optimisation steps an epoch takes, from batch number ``first_batch`` on."""
+        return -(-(len(self) - first_batch) // self.per_step)
+
+    def plan(self) -> str:
+        """How an epoch's batches make steps, in a sentence."""
+        again = self.steps() * self.per_step - len(self)
+        return (
+            f"an epoch's {len(self)} batches make {self.steps()} steps of {self.per_step}"
+            f"{f'; the last repeats {again} of them' if again else ''}"
+        )
+
+    def of_epoch(self, epoch: int) -> list[list[int]]:
+        """The clips of each batch of an epoch, for all processes."""
+        order = torch.randperm(self.clips, generator=generator_of(self.seed, epoch)).tolist()
+        return [order[start : start + self.batch_size] for start in range(0, self.clips, self.batch_size)]
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = torch.randperm(self.clips, generator=generator_of(self.seed, self.epoch)).tolist()
-        for start in range(self.first_batch * self.batch_size, self.clips, self.batch_size):
-            yield [(self.epoch, index) for index in order[start : start + self.batch_size]]
+        batches = self.of_epoch(self.epoch)
+        for step in range(self.first_batch, len(batches), self.per_step):
+            for place in range(self.accumulated):
+                number = step + self.process * self.accumulated + place
+                yield [(self.epoch, clip) for clip in batches[number % len(batches)]]
+
+
+def in_steps(batches: Iterable[Batch | UserError], accumulated: int) -> Iterator[list[Batch]]:
+    """The batches of each optimisation step. An error in the place of a batch is raised."""
+    step = []
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        step.append(batch)
+        if len(step) == accumulated:
+            yield step
+            step = []

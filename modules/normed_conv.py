@@ -9,13 +9,20 @@ Spectral norm: Miyato et al., https://arxiv.org/abs/1802.05957.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.convolution import Columns, Conv1d, ConvTranspose1d, column_conv, columns_of
+
 
 class NormedWeight(nn.Module):
     """Mixed in before a convolution class: ``forward`` convolves with ``normed_weight()`` in place of ``weight``."""
+
+    held: dict[str, object] | None = None  # see held_weights
 
     def normed_weight(self) -> Tensor:
         raise NotImplementedError
@@ -25,12 +32,16 @@ class NormedWeight(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.normed_weight() if self.weight is None else self.weight
-        if isinstance(self, nn.ConvTranspose1d):
-            return F.conv_transpose1d(
-                x, weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
-            )
+        weight = self.once(self.normed_weight) if self.weight is None else self.weight
         return self._conv_forward(x, weight, self.bias)
+
+    def once(self, compute: Callable[[], object]) -> object:
+        """What ``compute`` gives; inside held_weights, what it gave the first time."""
+        if self.held is None:
+            return compute()
+        if compute.__name__ not in self.held:
+            self.held[compute.__name__] = compute()
+        return self.held[compute.__name__]
 
 
 class WeightNorm(NormedWeight):
@@ -45,6 +56,17 @@ class WeightNorm(NormedWeight):
 
     def normed_weight(self) -> Tensor:
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
+
+    def over_columns(self, x: Tensor) -> Tensor:
+        """Channels last, and as one product of matrices: ``x`` (B, L, C) -> (B, L', out).
+
+        For an ungrouped kernel of one column.
+        """
+        columns = self.once(self.columns)
+        return column_conv(x, self.weight_v, self.weight_g, self.bias, columns, self.stride[0], self.padding[0])
+
+    def columns(self) -> Columns:
+        return columns_of(self.weight_v)
 
     def fold(self) -> None:
         if self.weight is None:
@@ -88,7 +110,7 @@ class SpectralNorm(NormedWeight):
             del self.weight_orig, self.weight_u, self.weight_v
 
 
-class WeightNormConv1d(WeightNorm, nn.Conv1d):
+class WeightNormConv1d(WeightNorm, Conv1d):
     pass
 
 
@@ -96,16 +118,29 @@ class WeightNormConv2d(WeightNorm, nn.Conv2d):
     pass
 
 
-class WeightNormConvTranspose1d(WeightNorm, nn.ConvTranspose1d):
+class WeightNormConvTranspose1d(WeightNorm, ConvTranspose1d):
     """The first dimension of a transposed convolution's weight is its input channels: ``weight_g`` has as many."""
 
 
-class SpectralNormConv1d(SpectralNorm, nn.Conv1d):
+class SpectralNormConv1d(SpectralNorm, Conv1d):
     pass
 
 
 class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
     pass
+
+
+@contextlib.contextmanager
+def held_weights(net: nn.Module) -> Iterator[None]:
+    """Inside, each normalised weight is computed once and not in every pass; nothing may learn meanwhile."""
+    parts = [part for part in net.modules() if isinstance(part, NormedWeight)]
+    for part in parts:
+        part.held = {}
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.held = None
 
 
 def fold_normed_weights(module: nn.Module) -> None:

@@ -14,9 +14,12 @@ from typing import Any
 from modules.console import UserError
 
 
-def ours(default: Any) -> Any:
-    """A field the published file does not have; ``default`` means the published behaviour."""
-    return field(default_factory=lambda: copy.deepcopy(default), metadata={"ours": True})
+def ours(default: Any, **rules: Any) -> Any:
+    """A field the published file does not have; ``default`` means the published behaviour.
+
+    ``rules`` are those of the other fields: ``allowed``, ``above``, ``least``.
+    """
+    return field(default_factory=lambda: copy.deepcopy(default), metadata={"ours": True, **rules})
 
 
 def choice(default: Any, *allowed: Any) -> Any:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 FLOOR = 1e-5  # the smallest amplitude whose logarithm is taken
 LINEAR_EPSILON = 1e-6  # added to the power of each bin of a linear spectrogram
+VOCODER_EPSILON = 1e-9  # of one that a vocoder's mel is made of
 
 # -- the synthesizer's ------------------------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class VocoderMel:
         hop = round(self.hop_length * speed)
         with _float32(audio.device):
             padded = _pad_for(audio.float(), window, hop)
-            spec = _magnitude(padded, n_fft, hop, window, epsilon=1e-9)
+            spec = _magnitude(padded, n_fft, hop, window, epsilon=VOCODER_EPSILON)
             if keyshift != 0:
                 spec = F.pad(spec, (0, 0, 0, self.n_fft // 2 + 1 - spec.shape[1])) * (self.win_length / window)
         return mel_from_linear(spec, self.sampling_rate, self.n_fft, self.n_mels, self.fmin, self.fmax)

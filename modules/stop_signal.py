@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 from modules.console import get_logger
+from modules.distributed import world_size
 
 log = get_logger("train")
 
@@ -22,13 +23,21 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Within the block a STOPPING signal leaves a note, so that a step ends and is saved; a second one ends at once."""
+    """Within the block a STOPPING signal leaves a note, so that a step ends and is saved; a second one ends at once.
+
+    Of several processes none ends at once: whoever signals them all signals torchrun too, which passes it on and so
+    signals twice. It also ends those that take longer than half a minute.
+    """
     stop = StopSignal()
 
     def note(number: int, frame) -> None:
+        several = world_size() > 1
+        if several and stop.number:
+            return
         stop.number = number
-        signal.signal(number, former[number])
-        log.info("stopping after this step, with a checkpoint; once more ends at once")
+        if not several:
+            signal.signal(number, former[number])
+        log.info("stopping after this step, with a checkpoint%s", "" if several else "; once more ends at once")
 
     former = {number: signal.signal(number, note) for number in STOPPING}
     try:

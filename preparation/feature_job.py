@@ -18,6 +18,7 @@ from modules.clip_files import SHORTEST_CLIP, ClipFiles, frames
 from modules.config import Config
 from modules.console import UserError, get_logger
 from modules.device import pick_device
+from modules.distributed import local_place
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
 from modules.spectrogram import VocoderMel, linear_spectrogram
 from preparation.fingerprints import Check, Recipe, vouch, withdraw
@@ -91,7 +92,7 @@ class FeatureJob:
         began = time.time()
         device = self.device
         if device is None and torch.cuda.is_available():
-            device = f"cuda:{rank % torch.cuda.device_count()}"
+            device = f"cuda:{(local_place() * workers + rank) % torch.cuda.device_count()}"
         device = str(pick_device(device))
         if "units" in self.needed:
             half = self.recipes["units"].get("half", False)

@@ -8,10 +8,13 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
+from modules import distributed
 from modules.audio import open_audio
 from modules.clip_files import SHORTEST_CLIP, ClipFiles, find_clips
 from modules.config import Config
-from modules.console import UserError, progress
+from modules.console import UserError, get_logger, progress
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS
 from modules.spectrogram import VocoderMel
@@ -22,6 +25,8 @@ from preparation.report import Report, list_some
 from preparation.vocoder_mels import FARTHEST_SHIFT
 from preparation.workers import run_job, worker_count
 from vencoder import ENCODERS
+
+log = get_logger("features")
 
 
 def prepare_features(
@@ -37,7 +42,8 @@ def prepare_features(
 
     One bad clip does not stop the others: it is named in the report. ``num_processes`` 0 stands for one worker a CPU;
     ``half`` lets the encoder compute in half precision; ``mel``, the vocoder's, is given when the companions of
-    diffusion are wanted too.
+    diffusion are wanted too. Of several processes, as torchrun or a scheduler starts them, each takes its share of the
+    clips; where they can meet, all wait for the last of them and have the report of all.
     Raises UserError before any work when there are no clips, or when an encoder, predictor or device cannot serve; and
     after it when not one clip could be made.
     """
@@ -46,16 +52,24 @@ def prepare_features(
     clips = [clip for speaker in find_clips(folder).values() for clip in speaker]
     if not clips:
         raise UserError(f"{folder} holds no <speaker>/*.wav; 'python resample.py' makes them from dataset_raw")
-    recipes = make_recipes(config, f0_predictor, half, mel)
-    report = Report()
-    tasks = _plan(clips, recipes, report)
-    needed = frozenset(name for task in tasks for name in task.found.stale)
-    job = FeatureJob(config, f0_predictor, device, recipes, needed, mel)
-    if tasks:
-        _run(job, tasks, workers, report)
-    if not report.made and not report.ready:
+    own, recipes, report = _own_share(clips), make_recipes(config, f0_predictor, half, mel), Report()
+    with distributed.process_group(torch.device("cpu")) if distributed.can_meet() else contextlib.nullcontext():
+        tasks = _plan(own, recipes, report)
+        needed = frozenset(name for task in tasks for name in task.found.stale)
+        job = FeatureJob(config, f0_predictor, device, recipes, needed, mel)
+        if tasks:
+            _run(job, tasks, workers, report)
+        report = Report.of_all(distributed.gathered(report))
+    if own and not report.made and not report.ready:
         _refuse_nothing(folder, report)
     return report
+
+
+def _own_share(clips: list[Path]) -> list[Path]:
+    own, (number, count) = distributed.own_share(clips), distributed.place()
+    if count > 1:
+        log.info("process %d of %d takes %d of the %d clips", number + 1, count, len(own), len(clips))
+    return own
 
 
 def _refuse_misfits(config: Config, f0_predictor: str, device: str | None) -> None:

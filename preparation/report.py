@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,18 @@ class Report:
     audio_seconds: float = 0.0
     work_seconds: float = 0.0
     load_seconds: dict[int, float] = field(default_factory=dict)  # of each worker, by rank
+
+    @classmethod
+    def of_all(cls, reports: Sequence[Report]) -> Report:
+        """What several processes did at the same time, each on clips of its own."""
+        whole = cls()
+        for report in reports:
+            for name in ("made", "ready", "too_short", "reasons", "audio_seconds"):
+                setattr(whole, name, getattr(whole, name) + getattr(report, name))
+            whole.failed |= report.failed
+            whole.work_seconds = max(whole.work_seconds, report.work_seconds)
+            whole.load_seconds |= enumerate(report.load_seconds.values(), len(whole.load_seconds))
+        return whole
 
     def show(self) -> None:
         """Log it: the counts last, what needs attention before."""

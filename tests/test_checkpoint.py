@@ -2,12 +2,13 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
-from modules import checkpoint
+from modules import checkpoint, saving
 from modules.console import UserError
 
 
@@ -96,6 +97,118 @@ def test_a_full_disk_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*")), "the half-written file was left behind"
 
 
+def test_the_newest_is_chosen_by_the_step_recorded_inside_whatever_the_files_are_called(tmp_path):
+    for step, name in ((800, 9000), (1600, 1600)):
+        content = {"model": {"w": torch.full((3,), float(step))}}
+        checkpoint.Pair(tmp_path, name).write(content, content, {"step": step})
+    assert [pair.step for pair in checkpoint.pairs(tmp_path)] == [9000, 1600]
+    pair, (of_g, *_) = checkpoint.read_newest(tmp_path)
+    assert pair.recorded_step() == 1600 and of_g["model"]["w"][0] == 1600
+    write_pair(tmp_path, 0, state=False)
+    checkpoint.save_checkpoint(tmp_path / "state_0.pth", {"step": 5000})
+    assert checkpoint.read_newest(tmp_path)[0].step == 1600, "a base model is one by its name"
+
+
+def test_a_save_is_seen_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Killed at each moment of a save in turn, the folder holds the former pair, or both, and never a part of one."""
+    former, pair = write_pair(tmp_path, 1), checkpoint.Pair(tmp_path, 2)
+    contents = [{"model": {"w": torch.zeros(3)}}] * 2 + [{"step": 2}]
+    moments, seen = 0, []
+
+    class Killed(BaseException):
+        """No handler may mend what it finds: a killed process has none."""
+
+    def kill_at(moment, function):
+        def call(*arguments):
+            nonlocal moments
+            moments += 1
+            if moments == moment:
+                raise Killed
+            return function(*arguments)
+
+        return call
+
+    for moment in range(1, 20):
+        moments = 0
+        with monkeypatch.context() as patch:
+            for owner, name in ((torch, "save"), (os, "fsync"), (os, "replace")):
+                patch.setattr(owner, name, kill_at(moment, getattr(owner, name)))
+            try:
+                pair.write(*contents)
+            except Killed:
+                pass
+            else:
+                break
+        newest, (*_, state) = checkpoint.read_newest(tmp_path)
+        seen.append(newest.step)
+        assert state == ({"epoch": 1} if newest == former else {"step": 2})
+        pair.delete()
+    assert seen == [1] * (3 + 3 + 3) + [2], "three files written, flushed and named, and then the folder flushed"
+
+
+def test_what_a_killed_save_has_left_goes_with_the_next_and_nothing_else_does(tmp_path):
+    write_pair(tmp_path, 10)
+    checkpoint.save_checkpoint(tmp_path / "state_15.pth", {"step": 15})
+    checkpoint.save_checkpoint(tmp_path / "model_15.state.pth", {"step": 15})
+    for name in (".0a1b2c3d.saving.pth", ".0a1b2c3d.partial.pth", "G_12.pth", "state_of_mind.pth"):
+        (tmp_path / name).write_bytes(b"")
+    write = {"model": {"w": torch.zeros(3)}}
+    checkpoint.Pair(tmp_path, 20).write(write, write, {"step": 20})
+    left = sorted(path.name for path in tmp_path.iterdir() if "10" not in path.name and "20" not in path.name)
+    assert left == [".0a1b2c3d.partial.pth", "G_12.pth", "model_15.state.pth", "state_of_mind.pth"]
+    checkpoint.DiffusionCheckpoint(tmp_path, 20).write(write, {"step": 20})
+    assert not (tmp_path / "model_15.state.pth").exists() and (tmp_path / "state_20.pth").exists()
+
+
+def test_what_cannot_be_read_back_is_set_aside_and_nothing_goes_for_it(tmp_path, monkeypatch):
+    write_pair(tmp_path, 10)
+    save = torch.save
+
+    def bad_disk(content, file):
+        save(content, file)
+        file.truncate(file.tell() // 2)
+
+    monkeypatch.setattr(torch, "save", bad_disk)
+    write = {"model": {"w": torch.zeros(3)}}
+    with pytest.raises(UserError, match=r"G_20\.pth .* cannot be read"):
+        checkpoint.Pair(tmp_path, 20).write(write, write, {"step": 20})
+    assert [pair.step for pair in checkpoint.pairs(tmp_path)] == [10]
+    assert (tmp_path / "G_20.pth.broken").exists()
+
+
+def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+    former, pair = write_pair(tmp_path, 10), checkpoint.Pair(tmp_path, 20)
+    room = [saving.SPARE + 12_000_000 - 1]  # three tensors of a million float32, one of them under two names
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, room[0]))
+    one, two, three = (torch.zeros(1_000_000) for _ in range(3))
+    of_g = {"model": {"w": one, "alias": one[:10]}, "optimizer": {"state": [{"m": two}]}}
+    of_d = {"model": {"w": three}}
+    with pytest.raises(UserError, match="room for 29 MB and a checkpoint needs 29; make room there, .* intact"):
+        pair.write(of_g, of_d, {"step": 20})
+    assert set(tmp_path.iterdir()) == set(former.files)
+    room[0] += 1
+    pair.write(of_g, of_d, {"step": 20})
+    assert checkpoint.read_newest(tmp_path)[0].step == 20
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_best_generator_outlives_its_pair_and_is_never_the_newest(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no hard links")))
+    for step in (10, 20):
+        write_pair(tmp_path, step)
+    checkpoint.keep_best(checkpoint.Pair(tmp_path, 10))
+    assert checkpoint.newest_generator(tmp_path).name == "G_20.pth"
+    checkpoint.delete_old(tmp_path, keep=1, newest=20)
+    checkpoint.save_checkpoint(tmp_path / "G_10.pth", {"model": {"w": torch.full((3,), -1.0)}})
+    best = checkpoint.load_checkpoint(checkpoint.best_generator(tmp_path))
+    assert best["model"]["w"][0] == 10, "another file of the old name is not the best one"
+    (tmp_path / "G_10.pth").unlink()
+    assert checkpoint.read_newest(tmp_path)[0].step == 20
+    checkpoint.keep_best(checkpoint.Pair(tmp_path, 20))
+    assert checkpoint.load_checkpoint(tmp_path / "G_best.pth")["model"]["w"][0] == 20
+
+
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     class Payload:
         def __reduce__(self):
@@ -176,11 +289,3 @@ def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_in
     assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
     states = sorted(path.name for path in tmp_path.glob("*.state.pth"))
     assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]
-
-
-def test_nothing_is_deleted_for_a_newest_checkpoint_that_cannot_be_read_back(tmp_path):
-    write_diffusion(tmp_path, 2000, 4000)
-    truncate(tmp_path / "model_4000.pt")
-    with pytest.raises(UserError, match=r"model_4000\.pt .* cannot be read"):
-        checkpoint.delete_old_diffusion(tmp_path, newest=4000, interval=2000, permanent=5000)
-    assert diffusion_steps(tmp_path) == [4000, 2000] and (tmp_path / "model_2000.state.pth").exists()

@@ -178,6 +178,9 @@ def test_a_wrong_diffusion_value_names_its_key(tmp_path):
     (tmp_path / "d.yaml").write_text("infer:\n  method: euler\n", encoding="utf-8")
     with pytest.raises(UserError, match="infer.method is 'euler'.*'unipc'"):
         load_diffusion_config(tmp_path / "d.yaml")
+    (tmp_path / "d.yaml").write_text("train:\n  cache_device: cqu\n", encoding="utf-8")
+    with pytest.raises(UserError, match="train.cache_device is 'cqu'.*'cuda'"):
+        load_diffusion_config(tmp_path / "d.yaml")
     (tmp_path / "d.yaml").write_text("infer: [\n", encoding="utf-8")
     with pytest.raises(UserError, match="not valid YAML"):
         load_diffusion_config(tmp_path / "d.yaml")

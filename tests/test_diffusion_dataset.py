@@ -120,6 +120,8 @@ def test_training_clips_are_kept_on_the_device_that_is_asked_for(config):
     config.train.cache_device = "cuda"
     dataset = training_set(config, device="meta")
     assert dataset.device.type == dataset.cache[0].mel.device.type == "meta"
+    item = dataset[1, 0]
+    assert (item.mel.device.type, item.speaker_id.device.type, item.aug_shift.device.type) == ("meta", "cpu", "cpu")
     config.train.cache_device = "cpu"
     assert training_set(config, device="meta").cache[0].mel.device.type == "cpu"
     config.train.cache_device = "cuda"

@@ -149,6 +149,7 @@ def test_another_seed_is_another_song(here, tmp_path, flags):
         (["-shd", "-eh"], "the enhancer (-eh) is left out"),
         (["-shd", "-od"], "-shd has no effect"),
         (["-usm", "-cr", "0.5"], "-cr is left out"),
+        (["-fr"], "-fr has no effect"),
     ],
 )
 def test_what_is_left_out_is_said(here, loaded, tmp_path, caplog, flags, words):
@@ -208,11 +209,16 @@ def test_a_shallow_model_cannot_sing_alone_nor_go_deeper(here, shallow, capsys):
         (["-shd", "-ks", "20", "--diffusion_method", "dpm"], "'dpm' is no way to sample"),
         (["-shd", "-ks", "20", "--diffusion_speedup", "0"], "the speedup is 0"),
         (["-eak", "3"], "-eak is the enhancer's key; it needs -eh"),
-        (["-cr", "0.5", "-cm", "nowhere.pt"], "there is no nowhere.pt"),
+        (["-cr", "0.5", "-cm", "nowhere.pt"], "there is no file nowhere.pt"),
         (["-cr", "0.5", "-fr", "-cm", "nowhere.pkl"], "nowhere.pkl"),
         (["-cr", "0.5", "-fr", "--nprobe", "0"], "--nprobe is 0"),
-        (["-cr", "0.5", "-fr", "-cm", "logs/44k/kmeans_10000.pt"], "kmeans_10000.pt"),
-        (["-cr", "0.5", "-cm", "logs/44k/feature_and_index.pkl"], "feature_and_index.pkl"),
+        (["-cr", "0.5", "-cm", "logs/44k"], "there is no file logs/44k"),
+        (["-cr", "0.5", "-fr", "-cm", "logs/44k"], "there is no file logs/44k"),
+        (["-cr", "0.5", "-fr", "-cm", "logs/44k/kmeans_10000.pt"], "kmeans_10000.pt is no feature index"),
+        (["-cr", "0.5", "-cm", "logs/44k/feature_and_index.pkl"], "feature_and_index.pkl holds no cluster centres but"),
+        (["-shd", "-dc", "logs/44k/config.json"], "logs/44k/config.json is the main model's configuration"),
+        (["--seed", "-1"], "seed (--seed) is -1; it must be from 0 to 4294967295"),
+        (["--seed", str(2**64)], "--seed"),
         (["-cr", "2"], "-cr"),
         (["-ks", "0"], "-ks"),
     ],
@@ -329,7 +335,7 @@ def test_long_samplings_tell_how_far_they_are(here, monkeypatch):
         def update(self, more):
             self.n += more
 
-    monkeypatch.setattr("inference.refinement.progress", Bar)
+    monkeypatch.setattr("modules.console.progress", Bar)
     svc.convert_wav(torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5, Conversion("alto"))
     assert [(bar.n, bar.total) for bar in bars] == [(11, 11)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,18 @@ def test_a_map_that_breaks_a_rule_is_refused_before_a_song_is_begun(here, capsys
     assert words in sentence and "a.wav" not in sentence
 
 
+@pytest.mark.parametrize(
+    ("text", "words"), [("a = 1\nspk_mix_map = {", "line 2"), ("\n\nspk_mix_map = {0: half}", "line 3: name 'half'")]
+)
+def test_a_map_that_is_no_python_is_told_by_line(here, capsys, monkeypatch, text, words):
+    (here / "spkmix.py").write_text(text, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "spkmix")
+    monkeypatch.syspath_prepend(here)
+    write_song(here / "raw" / "a.wav", 0.5)
+    sentence = refused(capsys, "-n", "a", "-usm")
+    assert "spkmix.py cannot be read" in sentence and words in sentence
+
+
 def test_a_missing_song_names_the_nearest_in_raw(here, capsys):
     for name in ("choir.wav", "my song.wav", "solo.flac"):
         (here / "raw" / name).touch()
@@ -178,7 +191,7 @@ def test_a_missing_song_with_no_raw_folder_says_so(here, capsys):
         (["-s", "alto", "-lgr", "0"], "-lgr"),
         (["-s", "alto", "-shd"], "no model_\\*.pt in logs/44k/diffusion.*-dm"),
         (["-s", "alto", "-od"], "no model_\\*.pt in logs/44k/diffusion.*-dm"),
-        (["-s", "alto", "-cr", "0.3"], "there is no logs/44k/kmeans_10000.pt"),
+        (["-s", "alto", "-cr", "0.3"], "there is no file logs/44k/kmeans_10000.pt"),
         (["-s", "alto", "-eh"], "nsf_hifigan"),
         (["-s", "alto", "-d", "tpu9"], "--device 'tpu9'"),
         (["-s", "alto", "-m", "logs/44k/G_9.pth"], "there is no checkpoint"),

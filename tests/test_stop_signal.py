@@ -17,6 +17,7 @@ def own_handlers():
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_leaves_a_note_and_the_work_goes_on(number, caplog):
+    caplog.set_level("INFO")
     with stop_signal() as stop:
         assert stop.number == 0
         signal.raise_signal(number)

@@ -78,9 +78,7 @@ def test_what_the_networks_leave_alone_stays_in_its_place(unchanged, tmp_path, r
     audio = 0.02 * np.sin(np.arange(3 * rate) / 30)
     audio[(clicks * rate).astype(int)] = 0.9
     soundfile.write(tmp_path / "song.wav", audio, rate)
-    converted = unchanged.slice_inference(
-        tmp_path / "song.wav", "alto", clip_seconds=clip, lg_num=fade, lgr_num=retain
-    )
+    converted = unchanged.slice_inference(tmp_path / "song.wav", "alto", clip_seconds=clip, lg_num=fade, lgr_num=retain)
     for expected in (clicks * RATE).astype(int):
         found = expected - 2000 + np.abs(converted[expected - 2000 : expected + 2000]).argmax()
         assert abs(found - expected) <= HOP / 2 + 2
@@ -244,10 +242,18 @@ def test_a_config_of_another_size_names_keys_and_shapes(tmp_path):
         Svc(model, config, "cpu")
 
 
-def test_a_generator_is_needed(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"weights": {}}, r"G_1\.pth holds no 'model'"),
+        ({"model": {"discriminators.0.convs.0.bias": torch.zeros(2)}}, "it looks like a SoVITS discriminator"),
+        ({"model": {"unit_embed.weight": torch.zeros(2)}}, "it looks like a shallow diffusion checkpoint"),
+    ],
+)
+def test_a_generator_is_needed(tmp_path, content, words):
     model, config = write_model(tmp_path)
-    torch.save({"weights": {}}, model)
-    with pytest.raises(UserError, match=r"G_1\.pth holds no 'model'"):
+    torch.save(content, model)
+    with pytest.raises(UserError, match=words):
         Svc(model, config, "cpu")
 
 

@@ -26,6 +26,13 @@ from tests.vocoder_files import write_vocoder
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
+PACE = {
+    f"pace/{name}"
+    for name in (
+        "steps_per_second", "data_seconds", "compute_seconds", "data_share", "hours_left", "peak_memory_gib",
+        "skipped_steps",
+    )
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -80,10 +87,10 @@ KILLED_AT_STEP_8 = """
 import os, signal, sys
 from diffusion import training
 step = training.Learner.step
-def until_killed(learner, batch, number):
+def until_killed(learner, *batches, number):
     if number == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(learner, batch, number)
+    return step(learner, *batches, number=number)
 training.Learner.step = until_killed
 training.train(sys.argv[1], "cpu")
 """
@@ -195,21 +202,39 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work):
     assert state["optimizer"]["state"]
 
 
-def test_a_full_disk_during_a_save_leaves_the_former_checkpoint_in_charge(work, monkeypatch):
+def test_a_full_disk_during_a_save_is_told_and_the_former_checkpoint_stays_in_charge(work, monkeypatch, caplog):
     path = prepare(work, interval_val=2, epochs=2)
-    save = checkpoint.save_checkpoint
-    saves = []
+    fsync, calls = os.fsync, []
 
-    def disk_that_fills_up(file, content):
-        saves.append(file)
-        if len(saves) > 3:  # two files of the first save, and one of the second
-            raise UserError(f"{file} could not be written")
-        save(file, content)
+    def disk_that_fills_up(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 4:  # the configuration, and of the first save two files and their names
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
 
-    monkeypatch.setattr(checkpoint, "save_checkpoint", disk_that_fills_up)
+    monkeypatch.setattr(os, "fsync", disk_that_fills_up)
     with pytest.raises(UserError, match="could not be written"):
         training.train(path, "cpu")
     assert checkpoint.read_newest_diffusion("logs/44k/diffusion")[0].step == 2
+    assert "step 4 is not saved" in caplog.text and "Training goes on" in caplog.text
+    assert max(logged_losses("logs/44k/diffusion")) == 6
+
+
+def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monkeypatch):
+    save, saved = training.Run.save, []
+
+    def watched(run, **options):
+        save(run, **options)
+        there = [found.step for found in checkpoint.diffusion_checkpoints("logs/44k/diffusion")]
+        saved.append((run.step, options.get("passing", False), there))
+
+    monkeypatch.setattr(training.Run, "save", watched)
+    monkeypatch.setattr(training.Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
+    path = prepare(work, interval_val=5, epochs=2)
+    training.train(path, "cpu")
+    assert saved == [(1, True, [1]), (2, True, [2]), (5, False, [5]), (6, True, [6, 5])]
+    resumed = run_of(path)
+    assert resumed.step == 6 and resumed.passing.step == 6, "a resumed run knows what passes"
 
 
 def test_what_is_kept_is_what_the_original_keeps_the_newest_and_the_base_model(work):
@@ -324,7 +349,7 @@ def tags_of(folder):
 def test_tensorboard_has_the_published_tags(work):
     training.train(prepare(work, epochs=1, interval_val=3), "cpu")
     assert tags_of("logs/44k/diffusion/logs") == {
-        "scalars": {"train/loss", "train/lr", "validation/loss"},
+        "scalars": {"train/loss", "train/lr", "validation/loss", "train/grad_norm"} | PACE,
         "audio": {"alto_0_gt.wav", "alto_0_pred.wav"},
         "images": {"alto_0.wav"},
     }

@@ -121,21 +121,73 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, number):
     assert checkpoint.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
 
 
-def test_a_full_disk_during_a_save_leaves_the_former_pair_in_charge(work, monkeypatch):
+def test_a_full_disk_during_a_save_is_told_and_the_former_pair_stays_in_charge(work, monkeypatch, caplog):
     config = prepare(work, epochs=2, eval_interval=2)
-    fsync = os.fsync
-    saves = []
+    fsync, calls, space_after = os.fsync, [], [1000]
 
     def disk_that_fills_up(descriptor):
-        saves.append(descriptor)
-        if len(saves) > 4:  # three files of the first save, and one of the second
+        calls.append(descriptor)
+        if 6 < len(calls) < space_after[0]:  # the configuration, the first pair and its names, the best generator
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", disk_that_fills_up)
     with pytest.raises(UserError, match="could not be written"):
         training.train(config, "44k", "cpu")
-    assert checkpoint.read_newest(work / "logs" / "44k")[0].step == 2
+    folder = work / "logs" / "44k"
+    assert checkpoint.read_newest(folder)[0].step == 2 and max(logged_losses(folder)) == 6
+    assert re.findall(r"step (\d) is not saved: .* intact. Training goes on", caplog.text) == ["4", "6"]
+    space_after[0] = 0
+    assert training.train(config, "44k", "cpu") == 0
+    assert checkpoint.read_newest(folder)[0].step == 6
+
+
+def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monkeypatch):
+    config = prepare(work, epochs=3, eval_interval=5, keep_ckpts=1)
+    save, saved = training.Run.save, []
+
+    def watched(run, **options):
+        save(run, **options)
+        folder = work / "logs" / "44k"
+        saved.append((run.step, options.get("passing", False), [pair.step for pair in checkpoint.pairs(folder)]))
+
+    monkeypatch.setattr(training.Run, "save", watched)
+    monkeypatch.setattr(training.Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
+    assert training.train(config, "44k", "cpu") == 0
+    assert saved == [
+        (1, True, [1]),
+        (2, True, [2]),
+        (5, False, [5]),
+        (6, True, [6, 5]),  # what passes never takes the place of what is kept
+        (9, False, [9]),
+    ]
+
+
+def test_what_passes_is_known_again_by_a_resumed_run(work):
+    run = training.Run(load_config(prepare(work, keep_ckpts=0)), work / "logs" / "44k", torch.device("cpu"))
+    for run.step, passing in ((4, False), (5, True)):
+        run.save(passing=passing)
+    resumed = training.Run(run.config, run.folder, run.device)
+    assert resumed.step == 5
+    resumed.step = 6
+    resumed.save()
+    assert [pair.step for pair in checkpoint.pairs(run.folder)] == [6, 4]
+
+
+def test_the_log_and_tensorboard_say_how_the_run_goes(work):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training.train(prepare(work, epochs=1), "44k", "cpu")
+    tags = set(EventAccumulator(str(work / "logs" / "44k")).Reload().Tags()["scalars"])
+    figures = ("steps_per_second", "data_seconds", "compute_seconds", "data_share", "hours_left", "skipped_steps")
+    assert {f"pace/{name}" for name in figures} | {"grad_norm_g", "grad_norm_d"} <= tags
+    text = (work / "logs" / "44k" / "train.log").read_text(encoding="utf-8")
+    number = r"[\d.e+-]+"
+    line = (
+        rf"Pace: {number} steps/s, waiting for data {number}% of the time.*, expected end [\d-]+ [\d:]+, "
+        rf"gradient norms g {number} d {number}, skipped steps 0, at step 3"
+    )
+    assert re.search(line, text)
 
 
 def test_a_pair_of_the_original_resumes_at_its_step_and_repeats_its_epoch(work):

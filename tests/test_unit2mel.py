@@ -264,7 +264,7 @@ def test_a_saved_network_is_loaded_whole_and_ready(tmp_path):
     [
         ({"model": {"enc_p.proj.weight": torch.zeros(2)}}, "no diffusion model: it looks like a SoVITS generator"),
         ({"model": 3}, "no diffusion model: it has none of its tensors"),
-        ({"weights": {}}, "-dm takes a model_<step>.pt"),
+        ({"weights": {}}, "a model_<step>.pt of train_diff.py is needed"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_by_what_it_is(tmp_path, content, sentence):

@@ -57,7 +57,7 @@ def model(recordings) -> Synthesizer:
 def latents(net: Synthesizer, f0: torch.Tensor) -> torch.Tensor:
     """What the decoder gets in a conversion without noise and content; the flow is the identity but for its flips."""
     mask = torch.ones(1, 1, FRAMES)
-    x = net._content(torch.zeros(1, 8, FRAMES), torch.ones(1, FRAMES), mask, None)
+    x = net.content(torch.zeros(1, 8, FRAMES), torch.ones(1, FRAMES), mask, None)
     return net.enc_p(x, mask, f0_to_coarse(f0))[0]
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from modules.convolution import Conv1d
 from modules.normed_conv import WeightNormConv1d, WeightNormConvTranspose1d
 from vdecoder.source import HarmonicSource
 
@@ -116,7 +117,7 @@ class NsfHifigan(nn.Module):
         self.snakes = nn.ModuleList(map(self.activation, channels[:-1]))
         self.conv_post = WeightNormConv1d(channels[-1], 1, 7, padding=3)
         self.snake_post = self.last_activation(channels[-1])
-        self.cond = None if gin_channels is None else nn.Conv1d(gin_channels, channels[0], 1)
+        self.cond = None if gin_channels is None else Conv1d(gin_channels, channels[0], 1)
         self.context = self._context_frames()
 
     def forward(self, z: Tensor, f0: Tensor, g: Tensor | None = None) -> Tensor:
@@ -186,8 +187,8 @@ def _upsampling_conv(channels: int, out_channels: int, kernel_size: int, rate: i
 def _noise_conv(channels: int, stride: int) -> nn.Module:
     """Brings the excitation down to a stage's rate; at the last stage there is nothing to bring down."""
     if stride == 1:
-        return nn.Conv1d(1, channels, 1)
-    return nn.Conv1d(1, channels, 2 * stride, stride, padding=(stride + 1) // 2)
+        return Conv1d(1, channels, 1)
+    return Conv1d(1, channels, 2 * stride, stride, padding=(stride + 1) // 2)
 
 
 def _reach(module: nn.Module) -> int:

@@ -70,12 +70,21 @@ class HarmonicSource(nn.Module):
         frames = max(1, f0.shape[1]) if torch.is_grad_enabled() else BLOCK_FRAMES
         mixes = []
         for at in range(0, f0.shape[1], frames):
-            sines = self.sines(phases[at : at + frames])
-            voiced = (f0[:, at : at + frames, None] > 0).repeat_interleave(self.hop_length, dim=1)
-            noise = draw(torch.randn, sines.shape, f0.device, generator)
-            noise = noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
-            mixes.append(torch.tanh(self.l_linear((sines * voiced + noise).to(self.l_linear.weight.dtype))))
-        return torch.cat(mixes, dim=1).transpose(1, 2)
+            block = f0[:, at : at + frames]
+            noise = draw(torch.randn, self.noise_shape(block), f0.device, generator)
+            mixes.append(self.mix(block, phases[at : at + frames], noise))
+        return torch.cat(mixes, dim=2)
+
+    def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
+        """Of the noise beside the sines of ``f0`` (B, T): (B, hop_length·T, tracks)."""
+        return len(f0), f0.shape[1] * self.hop_length, self.tracks
+
+    def mix(self, f0: Tensor, phases: Phases, noise: Tensor) -> Tensor:
+        """The excitation (B, 1, hop_length·T) of frames, given their phases and standard Gaussian noise."""
+        voiced = (f0[:, :, None] > 0).repeat_interleave(self.hop_length, dim=1)
+        noise = noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
+        tracks = (self.sines(phases) * voiced + noise).to(self.l_linear.weight.dtype)
+        return torch.tanh(self.l_linear(tracks)).transpose(1, 2)
 
     @torch.no_grad()
     def phases(self, f0: Tensor, first: Tensor) -> Phases:
@@ -88,12 +97,12 @@ class HarmonicSource(nn.Module):
         turns = ((f0[:, :, None] * numbers) / self.sampling_rate) % 1
         first = first.float() * (numbers > 1)
         if self.phases_per_frame:
-            turns[:, :1] += first[:, None]
+            turns = torch.cat((turns[:, :1] + first[:, None], turns[:, 1:]), dim=1)
             first = torch.zeros_like(first)
         step = (turns * TURN).long()
         slip = torch.zeros_like(step) if self.phases_per_frame else ((turns - 1) * TURN).long() + TURN - step
         advance = step * self.hop_length
-        start = ((first * TURN).long()[:, None] + (advance & (TURN - 1)).cumsum(dim=1) - advance) & (TURN - 1)
+        start = fraction((first * TURN).long()[:, None] + fraction(advance).cumsum(dim=1) - advance)
         slips = slip * ((start + advance) >> TURN_BITS)
         return Phases(step, start, slip, slips.cumsum(dim=1) - slips)
 
@@ -103,10 +112,15 @@ class HarmonicSource(nn.Module):
         samples = torch.arange(1, self.hop_length + 1, device=phases.step.device)[:, None]
         step, start, slip, slipped = (value[:, :, None] for value in phases)
         turns = start + step * samples
-        turns = (turns + slip * (turns >> TURN_BITS) + slipped) & (TURN - 1)
+        turns = fraction(turns + slip * (turns >> TURN_BITS) + slipped)
         # 24 bits are what a float32 holds without rounding.
         turns = (turns >> (TURN_BITS - 24)).float() * 2.0**-24
         return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2))
+
+
+def fraction(turns: Tensor) -> Tensor:
+    """What there is beyond whole turns, in 2^-40 turns. ONNX has the slower of the two operations alone."""
+    return turns % TURN if torch.onnx.is_in_onnx_export() else turns & (TURN - 1)
 
 
 def draw(kind, shape, device: torch.device, generator: torch.Generator | None) -> Tensor:

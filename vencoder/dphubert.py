@@ -17,7 +17,7 @@ from modules.console import UserError
 from modules.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.relative_position import GatedBias
 from vencoder.renaming import rename
-from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveEncoder, WaveTransformer, shape_of
+from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveEncoder, WaveTransformer, normalise, shape_of
 
 NAMES = (
     (r".*\.hard_concrete_for_\w+\..*", None),  # the gates by which pruning chose; what is left is chosen
@@ -79,7 +79,7 @@ class PrunedNetwork(WaveTransformer):
 
     def convolve(self, audio: Tensor) -> Tensor:
         if self.normalised:
-            audio = F.layer_norm(audio, audio.shape[1:])
+            audio = normalise(audio)
         features = audio[:, None]
         for convolution in self.convolutions:
             features = convolution(features)

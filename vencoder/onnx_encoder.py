@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from modules.console import UserError, get_logger
-from modules.weight_file import refuse_other_formats
+from modules.console import UserError
+from modules.onnx_session import FLOATS, open_session
 from vencoder.encoder import SpeechEncoder
-
-log = get_logger("encoder")
-
-FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxEncoder(SpeechEncoder):
@@ -41,7 +35,7 @@ class OnnxEncoder(SpeechEncoder):
     ):
         super().__init__(key, ssl_dim, device, half=False)
         self.path = path
-        self.session = _session(path, self.device)
+        self.session = open_session(path, self.device)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         names = ", ".join(one.name for one in inputs)
         if len(inputs) != 1 or inputs[0].type not in FLOATS or len(inputs[0].shape) not in (2, 3):
@@ -77,33 +71,3 @@ class OnnxHubertSoft(OnnxEncoder):
     """HuBERT-Soft's graph, which puts 40 samples of silence on each side itself."""
 
     padding = 40
-
-
-def _session(path: str | Path, device: torch.device) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError(f"{path} needs onnxruntime: pip install -r requirements-onnx.txt") from None
-    refuse_other_formats(path, "ONNX graph")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # as many as each worker has been given
-    options.log_severity_level = 3  # errors alone; they are raised as well
-    try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=providers(device, onnxruntime.get_available_providers())
-        )
-    except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        what = f"{path} ({Path(path).stat().st_size:,} bytes) cannot be read as an ONNX graph"
-        raise UserError(f"{what}; it may be truncated, get the file anew: {text}") from None
-
-
-def providers(device: torch.device, available: list[str]) -> list[Any]:
-    """What ONNX Runtime shall compute with, best first."""
-    cpu = "CPUExecutionProvider"
-    if device.type != "cuda":
-        return [cpu]
-    if "CUDAExecutionProvider" not in available:
-        log.warning("this onnxruntime computes on the CPU only; onnxruntime-gpu uses %s", device)
-        return [cpu]
-    return [("CUDAExecutionProvider", {"device_id": device.index or 0}), cpu]

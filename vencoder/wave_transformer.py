@@ -45,6 +45,12 @@ class WaveTransformer(nn.Module):
         raise NotImplementedError
 
 
+def normalise(audio: Tensor) -> Tensor:
+    """(B, L) with zero mean and unit variance over the sound: ``layer_norm``, which graphs of any length lack."""
+    centred = audio - audio.mean(dim=1, keepdim=True)
+    return centred * (centred.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt()
+
+
 class WaveEncoder(SpeechEncoder):
     """Base of the encoders with such a network; a subclass says how to read it.
 

@@ -9,7 +9,6 @@ import ast
 import warnings
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from modules.console import UserError
@@ -17,7 +16,7 @@ from modules.weight_file import read_weights_and_settings
 from vencoder.fairseq_names import TO_TRANSFORMERS
 from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
-from vencoder.wave_transformer import STRIDES, WaveEncoder
+from vencoder.wave_transformer import STRIDES, WaveEncoder, normalise
 
 NAMES = (
     (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.(.*)", r"encoder.layers.\1.attention.gru_rel_pos_linear.\2"),
@@ -59,7 +58,7 @@ class _WavLMNetwork(HubertNetwork):
 
     def convolve(self, audio: Tensor) -> Tensor:
         if self.normalised:
-            audio = torch.nn.functional.layer_norm(audio, audio.shape[1:])
+            audio = normalise(audio)
         return super().convolve(audio)
 
     def transform(self, frames: Tensor, mask: Tensor | None) -> Tensor:

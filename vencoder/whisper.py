@@ -94,10 +94,14 @@ def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
     with torch.autocast(audio.device.type, enabled=False):
         window = torch.hann_window(N_FFT, device=audio.device)
         spectrum = torch.stft(audio, N_FFT, MEL_HOP, window=window, return_complex=True)
-        power = spectrum[..., :-1].abs().square()
-        decades = (mel_basis @ power).clamp_min(1e-10).log10()
-        loudest = decades.amax(dim=(-2, -1), keepdim=True)
-        return (torch.maximum(decades, loudest - 8) + 4) / 4
+        return scaled_decades(spectrum[..., :-1].abs().square(), mel_basis)
+
+
+def scaled_decades(power: Tensor, mel_basis: Tensor) -> Tensor:
+    """The same of the power spectrum (B, N_FFT // 2 + 1, frames)."""
+    decades = (mel_basis @ power).clamp_min(1e-10).log10()
+    loudest = decades.amax(dim=(-2, -1), keepdim=True)
+    return (torch.maximum(decades, loudest - 8) + 4) / 4
 
 
 def window_starts(frames: int) -> list[int]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from modules.attention import CausalEncoder
 from modules.config import ModelConfig
+from modules.convolution import Conv1d
 
 COARSE_BINS = 256
 F0_MIN, F0_MAX = 50.0, 1100.0  # Hz, the ends of the coarse scale
@@ -60,13 +61,13 @@ class F0Decoder(nn.Module):
     def __init__(self, model: ModelConfig):
         super().__init__()
         hidden = model.hidden_channels
-        self.prenet = nn.Conv1d(hidden, hidden, 3, padding=1)
+        self.prenet = Conv1d(hidden, hidden, 3, padding=1)
         self.decoder = CausalEncoder(
             hidden, model.filter_channels, model.n_heads, model.n_layers, model.kernel_size, model.p_dropout
         )
-        self.proj = nn.Conv1d(hidden, 1, 1)
-        self.f0_prenet = nn.Conv1d(1, hidden, 3, padding=1)
-        self.cond = nn.Conv1d(model.gin_channels, hidden, 1)
+        self.proj = Conv1d(hidden, 1, 1)
+        self.f0_prenet = Conv1d(1, hidden, 3, padding=1)
+        self.cond = Conv1d(model.gin_channels, hidden, 1)
 
     def forward(self, x: Tensor, norm_lf0: Tensor, mask: Tensor, g: Tensor) -> Tensor:
         """``x`` (B, hidden, T), ``norm_lf0`` (B, 1, T), ``g`` (B, G, 1) or (B, G, T) -> log F0 (B, 1, T).

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modules.attention import CausalEncoder
 from modules.config import ModelConfig
+from modules.convolution import Conv1d
 from modules.wavenet import WN
 
 COUPLINGS = 4  # of the convolutional flow
@@ -21,9 +22,9 @@ class Coupling(nn.Module):
 
     def __init__(self, channels: int, hidden_channels: int, enc: nn.Module):
         super().__init__()
-        self.pre = nn.Conv1d(channels // 2, hidden_channels, 1)
+        self.pre = Conv1d(channels // 2, hidden_channels, 1)
         self.enc = enc
-        self.post = nn.Conv1d(hidden_channels, channels // 2, 1)
+        self.post = Conv1d(hidden_channels, channels // 2, 1)
         nn.init.zeros_(self.post.weight)
         nn.init.zeros_(self.post.bias)
 

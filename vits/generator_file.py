@@ -1,4 +1,4 @@
-"""A generator's checkpoint as the tools read and write it that make a new one of it."""
+"""A generator's checkpoint: as conversion reads it, and as the tools read and write it that make a new one of it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,34 @@ from typing import Any
 
 from torch import Tensor
 
-from modules.checkpoint import load_checkpoint, model_of, save_checkpoint
+from modules.checkpoint import load_checkpoint, load_weights, model_of, save_checkpoint
+from modules.config import Config
 from modules.console import UserError
 from modules.weight_file import recognise
+from vits.synthesizer import Synthesizer
 
 # What the original's loader asks of every checkpoint, where no training was: no optimizer has learnt anything yet.
 UNTRAINED = {"iteration": 0, "optimizer": None, "learning_rate": 1e-4}
 
 ALIAS = re.compile(r"^flow\.flows\.\d+\.enc\.")  # of flow.wn, where the couplings share one stack
+
+
+def load_generator(path: str | Path, config: Config) -> Synthesizer:
+    """The network with its weights folded, in float32, without the posterior encoder, which only training needs.
+
+    Raises UserError when the file is unreadable, no generator's, or of other sizes than the config's.
+    """
+    weights = read_generator(path)["model"]
+    network = Synthesizer(
+        config.model,
+        spec_channels=config.data.filter_length // 2 + 1,
+        segment_frames=config.train.segment_size // config.data.hop_length,
+    )
+    del network.enc_q
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
+    load_weights(network, weights, path)
+    network.fold_weight_norm()
+    return network.eval()
 
 
 def read_generator(path: str | Path) -> dict[str, Any]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from modules.console import get_logger
+from modules.pace import Report
+from modules.run_log import Events, TextLog
 from vits.step import Generated, Losses
+
+if TYPE_CHECKING:
+    from vits.validation import Metrics
 
 log = get_logger("train")
 
@@ -18,21 +23,12 @@ class Logbook:
     """The text log and the two TensorBoard writers (``logs/<model>`` and ``logs/<model>/eval``) of a run."""
 
     def __init__(self, folder: Path):
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.writer = SummaryWriter(folder)
-        self.eval_writer = SummaryWriter(folder / "eval")
-        self.file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-        self.file.setFormatter(logging.Formatter(f"%(asctime)s\t{folder.name}\t%(levelname)s\t%(message)s"))
-        logging.getLogger("svc").addHandler(self.file)
-        logging.getLogger("svc").setLevel(logging.DEBUG)
+        self.writer, self.eval_writer = Events(folder), Events(folder / "eval")
+        self.file = TextLog(folder / "train.log", f"%(asctime)s\t{folder.name}\t%(levelname)s\t%(message)s")
 
     def close(self) -> None:
-        logging.getLogger("svc").removeHandler(self.file)
-        self.file.close()
-        self.writer.close()
-        self.eval_writer.close()
+        for part in (self.file, self.writer, self.eval_writer):
+            part.close()
 
     def record(self, step: int, epoch: int, percent: float, rate: float, losses: Losses, generated: Generated) -> None:
         """Scalars and pictures of a training step, and its lines in the text log."""
@@ -56,13 +52,23 @@ class Logbook:
             "Losses: %s, step: %d, lr: %s, reference_loss: %s", list(map(float, shown)), step, rate, float(sum(shown))
         )
 
+    def pace(self, step: int, report: Report, losses: Losses, skipped: int) -> None:
+        """How the run goes on: its speed, what it waits for, when it ends, and whether the numbers are sound."""
+        for tag, value in {**report.scalars(), "pace/skipped_steps": skipped}.items():
+            self.writer.add_scalar(tag, value, step)
+        norms = float(losses.grad_norm_g), float(losses.grad_norm_d)
+        log.debug("Pace: %s, gradient norms g %.3g d %.3g, skipped steps %d, at step %d", report, *norms, skipped, step)
+
     def evaluation(self, step: int, index: int, made: Tensor, real: Tensor, rate: int) -> None:
         """One validation clip as the model sings it, and as it was sung; 1-D audio."""
         self.eval_writer.add_audio(f"gen/audio_{index}", made.cpu(), step, rate)
         self.eval_writer.add_audio(f"gt/audio_{index}", real.cpu(), step, rate)
 
-    def evaluation_mels(self, step: int, made: Tensor, real: Tensor) -> None:
-        """The mel spectrograms (n_mels, T) of the last validation clip."""
+    def evaluated(self, step: int, metrics: Metrics, made: Tensor, real: Tensor) -> None:
+        """What all validation clips together say, and the mel spectrograms (n_mels, T) of the last."""
+        for name, value in vars(metrics).items():
+            self.eval_writer.add_scalar(f"metric/{name}", value, step)
+        log.info("validation at step %d: %s", step, metrics)
         self._mel(self.eval_writer, "gen/mel", made, step)
         self._mel(self.eval_writer, "gt/mel", real, step)
 

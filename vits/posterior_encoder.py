@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
+from modules.convolution import Conv1d
 from modules.wavenet import WN
 
 
@@ -14,7 +15,7 @@ class PosteriorEncoder(nn.Module):
 
     def __init__(self, model: ModelConfig, spec_channels: int):
         super().__init__()
-        self.pre = nn.Conv1d(spec_channels, model.hidden_channels, 1)
+        self.pre = Conv1d(spec_channels, model.hidden_channels, 1)
         self.enc = WN(
             model.hidden_channels,
             kernel_size=5,
@@ -22,7 +23,7 @@ class PosteriorEncoder(nn.Module):
             gin_channels=model.gin_channels,
             depthwise=model.use_depthwise_conv,
         )
-        self.proj = nn.Conv1d(model.hidden_channels, 2 * model.inter_channels, 1)
+        self.proj = Conv1d(model.hidden_channels, 2 * model.inter_channels, 1)
 
     def forward(self, spec: Tensor, mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``spec`` (B, bins, T), ``g`` (B, G, 1) -> a sample, its mean and log standard deviation, (B, inter, T)."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from modules.attention import RelativeEncoder
 from modules.config import ModelConfig
+from modules.convolution import Conv1d
 from vits.f0_decoder import COARSE_BINS
 
 
@@ -14,7 +15,7 @@ class PriorEncoder(nn.Module):
 
     def __init__(self, model: ModelConfig):
         super().__init__()
-        self.proj = nn.Conv1d(model.hidden_channels, 2 * model.inter_channels, 1)
+        self.proj = Conv1d(model.hidden_channels, 2 * model.inter_channels, 1)
         self.f0_emb = nn.Embedding(COARSE_BINS, model.hidden_channels)
         self.enc_ = RelativeEncoder(
             model.hidden_channels,

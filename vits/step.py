@@ -1,10 +1,15 @@
 """One optimisation step of the synthesizer and its discriminators (VITS, Kim et al. 2021, section 2; spec of 4.1).
 
 The discriminator learns first, on a slice the generator made; then the generator, against the updated discriminator.
+
+A step may take several batches, here (``train.accumulate_steps``) and in other processes. Its gradient is then the mean
+of the gradients that each batch alone would give, whoever computes them. This is not that of one large batch: a batch's
+KL and F0 losses are means over its own frames, so a frame of a short batch weighs a little more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -12,8 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.adamw import AdamW
 from modules.config import Config, DataConfig
 from modules.device import autocast, grad_scaler
+from modules.distributed import average, average_gradients, rank
+from modules.epoch_batches import seed_of
+from modules.normed_conv import held_weights
 from modules.spectrogram import mel_from_linear, mel_spectrogram
 from vits.dataset import Batch
 from vits.discriminator import MultiPeriodDiscriminator
@@ -67,9 +76,9 @@ class Learner:
         self.optim_g, self.optim_d = self._optimizer(self.net_g), self._optimizer(self.net_d)
         self.scaler = grad_scaler(device, enabled=train.fp16_run and train.half_type == "fp16")
 
-    def _optimizer(self, net: nn.Module) -> torch.optim.AdamW:
+    def _optimizer(self, net: nn.Module) -> AdamW:
         train = self.config.train
-        optimizer = torch.optim.AdamW(net.parameters(), train.learning_rate, tuple(train.betas), train.eps)
+        optimizer = AdamW(net.parameters(), train.learning_rate, tuple(train.betas), train.eps)
         for group in optimizer.param_groups:  # the original's scheduler looks for it in the checkpoint
             group["initial_lr"] = train.learning_rate
         return optimizer
@@ -79,17 +88,38 @@ class Learner:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, epoch)
 
-    def step(self, batch: Batch, *, adversarial: bool = True) -> tuple[Generated, Losses]:
-        """Learn from one batch; without ``adversarial`` only reconstruction counts and the discriminator rests.
+    def step(
+        self, *batches: Batch, number: int | None = None, adversarial: bool = True
+    ) -> tuple[Generated, Losses]:
+        """Learn from one batch or several; without ``adversarial`` only reconstruction counts and the discriminator
+        rests.
 
-        A network whose gradient is not finite keeps its weights for this step; the gradient norm tells.
+        What is drawn for a batch is a function of the seed, the step's ``number``, which several batches must have, and
+        the batch's place among those of all processes; without a number torch's generator is left as it is.
+        A network whose gradient is not finite keeps its weights for this step, in every process; the gradient norm
+        tells. Returns what was generated for the last batch, and the means of the losses over all processes.
         """
-        generated = self.generate(batch)
-        zero = torch.zeros((), device=self.device)
-        loss_d, norm_d = self.discriminator_step(generated) if adversarial else (zero, zero)
-        losses, norm_g = self.generator_step(generated, adversarial=adversarial)
+        parts, zero = len(batches), torch.zeros((), device=self.device)
+        # One pass of the generator serves both networks; of several, the graphs would not fit into memory together.
+        alone = list(self._generated(batches, number)) if parts == 1 else None
+        loss_d = norm_d = zero
+        if adversarial:
+            loss_d, norm_d = self.discriminator_step(alone or self._generated(batches, number, graph=False), parts)
+        generated, losses, norm_g = self.generator_step(
+            alone or self._generated(batches, number), parts, adversarial=adversarial
+        )
         self.scaler.update()
-        return generated, Losses(loss_d, *losses, grad_norm_d=norm_d, grad_norm_g=norm_g)
+        losses = average(torch.stack([loss_d, *losses]))
+        return generated, Losses(*losses, grad_norm_d=norm_d, grad_norm_g=norm_g)
+
+    def _generated(self, batches: Sequence[Batch], number: int | None, graph: bool = True) -> Iterator[Generated]:
+        """What the generator makes of each batch, the same each time it is asked for the same ``number``."""
+        for place, batch in enumerate(batches):
+            if number is not None:
+                torch.manual_seed(seed_of(self.config.train.seed, 0, number, rank() * len(batches) + place))
+            with torch.set_grad_enabled(graph):
+                generated = self.generate(batch)
+            yield generated
 
     def generate(self, batch: Batch) -> Generated:
         """The generator's forward pass on a batch, with the mel spectrograms the losses need (float32)."""
@@ -108,30 +138,49 @@ class Learner:
             all_mel=all_mel,
         )
 
-    def discriminator_step(self, generated: Generated) -> tuple[Tensor, Tensor]:
-        """Teach the discriminator; returns its loss and the norm of its gradient."""
-        with self._autocast():
-            real, _ = self.net_d(generated.target_audio)
-            fake, _ = self.net_d(generated.output.audio.detach())
-        loss, *_ = discriminator_loss(real, fake)
-        return loss.detach(), self._descend(self.net_d, self.optim_d, loss)
+    def discriminator_step(self, generated: Iterable[Generated], parts: int = 1) -> tuple[Tensor, Tensor]:
+        """Teach the discriminator on all ``parts``; returns its mean loss and the norm of its gradient."""
+        self.optim_d.zero_grad(set_to_none=True)
+        mean = torch.zeros((), device=self.device)
+        for part in generated:
+            loss = self.discriminator_loss(part) / parts
+            self.scaler.scale(loss).backward()
+            mean = mean + loss.detach()
+        return mean, self._descend(self.net_d, self.optim_d)
 
-    def generator_step(self, generated: Generated, *, adversarial: bool) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Teach the generator; returns its losses (adversarial, feature, mel, kl, lf0) and the norm of its gradient."""
+    def discriminator_loss(self, generated: Generated) -> Tensor:
+        with self._autocast():
+            real, fake = self.net_d.scores(generated.target_audio, generated.output.audio.detach())
+        loss, *_ = discriminator_loss(real, fake)
+        return loss
+
+    def generator_step(
+        self, generated: Iterable[Generated], parts: int = 1, *, adversarial: bool
+    ) -> tuple[Generated, Tensor, Tensor]:
+        """Teach the generator on all ``parts``; returns the last, the mean losses (adversarial, feature, mel, kl, lf0)
+        and the norm of the gradient."""
+        self.optim_g.zero_grad(set_to_none=True)
+        mean = torch.zeros(5, device=self.device)
+        for part in generated:
+            losses = torch.stack(self.generator_losses(part, adversarial=adversarial)) / parts
+            self.scaler.scale(losses.sum()).backward()
+            mean = mean + losses.detach()
+        return part, mean, self._descend(self.net_g, self.optim_g)
+
+    def generator_losses(self, generated: Generated, *, adversarial: bool) -> tuple[Tensor, ...]:
+        """Adversarial, feature, mel, kl and lf0 loss."""
         output, zero = generated.output, torch.zeros((), device=self.device)
         loss_adversarial, loss_feature = self._judge(generated) if adversarial else (zero, zero)
         loss_mel = F.l1_loss(generated.target_mel, generated.mel) * self.config.train.c_mel
         loss_kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask) * self.config.train.c_kl
         loss_lf0 = zero if output.pred_lf0 is None else F.mse_loss(output.pred_lf0.float(), output.lf0.float())
-        losses = (loss_adversarial, loss_feature, loss_mel, loss_kl, loss_lf0)
-        norm = self._descend(self.net_g, self.optim_g, sum(losses))
-        return tuple(loss.detach() for loss in losses), norm
+        return loss_adversarial, loss_feature, loss_mel, loss_kl, loss_lf0
 
     def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
         """What the discriminator says: its weights need no gradient now, and the real signal's pass no graph."""
         self.net_d.requires_grad_(False)
         try:
-            with self._autocast():
+            with self._autocast(), held_weights(self.net_d):
                 with torch.no_grad():
                     _, real_maps = self.net_d(generated.target_audio)
                 fake, fake_maps = self.net_d(generated.output.audio)
@@ -140,15 +189,17 @@ class Learner:
         loss, *_ = generator_loss(fake)
         return loss, feature_loss(real_maps, fake_maps)
 
-    def _descend(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
-        """Backward, gradient norm (not clipped, as published), step; the step is left out if the norm is not finite."""
-        optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+    def _descend(self, net: nn.Module, optimizer: AdamW) -> Tensor:
+        """Gradient norm (not clipped, as published) and step; the step is left out if the norm is not finite."""
+        average_gradients(net)
         self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(net.parameters(), float("inf"))
-        if self.scaler.is_enabled() or torch.isfinite(norm):
+        gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if self.scaler.is_enabled():
             self.scaler.step(optimizer)
-        return norm.detach()
+        else:
+            optimizer.step_unless(~norm.isfinite())
+        return norm
 
     def _autocast(self):
         train = self.config.train

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
+from modules.convolution import Conv1d
 from modules.normed_conv import fold_normed_weights
 from vdecoder import DECODERS
 from vdecoder.source import draw
@@ -55,7 +56,7 @@ class Synthesizer(nn.Module):
         self.segment_frames = segment_frames
         self.emb_g = nn.Embedding(model.n_speakers, model.gin_channels)
         self.emb_vol = nn.Linear(1, model.hidden_channels) if model.vol_embedding else None
-        self.pre = nn.Conv1d(model.ssl_dim, model.hidden_channels, 5, padding=2)
+        self.pre = Conv1d(model.ssl_dim, model.hidden_channels, 5, padding=2)
         self.enc_p = PriorEncoder(model)
         self.dec = DECODERS[model.vocoder_name].build(model)
         self.enc_q = PosteriorEncoder(model, spec_channels)
@@ -86,7 +87,7 @@ class Synthesizer(nn.Module):
         """
         g = self.emb_g(speaker_id).transpose(1, 2)
         mask = sequence_mask(lengths, c.shape[2])
-        x = self._content(c, uv, mask, volume)
+        x = self.content(c, uv, mask, volume)
         pred_lf0 = norm_lf0 = lf0 = None
         if self.f0_decoder is not None:
             lf0 = f0_to_lf0(f0)[:, None]
@@ -128,15 +129,22 @@ class Synthesizer(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         g = self.speaker_condition(speaker)
         mask = c.new_ones(len(c), 1, c.shape[2])
-        x = self._content(c, uv, mask, volume)
+        x = self.content(c, uv, mask, volume)
         if predict_f0 and self.f0_decoder is not None:
             norm_lf0 = normalize_lf0(f0_to_lf0(f0)[:, None], mask, uv)
             f0 = lf0_to_f0(self.f0_decoder(x, norm_lf0, mask, g)).squeeze(1)
-        m_p, logs_p = self.enc_p(x, mask, f0_to_coarse(f0))
-        noise = draw(torch.randn, m_p.shape, m_p.device, generator).to(m_p.dtype)
-        z_p = m_p + noise * logs_p.exp() * noice_scale
-        z = self.flow(z_p, mask, g, reverse=True)
+        noise = draw(torch.randn, self.noise_shape(f0), c.device, generator).to(x.dtype)
+        z = self.latent(x, f0, mask, g, noise, noice_scale)
         return self.dec.decode(z, f0, g, generator), f0
+
+    def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
+        """Of the noise that ``latent`` takes for ``f0`` (B, T): (B, inter, T)."""
+        return len(f0), self.enc_p.proj.out_channels // 2, f0.shape[1]
+
+    def latent(self, x: Tensor, f0: Tensor, mask: Tensor, g: Tensor, noise: Tensor, noice_scale: float = 1.0) -> Tensor:
+        """What the decoder sings: a sample of the prior of ``x`` (B, hidden, T), through the flow. (B, inter, T)."""
+        m_p, logs_p = self.enc_p(x, mask, f0_to_coarse(f0))
+        return self.flow(m_p + noise * logs_p.exp() * noice_scale, mask, g, reverse=True)
 
     def speaker_condition(self, speaker: Tensor) -> Tensor:
         """Ids (B, 1) -> (B, G, 1); weights (T, S) of the first S speakers -> their mix, (1, G, T)."""
@@ -149,7 +157,7 @@ class Synthesizer(nn.Module):
         """Make every normalised weight a plain one: for conversion, the same numbers at less cost."""
         fold_normed_weights(self)
 
-    def _content(self, c: Tensor, uv: Tensor, mask: Tensor, volume: Tensor | None) -> Tensor:
+    def content(self, c: Tensor, uv: Tensor, mask: Tensor, volume: Tensor | None) -> Tensor:
         """Content, voicing and, where the model knows it, loudness: (B, hidden, T)."""
         x = self.pre(c) * mask + self.emb_uv(uv.long()).transpose(1, 2)
         if self.emb_vol is None or volume is None:

@@ -62,7 +62,7 @@ def log_mel(wave: Tensor) -> Tensor:
     """``(B, L)`` at 16 kHz -> ``(B, 128, 1 + L // 160)``: natural logarithm of magnitudes, the floor 1e-5; L > 512."""
     padded = F.pad(wave.float()[:, None], (WINDOW // 2, WINDOW // 2), mode="reflect")[:, 0]
     window = torch.hann_window(WINDOW, device=wave.device)
-    filters = _htk_filters(wave.device)
+    filters = htk_filters(wave.device)
     parts = []
     for block in blocks(1 + wave.shape[-1] // HOP_LENGTH, BLOCK):
         part = padded[:, block.begin * HOP_LENGTH : (block.end - 1) * HOP_LENGTH + WINDOW]
@@ -72,7 +72,7 @@ def log_mel(wave: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=2)
-def _htk_filters(device: torch.device) -> Tensor:
+def htk_filters(device: torch.device) -> Tensor:
     """``(128, 513)``: triangles evenly spaced on the mel scale of the HTK toolkit, of equal area all the same."""
     first, last = 2595 * np.log10(1 + np.array([FMIN, FMAX]) / 700)
     edges = 700 * (10 ** (np.linspace(first, last, MELS + 2) / 2595) - 1)

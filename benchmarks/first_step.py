@@ -1,0 +1,108 @@
+"""How soon train.py takes its first step on an hour of clips, and what part of a step waits for data.
+
+    python benchmarks/first_step.py                                   # an hour, the default configuration, on the CPU
+    python benchmarks/first_step.py --minutes 2 --steps 3 --device cuda --batch_size 16
+
+The data set is one generated clip with its companions under many names (hard links where the file system has them), so
+the disk's own speed is no part of the figures. The script itself runs, and its log is read. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from modules.config import Config, load_config, save_config
+from tests.tiny import write_clip
+
+ROOT = Path(__file__).parents[1]
+PACE = re.compile(r"Pace: (\S+) steps/s, waiting for data (\S+)% .* at step (\d+)$", re.MULTILINE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="config.json (default: the published default configuration)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of clips (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each clip (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="steps measured, after a first (default: %(default)s)")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config) if arguments.config else Config()
+    config.train.batch_size, config.train.log_interval = arguments.batch_size, 1
+    with tempfile.TemporaryDirectory() as folder:
+        clips = make_data(Path(folder), config, arguments.minutes * 60, arguments.seconds)
+        figures = measure(Path(folder), arguments.device, arguments.steps)
+    print(f"{clips} clips of {arguments.seconds:g} s")
+    print(f"the first step begins after {figures['set_up']:.1f} s and is done after {figures['first_step']:.1f} s")
+    print(f"each of the others takes {figures['step']:.2f} s")
+    print(f"a step waits {1000 * figures['data']:.1f} ms for its data: {figures['data_share']:.2%} of it")
+    print(json.dumps({
+        "benchmark": "first_step", "device": arguments.device, "batch_size": arguments.batch_size,
+        "minutes": arguments.minutes, "clips": clips, **figures,
+    }))  # fmt: skip
+
+
+def make_data(root: Path, config: Config, seconds: float, length: float) -> int:
+    """A data set of so many seconds below ``root``, in clips of one ``length``; returns how many there are."""
+    singer = root / "dataset" / "44k" / "singer"
+    singer.mkdir(parents=True)
+    write_clip(singer / "0.wav", length, seed=0, features=config.model.ssl_dim)
+    originals, count = list(singer.iterdir()), max(round(seconds / length), 2 * config.train.batch_size)
+    for number in range(1, count):
+        for path in originals:
+            name = singer / (str(number) + path.name.removeprefix("0"))
+            try:
+                os.link(path, name)
+            except OSError:
+                shutil.copyfile(path, name)
+    paths = [str(singer / f"{number}.wav") for number in range(count)]
+    config.spk = {"singer": 0}
+    config.data.training_files, config.data.validation_files = str(root / "train.txt"), str(root / "val.txt")
+    Path(config.data.training_files).write_text("\n".join(paths), encoding="utf-8")
+    Path(config.data.validation_files).write_text(paths[0], encoding="utf-8")
+    save_config(config, root / "config.json")
+    return count
+
+
+def measure(root: Path, device: str, steps: int) -> dict[str, float]:
+    """Seconds until the run is set up and until its first step is done; means of the ``steps`` after that."""
+    log, began = root / "logs" / "run" / "train.log", time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-c", "config.json", "-m", "run", "-d", device], cwd=root
+    )
+    try:
+        set_up = wait_for(log, re.compile("a new run in"), 1, process) - began
+        first_step = wait_for(log, PACE, 1, process) - began
+        wait_for(log, PACE, 1 + steps, process)
+    finally:
+        process.kill()
+        process.wait()
+    found = [(float(rate), float(percent) / 100) for rate, percent, _ in PACE.findall(log.read_text(encoding="utf-8"))]
+    later = found[1 : 1 + steps]
+    step = sum(1 / rate for rate, _ in later) / len(later)
+    data = sum(share / rate for rate, share in later) / len(later)
+    return {"set_up": set_up, "first_step": first_step, "step": step, "data": data, "data_share": data / step}
+
+
+def wait_for(log: Path, pattern: re.Pattern, times: int, process: subprocess.Popen) -> float:
+    """The moment at which the log has ``times`` such lines."""
+    while not log.exists() or len(pattern.findall(log.read_text(encoding="utf-8"))) < times:
+        if process.poll() is not None:
+            raise SystemExit(f"train.py ended with exit code {process.returncode}")
+        time.sleep(0.02)
+    return time.monotonic()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Writing checkpoints so that no failure costs what was there before: enough room, whole files, flushed names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modules.atomic_file import FULL, atomic_paths
+from modules.console import UserError
+
+MARK = "saving"  # of the temporary files: what a killed run left of them nobody else claims
+SPARE = 16 << 20  # bytes beyond those of the tensors that must be free: the files' overhead, and the run's logs
+
+
+def save_together(paths: Sequence[Path], contents: Sequence[dict[str, Any]]) -> None:
+    """Write checkpoints of one folder that belong together; they take their names in this order, when all are whole.
+
+    Raises UserError when there is no room or the system refuses; former files of these names are as they were then.
+    """
+    try:
+        with atomic_paths(*paths, mark=MARK) as temporaries:
+            _demand_room(paths[0].parent, contents)
+            for temporary, content in zip(temporaries, contents, strict=True):
+                _write(temporary, content)
+        _flush_names(paths[0].parent)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{paths[-1]} could not be written ({error}); the checkpoints before it are intact") from error
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        with open(path, "wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch speaks of positions in the file
+        if shutil.disk_usage(path.parent).free < FULL:  # now, while the unfinished file still takes its room
+            raise OSError("the disk is full") from error
+        raise
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Delete the files that a run of this folder was writing when it was killed."""
+    for path in folder.glob(f".*.{MARK}.pt*"):
+        path.unlink(missing_ok=True)
+
+
+def _demand_room(folder: Path, contents: Sequence[dict[str, Any]]) -> None:
+    """Raise UserError when the disk has too little room for these checkpoints."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(contents)}
+    needed, free = sum(storages.values()) + SPARE, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder} has room for {free / 1e6:,.0f} MB and a checkpoint needs {needed / 1e6:,.0f}; make room there, "
+            "or let train.keep_ckpts keep fewer (the checkpoints before it are intact)"
+        )
+
+
+def _tensors(content: Any) -> Iterator[torch.Tensor]:
+    if isinstance(content, torch.Tensor):
+        yield content
+    elif isinstance(content, dict | list | tuple):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from _tensors(part)
+
+
+def _flush_names(folder: Path) -> None:
+    """Bring the folder's names to the disk, where the system lets one, before older files are deleted."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,143 @@
+"""Stage 6: write a model as ONNX, for MoeVoiceStudio and whatever else runs ONNX graphs.
+
+Reads   checkpoints/<name>/model.pth and config.json
+Writes  checkpoints/<name>/<name>_SoVits.onnx    a model of several speakers takes their weights for each frame
+        checkpoints/<name>.json                  what MoeVoiceStudio asks of it
+
+    python onnx_export.py -n alto
+    python onnx_export.py --model logs/44k/G_8000.pth --out alto/alto_SoVits.onnx
+
+Instead of the synthesizer, one of these; --out names another place for what they write:
+
+    python onnx_export.py --diffusion -n alto     checkpoints/alto/model_<step>.pt, config.yaml -> alto_encoder.onnx,
+                                                  alto_denoise.onnx, alto_pred.onnx, alto_after.onnx beside them
+    python onnx_export.py --vocoder               pretrain/nsf_hifigan/model -> nsf_hifigan.onnx beside it
+    python onnx_export.py --encoder vec768l12     its file in pretrain/ -> what the key vec768l12-onnx reads there
+    python onnx_export.py --f0 rmvpe              pretrain/rmvpe.pt -> rmvpe.onnx beside it
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from modules.console import UserError, script
+
+CHECKPOINTS = Path("checkpoints")
+PUBLISHED_NAME = "TransformerFlow"
+VOCODER = Path("nsf_hifigan/model")  # below --pretrain
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("-n", "--model_name", help=f"folder below checkpoints/ (default: {PUBLISHED_NAME}, or after --model)")
+    add("-m", "--model", type=Path, help="checkpoint, or the vocoder's weight file, in another place")
+    add("-c", "--config", type=Path, help="its config.json, with --diffusion its YAML (default: beside the model)")
+    add("-o", "--out", type=Path, help="what is written; the JSON lies beside it; --diffusion appends _<part>.onnx")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--diffusion", action="store_true", help="the diffusion model, in four graphs")
+    kind.add_argument(
+        "--vocoder", nargs="?", const="nsf-hifigan", metavar="KIND", help="the mel vocoder (default: %(const)s)"
+    )
+    kind.add_argument("--encoder", metavar="KEY", help="a speech encoder, by its key")
+    kind.add_argument("--f0", metavar="KEY", help="an F0 predictor: rmvpe or fcpe")
+    add("--pretrain", type=Path, default=Path("pretrain"), help="folder of weight files (default: %(default)s)")
+    add(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="half or a quarter of the size, less exact by what is printed then (default: %(default)s)",
+    )
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    refuse_unused(args)
+    if args.encoder:
+        write_encoder(args)
+    elif args.f0:
+        write_f0(args)
+    elif args.vocoder:
+        write_vocoder(args)
+    elif args.diffusion:
+        write_diffusion(args)
+    else:
+        write_synthesizer(args)
+    return 0
+
+
+def write_synthesizer(args: argparse.Namespace) -> None:
+    name, folder = place(args)
+    model = existing(args.model or folder / "model.pth", "--model")
+    config = existing(args.config or model.with_name("config.json"), "--config")
+    out, metadata = folder / f"{name}_SoVits.onnx", folder.with_name(f"{name}.json")
+    if args.out:
+        out, metadata, name = args.out, args.out.with_suffix(".json"), args.out.stem.removesuffix("_SoVits")
+    from onnxexport.synthesizer import export_synthesizer
+    from vits.generator_file import refuse_to_overwrite
+
+    for written in (out, metadata):
+        refuse_to_overwrite(written, model, config)
+    export_synthesizer(model, config, out, metadata, name, args.precision)
+
+
+def write_diffusion(args: argparse.Namespace) -> None:
+    from modules.checkpoint import diffusion_checkpoints
+    from onnxexport.diffusion import export_diffusion
+
+    name, folder = place(args)
+    there = diffusion_checkpoints(folder)
+    model = existing(args.model or (there[0].model if there else folder / "model_<step>.pt"), "--model")
+    config = existing(args.config or model.with_name("config.yaml"), "--config")
+    export_diffusion(model, config, args.out or folder / name, args.precision)
+
+
+def write_vocoder(args: argparse.Namespace) -> None:
+    from onnxexport.vocoder import export_vocoder
+
+    path = existing(args.model or args.pretrain / VOCODER, "--model")
+    out = args.out or path.with_name(f"{path.resolve().parent.name}.onnx")
+    export_vocoder(path, out, args.vocoder, args.precision)
+
+
+def write_encoder(args: argparse.Namespace) -> None:
+    from onnxexport.encoders import export_encoder, graph_path
+
+    out = args.out or graph_path(args.encoder, args.pretrain)
+    export_encoder(args.encoder, out, pretrain=args.pretrain, precision=args.precision)
+
+
+def write_f0(args: argparse.Namespace) -> None:
+    from onnxexport.f0 import export_f0, graph_path
+
+    out = args.out or graph_path(args.f0, args.pretrain)
+    export_f0(args.f0, out, pretrain=args.pretrain, precision=args.precision)
+
+
+def refuse_unused(args: argparse.Namespace) -> None:
+    """UserError for a flag that what is exported has no use for."""
+    if (args.encoder or args.f0) and args.model:
+        raise UserError("--model has no use with --encoder and --f0, whose files are looked for in --pretrain")
+    if (args.encoder or args.f0 or args.vocoder) and args.config:
+        raise UserError("--config has no use here; it belongs to a synthesizer, or to --diffusion")
+
+
+def place(args: argparse.Namespace) -> tuple[str, Path]:
+    """The model's name, and the folder that is named so."""
+    name = args.model_name or (args.model.stem if args.model else PUBLISHED_NAME)
+    return name, CHECKPOINTS / name
+
+
+def existing(path: Path, flag: str) -> Path:
+    """``path``, or UserError when there is no such file."""
+    if not path.is_file():
+        raise UserError(f"there is no {path}; put it there, or name another with {flag}")
+    return path
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

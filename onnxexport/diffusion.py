@@ -1,0 +1,127 @@
+"""The diffusion model in four graphs, between which the host runs the sampler.
+
+Once ``encoder``; for each step ``denoise``, the host's choice of how to use what it found before, and ``pred``; then
+``after``. That is PLMS (https://arxiv.org/abs/2202.09778) with its history kept by the host.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.samplers import follow_noise
+from diffusion.schedule import Level
+from diffusion.unit2mel import MelDiffusion, Unit2Mel, load_unit2mel
+from modules.config import load_diffusion_config
+from onnxexport.graph import Graph, write_graphs
+from onnxexport.units import expand_units
+
+EXAMPLE_FRAMES = 50
+
+
+def export_diffusion(model: Path, config_path: Path, prefix: Path, precision: str = "fp32") -> None:
+    """Write the graphs of a checkpoint to ``<prefix>_encoder.onnx`` and its like.
+
+    Raises UserError when a file is missing, broken or of another config, and as ``write_graphs``.
+    """
+    config = load_diffusion_config(config_path)
+    network = load_unit2mel(model, config, None, "cpu")
+    graphs = diffusion_graphs(network)
+    write_graphs({prefix.with_name(f"{prefix.name}_{part}.onnx"): graph for part, graph in graphs.items()}, precision)
+
+
+class EncoderGraph(nn.Module):
+    """All that the denoiser hears of the song."""
+
+    def __init__(self, network: Unit2Mel):
+        super().__init__()
+        self.network = network
+
+    def forward(self, hubert: Tensor, mel2ph: Tensor, f0: Tensor, volume: Tensor, spk_mix: Tensor) -> Tensor:
+        """To the condition (1, H, T).
+
+        Args:
+            hubert: units (1, N, C).
+            mel2ph: for each frame the number of its unit, from 1; 0 stands for a unit of zeros (1, T).
+            f0: Hz (1, T).
+            volume: (1, T).
+            spk_mix: weights of every speaker for each frame (T, S); S is 0 in a model of one speaker.
+        """
+        units = expand_units(hubert, mel2ph)
+        return self.network.condition(units, f0[:, :, None], volume[:, :, None], spk_mix)
+
+
+class DenoiseGraph(nn.Module):
+    """The noise in ``noise`` (1, 1, M, T) at step ``time`` (1,), given the condition (1, H, T). (1, 1, M, T)."""
+
+    def __init__(self, decoder: MelDiffusion):
+        super().__init__()
+        self.denoise_fn = decoder.denoise_fn
+
+    def forward(self, noise: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        return self.denoise_fn(noise[:, 0], time, condition)[:, None]
+
+
+class PredGraph(nn.Module):
+    """From step ``time`` (1,) to ``time_prev`` along constant noise. (1, 1, M, T) each."""
+
+    def __init__(self, decoder: MelDiffusion):
+        super().__init__()
+        levels = [decoder.schedule.at(step) for step in range(len(decoder.schedule))]
+        self.register_buffer("alphas", torch.tensor([level.alpha for level in levels]))
+        self.register_buffer("sigmas", torch.tensor([level.sigma for level in levels]))
+
+    def forward(self, noise: Tensor, noise_pred: Tensor, time: Tensor, time_prev: Tensor) -> Tensor:
+        here, there = (Level(step, self.alphas[step], self.sigmas[step]) for step in (time, time_prev))
+        return follow_noise(noise, noise_pred, here, there)
+
+
+class AfterGraph(nn.Module):
+    """What the last step left (1, 1, M, T) as mel in natural logarithms (1, M, T)."""
+
+    def __init__(self, decoder: MelDiffusion):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder.denormalize(x[:, 0]).transpose(1, 2)
+
+
+def diffusion_graphs(network: Unit2Mel) -> dict[str, Graph]:
+    """The four graphs by the last part of their files' names."""
+    decoder, frames = network.decoder, EXAMPLE_FRAMES
+    width, hidden = network.unit_embed.in_features, network.unit_embed.out_features
+    speakers = 0 if network.spk_embed is None else network.spk_embed.num_embeddings
+    randn = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    mel, step = randn(1, 1, decoder.denoise_fn.n_mels, frames), torch.tensor([network.timesteps // 2])
+    curve, of_mel = torch.full((1, frames), 220.0), {3: "frames"}
+    encoder = {
+        "hubert": randn(1, frames, width),
+        "mel2ph": torch.arange(1, frames + 1)[None],
+        "f0": curve,
+        "volume": curve / 1000,
+        "spk_mix": torch.full((frames, speakers), 1 / max(1, speakers)),
+    }
+    axes = {name: {1: "frames"} for name in ("mel2ph", "f0", "volume")}
+    axes |= {"hubert": {1: "units"}, "spk_mix": {0: "frames"}, "mel_pred": {2: "frames"}}
+    denoise = {"noise": mel, "time": step, "condition": randn(1, hidden, frames)}
+    pred = {"noise": mel, "noise_pred": mel, "time": step, "time_prev": step // 2}
+    return {
+        "encoder": Graph(EncoderGraph(network), encoder, ("mel_pred",), axes),
+        "denoise": Graph(
+            DenoiseGraph(decoder),
+            denoise,
+            ("noise_pred",),
+            {"noise": of_mel, "condition": {2: "frames"}, "noise_pred": of_mel},
+        ),
+        "pred": Graph(
+            PredGraph(decoder),
+            pred,
+            ("noise_pred_o",),
+            {"noise": of_mel, "noise_pred": of_mel, "noise_pred_o": of_mel},
+        ),
+        "after": Graph(AfterGraph(decoder), {"x": mel}, ("mel_out",), {"x": of_mel, "mel_out": {2: "frames"}}),
+    }

@@ -1,0 +1,128 @@
+"""The pitch networks as ONNX graphs, from the sound to F0, so that a host needs to know nothing of their insides.
+
+=============  =====================  ==========================================================================
+``audio``      float32 (1, L)         sound at the network's rate (16 kHz), of at least a window of 1024 samples
+``threshold``  float32 (1,)           the confidence below which a frame is unvoiced: 0.05 is this program's
+``f0``         float32 (1, N)         Hz every 10 ms, zero where unvoiced; N is L // 160 + 1
+``salience``   float32 (1, N, 360)    how likely each pitch is
+=============  =====================  ==========================================================================
+
+The spectrogram is inside, in double precision, and nothing is lost by it. What is left to the host is what it does for
+every predictor: resampling, bringing the frames to its own hop, and drawing F0 through unvoiced frames.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modules.console import UserError
+from modules.f0 import F0_PREDICTORS, build_f0_predictor, rmvpe
+from modules.f0.fcpe import Fcpe
+from modules.f0.rmvpe import Rmvpe
+from modules.f0.rmvpe_network import CELL
+from modules.f0.salience import SaliencePredictor, decode
+from modules.spectrogram import FLOOR, VOCODER_EPSILON, mel_filters
+from onnxexport.graph import Graph, write_graph
+from onnxexport.spectrum import PowerSpectrum
+
+EXAMPLE_SECONDS = 1
+EXAMPLE_HZ = 220
+
+
+def export_f0(key: str, out: str | Path, *, pretrain: str | Path = "pretrain", precision: str = "fp32") -> None:
+    """Write the graph of ``rmvpe`` or ``fcpe``; ``out`` is there whole or not at all.
+
+    ``precision`` is that of ``write_graph``. Without ``fcpe.pt`` in ``pretrain`` the network is exported that comes
+    with torchfcpe. Raises UserError for another key, and for a weight file that is missing or wrong.
+    """
+    graph_path(key)
+    predictor = build_f0_predictor(key, folder=pretrain)
+    time = torch.arange(EXAMPLE_SECONDS * predictor.network_rate) / predictor.network_rate
+    inputs = {
+        "audio": 0.3 * torch.sin(2 * torch.pi * EXAMPLE_HZ * time)[None],
+        "threshold": torch.tensor([predictor.threshold]),
+    }
+    axes = {"audio": {1: "samples"}, "f0": {1: "frames"}, "salience": {1: "frames"}}
+    write_graph(Graph(GRAPHS[key](predictor), inputs, ("f0", "salience"), axes), out, precision)
+
+
+def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
+    """Where the graph of ``key`` belongs. Raises UserError for a predictor that is no network of ours."""
+    row = F0_PREDICTORS[key]
+    if key not in GRAPHS:
+        raise UserError(f"the F0 predictor '{key}' cannot be exported; {' and '.join(GRAPHS)} can")
+    return (Path(pretrain) / row.weight).with_suffix(".onnx")
+
+
+class F0Graph(nn.Module):
+    """Sound (1, L) and a threshold (1,) -> F0 (1, N) and salience (1, N, bins)."""
+
+    def __init__(self, predictor: SaliencePredictor):
+        super().__init__()
+        self.network, self.edges_count_twice = predictor.network, predictor.edges_count_twice
+        self.register_buffer("cents", predictor.cents)
+
+    def forward(self, audio: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        salience = self.salience(self.log_mel(audio)).reshape(1, -1, len(self.cents))
+        return decode(salience, self.cents, threshold, self.edges_count_twice).reshape(1, -1), salience
+
+    def log_mel(self, audio: Tensor) -> Tensor:
+        """(1, L) -> (1, n_mels, N)."""
+        raise NotImplementedError
+
+    def salience(self, mel: Tensor) -> Tensor:
+        """(1, n_mels, N) -> (1, N, bins), the sound as one block."""
+        raise NotImplementedError
+
+
+class RmvpeGraph(F0Graph):
+    def __init__(self, predictor: Rmvpe):
+        super().__init__(predictor)
+        self.power = PowerSpectrum(rmvpe.WINDOW, rmvpe.HOP_LENGTH)
+        self.register_buffer("filters", rmvpe.htk_filters(torch.device("cpu")))
+
+    def log_mel(self, audio: Tensor) -> Tensor:
+        padded = F.pad(audio[:, None], (rmvpe.WINDOW // 2, rmvpe.WINDOW // 2), mode="reflect")[:, 0]
+        return (self.filters @ self.power(padded).sqrt()).clamp(min=FLOOR).log()
+
+    def salience(self, mel: Tensor) -> Tensor:
+        frames = mel.shape[-1]
+        recurrent, *rest = self.network.fc
+        x, _ = recurrent.gru(self.network.features(F.pad(mel, (0, -frames % CELL))))
+        for layer in rest:
+            x = layer(x)
+        return x[:, :frames]
+
+
+class FcpeGraph(F0Graph):
+    def __init__(self, predictor: Fcpe):
+        super().__init__(predictor)
+        self.mel = mel = predictor.mel
+        self.power = PowerSpectrum(mel.n_fft, mel.hop_length, mel.win_length)
+        filters = mel_filters(mel.sampling_rate, mel.n_fft, mel.n_mels, mel.fmin, mel.fmax, torch.device("cpu"))
+        self.register_buffer("filters", filters)
+
+    def log_mel(self, audio: Tensor) -> Tensor:
+        excess = self.mel.win_length - self.mel.hop_length
+        padded = F.pad(audio[:, None], (excess // 2, (excess + 1) // 2), mode="reflect")[:, 0]
+        spec = (self.power(padded) + VOCODER_EPSILON).sqrt()
+        mel = (self.filters @ spec).clamp(min=FLOOR).log()
+        return torch.cat((mel, mel[..., -1:]), dim=-1)
+
+    def salience(self, mel: Tensor) -> Tensor:
+        network = self.network
+        first, norm, rectify, last = network.stack
+        x = last(rectify(norm(first(mel)))).transpose(1, 2)
+        for layer in network.decoder._layers:
+            if layer.attn is not None:
+                normed = layer.norm(x)
+                x = x + layer.attn(normed, *layer.attn.summary(normed))
+            x = x + layer.conformer(x)
+        return torch.sigmoid(network.dense_out(network.norm(x)))
+
+
+GRAPHS: dict[str, type[F0Graph]] = {"rmvpe": RmvpeGraph, "fcpe": FcpeGraph}

@@ -1,0 +1,129 @@
+"""A network as an ONNX file: traced, checked, named, and written in one piece.
+
+The exporter is PyTorch's TorchScript-based one (``dynamo=False``) at opset 16, what the published program uses and the
+hosts of its models read. It needs no further package, and these networks are what it is good at: straight lines of
+convolutions and products, in which no number decides what is computed next.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modules.atomic_file import output_path
+from modules.console import UserError, get_logger
+from onnxexport.precision import reduce_precision
+
+OPSET = 16
+# PyTorch before 2.5 has this exporter alone.
+LEGACY = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+LARGEST = 2 * 10**9  # bytes: one file of the format holds 2 GiB, weights and all
+
+log = get_logger("onnx")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network and how its graph is addressed.
+
+    Attributes:
+        network: its ``forward`` takes the inputs in their order.
+        inputs: an example of each by name; no example's length is special to the graph.
+        outputs: their names.
+        axes: of an input or output, the names of the axes whose length is not fixed.
+    """
+
+    network: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    axes: Mapping[str, Mapping[int, str]]
+
+
+def write_graph(graph: Graph, path: str | Path, precision: str = "fp32") -> None:
+    """Write the graph to ``path``: the same bytes for the same weights, whole or not at all, without other files.
+
+    ``precision`` is ``fp32`` or a key of PRECISIONS; what a smaller one costs is measured on the examples and said.
+    Raises UserError when onnx is not installed, the graph is too large for one file, or ``path`` cannot be written.
+    """
+    write_graphs({path: graph}, precision)
+
+
+def write_graphs(graphs: Mapping[str | Path, Graph], precision: str = "fp32") -> None:
+    """As ``write_graph`` for graphs that belong together: all are finished before the first is written."""
+    models = {path: trace(graph) for path, graph in graphs.items()}
+    for path, graph in graphs.items():
+        if precision != "fp32":
+            models[path] = reduce_precision(models[path], precision, graph.inputs, Path(path).name)
+    for path, model in models.items():
+        data = model.SerializeToString(deterministic=True)
+        with output_path(path) as temporary:
+            temporary.write_bytes(data)
+        log.info("%s: %.1f MB", path, len(data) / 1e6)
+
+
+def trace(graph: Graph) -> Any:
+    """The graph as an ``onnx.ModelProto``, checked. Raises UserError as ``write_graph`` does."""
+    onnx = import_onnx()
+    network = graph.network.eval().requires_grad_(False)
+    refuse_large(network)
+    buffer = io.BytesIO()
+    # With gradients on, the networks compute in one piece; without, they cut long songs by the length they are given,
+    # and the graph would hold that of the example. What is drawn while tracing comes from a generator that is put back.
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        warnings.simplefilter("ignore")  # the exporter's, of its age and of constants in the tracing
+        torch.onnx.export(
+            network,
+            tuple(graph.inputs.values()),
+            buffer,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_axes={name: dict(axes) for name, axes in graph.axes.items()},
+            opset_version=OPSET,
+            do_constant_folding=True,
+            **LEGACY,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    keep_unused_inputs(model.graph, graph)
+    for output in model.graph.output:
+        if 0 not in graph.axes.get(output.name, {}):  # nor does the exporter always see that there is one song
+            output.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def keep_unused_inputs(traced: Any, graph: Graph) -> None:
+    """Put back the inputs that the exporter drops because nothing comes of them: hosts give what the signature says."""
+    from onnx import helper
+
+    there = {one.name: one for one in traced.input}
+    for name, example in graph.inputs.items():
+        if name not in there:
+            kind = helper.np_dtype_to_tensor_dtype(example.numpy().dtype)
+            shape = [graph.axes.get(name, {}).get(axis, length) for axis, length in enumerate(example.shape)]
+            there[name] = helper.make_tensor_value_info(name, kind, shape)
+    del traced.input[:]
+    traced.input.extend(there[name] for name in graph.inputs)
+
+
+def import_onnx() -> Any:
+    """The package. Raises UserError when it is not installed."""
+    try:
+        import onnx
+    except ImportError:
+        raise UserError("ONNX files are written with onnx: pip install -r requirements-onnx.txt") from None
+    return onnx
+
+
+def refuse_large(network: nn.Module) -> None:
+    """UserError when the weights do not fit into one file."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > LARGEST:
+        raise UserError(f"the network takes {size / 1e9:.1f} GB, and one ONNX file holds 2 GB; export a smaller one")

@@ -1,0 +1,39 @@
+"""What MoeVoiceStudio asks of a model in words and numbers: a JSON file beside the model's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from modules.atomic_file import output_path
+from modules.config import Config
+
+LAYER_12_SIZE = 768  # the host's own rule for the content encoder: this size is layer 12's, any other layer 9's
+
+
+def metadata(name: str, config: Config) -> dict[str, Any]:
+    """The published keys for a model in the folder ``name``."""
+    model = config.model
+    layer = 12 if model.gin_channels == LAYER_12_SIZE else 9
+    return {
+        "Folder": name,
+        "Name": name,
+        "Type": "SoVits",
+        "Rate": config.data.sampling_rate,
+        "Hop": config.data.hop_length,
+        "Hubert": f"vec-{model.gin_channels}-layer-{layer}",
+        "SoVits4": True,
+        "SoVits3": False,
+        "CharaMix": len(config.spk) > 1,
+        "Volume": model.vol_embedding,
+        "HiddenSize": model.gin_channels,
+        "Characters": list(config.spk),
+        "Cluster": "",
+    }
+
+
+def write_metadata(name: str, config: Config, path: str | Path) -> None:
+    """Raises UserError when ``path`` cannot be written."""
+    with output_path(path) as temporary:
+        temporary.write_bytes(json.dumps(metadata(name, config), indent=4).encode())

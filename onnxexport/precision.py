@@ -1,0 +1,141 @@
+"""Smaller graphs, and what their smallness costs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from modules.console import UserError, get_logger
+
+# The rest, above all the sine source and the pitch, stays float32: half precision has not the digits for it.
+HEAVY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+log = get_logger("onnx")
+
+
+def reduce_precision(model: Any, precision: str, examples: Mapping[str, Tensor], name: str) -> Any:
+    """The graph in a key of PRECISIONS; what it costs on the examples goes to the log, under ``name``.
+
+    Raises UserError when onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise UserError(f"precision {precision} needs onnxruntime: pip install -r requirements-onnx.txt") from None
+    smaller = PRECISIONS[precision](model)
+    feeds = {name: tensor.numpy() for name, tensor in examples.items()}
+    for output, exact, found in zip(model.graph.output, run(model, feeds), run(smaller, feeds), strict=True):
+        error = relative_error(found, exact)
+        log.info("%s: in %s, '%s' is off by %.1e of its size", name, precision, output.name, error)
+    return smaller
+
+
+def halve(model: Any) -> Any:
+    """Convolutions and products with weights in half precision, weights and all; inputs and outputs stay float32.
+
+    Each is computed between two conversions, which hosts with half precision melt away and others turn round: they
+    compute in float32, from weights of half the size.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    halved = copy.deepcopy(model)
+    graph = halved.graph
+    weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
+    heavy = [node for node in graph.node if node.op_type in HEAVY and node.input[1] in weights]
+    nodes, halves = [], {}
+    for node in graph.node:
+        if node not in heavy:
+            nodes.append(node)
+            continue
+        for place, name in enumerate(node.input):
+            if name not in halves:
+                halves[name] = f"{name}_half"
+                if name in weights:
+                    values = np.clip(numpy_helper.to_array(weights[name]), -LARGEST_HALF, LARGEST_HALF)
+                    graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), halves[name]))
+                else:
+                    nodes.append(helper.make_node("Cast", [name], [halves[name]], halves[name], to=TensorProto.FLOAT16))
+            node.input[place] = halves[name]
+        (name,) = node.output
+        node.output[0] = f"{name}_in_half"
+        nodes += [node, helper.make_node("Cast", [node.output[0]], [name], f"{name}_in_full", to=TensorProto.FLOAT)]
+    used = {name for node in nodes for name in node.input}
+    kept = [one for one in graph.initializer if one.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
+    return halved
+
+
+def quantize(model: Any) -> Any:
+    """Weights of convolutions and products in 8 bits, one scale each; their inputs are brought to 8 bits as they come.
+
+    Transposed convolutions have no such form and stay float32.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder, warnings_withheld():
+        path = Path(folder) / "int8.onnx"
+        quantize_dynamic(unshared(model), path, op_types_to_quantize=list(HEAVY), weight_type=QuantType.QUInt8)
+        return onnx.load(path)
+
+
+@contextlib.contextmanager
+def warnings_withheld() -> Iterator[None]:
+    """Without what libraries log below errors: here advice to write the graph another way."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def unshared(model: Any) -> Any:
+    """A copy in which every layer has weights of its own, which the quantizer asks for."""
+    alone = copy.deepcopy(model)
+    weights = {one.name: one for one in model.graph.initializer}
+    used = set()
+    for number, node in enumerate(alone.graph.node):
+        for place, name in enumerate(node.input):
+            if name in weights and name in used:
+                node.input[place] = f"{name}_{number}"
+                alone.graph.initializer.add().CopyFrom(weights[name])
+                alone.graph.initializer[-1].name = node.input[place]
+            used.add(name)
+    return alone
+
+
+PRECISIONS: dict[str, Callable[[Any], Any]] = {"fp16": halve, "int8": quantize}
+
+
+# -- the cost ---------------------------------------------------------------------------------------------------------
+
+
+def run(model: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs. What the graph draws is the same in every precision."""
+    import onnx
+    import onnxruntime
+
+    seeded = copy.deepcopy(model)
+    for number, node in enumerate(node for node in seeded.graph.node if node.op_type.startswith("Random")):
+        node.attribute.append(onnx.helper.make_attribute("seed", float(number)))
+    session = onnxruntime.InferenceSession(seeded.SerializeToString(), providers=["CPUExecutionProvider"])
+    asked = {one.name for one in session.get_inputs()}
+    return session.run(None, {name: value for name, value in feeds.items() if name in asked})
+
+
+def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
+    """The norm of the difference, as a share of the exact value's."""
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))

@@ -1,0 +1,44 @@
+"""The mel vocoder's graph: what the diffusion's last graph gives, and F0, to audio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from onnxexport.excitation import excitation
+from onnxexport.graph import Graph, write_graph
+from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
+
+EXAMPLE_FRAMES = 50
+
+
+class VocoderGraph(nn.Module):
+    """``MelVocoder.synthesize`` as a graph computes it."""
+
+    def __init__(self, vocoder: MelVocoder):
+        super().__init__()
+        self.network = vocoder.network
+        self.mel_scale = vocoder.mel_scale
+
+    def forward(self, c: Tensor, f0: Tensor) -> Tensor:
+        """``c`` mel in natural logarithms (1, M, T), ``f0`` Hz (1, T), 0 where unvoiced -> audio (1, 1, hop·T)."""
+        return self.network.generate(c * self.mel_scale, excitation(self.network.m_source, f0))
+
+
+def export_vocoder(path: Path, out: Path, kind: str = "nsf-hifigan", precision: str = "fp32") -> None:
+    """Write the graph of a weight file, beside which its ``config.json`` lies, to ``out``.
+
+    Raises UserError as ``load_mel_vocoder`` and ``write_graph``.
+    """
+    write_graph(vocoder_graph(load_mel_vocoder(path, kind=kind)), out, precision)
+
+
+def vocoder_graph(vocoder: MelVocoder) -> Graph:
+    inputs = {
+        "c": torch.full((1, vocoder.n_mels, EXAMPLE_FRAMES), -5.0),
+        "f0": torch.full((1, EXAMPLE_FRAMES), 220.0),
+    }
+    axes = {"c": {2: "frames"}, "f0": {1: "frames"}, "audio": {2: "samples"}}
+    return Graph(VocoderGraph(vocoder), inputs, ("audio",), axes)

@@ -1,0 +1,52 @@
+"""Whisper's encoder as a graph: its spectrogram, its windows of 30 seconds, and how those of longer sound blend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onnxexport.spectrum import PowerSpectrum
+from vencoder.encoder import HOP_LENGTH, WINDOW_LENGTH
+from vencoder.whisper import MEL_HOP, N_FFT, OVERLAP, WINDOW, Whisper, scaled_decades
+
+
+class WhisperGraph(nn.Module):
+    """(1, 1, L) at 16 kHz -> (1, N, C), what the encoder gives for the sound: N is ``encoder.frames(L)``.
+
+    The windows of longer sound are taken all at once.
+    """
+
+    def __init__(self, encoder: Whisper):
+        super().__init__()
+        self.network, self.padding, self.width = encoder.network, encoder.padding, encoder.ssl_dim
+        self.power = PowerSpectrum(N_FFT, MEL_HOP)
+        self.register_buffer("mel_basis", encoder.mel_basis)
+        numbers = torch.arange(1, WINDOW + 1)
+        self.register_buffer("weight", torch.minimum(numbers, numbers.flip(0)).clamp_max(OVERLAP).float()[:, None])
+
+    def forward(self, source: Tensor) -> Tensor:
+        audio = source[0, 0]
+        frames = (audio.shape[0] + 2 * self.padding - WINDOW_LENGTH) // HOP_LENGTH + 1
+        beyond = torch.as_tensor(frames - WINDOW).clamp(min=0)
+        starts = self._starts(beyond)
+        length = WINDOW * HOP_LENGTH
+        places = (starts * HOP_LENGTH)[:, None] + torch.arange(length, device=audio.device)
+        windows = F.pad(audio, (0, length))[places]
+        padded = F.pad(windows[:, None], (N_FFT // 2, N_FFT // 2), mode="reflect")[:, 0]
+        mel = scaled_decades(self.power(padded)[..., :-1], self.mel_basis)
+        features = self._blend(self.network(mel).last_hidden_state, starts, beyond)[:frames]
+        return features.reshape(1, -1, self.width)
+
+    def _starts(self, beyond: Tensor) -> Tensor:
+        """(W,), as ``vencoder.whisper.window_starts``, of a sound that is so many frames longer than a window."""
+        gaps = (beyond + WINDOW - OVERLAP - 1) // (WINDOW - OVERLAP)
+        return (torch.arange(gaps + 1, device=beyond.device) * beyond.double() / gaps.clamp(min=1)).round().long()
+
+    def _blend(self, windows: Tensor, starts: Tensor, beyond: Tensor) -> Tensor:
+        """(W, WINDOW, C) -> (N, C), as ``vencoder.whisper.blend``; a sound shorter than a window is filled up."""
+        weighted = torch.cat((windows * self.weight, self.weight.expand(windows.shape[0], -1, 1)), dim=2).flatten(0, 1)
+        places = (starts[:, None] + torch.arange(WINDOW, device=starts.device)).flatten()
+        total = weighted.new_zeros(beyond + WINDOW, weighted.shape[1])
+        total = total.scatter_add(0, places[:, None].expand_as(weighted), weighted)
+        return total[:, :-1] / total[:, -1:]

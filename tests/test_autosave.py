@@ -1,0 +1,31 @@
+"""modules/autosave.py: a checkpoint is due when the last is too old, and not before."""
+
+import time
+
+import pytest
+
+from modules.autosave import Autosave
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_checkpoint_is_due_when_the_last_is_minutes_old(clock):
+    autosave = Autosave(minutes=2)
+    for seconds, due in ((0, False), (119, False), (1, True), (500, True)):
+        clock[0] += seconds
+        assert autosave.due is due
+    autosave.restart()
+    assert not autosave.due
+    clock[0] += 120
+    assert autosave.due
+
+
+def test_without_minutes_none_is_ever_due(clock):
+    autosave = Autosave(minutes=0)
+    clock[0] += 1e9
+    assert not autosave.due

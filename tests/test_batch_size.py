@@ -1,0 +1,87 @@
+"""vits/batch_size.py: the largest batch that fits is found, by steps that would be trained so, and only said."""
+
+import pytest
+import torch
+
+from modules.config import load_config, save_config
+from modules.console import UserError
+from tests.tiny import tiny_config, write_clip, write_dataset
+from vits import batch_size
+from vits.batch_size import Trials, find_batch_size, largest_fitting, longest_item
+from vits.dataset import ClipDataset
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """The path of a configuration whose data set has 9 clips."""
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path, tiny_config())
+    return tmp_path / "configs" / "config.json"
+
+
+def test_the_largest_number_that_fits_is_found_for_every_limit():
+    for most in range(1, 40):
+        for limit in range(45):
+            tried = []
+            found = largest_fitting(lambda size, limit=limit, tried=tried: tried.append(size) or size <= limit, most)
+            assert found == min(limit, most)
+            assert len(tried) == len(set(tried)) <= 12 and max(tried) <= most
+
+
+def test_the_size_is_said_with_its_memory_and_its_key_and_the_configuration_stays(config, caplog):
+    before = config.read_bytes()
+    with caplog.at_level("INFO", "svc"):
+        assert find_batch_size(config, "cpu") == 0
+    assert "the largest batch that fits is 9, all the clips that there are: it takes" in caplog.text
+    assert f"write it into {config} as train.batch_size" in caplog.text
+    assert config.read_bytes() == before and not (config.parent.parent / "logs").exists()
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_where_memory_runs_out_the_search_goes_on_below(config, caplog, monkeypatch, error):
+    step = batch_size.Learner.step
+
+    def small(learner, *batches, **options):
+        if len(batches[0].lengths) > 5:
+            raise error
+        return step(learner, *batches, **options)
+
+    monkeypatch.setattr(batch_size.Learner, "step", small)
+    with caplog.at_level("INFO", "svc"):
+        find_batch_size(config, "cpu")
+    assert "the largest batch that fits is 5:" in caplog.text
+
+
+def test_what_would_go_over_the_limit_by_what_less_has_taken_is_not_tried(config, monkeypatch):
+    trials, tried = Trials(load_config(config), CPU), []
+    monkeypatch.setattr(trials, "_try", lambda size: tried.append(size) or 1 + size / 2)
+    trials.limit = 4.6  # a batch of seven
+    assert largest_fitting(trials.fits, 100) == 7
+    assert max(tried) == 7 and trials.peaks[7] == 4.5
+
+
+def test_when_nothing_fits_a_sentence_says_what_to_change(config, monkeypatch):
+    monkeypatch.setattr(batch_size, "free_memory", lambda device: 0.0)
+    monkeypatch.setattr(batch_size, "peak_memory", lambda device, peaks=[1.0, 2.0]: peaks.pop(0))
+    with pytest.raises(UserError, match=r"not even a batch of one clip fits into 1\.00 GiB; lower train\.crop_frames"):
+        find_batch_size(config, "cpu")
+    monkeypatch.setattr(batch_size, "free_memory", lambda device: None)
+    monkeypatch.setattr(batch_size, "peak_memory", lambda device: None)
+    with pytest.raises(UserError, match="does not tell how much memory"):
+        find_batch_size(config, "cpu")
+
+
+def test_the_clip_that_is_tried_is_the_longest_that_training_can_have(config, tmp_path):
+    values = load_config(config)
+    values.train.crop_frames = 60
+    listed = tmp_path / "filelists" / "train.txt"
+    paths = []
+    for number, frames in enumerate((30, 69, 200, 71)):  # up to 70 frames are kept whole, more are cropped to 60
+        paths.append(tmp_path / "dataset" / "44k" / "alto" / f"of_{frames}.wav")
+        write_clip(paths[-1], (frames + 0.5) * 512 / 44100, seed=number)
+    listed.write_text("\n".join(map(str, paths)), encoding="utf-8")
+    save_config(values, config)
+    assert longest_item(ClipDataset(listed, values, training=True)).frames == 69
+    assert Trials(values, CPU).item.frames == 69

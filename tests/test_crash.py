@@ -1,0 +1,217 @@
+"""Killed at any moment, or with a full disk, a run loses nothing that it has said to be saved.
+
+The number of kills is small here. ``SVC_KILLS=50 pytest tests/test_crash.py`` kills as often as one likes, at other
+moments with another ``SVC_SEED``; ``-s`` shows a line of figures.
+"""
+
+import contextlib
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from modules import checkpoint, saving
+from modules.clip_files import ClipFiles
+from modules.config import load_config, save_config
+from preparation.configs import fitted_configs
+from tests.tiny import tiny_config, write_clip, write_dataset
+from vits import training
+
+ROOT = Path(__file__).parents[1]
+KILLS, SEED = int(os.environ.get("SVC_KILLS", "3")), int(os.environ.get("SVC_SEED", "1"))
+PATIENCE = 120  # seconds, for what takes a few on an idle machine
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(script, *arguments):
+    with open("errors.txt", "a", encoding="utf-8") as errors:
+        return subprocess.Popen([sys.executable, str(ROOT / script), *arguments], stderr=errors)
+
+
+def wait_for(condition, process, what):
+    """Wait until the condition holds; whether the process is still running then."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, f"no {what}\n{Path('errors.txt').read_text(encoding='utf-8')}"
+        time.sleep(0.002)
+    return True
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_training(**train):
+    """A run of which nearly every moment belongs to a save: after each step or, each fourth, after an evaluation."""
+    config = tiny_config(batch_size=4, log_interval=1, eval_interval=4, keep_ckpts=2, epochs=10_000_000, **train)
+    write_dataset(Path.cwd(), config)
+
+
+class Diary:
+    """What a run has written into its text log."""
+
+    def __init__(self):
+        self.path = Path("logs/44k/train.log")
+
+    @property
+    def text(self):
+        return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+
+    @property
+    def saved(self):
+        """The steps that were said to be saved, in their order."""
+        return [int(step) for step in re.findall(r"saved \S*G_(\d+)\.pth", self.text)]
+
+    @property
+    def beginnings(self):
+        """At which step each start of the run began."""
+        found = re.findall(r"(a new run in)|resuming .* at step (\d+)", self.text)
+        return [int(step or 0) for _, step in found]
+
+    def losses(self):
+        """Every (step, losses) line, in the order written."""
+        return [(int(step), losses) for losses, step in re.findall(r"Losses: \[(.*?)\], step: (\d+)", self.text)]
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_the_last_save_and_as_if_nothing_had_been(work):
+    prepare_training()
+    draw, diary, torn = random.Random(SEED), Diary(), 0
+    for number in range(KILLS + 1):
+        promised = max(diary.saved, default=0)
+        process = start("train.py", "-c", "configs/config.json", "-m", "44k", "-d", "cpu", "--save_every_minutes=1e-6")
+        known = len(diary.losses())
+        with contextlib.ExitStack() as stack:
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+
+            def learning(number=number, known=known):
+                return len(diary.beginnings) > number and len(diary.losses()) > known
+
+            assert wait_for(learning, process, "step"), Path("errors.txt").read_text(encoding="utf-8")
+            assert diary.beginnings[-1] >= promised, "an older checkpoint was taken than the last that was complete"
+            time.sleep(draw.uniform(0, 1))
+        torn += bool(list(Path("logs/44k").glob(f".*.{saving.MARK}.pth")))
+    of_step = {}
+    for step, losses in diary.losses():
+        of_step.setdefault(step, set()).add(losses)
+    assert sorted(of_step) == list(range(1, max(of_step) + 1))
+    assert all(len(losses) == 1 for losses in of_step.values()), "a step that was done again went another way"
+    again = len(diary.losses()) - len(of_step)
+    print(f"\n{KILLS + 1} kills, {torn} within a save; {len(diary.saved)} saves, {len(of_step)} steps, {again} again")
+    left = {path.name for path in Path("logs/44k").glob("*.broken")}
+    assert not left, "a kill never leaves a checkpoint that cannot be read"
+    kept = [pair.step for pair in checkpoint.pairs("logs/44k")]
+    assert len(kept) <= 2 + 2 and kept[0] >= max(diary.saved), "what passes is deleted by what comes after it"
+
+
+@contextlib.contextmanager
+def small_disk(folder, megabytes):
+    """A disk of that size at ``folder``, where this process may mount one; else the test is left out."""
+    folder.mkdir(parents=True)
+    options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(["mount", *options], capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_room_again(work, caplog, monkeypatch):
+    prepare_training()
+    config = load_config("configs/config.json")
+    config.train.epochs, config.train.eval_interval = 6, 3
+    save_config(config, "configs/config.json")
+    spare = saving.SPARE >> 20
+    with small_disk(work / "logs", spare + 24) as disk:
+        ballast, evaluate = disk / "ballast", training.Run.evaluate
+        good, pair = [], []
+
+        def with_less_room(run, logbook):
+            """None for the second save; for the third half of what it takes, which the look before does not see, as
+            when others write meanwhile; for the fourth half, which it sees; then enough."""
+            ballast.unlink(missing_ok=True)
+            room = {6: 0, 9: sum(pair) // 2, 12: sum(pair) // 2}.get(run.step)
+            if run.step == 9:
+                monkeypatch.setattr(saving, "SPARE", -(1 << 40))
+            if room is not None:
+                with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+                    while file.write(bytes(1 << 16)):
+                        pass
+                os.truncate(ballast, ballast.stat().st_size - room)
+            evaluate(run, logbook)
+            monkeypatch.setattr(saving, "SPARE", spare << 20)
+            good.append(checkpoint.read_newest("logs/44k")[0].step)
+            pair[:] = pair or [path.stat().st_size for path in checkpoint.Pair(Path("logs/44k"), 3).files]
+
+        monkeypatch.setattr(training.Run, "evaluate", with_less_room)
+        assert training.train("configs/config.json", "44k", "cpu") == 0
+        assert good == [3, 3, 3, 3, 15, 18]
+        said = re.findall(r"step (\d+) is not saved: (.*)\. Training goes on", caplog.text)
+        assert [int(step) for step, _ in said] == [6, 9, 12]
+        assert "a checkpoint needs" in said[0][1] and "the disk is full" in said[1][1], said
+        assert all("intact" in sentence for _, sentence in said)
+        assert not list(Path("logs/44k").glob(".*")), "unfinished files were left behind"
+        assert Diary().losses()[-1][0] == 18, "the text log has its lines, or has them again"
+
+
+# -- preparing --------------------------------------------------------------------------------------------------------
+
+
+def prepare_clips(count):
+    for number in range(count):
+        path = Path("dataset/44k/alto") / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(path, 0.4 + 0.05 * (number % 8), seed=number)
+    for path in companions():
+        path.unlink()
+    config, _ = fitted_configs({"alto": 0}, "mfcc", vol_aug=True)
+    save_config(config, "configs/config.json")
+
+
+def companions():
+    """The files beside the clips, but for unfinished ones, which no stage takes for anything."""
+    return [
+        path for path in Path("dataset/44k").glob("*/*") if path.suffix != ".wav" and not path.name.startswith(".")
+    ]
+
+
+def test_preparing_killed_at_any_moment_and_continued_gives_the_bytes_of_an_uninterrupted_run(work):
+    prepare_clips(20 * max(KILLS // 4, 1))
+    arguments = "preprocess_hubert_f0.py", "-d", "cpu", "--f0_predictor", "pm"
+    began = time.monotonic()
+    process = start(*arguments)
+    assert wait_for(companions, process, "companion")
+    first = time.monotonic()
+    assert process.wait(PATIENCE) == 0, Path("errors.txt").read_text(encoding="utf-8")
+    working = time.monotonic() - first
+    whole = {path: path.read_bytes() for path in companions()}
+    assert len(whole) == 5 * len(list(Path("dataset/44k").glob("*/*.wav"))), "units, F0, spectrogram, volume and origin"
+    for path in whole:
+        path.unlink()
+
+    draw, kills = random.Random(SEED), 0
+    for _ in range(max(KILLS * 2 // 5, 2)):
+        process, there = start(*arguments), len(companions())
+        if wait_for(lambda there=there: len(companions()) > there, process, "companion"):
+            time.sleep(draw.uniform(0, 2 * working / max(KILLS * 2 // 5, 2)))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert start(*arguments).wait(PATIENCE) == 0
+    print(f"\n{kills} kills within {working:.1f} s of work of {first - began + working:.1f} s")
+    assert {path: path.read_bytes() for path in companions()} == whole
+    for clip in Path("dataset/44k").glob("*/*.wav"):
+        assert torch.isfinite(ClipFiles(clip).read_units()).all()

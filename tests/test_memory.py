@@ -1,0 +1,36 @@
+"""modules/memory.py: what a process has taken and can take, by what the system says."""
+
+import numpy as np
+import pytest
+import torch
+
+from modules import memory
+from modules.memory import free_memory, peak_memory
+
+CPU = torch.device("cpu")
+
+
+def test_the_peak_grows_with_what_is_taken_and_stays_when_it_is_given_back():
+    before = peak_memory(CPU)
+    if before is None:
+        pytest.skip("this system does not tell")
+    room = np.ones(int((before + 0.3) * memory.GIB / 8))  # more than ever before, whatever ran in this process
+    taken = peak_memory(CPU)
+    assert taken > before + 0.2
+    del room
+    assert peak_memory(CPU) >= taken
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_containers_limit_counts_where_it_is_the_narrower(tmp_path, monkeypatch, kind):
+    machine = free_memory(CPU)
+    if machine is None:
+        pytest.skip("this system does not tell")
+    usage = ["anon 1073741824\nfile 99999999999\n", "cache 99999999999\nrss 1\ntotal_rss 1073741824\n"][kind]
+    (tmp_path / "limit").write_text("1610612736\n", encoding="ascii")
+    (tmp_path / "stat").write_text(usage, encoding="ascii")
+    files = (str(tmp_path / "limit"), str(tmp_path / "stat"), memory.CONTAINERS[kind][2])
+    monkeypatch.setattr(memory, "CONTAINERS", [("none", "none", ""), files])
+    assert free_memory(CPU) == 0.5, "what is cached files' is free"
+    (tmp_path / "limit").write_text("max\n", encoding="ascii")
+    assert free_memory(CPU) > 0.5 or machine < 0.6

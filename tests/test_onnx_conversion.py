@@ -1,0 +1,220 @@
+"""Conversion with the synthesizer's graph: the same song as with the network, through the same slices and joints."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import spkmix
+from inference.conversion import Conversion
+from inference.listener import Listener
+from inference.svc import Svc
+from inference.voices import Voices
+from inference_main import main
+from modules.config import load_config, save_config
+from modules.console import UserError
+from tests.encoder_files import write_encoder_file, write_graph
+from tests.test_svc import write_model, write_song
+from tests.tiny import tiny_config
+from vencoder.onnx_encoder import OnnxEncoder
+
+onnx = pytest.importorskip("onnx", reason="onnx (requirements-onnx.txt) is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime (requirements-onnx.txt) is not installed")
+from onnxexport.synthesizer import export_synthesizer  # noqa: E402
+
+MIX = {0: [[0, 0.5, 1, 0], [0.5, 1, 0, 0]], 1: [[0, 0.5, 0, 1], [0.5, 1, 1, 1]]}
+SPEAKERS = {"several": {"tenor": 1, "alto": 0}, "one": {"alto": 1}, "nameless": {}}
+
+
+def write_pair(folder: Path, spk: dict[str, int], **model) -> tuple[Path, Path, Path]:
+    """A checkpoint, its config and its graph."""
+    config = tiny_config()
+    config.spk = spk
+    for key, value in {"ssl_dim": 72, **model}.items():
+        setattr(config.model, key, value)
+    folder.mkdir(parents=True, exist_ok=True)
+    network, config_path = write_model(folder, config)
+    export_synthesizer(network, config_path, folder / "G.onnx", folder / "G.json", "G")
+    return network, config_path, folder / "G.onnx"
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> dict[str, tuple[Path, Path, Path]]:
+    folder = tmp_path_factory.mktemp("pairs")
+    made = {name: write_pair(folder / name, spk) for name, spk in SPEAKERS.items()}
+    made["loud"] = write_pair(folder / "loud", SPEAKERS["several"], vol_embedding=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def converters(pairs):
+    """For each model the converters (by network, by graph)."""
+
+    @functools.cache
+    def build(name: str) -> tuple[Svc, Svc]:
+        network, config, graph = pairs[name]
+        return Svc(network, config, "cpu"), Svc(graph, config, "cpu")
+
+    return build
+
+
+def song(svc: Svc, path: Path, spk="alto", **options) -> np.ndarray:
+    return svc.slice_inference(path, spk, **options)
+
+
+@pytest.fixture(scope="module")
+def glide(tmp_path_factory) -> Path:
+    return write_song(tmp_path_factory.mktemp("song") / "song.wav", 2.3, rate=32000)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("several", {}),
+        ("several", {"spk": "tenor", "tran": -3, "noice_scale": 1.0, "seed": 7, "pad_seconds": 0.1}),
+        ("several", {"clip_seconds": 0.7, "lg_num": 0.2, "loudness_envelope_adjustment": 0.3}),
+        ("several", {"spk": MIX, "use_spk_mix": True, "clip_seconds": 1.0}),
+        ("one", {}),
+        ("one", {"spk": {1: [[0, 1, 1, 1]]}, "use_spk_mix": True}),
+        ("nameless", {"spk": 1}),
+        ("loud", {"spk": "tenor"}),
+    ],
+)
+def test_the_song_is_the_networks_of_the_same_seed(converters, glide, model, options):
+    by_network, by_graph = converters(model)
+    wanted, found = song(by_network, glide, **options), song(by_graph, glide, **options)
+    assert len(found) == len(wanted)
+    assert np.abs(wanted).max() > 0.01
+    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("change", [{"spk": "tenor"}, {"seed": 1}, {"noice_scale": 2.0}, {"tran": 5}])
+def test_speaker_seed_noise_and_pitch_reach_the_graph(converters, glide, change):
+    _, by_graph = converters("several")
+    assert np.abs(song(by_graph, glide, **change) - song(by_graph, glide)).max() > 1e-3
+
+
+def test_a_graph_that_draws_in_another_way_sings_the_same_on_every_run(pairs, converters, glide, tmp_path):
+    _, config, graph = pairs["several"]
+    other = onnx.load(graph)
+    (first,) = [node for node in other.graph.node if node.op_type == "RandomUniform"]
+    first.op_type = "RandomNormal"
+    onnx.save(other, tmp_path / "other.onnx")
+    runs = [song(Svc(tmp_path / "other.onnx", config, "cpu"), glide, noice_scale=0) for _ in range(2)]
+    np.testing.assert_array_equal(*runs)
+
+    def distance(one: np.ndarray, other: np.ndarray) -> float:
+        return float(np.linalg.norm(one - other))
+
+    by_network = [song(converters("several")[0], glide, noice_scale=0, seed=seed) for seed in (1, 2)]
+    assert 0 < distance(runs[0], by_network[0]) < 2 * distance(*by_network)
+
+
+def test_no_network_of_torch_sings(pairs, glide, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a synthesizer was built")
+
+    monkeypatch.setattr("vits.synthesizer.Synthesizer.__init__", refuse)
+    _, config, graph = pairs["several"]
+    assert song(Svc(graph, config, "cpu"), glide).any()
+
+
+# -- the script -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(pairs, tmp_path, monkeypatch) -> Path:
+    """A working folder with an exported model and a song."""
+    folder = tmp_path / "checkpoints" / "choir"
+    folder.mkdir(parents=True)
+    network, config, graph = pairs["several"]
+    shutil.copy(config, folder / "config.json")
+    shutil.copy(network, folder / "model.pth")
+    shutil.copy(graph, folder / "choir_SoVits.onnx")
+    (tmp_path / "raw").mkdir()
+    write_song(tmp_path / "raw" / "a.wav", 0.5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(spkmix, "spk_mix_map", MIX)
+    return tmp_path
+
+
+GRAPH = "checkpoints/choir/choir_SoVits.onnx"
+
+
+def test_the_script_finds_the_config_beside_the_graph_and_writes_the_same_song_each_time(here):
+    for folder in ("one", "two"):
+        assert main(["--onnx", GRAPH, "-n", "a", "-s", "alto", "tenor", "-wf", "wav", "-o", folder]) == 0
+    names = ["a_0key_alto_sovits_pm.wav", "a_0key_tenor_sovits_pm.wav"]
+    assert sorted(path.name for path in (here / "one").iterdir()) == names
+    for name in names:
+        assert (here / "one" / name).read_bytes() == (here / "two" / name).read_bytes()
+    assert main(["--onnx", GRAPH, "-n", "a", "-usm"]) == 0
+    assert (here / "results" / "a_0key_spk_mix_sovits_pm.flac").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--onnx", GRAPH, "-s", "atlo"], "no speaker 'atlo'; it has: alto, tenor"),
+        (["--onnx", GRAPH, "-s", "alto", "-a"], "-a takes the pitch from a part.*ONNX graph lacks"),
+        (["--onnx", GRAPH, "-s", "alto", "-od"], "--onnx is a synthesizer, which -od leaves out"),
+        (["--onnx", GRAPH, "-s", "alto", "-m", "checkpoints/choir/model.pth"], "--onnx and -m each name"),
+        (["--onnx", "nowhere.onnx", "-s", "alto"], "no graph nowhere.onnx.*onnx_export.py"),
+        (["--onnx", "checkpoints/choir/model.pth", "-s", "alto"], "no graph checkpoints/choir/model.pth"),
+        (["--onnx", GRAPH, "-s", "alto", "-c", "nowhere.json"], "nowhere.json"),
+        (["--onnx", "fake.onnx", "-s", "alto", "-c", "checkpoints/choir/config.json"], "looks like a PyTorch"),
+        (["--onnx", "encoder.onnx", "-s", "alto", "-c", "checkpoints/choir/config.json"], "its inputs are source"),
+        (["--onnx", "cut.onnx", "-s", "alto", "-c", "checkpoints/choir/config.json"], "may be truncated"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_nothing_is_written(here, capsys, argv, words):
+    shutil.copy("checkpoints/choir/model.pth", "fake.onnx")
+    write_graph(here / "encoder.onnx", 72)
+    data = (here / GRAPH).read_bytes()
+    (here / "cut.onnx").write_bytes(data[: len(data) // 2])
+    assert main(["-n", "a", *argv]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert re.search(words, line)
+    assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ssl_dim": 768, "speech_encoder": "vec768l12"}, "has 72 features a frame, its config 768"),
+        ({"inter_channels": 16}, "has 8 latent channels, its config 16"),
+        ({"vol_embedding": True}, "has 0 inputs of loudness, its config 1"),
+        ({"n_speakers": 3}, "has 2 speakers, its config 3"),
+    ],
+)
+def test_a_config_of_another_model_is_told_apart(pairs, tmp_path, change, words):
+    _, config_path, graph = pairs["several"]
+    config = load_config(config_path)
+    if "n_speakers" in change:
+        config.spk["bass"] = 2
+    config.model = dataclasses.replace(config.model, **change)
+    save_config(config, tmp_path / "config.json")
+    with pytest.raises(UserError, match=words):
+        Svc(graph, tmp_path / "config.json", "cpu")
+
+
+def test_a_graph_of_one_speaker_at_a_time_refuses_a_mix_before_a_song_is_begun(pairs):
+    _, config, graph = pairs["nameless"]
+    conversion = Conversion({0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]}, use_spk_mix=True)
+    with pytest.raises(UserError, match="G.onnx knows no mix of speakers"):
+        Svc(graph, config, "cpu").check(conversion)
+
+
+def test_the_encoders_graph_is_taken_where_there_is_one(tmp_path):
+    write_encoder_file("vec256l9-onnx", tmp_path)
+    voices = Voices({"alto": 0}, 44100, 512, "vec256l9", "left")
+    assert isinstance(Listener(voices, torch.device("cpu"), tmp_path, onnx=True).encoder, OnnxEncoder)
+    with pytest.raises(UserError, match="checkpoint_best_legacy_500.pt"):
+        Listener(voices, torch.device("cpu"), tmp_path)

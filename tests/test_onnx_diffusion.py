@@ -1,0 +1,166 @@
+"""The diffusion's graphs and the vocoder's have the published signatures and are the networks, at any length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion.samplers import ADAMS_BASHFORTH
+from diffusion.unit2mel import Unit2Mel, load_unit2mel
+from modules.config import load_diffusion_config
+from modules.console import UserError
+from onnxexport.diffusion import EXAMPLE_FRAMES, export_diffusion
+from onnxexport.vocoder import export_vocoder
+from tests.diffusion_files import MELS, write_diffusion
+from tests.onnx_files import relative_error, run, signature
+from tests.vocoder_files import write_vocoder
+from vdecoder.mel_vocoder import load_mel_vocoder
+
+HIDDEN, UNITS = 8, 72
+LENGTHS = (2, 31, EXAMPLE_FRAMES + 77)
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["one_speaker", "three_speakers"])
+def exported(request, tmp_path_factory) -> tuple[Path, Unit2Mel, int]:
+    """The graphs' prefix, the network, and how many speakers it has."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    speakers = {name: row for row, name in enumerate("abc"[: request.param])}
+    model, config = write_diffusion(folder, spk=speakers, n_layers=2)
+    export_diffusion(model, config, folder / "out" / "song")
+    assert len(list((folder / "out").iterdir())) == 4
+    return folder / "out" / "song", load_unit2mel(model, load_diffusion_config(config), MELS, "cpu"), request.param
+
+
+def part(prefix: Path, name: str) -> Path:
+    return prefix.with_name(f"{prefix.name}_{name}.onnx")
+
+
+def song(frames: int, speakers: int) -> dict[str, torch.Tensor]:
+    """What a host would give to the first graph."""
+    torch.manual_seed(frames)
+    units = frames // 2 + 1
+    return {
+        "hubert": torch.randn(1, units, UNITS),
+        "mel2ph": torch.randint(0, units + 1, (1, frames)),
+        "f0": 80 + 500 * torch.rand(1, frames),
+        "volume": torch.rand(1, frames),
+        "spk_mix": torch.rand(frames, speakers if speakers > 1 else 0),
+    }
+
+
+def test_the_signatures_are_the_published_ones(exported):
+    prefix, _, speakers = exported
+    mel, free = [1, 1, MELS, "?"], [1, "?"]
+    tables = {
+        "encoder": (
+            [
+                ("hubert", "FLOAT", [1, "?", UNITS]),
+                ("mel2ph", "INT64", free),
+                ("f0", "FLOAT", free),
+                ("volume", "FLOAT", free),
+                ("spk_mix", "FLOAT", ["?", speakers if speakers > 1 else 0]),
+            ],
+            [("mel_pred", "FLOAT", [1, HIDDEN, "?"])],
+        ),
+        "denoise": (
+            [("noise", "FLOAT", mel), ("time", "INT64", [1]), ("condition", "FLOAT", [1, HIDDEN, "?"])],
+            [("noise_pred", "FLOAT", mel)],
+        ),
+        "pred": (
+            [
+                ("noise", "FLOAT", mel),
+                ("noise_pred", "FLOAT", mel),
+                ("time", "INT64", [1]),
+                ("time_prev", "INT64", [1]),
+            ],
+            [("noise_pred_o", "FLOAT", mel)],
+        ),
+        "after": ([("x", "FLOAT", mel)], [("mel_out", "FLOAT", [1, MELS, "?"])]),
+    }
+    for name, table in tables.items():
+        assert signature(part(prefix, name)) == table, name
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+def test_the_encoder_is_the_networks_condition(exported, frames):
+    prefix, network, speakers = exported
+    feeds = song(frames, speakers)
+    units = torch.cat((torch.zeros(1, 1, UNITS), feeds["hubert"]), dim=1)[:, feeds["mel2ph"][0]]
+    speaker = feeds["spk_mix"] if speakers > 1 else None
+    wanted = network.condition(units, feeds["f0"][..., None], feeds["volume"][..., None], speaker)
+    assert relative_error(run(part(prefix, "encoder"), feeds), wanted) < 1e-4
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+def test_a_host_that_samples_with_the_graphs_gets_what_pndm_gets(exported, frames):
+    prefix, network, speakers = exported
+    feeds, speedup = song(frames, speakers), 7
+    units = torch.cat((torch.zeros(1, 1, UNITS), feeds["hubert"]), dim=1)[:, feeds["mel2ph"][0]]
+    wanted = network.infer(
+        units,
+        feeds["f0"][..., None],
+        feeds["volume"][..., None],
+        feeds["spk_mix"] if speakers > 1 else None,
+        method="pndm",
+        speedup=speedup,
+        generator=torch.Generator().manual_seed(3),
+    )
+    condition = run(part(prefix, "encoder"), feeds)
+    x = torch.randn(1, MELS, frames, generator=torch.Generator().manual_seed(3))[:, None]
+
+    def denoise(x, step):
+        return run(part(prefix, "denoise"), {"noise": x, "time": torch.tensor([step]), "condition": condition})
+
+    def pred(x, noise, step, there):
+        feeds = {"noise": x, "noise_pred": noise, "time": torch.tensor([step]), "time_prev": torch.tensor([there])}
+        return run(part(prefix, "pred"), feeds)
+
+    history = []
+    for step in range((network.timesteps - 1) // speedup * speedup, 0, -speedup):
+        there = step - speedup
+        history = [denoise(x, step), *history[:3]]
+        if len(history) == 1:
+            noise = (history[0] + denoise(pred(x, history[0], step, there), there)) / 2
+        else:
+            noise = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
+        x = pred(x, noise, step, there)
+    mel = run(part(prefix, "after"), {"x": x})
+    assert wanted.std() > 0.1
+    assert relative_error(mel, wanted.transpose(1, 2)) < 1e-4
+
+
+def test_a_checkpoint_of_another_config_is_told_in_a_sentence_and_nothing_is_written(tmp_path):
+    model, _ = write_diffusion(tmp_path / "a")
+    _, other = write_diffusion(tmp_path / "b", n_chans=16)
+    with pytest.raises(UserError, match=r"model_0.pt does not hold a whole diffusion model .*should be \[16, "):
+        export_diffusion(model, other, tmp_path / "out" / "song")
+    with pytest.raises(UserError, match="model is no diffusion model: .*; a model_<step>.pt of train_diff.py"):
+        export_diffusion(tmp_path / "a" / "vocoder" / "model", other, tmp_path / "out" / "song")
+    assert not (tmp_path / "out").exists()
+
+
+# -- the vocoder ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["nsf-hifigan", "nsf-hifigan-log10"])
+def test_the_vocoders_graph_is_the_vocoder_at_any_length(tmp_path, kind):
+    path, out = write_vocoder(tmp_path), tmp_path / "vocoder.onnx"
+    export_vocoder(path, out, kind)
+    assert signature(out) == (
+        [("c", "FLOAT", [1, 128, "?"]), ("f0", "FLOAT", [1, "?"])],
+        [("audio", "FLOAT", [1, 1, "?"])],
+    )
+    vocoder = load_mel_vocoder(path, kind=kind)
+    for frames in LENGTHS:
+        torch.manual_seed(frames)
+        mel = torch.randn(1, frames, 128) - 4
+        f0 = (80 + 500 * torch.rand(1, frames)) * (torch.rand(1, frames) > 0.2)
+        generator = torch.Generator().manual_seed(9)
+        first = torch.rand(1, 9, generator=generator)
+        noise = torch.randn(1, 512 * frames, 9, generator=generator)
+        wanted = vocoder.synthesize(mel, f0, generator=torch.Generator().manual_seed(9))
+        audio = run(out, {"c": mel.transpose(1, 2), "f0": f0}, first, noise)
+        assert wanted.std() > 1e-2
+        assert relative_error(audio[:, 0], wanted) < 1e-4

@@ -1,0 +1,263 @@
+"""The scripts that write ONNX files and indexes: the published places, sentences for mistakes, the same bytes twice."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+import export_index_for_onnx
+import onnx_export
+from cluster.index_file import write_indexes
+from cluster.retrieval import build_index
+from modules.config import load_config, save_config
+from onnxexport import graph as graph_module
+from onnxexport.graph import Graph, write_graph
+from onnxexport.metadata import metadata
+from onnxexport.synthesizer import synthesizer_graph
+from tests.diffusion_files import write_diffusion
+from tests.generator_files import config_of, write_generator_file
+from tests.onnx_files import onnx, open_model, run
+from tests.vocoder_files import write_vocoder
+from vits.synthesizer import Synthesizer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_generator_file(tmp_path / "checkpoints" / "alto" / "model.pth", config_of())
+    return tmp_path
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# -- the synthesizer --------------------------------------------------------------------------------------------------
+
+
+def test_the_published_flag_reads_and_writes_the_published_places(work):
+    before = files(work)
+    assert onnx_export.main(["-n", "alto"]) == 0
+    assert files(work) - before == {"checkpoints/alto/alto_SoVits.onnx", "checkpoints/alto.json"}
+    text = Path("checkpoints/alto.json").read_text(encoding="utf-8")
+    assert text.startswith('{\n    "Folder": "alto",\n')
+    assert json.loads(text) == {
+        "Folder": "alto",
+        "Name": "alto",
+        "Type": "SoVits",
+        "Rate": 44100,
+        "Hop": 512,
+        "Hubert": "vec-4-layer-9",
+        "SoVits4": True,
+        "SoVits3": False,
+        "CharaMix": True,
+        "Volume": False,
+        "HiddenSize": 4,
+        "Characters": ["alto", "tenor"],
+        "Cluster": "",
+    }
+
+
+def test_the_metadata_of_one_singer_with_loudness_and_768_features():
+    config = config_of(gin_channels=768, vol_embedding=True)
+    config.spk = {"声": 0}
+    values = metadata("name", config)
+    assert [values[key] for key in ("Hubert", "HiddenSize", "CharaMix", "Volume", "Characters")] == [
+        "vec-768-layer-12", 768, False, True, ["声"],
+    ]  # fmt: skip
+
+
+def test_explicit_flags_name_other_places(work):
+    model = Path("checkpoints/alto/model.pth").rename("G_8000.pth")
+    config = Path("checkpoints/alto/config.json").rename("other.json")
+    before = files(work)
+    explicit = ["--model", str(model), "--config", str(config)]
+    assert onnx_export.main([*explicit, "--out", "out/bass_SoVits.onnx"]) == 0
+    assert files(work) - before == {"out/bass_SoVits.onnx", "out/bass_SoVits.json"}
+    assert json.loads(Path("out/bass_SoVits.json").read_text(encoding="utf-8"))["Name"] == "bass"
+    assert onnx_export.main(explicit) == 0
+    assert {"checkpoints/G_8000/G_8000_SoVits.onnx", "checkpoints/G_8000.json"} <= files(work)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(work):
+    assert onnx_export.main(["-n", "alto"]) == 0
+    command = [sys.executable, str(ROOT / "onnx_export.py"), "-n", "alto", "-o", "again.onnx"]
+    torch.rand(3)  # as if something had been drawn before
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert Path("again.onnx").read_bytes() == Path("checkpoints/alto/alto_SoVits.onnx").read_bytes()
+
+
+def test_an_export_leaves_the_random_numbers_of_the_program_alone(tmp_path):
+    config = config_of()
+    network = Synthesizer(config.model).eval()
+    before = torch.random.get_rng_state()
+    write_graph(synthesizer_graph(network, config), tmp_path / "song.onnx")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_release_without_what_only_training_needs_is_exported_alike(work):
+    path = Path("checkpoints/alto/model.pth")
+    assert onnx_export.main(["-n", "alto", "-o", "whole.onnx"]) == 0
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["model"] = {name: t for name, t in checkpoint["model"].items() if not name.startswith("enc_q.")}
+    torch.save(checkpoint, path)
+    assert onnx_export.main(["-n", "alto", "-o", "release.onnx"]) == 0
+    assert Path("whole.onnx").read_bytes() == Path("release.onnx").read_bytes()
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def another_size(config):
+    config.model.filter_channels = 24
+
+
+def a_speaker_beyond_the_table(config):
+    config.spk = {"alto": 7}
+
+
+def more_speakers_than_the_checkpoint(config):
+    config.model.n_speakers, config.spk = 8, {"alto": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (another_size, r"model.pth does not match its config.json: .*conv_1.weight is \[16, 8, 3\] in the file"),
+        (a_speaker_beyond_the_table, r"config.json: spk gives \['alto'\] numbers outside 0 to 1"),
+        (more_speakers_than_the_checkpoint, r"model.pth does not match its config.json: emb_g.weight is \[2, 4\]"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_told_in_a_sentence(work, capsys, change, sentence):
+    path = Path("checkpoints/alto/config.json")
+    config = load_config(path)
+    change(config)
+    save_config(config, path)
+    refused(work, capsys, ["-n", "alto"], sentence)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["-n", "nobody"], "there is no checkpoints/nobody/model.pth; put it there, or name another with --model"),
+        ([], "there is no checkpoints/TransformerFlow/model.pth"),
+        (["-n", "alto", "-c", "no.json"], "there is no no.json; .* --config"),
+        (["-n", "alto", "--diffusion"], "there is no checkpoints/alto/model_<step>.pt; .* --model"),
+        (["--vocoder"], "there is no pretrain/nsf_hifigan/model"),
+        (["--vocoder", "wavenet", "-m", "checkpoints/alto/model.pth"], "unknown mel vocoder 'wavenet'; known: nsf"),
+        (["--vocoder", "-m", "checkpoints/alto/model.pth"], "config.json lacks"),
+        (["--encoder", "vec768l12"], "needs 'checkpoint_best_legacy_500.pt' in pretrain/"),
+        (["--encoder", "vec"], "unknown speech encoder 'vec'; known: vec"),
+        (["--f0", "pm"], "the F0 predictor 'pm' cannot be exported"),
+        (["--encoder", "vec768l12", "-m", "x.pt"], "--model has no use"),
+        (["--f0", "rmvpe", "-c", "x.json"], "--config has no use"),
+        (["-n", "alto", "-o", "checkpoints/alto/model.pth"], "would be written over the model that it is made of"),
+        (["-n", "alto", "-o", "checkpoints/alto/config.onnx"], "config.json would be written over"),
+        (["-n", "alto", "-o", "checkpoints/alto/model.pth/a.onnx"], "model.pth is a file, and a folder is needed"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence_and_nothing_is_written(work, capsys, flags, sentence):
+    refused(work, capsys, flags, sentence)
+
+
+def test_a_missing_package_is_named_with_its_cure(work, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    refused(work, capsys, ["-n", "alto"], "pip install -r requirements-onnx.txt")
+
+
+def test_a_graph_that_no_file_holds_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_module, "LARGEST", 100)
+    graph = Graph(torch.nn.Linear(8, 8), {"x": torch.zeros(1, 8)}, ("y",), {})
+    with pytest.raises(graph_module.UserError, match="the network takes .* GB, and one ONNX file holds 2 GB"):
+        write_graph(graph, tmp_path / "large.onnx")
+    assert not files(tmp_path)
+
+
+def refused(work: Path, capsys, flags: list[str], sentence: str) -> None:
+    before = files(work)
+    assert onnx_export.main(flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and re.search(sentence, lines[0]), lines
+    assert files(work) == before
+
+
+# -- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp16", 1e-2), ("int8", 1e-1)])
+def test_a_smaller_precision_says_what_it_costs_and_costs_that(tmp_path, caplog, precision, most):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv1d(64, 64, 5), torch.nn.ReLU(), torch.nn.Conv1d(64, 64, 5))
+    graph = Graph(network, {"x": torch.randn(1, 64, 50)}, ("y",), {"x": {2: "t"}, "y": {2: "t"}})
+    paths = [tmp_path / "whole.onnx", tmp_path / "small.onnx"]
+    write_graph(graph, paths[0])
+    with caplog.at_level("INFO"):
+        write_graph(graph, paths[1], precision)
+    whole, small = (run(path, graph.inputs) for path in paths)
+    error = float((small - whole).norm() / whole.norm())
+    said = re.search(rf"small.onnx: in {precision}, 'y' is off by (\S+) of its size", caplog.text)
+    assert 0 < error < most and float(said[1]) == pytest.approx(error, rel=0.1)
+    assert paths[1].stat().st_size < paths[0].stat().st_size * (0.55 if precision == "fp16" else 0.35)
+    assert small.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_whole_model_with_shared_weights_runs_in_a_smaller_precision(work, precision):
+    config = config_of(use_depthwise_conv=True, flow_share_parameter=True)
+    write_generator_file(Path("checkpoints/tiny/model.pth"), config)
+    assert onnx_export.main(["-n", "tiny", "--precision", precision]) == 0
+    session = open_model(onnx.load("checkpoints/tiny/tiny_SoVits.onnx"))
+    assert [one.name for one in session.get_inputs()] == ["c", "f0", "mel2ph", "uv", "noise", "sid"]
+    assert {one.type for one in session.get_inputs()} == {"tensor(float)", "tensor(int64)"}
+
+
+# -- the others -------------------------------------------------------------------------------------------------------
+
+
+def test_the_diffusion_and_the_vocoder_lie_where_the_help_says(work):
+    write_diffusion(work / "checkpoints" / "alto")
+    write_vocoder(work / "pretrain" / "nsf_hifigan")
+    before = files(work)
+    assert onnx_export.main(["-n", "alto", "--diffusion"]) == 0
+    assert onnx_export.main(["--vocoder"]) == 0
+    parts = {f"checkpoints/alto/alto_{part}.onnx" for part in ("encoder", "denoise", "pred", "after")}
+    assert files(work) - before == {*parts, "pretrain/nsf_hifigan/nsf_hifigan.onnx"}
+    model = work / "checkpoints" / "alto" / "model_0.pt"
+    assert onnx_export.main(["--diffusion", "-m", str(model), "-o", "out/song"]) == 0
+    for part in ("encoder", "denoise", "pred", "after"):
+        assert Path(f"out/song_{part}.onnx").read_bytes() == Path(f"checkpoints/alto/alto_{part}.onnx").read_bytes()
+
+
+def test_each_speakers_index_is_a_file_that_faiss_reads(work):
+    rng = np.random.default_rng(0)
+    features = {3: rng.standard_normal((90, 8)).astype(np.float32), 0: rng.standard_normal((7, 8)).astype(np.float32)}
+    write_indexes("logs/44k/feature_and_index.pkl", ((row, build_index(some)) for row, some in features.items()))
+    before = files(work)
+    assert export_index_for_onnx.main([]) == 0
+    assert export_index_for_onnx.main(["-n", "alto"]) == 0
+    assert export_index_for_onnx.main(["-i", "logs/44k/feature_and_index.pkl", "-o", "out"]) == 0
+    folders = "checkpoints/crs", "checkpoints/alto", "out"
+    assert files(work) - before == {f"{folder}/Index-{row}.index" for folder in folders for row in features}
+    for row, some in features.items():
+        index = faiss.read_index(f"checkpoints/crs/Index-{row}.index")
+        np.testing.assert_array_equal(index.reconstruct_n(0, index.ntotal), some)
+
+
+def test_a_missing_or_hostile_index_is_told_in_a_sentence(work, capsys):
+    assert export_index_for_onnx.main([]) == 2
+    assert "there is no" in capsys.readouterr().err
+    Path("bad.pkl").write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR.")
+    assert export_index_for_onnx.main(["-i", "bad.pkl"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not Path("harmed").exists() and not Path("checkpoints/crs").exists()

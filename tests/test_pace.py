@@ -1,0 +1,78 @@
+"""modules/pace.py: a run's figures are those of the clock."""
+
+import time
+from datetime import datetime
+
+import pytest
+import torch
+
+from modules import pace
+from modules.pace import Pace
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pace, "peak_memory", lambda device: 1.5)
+    return now
+
+
+def run(watch, clock, steps, *, waiting, learning, aside=0.0):
+    """Steps that wait and learn for so many seconds, and do something else after each."""
+
+    def loader():
+        for number in range(steps):
+            clock[0] += waiting
+            yield number
+
+    for _ in watch.batches(loader()):
+        clock[0] += learning
+        watch.learnt()
+        clock[0] += aside
+
+
+def test_waiting_learning_and_what_is_neither_are_told_apart(clock):
+    watch = Pace(100, 150, CPU)
+    run(watch, clock, 10, waiting=0.5, learning=1.5, aside=2.0)
+    assert watch.data_share == 0.25
+    report = watch.report(110)
+    assert (report.data_seconds, report.compute_seconds, report.data_share) == (0.5, 1.5, 0.25)
+    assert report.steps_per_second == 0.5
+    assert report.seconds_left == 40 * 4.0, "evaluations and checkpoints will take their time again"
+
+
+def test_each_report_is_of_the_steps_since_the_one_before(clock):
+    watch = Pace(0, 20, CPU)
+    run(watch, clock, 5, waiting=0, learning=4)
+    watch.report(5)
+    run(watch, clock, 5, waiting=1, learning=1)
+    report = watch.report(10)
+    assert (report.data_seconds, report.compute_seconds) == (1, 1)
+    assert report.seconds_left == 10 * 3, "the end is expected by the whole run's mean"
+
+
+def test_a_report_says_everything_in_words_and_in_scalars(clock):
+    watch = Pace(0, 10**9, CPU)
+    run(watch, clock, 4, waiting=0.02, learning=0.48)
+    report = watch.report(4)
+    scalars = report.scalars()
+    assert scalars.pop("pace/hours_left") == pytest.approx(0.5 * (10**9 - 4) / 3600)
+    assert scalars == pytest.approx({
+        "pace/steps_per_second": 2, "pace/data_seconds": 0.02, "pace/compute_seconds": 0.48, "pace/data_share": 0.04,
+        "pace/peak_memory_gib": 1.5,
+    })  # fmt: skip
+    words = str(report)
+    assert words.startswith("2 steps/s, waiting for data 4.0% of the time, peak memory 1.50 GiB, expected end ")
+    assert datetime.strptime(words[-16:], "%Y-%m-%d %H:%M") > datetime.now()
+
+
+def test_an_end_that_no_calendar_has_and_memory_that_no_system_tells_stop_nothing(clock, monkeypatch):
+    monkeypatch.setattr(pace, "peak_memory", lambda device: None)
+    watch = Pace(0, 10**18, CPU)
+    assert watch.report(0).data_share == 0
+    run(watch, clock, 1, waiting=0, learning=1)
+    report = watch.report(1)
+    assert "memory" not in str(report) and "pace/peak_memory_gib" not in report.scalars()

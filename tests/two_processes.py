@@ -1,0 +1,69 @@
+"""What each of two processes does for tests/test_distributed.py, under torchrun: several runs in one group."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from diffusion import training as diffusion_training
+from modules import distributed
+from modules.config import load_config
+from modules.console import set_up_logging
+from tests.test_distributed import CPU, config_of, diffusion_config_of, gradients
+from vits import training
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    set_up_logging()
+    number, _ = distributed.place()
+    own = folder if number == 0 else folder / "of the other machine"  # which has the data, but no folder of the run
+    with distributed.process_group(CPU):
+        if number == 0:
+            write_configs(folder)
+        distributed.gathered(None)
+        own.mkdir(exist_ok=True)
+        os.chdir(own)
+        for name in ("whole", "half", "parts"):
+            training.train(folder / "configs" / f"{name}.json", "parts" if name == "half" else name, "cpu")
+        for name in ("whole", "half", "parts"):
+            diffusion_training.train(folder / "configs" / f"diffusion_{name}.yaml", "cpu")
+        told = probe(folder)
+        told["written"] = [] if number == 0 else [str(path) for path in own.rglob("*")]
+    (folder / f"process_{number}.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def write_configs(folder: Path) -> None:
+    for name, epochs in (("whole", 2), ("half", 1), ("parts", 2)):
+        config_of(folder, name, epochs=epochs)
+        diffusion_config_of(folder, f"diffusion_{name}", epochs=epochs)
+    path = folder / "configs" / "diffusion_half.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("diffusion_half", "diffusion_parts"), encoding="utf-8")
+
+
+def probe(folder: Path) -> dict:
+    """A run of the test's own: its weights after a step, and a step whose second process has a broken batch."""
+    run = training.Run(load_config(folder / "configs" / "whole.json"), Path("logs") / "probe", CPU)
+    clips = [index for batch in run.batches for _, index in batch]
+    batch = next(iter(run.loader))
+    run.learn(batch)
+    before = weights(run)
+    if distributed.is_first():
+        torch.save(gradients(run.learner), folder / "gradients.pt")
+    if distributed.rank() == 1:
+        batch.spec[:] = float("nan")
+        batch.audio[:] = float("nan")
+    run.learn(batch)
+    unchanged = weights(run) == before
+    return {"weights": before, "batches": clips, "bad_steps": run.bad_steps, "unchanged": unchanged}
+
+
+def weights(run: training.Run) -> list[float]:
+    nets = run.learner.net_g, run.learner.net_d
+    return [float(tensor.double().sum()) for net in nets for tensor in net.state_dict().values()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The largest batch that the memory allows, found by training steps on the longest clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from modules.audio import open_audio
+from modules.config import Config, load_config
+from modules.console import UserError, get_logger
+from modules.device import pick_device
+from modules.epoch_batches import generator_of
+from modules.memory import free_memory, peak_memory
+from vits.dataset import ClipDataset, Item, collate
+from vits.step import Learner
+
+log = get_logger("train")
+
+USABLE = 0.9  # of the free memory; the rest is for evaluations, fragments and other programs
+STEPS = 2  # a size; from the second on the optimizers' state is there too
+
+
+def find_batch_size(config_path: str | Path, device: str | None = None) -> int:
+    """Say which ``train.batch_size`` is the largest that fits, and return 0; the configuration is left as it is.
+
+    Raises UserError when not even one clip fits, or the system does not tell of its memory.
+    """
+    config = load_config(config_path)
+    trials = Trials(config, pick_device(device))
+    clips = len(trials.dataset)
+    size = largest_fitting(trials.fits, clips)
+    if not size:
+        raise UserError(
+            f"not even a batch of one clip fits into {trials.limit:.2f} GiB; lower train.crop_frames, which is the "
+            f"longest that a clip can be, or take a smaller model ({config_path})"
+        )
+    every = ", all the clips that there are" if size == clips else ""
+    log.info(
+        "the largest batch that fits is %d%s: it takes %.2f of %.2f GiB; write it into %s as train.batch_size",
+        size, every, trials.peaks[size], trials.limit, config_path,
+    )  # fmt: skip
+    return 0
+
+
+def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number from 1 to ``most`` that ``fits``, given that less than one that fits does too; else 0."""
+    good, size = 0, 1
+    while size <= most and fits(size):
+        good, size = size, 2 * size
+    bad = min(size, most + 1)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+class Trials:
+    """Training steps with one batch size after the other; ``peaks`` has the memory, GiB, of each that fitted.
+
+    A size that would go over the ``limit``, by what the smaller ones took, is not tried: where the main memory runs
+    out, the system ends programs.
+    """
+
+    def __init__(self, config: Config, device: torch.device):
+        config.train.all_in_mem = False
+        self.config, self.device = config, device
+        self.dataset = ClipDataset(config.data.training_files, config, training=True)
+        self.item = longest_item(self.dataset)
+        free, taken = free_memory(device), peak_memory(device)
+        if free is None or taken is None:
+            raise UserError(f"this system does not tell how much memory is free for {device}; try sizes by training")
+        self.limit = taken + USABLE * free
+        self.learner = Learner(config, device)
+        self.peaks: dict[int, float] = {}
+
+    def fits(self, size: int) -> bool:
+        """Whether a batch of ``size`` copies of the longest clip can be learnt within the limit."""
+        if self._expected(size) > self.limit:
+            log.info("batch size %d: would take about %.2f GiB", size, self._expected(size))
+            return False
+        peak = self._try(size)
+        if peak is None or peak > self.limit:
+            log.info("batch size %d: does not fit", size)
+            return False
+        self.peaks[size] = peak
+        log.info("batch size %d: %.2f GiB", size, peak)
+        return True
+
+    def _expected(self, size: int) -> float:
+        """The memory of a batch, GiB, by a line through the two largest that were tried."""
+        if len(self.peaks) < 2:
+            return max(self.peaks.values(), default=0.0)
+        (less, at_less), (more, at_more) = sorted(self.peaks.items())[-2:]
+        return at_more + (size - more) * (at_more - at_less) / (more - less)
+
+    def _try(self, size: int) -> float | None:
+        """The most memory, GiB, that a batch takes; None when it is not to be had."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        try:
+            batch = collate([self.item] * size).to(self.device)
+            for number in range(STEPS):
+                self.learner.step(*[batch] * min(self.config.train.accumulate_steps, 2), number=number)
+            return peak_memory(self.device)
+        except (torch.cuda.OutOfMemoryError, MemoryError):
+            return None
+        except RuntimeError as error:
+            if "memory" not in str(error):  # so a CPU and an MPS device say it
+                raise
+            return None
+
+
+def longest_item(dataset: ClipDataset) -> Item:
+    """The item with the most frames that training can make of the clips: long ones are cropped."""
+    train, hop = dataset.config.train, dataset.config.data.hop_length
+
+    def frames(path: Path) -> int:
+        with open_audio(path) as file:
+            whole = file.frames // hop
+        return whole if whole <= train.crop_frames + 10 else train.crop_frames
+
+    path = max(dataset.paths, key=frames)
+    return dataset.vary(dataset.read(path), generator_of(train.seed, 0, 0))
