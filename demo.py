@@ -53,6 +53,7 @@ SHORT_TRAINING = {
 }  # fmt: skip
 DIFFUSION_STEPS = 400
 VOCODER_STEPS = 400
+VOCODER = "pretrain/nsf_hifigan/model"
 K_STEP = 40  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
 SMALL_DIFFUSION = {"n_layers": 6, "n_chans": 256, "n_hidden": 128, "k_step_max": 100}
 SHORT_DIFFUSION = {"batch_size": 8, "lr": 1e-3, "decay_step": 150, "interval_val": 10**6, "num_workers": 0}
@@ -141,7 +142,7 @@ def train_vocoder(folder: Path) -> None:
 
     print("\ntraining a small vocoder")
     clips = sorted((folder / "dataset/44k").glob("*/*.wav"))
-    make_vocoder(folder / "pretrain/nsf_hifigan/model", clips, newest_generator(folder / "logs/44k"), VOCODER_STEPS)
+    make_vocoder(folder / VOCODER, clips, newest_generator(folder / "logs/44k"), VOCODER_STEPS)
 
 
 def shrink_diffusion(folder: Path) -> None:
@@ -161,6 +162,7 @@ def shrink_diffusion(folder: Path) -> None:
 def show(results: Path, source: Song, target: Song, began: float) -> int:
     """Copy the songs to results/, draw them and print the figures; 1 when a goal is missed."""
     from benchmarks.demo_report import draw, measure
+    from benchmarks.demo_vocoder import pitch_error
     from benchmarks.song_measures import mel_cepstral_distance
     from modules.audio import read_audio
 
@@ -177,6 +179,8 @@ def show(results: Path, source: Song, target: Song, began: float) -> int:
     report = measure(output, source.audio, target.audio, source.f0, rate)
     distance = mel_cepstral_distance(refined, target.audio, rate)
     print(f"\n{report}\nafter shallow diffusion          {distance:.2f} dB to the target")
+    cents = pitch_error(results.parent / VOCODER)
+    print(f"the vocoder's pitch              {cents:.1f} cents off a harmonic tone at most")
     print(f"\nthe song     {wav}\n  refined    {refined_wav}\nthe picture  {picture}")
     print(f"{time.monotonic() - began:.0f} s in all")
     for goal in report.missed():

@@ -20,6 +20,7 @@ from modules.checkpoint import load_checkpoint
 from modules.clip_files import ClipFiles
 from modules.console import progress
 from modules.spectrogram import linear_spectrogram
+from vdecoder.mel_vocoder import load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.vocoder_config import VocoderConfig
 
@@ -82,3 +83,23 @@ def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
         made_log, real_log = (linear_spectrogram(a, window, step, window).clamp(min=1e-2).log() for a in (made, real))
         distances.append((made_log - real_log).abs().mean())
     return torch.stack(distances).mean()
+
+
+def pitch_error(path: Path, tones: Sequence[float] = (147.0, 220.0, 294.0, 330.0)) -> float:
+    """The most cents by which harmonic tones (Hz) of a second come back higher or lower from the vocoder at ``path``.
+
+    Where the fundamental is: the peak of the spectrum within a semitone, to a fifth of a cent.
+    """
+    vocoder = load_mel_vocoder(path)
+    rate = vocoder.sampling_rate
+    time = torch.arange(rate) / rate
+    errors = []
+    for tone in tones:
+        audio = sum(torch.sin(2 * torch.pi * tone * number * time) / number for number in range(1, 20)) / 4
+        mel = vocoder.extract(audio[None])
+        made = vocoder.synthesize(mel, torch.full(mel.shape[:2], tone))[0]
+        power = torch.fft.rfft(made * torch.hann_window(len(made)), n=64 * rate).abs()
+        cents = 1200 * torch.log2(torch.arange(len(power)) / 64 / tone)
+        near = cents.abs() < 100
+        errors.append(float(cents[near][power[near].argmax()].abs()))
+    return max(errors)

@@ -39,7 +39,7 @@ from vits.step import Generated, Learner
 
 PARTS = ("generate", "discriminator", "generator")
 CHANGES = {
-    "gradients": "no gradient of the discriminator's weights, and no graph for the real signal, in the generator's step",
+    "gradients": "no gradient of the discriminator's weights and no graph for the real signal in the generator's step",
     "optimizer": "fused AdamW; norms of all gradients at once, and not waited for",
     "together": "real and fake in one pass; weights normalised once for both passes of the generator's step",
     "convolutions": "on a CPU: channels last; large kernels over short signals as products of matrices",
@@ -125,9 +125,12 @@ def main() -> None:
     results = measure(learners(config, device, arguments), batch, arguments.steps, clock)
     report = {"benchmark": "train_step", "device": str(device), "batch_size": arguments.batch_size, "data": data}
     first = results["straightforward"]["step"]
+    for name, change in CHANGES.items() if arguments.changes else ():
+        print(f"{name}: {change}")
     print(f"{'':16s}" + "".join(f"{part:>15s}" for part in (*PARTS, "step")) + "          times as fast")
     for name, result in results.items():
-        print(f"{name:16s}" + "".join(f"{result[part]:13.3f} s" for part in (*PARTS, "step")) + f"{first / result['step']:16.2f}")
+        spans = "".join(f"{result[part]:13.3f} s" for part in (*PARTS, "step"))
+        print(f"{name:16s}{spans}{first / result['step']:16.2f}")
     if device.type == "cuda":
         report["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     print(f"reading a batch {data:.3f} s")

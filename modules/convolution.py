@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from modules.device import autocast_type
+
 
 class Conv1d(nn.Conv1d):
     """PyTorch's own class and parameters; on a CPU the result has its channels side by side in memory."""
@@ -52,7 +54,7 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _in_half() -> bool:
-    return torch.is_autocast_enabled("cpu")
+    return autocast_type("cpu") is not None
 
 
 class Columns(NamedTuple):
@@ -66,8 +68,7 @@ class Columns(NamedTuple):
 def columns_of(weight: Tensor) -> Columns:
     """``weight`` (out, C, kernel), more dimensions of 1 allowed, for column_conv."""
     norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-    if _in_half():
-        weight = weight.to(torch.get_autocast_dtype("cpu"))
+    weight = weight.to(autocast_type("cpu") or weight.dtype)
     return Columns(weight.flatten(2).transpose(1, 2).flatten(1), norm)
 
 
@@ -121,7 +122,9 @@ class _ColumnConv(torch.autograd.Function):
             grad_scale = (grad * unscaled).sum(dim=0, dtype=norm.dtype)
             grad_bias = grad.sum(dim=0, dtype=norm.dtype)
             grad_g = (grad_scale / norm).view_as(weight_g)
-            grad_v = weight_v * (-grad_scale * scale / norm.square()).view_as(weight_g)
-            direct = (scaled.t() @ columns).to(grad_v.dtype)
-            grad_v.flatten(2).add_(direct.view(-1, kernel, channels).transpose(1, 2))
+            direct = (scaled.t() @ columns).view(-1, kernel, channels).transpose(1, 2)
+            grad_v = torch.empty_like(weight_v)
+            grad_v.view_as(direct).copy_(direct)
+            # Along the weight's direction nothing is learnt but its norm, which has the gradient of the scale.
+            grad_v.addcmul_(weight_v, (-grad_scale * scale / norm.square()).view_as(weight_g))
         return grad_x, grad_v, grad_g, grad_bias, None, None, None, None

@@ -38,6 +38,23 @@ def autocast(device: torch.device, half_type: str) -> torch.autocast:
     return torch.autocast(device.type, dtype={"fp16": torch.float16, "bf16": torch.bfloat16}[half_type])
 
 
+def autocast_type(kind: str) -> torch.dtype | None:
+    """The half-precision type that autocast has on devices of a kind just now; None where it is off."""
+    try:
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    except (AttributeError, TypeError):  # torch < 2.4 asks for each kind by a name of its own
+        if kind == "cpu":
+            return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def allow_tf32(device: torch.device) -> None:
+    """Let products of float32 matrices on a CUDA device round their factors to 10 bits, as its convolutions may."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+
+
 def grad_scaler(device: torch.device, *, enabled: bool):
     """The loss scaler of fp16 training, a pass-through when not ``enabled`` (bf16 needs none)."""
     if hasattr(torch.amp, "GradScaler"):  # torch >= 2.3

@@ -20,14 +20,12 @@ from inference.voices import Voices
 from inference_main import main
 from modules.config import load_config, save_config
 from modules.console import UserError
+from onnxexport.synthesizer import export_synthesizer
 from tests.encoder_files import write_encoder_file, write_graph
+from tests.onnx_files import onnx
 from tests.test_svc import write_model, write_song
 from tests.tiny import tiny_config
 from vencoder.onnx_encoder import OnnxEncoder
-
-onnx = pytest.importorskip("onnx", reason="onnx (requirements-onnx.txt) is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime (requirements-onnx.txt) is not installed")
-from onnxexport.synthesizer import export_synthesizer  # noqa: E402
 
 MIX = {0: [[0, 0.5, 1, 0], [0.5, 1, 0, 0]], 1: [[0, 0.5, 0, 1], [0.5, 1, 1, 1]]}
 SPEAKERS = {"several": {"tenor": 1, "alto": 0}, "one": {"alto": 1}, "nameless": {}}

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modules.console import UserError
+from onnxexport.encoders import MADE_FROM, export_encoder, graph_path
 from tests.checkpoint_files import (
     contentvec_weights,
     dphubert_checkpoint,
@@ -19,11 +20,8 @@ from tests.checkpoint_files import (
     write_fairseq_checkpoint,
 )
 from tests.encoder_files import PYTORCH_KEYS
+from tests.onnx_files import onnx, onnxruntime
 from vencoder import ENCODERS, build_encoder
-
-onnx = pytest.importorskip("onnx", reason="onnx (requirements-onnx.txt) is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime (requirements-onnx.txt) is not installed")
-from onnxexport.encoders import MADE_FROM, export_encoder, graph_path  # noqa: E402
 
 TOLERANCE = 1e-4  # of the largest feature
 EXAMPLE = 16000  # samples, the length that every graph was traced with

@@ -14,11 +14,9 @@ from inference.voices import Voices
 from modules.console import UserError
 from modules.f0 import build_f0_predictor
 from modules.f0.graph import GraphPredictor
+from onnxexport.f0 import export_f0, graph_path
+from tests.onnx_files import onnx, onnxruntime
 from tests.pitch_files import write_fcpe, write_narrow_rmvpe
-
-onnx = pytest.importorskip("onnx", reason="onnx (requirements-onnx.txt) is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime (requirements-onnx.txt) is not installed")
-from onnxexport.f0 import export_f0, graph_path  # noqa: E402
 
 EXAMPLE = 16000  # samples, the length that every graph was traced with
 LENGTHS = (1024, 5000, 7777, 44321)

@@ -14,15 +14,13 @@ import soundfile
 import torch
 
 from inference.svc import Svc
-from tests.encoder_files import write_encoder_file
-from tests.test_svc import write_model
-from tests.tiny import tiny_config
-
-onnx = pytest.importorskip("onnx", reason="onnx (requirements-onnx.txt) is not installed")
-pytest.importorskip("onnxruntime", reason="onnxruntime (requirements-onnx.txt) is not installed")
 from onnxexport.encoders import export_encoder
 from onnxexport.f0 import export_f0
 from onnxexport.synthesizer import export_synthesizer
+from tests.encoder_files import write_encoder_file
+from tests.onnx_files import onnx
+from tests.test_svc import write_model
+from tests.tiny import tiny_config
 
 HOST = Path(__file__).with_name("onnx_host.py")
 RATE, HOP = 44100, 512

@@ -49,10 +49,6 @@ class LowPass(nn.Module):
 
         The same sound as from a padded copy, for a fraction of the copy's time.
         """
-        if torch.onnx.is_in_onnx_export():  # whose graphs know no assignment to a part
-            room = (0, out.shape[-1] - len(self.beyond))
-            left, right = x[..., :1] * self.beyond, x[..., -1:] * self.beyond.flip(0)
-            return out + F.pad(left, room) + F.pad(right, room[::-1])
         reached = min(len(self.beyond), out.shape[-1])
         share = self.beyond[:reached]
         out[..., :reached] += x[..., :1] * share
@@ -70,6 +66,8 @@ class Upsample(LowPass):
     def forward(self, x: Tensor) -> Tensor:
         channels = int(x.shape[1])
         weight = 2 * self.filter.expand(channels, -1, -1)
+        if torch.onnx.is_in_onnx_export():
+            return F.conv_transpose1d(padded(x, 0), weight, stride=2, padding=3 * MARGIN, groups=channels)
         out = F.conv_transpose1d(x, weight, stride=2, padding=MARGIN, groups=channels)
         return self.hold_ends(out, x)
 
@@ -84,8 +82,15 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels = int(x.shape[1])
         weight = self.lowpass.filter.expand(channels, -1, -1)
+        if torch.onnx.is_in_onnx_export():
+            return F.conv1d(padded(x, 1), weight, stride=2, groups=channels)
         out = F.conv1d(x, weight, stride=2, padding=MARGIN, groups=channels)
         return self.lowpass.hold_ends(out, x)
+
+
+def padded(x: Tensor, surplus: int) -> Tensor:
+    """``x`` with its ends held as far as the filters reach: in a graph one step, where to hold them later is dozens."""
+    return F.pad(x, (MARGIN, MARGIN + surplus), mode="replicate")
 
 
 class AntiAliasedSnake(nn.Module):

@@ -30,4 +30,4 @@ class PosteriorEncoder(nn.Module):
         x = self.enc(self.pre(spec) * mask, mask, g)
         mean, log_std = (self.proj(x) * mask).chunk(2, dim=1)
         mean, log_std = mean.float(), log_std.float()
-        return (mean + torch.randn_like(mean) * log_std.exp()) * mask, mean, log_std
+        return (mean + torch.randn(mean.shape, device=mean.device) * log_std.exp()) * mask, mean, log_std

@@ -1,0 +1,49 @@
+"""modules/adamw.py: one kernel, the numbers and the files of PyTorch's own."""
+
+import copy
+
+import torch
+
+from modules.adamw import AdamW
+
+
+def stepped(kind, steps=3, state=None):
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(5))]
+    optimizer = kind(weights, 1e-2, (0.8, 0.99), 1e-9)
+    if state is not None:
+        optimizer.load_state_dict(copy.deepcopy(state))
+    for _ in range(steps):
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        optimizer.step()
+    return weights, optimizer
+
+
+def test_steps_are_those_of_the_plain_optimizer():
+    for ours, plain in zip(stepped(AdamW)[0], stepped(torch.optim.AdamW)[0], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_state_dicts_go_both_ways_and_keep_each_optimizer_as_it_is():
+    states = {kind: stepped(kind)[1].state_dict() for kind in (AdamW, torch.optim.AdamW)}
+    ours, plain = states[AdamW], states[torch.optim.AdamW]
+    assert ours["param_groups"] == plain["param_groups"]
+    torch.testing.assert_close(ours["state"], plain["state"], rtol=1e-5, atol=1e-6)
+    results = [stepped(kind, state=state)[0] for kind in states for state in states.values()]
+    for weights in results[1:]:
+        torch.testing.assert_close(weights, results[0], rtol=1e-5, atol=1e-6)
+    _, continued = stepped(AdamW, state=plain)
+    assert continued.param_groups[0]["fused"] == AdamW([torch.zeros(1, requires_grad=True)], 1e-2).fused
+
+
+def test_a_step_unless_bad_is_taken_or_leaves_weights_and_state_alone():
+    weights, optimizer = stepped(AdamW)
+    before = [weight.clone() for weight in weights], {k: dict(v) for k, v in optimizer.state_dict()["state"].items()}
+    steps = float(optimizer.state[weights[0]]["step"])
+    optimizer.step_unless(torch.tensor(True))
+    torch.testing.assert_close((weights, optimizer.state_dict()["state"]), before, rtol=0, atol=0)
+    assert float(optimizer.state[weights[0]]["step"]) == steps
+    optimizer.step_unless(torch.tensor(False))
+    assert float(optimizer.state[weights[0]]["step"]) == steps + 1
+    assert not torch.equal(weights[0], before[0][0])

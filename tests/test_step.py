@@ -1,0 +1,149 @@
+"""vits/step.py: one step of the quick path is the step as it is written down."""
+
+import copy
+
+import pytest
+import torch
+
+from benchmarks.train_step import write_plainly
+from modules.spectrogram import linear_spectrogram
+from tests.tiny import HOP, tiny_config
+from vits.dataset import Batch
+from vits.step import Learner, mel_of
+from vits.synthesizer import cut_slices
+
+
+def learner_of(*, f0_decoder=False, volume=False, **train):
+    config = tiny_config(eps=1e-3, **train)  # so large that an update is a smooth function of the gradient
+    config.model.p_dropout = 0.0  # whose numbers are drawn in an order of memory
+    config.model.use_automatic_f0_prediction, config.model.vol_embedding = f0_decoder, volume
+    torch.manual_seed(0)
+    learner = Learner(config, torch.device("cpu"))
+    with torch.no_grad():  # couplings that do something
+        for parameter in learner.net_g.flow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return learner
+
+
+def batch_of(volume=False, lengths=(20, 14)):
+    generator = torch.Generator().manual_seed(1)
+    frames = max(lengths)
+    there = (torch.arange(frames) < torch.tensor(lengths)[:, None]).float()
+    audio = 0.1 * torch.randn(len(lengths), frames * HOP, generator=generator) * there.repeat_interleave(HOP, dim=1)
+    return Batch(
+        c=torch.randn(len(lengths), 8, frames, generator=generator) * there[:, None],
+        f0=(200 + 50 * torch.rand(len(lengths), frames, generator=generator)) * there,
+        uv=there,
+        spec=linear_spectrogram(audio, 2048, HOP, 2048) * there[:, None],
+        audio=audio[:, None],
+        speaker_id=torch.tensor([[0], [1]]),
+        lengths=torch.tensor(lengths),
+        volume=0.1 * torch.rand(len(lengths), frames, generator=generator) * there if volume else None,
+    )
+
+
+class Reference:
+    """The step as it is written down, with PyTorch's own convolutions and the formula of AdamW's first step."""
+
+    def __init__(self, learner):
+        self.config = learner.config
+        self.net_g, self.net_d = copy.deepcopy(learner.net_g), copy.deepcopy(learner.net_d)
+        write_plainly(self.net_g)
+        write_plainly(self.net_d)
+
+    def step(self, batch):
+        train, data = self.config.train, self.config.data
+        out = self.net_g(batch.c, batch.f0, batch.uv, batch.spec, batch.speaker_id, batch.lengths, batch.volume)
+        real = cut_slices(batch.audio, out.slice_starts * HOP, train.segment_size)
+        wanted_mel = mel_of(batch.audio, data)[:, :, : batch.spec.shape[2]]
+        wanted_mel = cut_slices(wanted_mel, out.slice_starts, train.segment_size // HOP)
+
+        of_real, of_fake = self.net_d(real)[0], self.net_d(out.audio.detach())[0]
+        loss_d = sum(((1 - r) ** 2).mean() + (f**2).mean() for r, f in zip(of_real, of_fake, strict=True))
+        self.update(self.net_d, loss_d)
+
+        maps_of_real = self.net_d(real)[1]
+        scores, maps = self.net_d(out.audio)
+        adversarial = sum(((1 - score) ** 2).mean() for score in scores)
+        feature = 2 * sum(
+            (a.detach() - b).abs().mean()
+            for of_one, of_other in zip(maps_of_real, maps, strict=True)
+            for a, b in zip(of_one, of_other, strict=True)
+        )
+        mel = (wanted_mel - mel_of(out.audio, data)).abs().mean() * train.c_mel
+        divergence = out.logs_p - out.logs_q - 0.5 + 0.5 * (out.z_p - out.m_p) ** 2 * torch.exp(-2 * out.logs_p)
+        kl = (divergence * out.mask).sum() / out.mask.sum() * train.c_kl
+        lf0 = torch.zeros(()) if out.pred_lf0 is None else ((out.pred_lf0 - out.lf0) ** 2).mean()
+        self.update(self.net_g, adversarial + feature + mel + kl + lf0)
+        return dict(discriminator=loss_d, adversarial=adversarial, feature=feature, mel=mel, kl=kl, lf0=lf0)
+
+    def update(self, net, loss):
+        train = self.config.train
+        gradients = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True)
+        for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+            if gradient is None:
+                continue
+            with torch.no_grad():
+                parameter.mul_(1 - train.learning_rate * 0.01)
+                parameter.sub_(train.learning_rate * gradient / (gradient.abs() + train.eps))
+
+
+@pytest.mark.parametrize("volume", [False, True])
+@pytest.mark.parametrize("f0_decoder", [False, True])
+def test_a_step_is_the_one_written_down_in_losses_gradients_and_new_weights(f0_decoder, volume):
+    learner, batch = learner_of(f0_decoder=f0_decoder, volume=volume), batch_of(volume)
+    reference = Reference(learner)
+    torch.manual_seed(2)
+    wanted = reference.step(batch)
+    torch.manual_seed(2)
+    _, got = learner.step(batch)
+    for name, loss in wanted.items():
+        torch.testing.assert_close(getattr(got, name), loss.detach(), rtol=1e-4, atol=1e-5, msg=name)
+    for ours, plain, norm in (
+        (learner.net_d, reference.net_d, got.grad_norm_d),
+        (learner.net_g, reference.net_g, got.grad_norm_g),
+    ):
+        whole = torch.stack([p.grad.norm() for p in plain.parameters() if p.grad is not None]).norm()
+        torch.testing.assert_close(norm, whole, rtol=1e-4, atol=0)
+        for (name, parameter), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
+            assert (parameter.grad is None) == (other.grad is None), name
+            if parameter.grad is not None:
+                error = (parameter.grad - other.grad).norm() / (other.grad.norm() + 1e-4 * whole)
+                assert error < 1e-3, (name, float(error))
+                torch.testing.assert_close(parameter, other, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_the_generators_step_leaves_the_discriminators_gradients_alone():
+    learner = learner_of()
+    generated = learner.generate(batch_of())
+    learner.discriminator_step([generated])
+    before = [parameter.grad.clone() for parameter in learner.net_d.parameters()]
+    learner.generator_step([generated], adversarial=True)
+    assert all(torch.equal(p.grad, wanted) for p, wanted in zip(learner.net_d.parameters(), before, strict=True))
+    assert all(part.held is None for part in learner.net_d.modules() if hasattr(part, "held"))
+
+
+def test_a_step_in_half_precision_is_that_of_plain_autocast_and_keeps_weights_in_float32():
+    half, plain = (learner_of(fp16_run=True, half_type="bf16") for _ in range(2))
+    write_plainly(plain.net_g)
+    write_plainly(plain.net_d)
+    torch.manual_seed(2)
+    _, wanted = plain.step(batch_of())
+    torch.manual_seed(2)
+    _, got = half.step(batch_of())
+    for name, loss in vars(wanted).items():
+        assert float(getattr(got, name)) == pytest.approx(float(loss), rel=0.01), name
+    for net in (half.net_g, half.net_d):
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in net.parameters() if p.grad is not None)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_in_its_network():
+    learner, batch = learner_of(), batch_of()
+    learner.step(batch)
+    before = copy.deepcopy((learner.net_g.state_dict(), learner.optim_g.state_dict()["state"]))
+    batch.spec[0, 0, 0] = float("nan")
+    _, losses = learner.step(batch)
+    assert not losses.grad_norm_g.isfinite()
+    after = learner.net_g.state_dict(), learner.optim_g.state_dict()["state"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
