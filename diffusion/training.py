@@ -91,7 +91,7 @@ class Run:
         self.step, self.epoch, self.batch, self.saved_step = 0, 1, 0, 0
         self.bad_steps, self.bad_in_a_row = 0, 0
         self.stopping = 0  # the signal that all processes have agreed to stop for
-        self.autosave, self.passing = Autosave(save_every_minutes), None
+        self.autosave, self.passing = Autosave(save_every_minutes), []
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.model)
 
@@ -146,7 +146,8 @@ class Run:
         else:
             epochs, steps = divmod(self.step, self.batches.steps())
             self.epoch, self.batch = epochs + 1, steps * self.batches.per_step
-        self.passing = saved if (state or {}).get("passing") else None
+        if distributed.is_first():
+            self.passing = [there for there in checkpoint.diffusion_checkpoints(self.folder) if there.is_passing()]
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def save(self, *, passing: bool = False) -> None:
@@ -168,9 +169,9 @@ class Run:
         saved.write(content, state)
         self.saved_step = self.step
         log.info("saved %s", saved.model)
-        if self.passing:
-            self.passing.delete()
-        self.passing = saved if passing else None
+        for former in self.passing:
+            former.delete()
+        self.passing = [saved] if passing else []
 
     def try_to_save(self, *, passing: bool = False) -> bool:
         """Save; when that fails say so and go on: what is there is intact, and the next time there may be room."""

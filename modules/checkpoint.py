@@ -130,11 +130,19 @@ class Saved:
 
     def recorded_step(self) -> int:
         """The step that the extra state names, which no renaming changes; that of the names where it names none."""
-        state = self.files[-1]
-        with contextlib.suppress(UserError, TypeError, ValueError):
-            if self.step and state.exists():
-                return int(load_checkpoint(state).get("step", self.step))
+        with contextlib.suppress(TypeError, ValueError):
+            return int(self._extra_state().get("step", self.step)) if self.step else 0
         return self.step
+
+    def is_passing(self) -> bool:
+        """Whether this was saved by the clock, to be there until something newer is."""
+        return bool(self._extra_state().get("passing"))
+
+    def _extra_state(self) -> dict[str, Any]:
+        """The content of the extra state, nothing where there is none or it cannot be read."""
+        with contextlib.suppress(UserError):
+            return load_checkpoint(self.files[-1])
+        return {}
 
     def write(self, *contents: dict[str, Any]) -> None:
         """Write the files, all of them whole, and read them back; then everything before them may go.

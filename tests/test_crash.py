@@ -112,8 +112,16 @@ def test_a_run_killed_at_any_moment_goes_on_from_the_last_save_and_as_if_nothing
     print(f"\n{KILLS + 1} kills, {torn} within a save; {len(diary.saved)} saves, {len(of_step)} steps, {again} again")
     left = {path.name for path in Path("logs/44k").glob("*.broken")}
     assert not left, "a kill never leaves a checkpoint that cannot be read"
+    run = training.Run(load_config("configs/config.json"), Path("logs/44k"), torch.device("cpu"))
+    assert run.step >= max(diary.saved)
+    run.step += 1
+    run.save()
     kept = [pair.step for pair in checkpoint.pairs("logs/44k")]
-    assert len(kept) <= 2 + 2 and kept[0] >= max(diary.saved), "what passes is deleted by what comes after it"
+    assert kept[0] == run.step and len(kept) == 2, "whatever the kills have left goes with the next save"
+    assert {path.name for path in Path("logs/44k").glob("*.pth")} == {"G_best.pth"} | {
+        path.name for step in kept for path in checkpoint.Pair(Path(), step).files
+    }
+    assert not list(Path("logs/44k").glob(".*"))
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ class Run:
         self.step, self.epoch, self.batch, self.saved_step = 0, 1, 0, 0
         self.bad_steps, self.bad_in_a_row, self.best = 0, 0, NONE_BEST
         self.stopping = 0  # the signal that all processes have agreed to stop for
-        self.autosave, self.passing = Autosave(save_every_minutes), None
+        self.autosave, self.passing = Autosave(save_every_minutes), []
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.net_g)
         distributed.spread_weights(self.learner.net_d)
@@ -125,7 +125,7 @@ class Run:
             if state["scaler"]:  # empty where it was off
                 learner.scaler.load_state_dict(state["scaler"])
             if distributed.is_first():
-                self.passing = pair if state.get("passing") else None
+                self.passing = [saved for saved in checkpoint.pairs(self.folder) if saved.is_passing()]
                 self._find_best(pair, state)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
@@ -165,9 +165,9 @@ class Run:
         log.info("saved %s and %s", pair.generator, pair.discriminator.name)
         if self.best[1] == self.step:
             checkpoint.keep_best(pair)
-        if self.passing:
-            self.passing.delete()
-        self.passing = pair if passing else None
+        for former in self.passing:
+            former.delete()
+        self.passing = [pair] if passing else []
         if not passing:
             checkpoint.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
 
