@@ -21,7 +21,7 @@ from modules import checkpoint, distributed
 from modules.autosave import MINUTES, Autosave
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config
 from modules.console import UserError, get_logger, progress
-from modules.device import pick_device
+from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches, in_steps
 from modules.pace import Pace
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
@@ -74,6 +74,7 @@ class Run:
         if train.amp_dtype == "fp16" and device.type == "cpu":
             raise UserError("train.amp_dtype fp16 needs a GPU; on a CPU set it to bf16 or fp32")
         self.config, self.folder, self.device = config, Path(config.env.expdir), device
+        allow_tf32(device)
         vocoder = load_vocoder(config, device)
         self.learner = Learner(config, vocoder.n_mels, device)
         self._check_sampling()

@@ -21,7 +21,7 @@ from modules.atomic_file import write_text
 from modules.autosave import MINUTES, Autosave
 from modules.config import Config, load_config
 from modules.console import UserError, get_logger, progress
-from modules.device import pick_device
+from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches, in_steps
 from modules.pace import Pace
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
@@ -68,6 +68,7 @@ class Run:
     def __init__(self, config: Config, folder: Path, device: torch.device, save_every_minutes: float = 0):
         train = config.train
         self.config, self.folder, self.device = config, folder, device
+        allow_tf32(device)
         torch.manual_seed(train.seed)  # of the first weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.validation = Validation(config, device)
