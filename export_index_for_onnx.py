@@ -1,4 +1,4 @@
-"""Stage 6, optional: write the retrieval index as ONNX hosts read it, one file a speaker.
+"""Stage 7, optional: write the retrieval index as ONNX hosts read it, one file a speaker.
 
 Reads   logs/44k/feature_and_index.pkl          which train_index.py makes
 Writes  checkpoints/<name>/Index-<speaker id>.index    in faiss's own format

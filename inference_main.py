@@ -148,11 +148,22 @@ def load_models(args: argparse.Namespace) -> Svc:
     )
 
 
+def refuse_idle_flags(args: argparse.Namespace) -> None:
+    """UserError for a flag that another one, or the lack of one, leaves nothing to do."""
+    if args.onnx and args.model_path:
+        raise UserError("--onnx and -m each name a synthesizer; leave one of them out")
+    if (args.diffusion_method or args.diffusion_speedup is not None) and not (
+        args.shallow_diffusion or args.only_diffusion
+    ):
+        raise UserError("--diffusion_method and --diffusion_speedup say how diffusion is sampled; give -shd or -od too")
+    if args.nprobe != 1 and not args.feature_retrieval:
+        raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
+
+
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    if args.onnx and args.model_path:
-        raise UserError("--onnx and -m each name a synthesizer; leave one of them out")
+    refuse_idle_flags(args)
     parts = Parts(args.enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
     conversion = read_conversion(args)
     parts.refuse_missing(conversion)

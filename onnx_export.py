@@ -1,4 +1,4 @@
-"""Stage 6: write a model as ONNX, for MoeVoiceStudio and whatever else runs ONNX graphs.
+"""Stage 7: write a model as ONNX, for MoeVoiceStudio and whatever else runs ONNX graphs.
 
 Reads   checkpoints/<name>/model.pth and config.json
 Writes  checkpoints/<name>/<name>_SoVits.onnx    a model of several speakers takes their weights for each frame

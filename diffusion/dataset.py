@@ -7,7 +7,7 @@ resumed run sees the very items the interrupted one would have seen, whatever th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -54,16 +54,12 @@ class DiffusionBatch:
     mel: Tensor
     speaker_id: Tensor
     aug_shift: Tensor
-    names: list[str]
 
     def to(self, device: torch.device) -> DiffusionBatch:
-        return replace(self, **{name: part.to(device, non_blocking=True) for name, part in self._tensors().items()})
+        return DiffusionBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
     def pin_memory(self) -> DiffusionBatch:
-        return replace(self, **{name: part.pin_memory() for name, part in self._tensors().items()})
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
+        return DiffusionBatch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
 
 class DiffusionDataset(Dataset):
@@ -139,7 +135,6 @@ class DiffusionDataset(Dataset):
             # These two stay on the host: a batch takes them to the device at once, not item by item.
             speaker_id=torch.tensor([[self.speakers[index]]]),
             aug_shift=torch.tensor([[[shift]]]),
-            names=[str(self.paths[index].with_suffix(""))],
         )
 
     def vary(self, features: TrainingFeatures, generator: torch.Generator) -> tuple[Features, float]:
@@ -201,5 +196,4 @@ def collate_diffusion(items: Sequence[DiffusionBatch | UserError]) -> DiffusionB
     for item in items:
         if isinstance(item, UserError):
             return item
-    tensors = {name: torch.cat([getattr(item, name) for item in items]) for name in items[0]._tensors()}
-    return DiffusionBatch(**tensors, names=[name for item in items for name in item.names])
+    return DiffusionBatch(*(torch.cat([getattr(item, f.name) for item in items]) for f in fields(DiffusionBatch)))
