@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from modules.autosave import minutes
 from modules.console import script
 
 
@@ -35,12 +36,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", "--model", required=True, help="name of the run: it lives in logs/<model>")
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
     parser.add_argument(
-        "--save_every_minutes", type=float, default=30, metavar="M", help="also save when the last checkpoint is that "
-        "old, until the next one is there; 0: only at train.eval_interval (default: %(default)s)",
+        "--save_every_minutes", type=minutes, default=30, metavar="M", help="also save when the last checkpoint is "
+        "that old, until the next one is there; 0: only at train.eval_interval (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--find_batch_size", action="store_true", help="try which train.batch_size the memory allows, and train nothing"
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="let PyTorch's compiler write the kernels of the decoder and the "
+        "discriminators: the start takes minutes longer, each step less (needs a C++ compiler; Triton for a GPU)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no_cuda_graphs", action="store_true", help="start each kernel of a step by itself: slower, and a way out "
+        "where recording steps as CUDA graphs fails or takes too much memory",
+    )  # fmt: skip
     return parser
 
 
@@ -53,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return find_batch_size(arguments.config, arguments.device)
     from vits.training import train
 
-    return train(arguments.config, arguments.model, arguments.device, arguments.save_every_minutes)
+    return train(
+        arguments.config, arguments.model, arguments.device, arguments.save_every_minutes,
+        compiled=arguments.compile, cuda_graphs=not arguments.no_cuda_graphs,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from modules.autosave import minutes
 from modules.console import script
 
 
@@ -34,8 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--config", required=True, help="configuration, for instance configs/diffusion.yaml")
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: the configuration's device)")
     parser.add_argument(
-        "--save_every_minutes", type=float, default=30, metavar="M", help="also save when the last checkpoint is that "
-        "old, until the next one is there; 0: only at train.interval_val (default: %(default)s)",
+        "--save_every_minutes", type=minutes, default=30, metavar="M", help="also save when the last checkpoint is "
+        "that old, until the next one is there; 0: only at train.interval_val (default: %(default)s)",
     )  # fmt: skip
     return parser
 

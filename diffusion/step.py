@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion.dataset import DiffusionBatch
 from diffusion.unit2mel import build_unit2mel
+from modules.adamw import AdamW, gradient_norm
 from modules.config import DiffusionConfig, DiffusionTrain
-from modules.device import autocast, grad_scaler
+from modules.device import autocast, grad_scaler, update_scale
 from modules.distributed import average, average_gradients, rank
 from modules.epoch_batches import generator_of
 
@@ -24,7 +25,7 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(train.seed)
             self.model = build_unit2mel(config, n_mels).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), train.lr, weight_decay=train.weight_decay)
+        self.optimizer = AdamW(self.model.parameters(), train.lr, weight_decay=train.weight_decay)
         self.scaler = grad_scaler(device, enabled=train.amp_dtype == "fp16")
 
     def step(self, *batches: DiffusionBatch, number: int) -> tuple[Tensor, Tensor]:
@@ -34,8 +35,7 @@ class Learner:
         seed, ``number`` and its place among all batches of the step. A gradient that is not finite changes no weight.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        for group in self.optimizer.param_groups:  # whatever a checkpoint of another configuration brought
-            group.update(lr=learning_rate(self.train, number), weight_decay=self.train.weight_decay)
+        self.optimizer.set_rate(learning_rate(self.train, number))
         mean = torch.zeros((), device=self.device)
         for place, batch in enumerate(batches, rank() * len(batches)):
             loss = self._loss(batch, number, place) / len(batches)
@@ -43,11 +43,10 @@ class Learner:
             mean = mean + loss.detach()
         average_gradients(self.model)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf"))  # not clipped, as published
-        if self.scaler.is_enabled() or torch.isfinite(norm):
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return average(mean), norm.detach()
+        norm = gradient_norm(self.model)  # not clipped, as published
+        self.optimizer.step_scaled(self.scaler, norm)
+        update_scale(self.scaler)
+        return average(mean), norm
 
     def _loss(self, batch: DiffusionBatch, number: int, place: int) -> Tensor:
         # There is no epoch 0, so these are no clip's numbers; and validation has fewer in a row.

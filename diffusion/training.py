@@ -1,4 +1,4 @@
-"""A training run of the diffusion model: set-up or resume, the loop, validation, checkpoints, and a clean end.
+"""A training run of the diffusion model: set-up or resume, validation, checkpoints.
 
 Everything that is drawn is a function of the seed and of the step, epoch or clip that it is drawn for. So a run is
 where its step counter says, and goes on from there exactly with the optimizer's state of that step.
@@ -18,18 +18,16 @@ from diffusion.logbook import Logbook
 from diffusion.step import Learner, learning_rate
 from diffusion.validation import Validation, load_vocoder
 from modules import checkpoint, distributed
-from modules.autosave import MINUTES, Autosave
+from modules.autosave import MINUTES
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config
-from modules.console import UserError, get_logger, progress
+from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
-from modules.epoch_batches import EpochBatches, in_steps
-from modules.pace import Pace
+from modules.epoch_batches import EpochBatches
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
+from modules.training_run import TrainingRun
 from vencoder import ENCODERS
 
 log = get_logger("train_diff")
-
-MOST_BAD_STEPS = 50  # in a row; fp16's loss scale needs up to 16 to settle
 
 
 def train(config_path: str | Path, device: str | None = None, save_every_minutes: float = MINUTES) -> int:
@@ -45,6 +43,7 @@ def train(config_path: str | Path, device: str | None = None, save_every_minutes
             save_diffusion_config(config, run.folder / "config.yaml")
         logbook = Logbook(run.folder) if distributed.is_first() else distributed.Silent()
         with contextlib.closing(logbook), stop_signal() as stop:
+            logbook.begin(sum(parameter.numel() for parameter in run.learner.model.parameters()), run.step)
             return run.loop(logbook, stop)
 
 
@@ -62,18 +61,20 @@ def choose_device(config: DiffusionConfig, name: str | None) -> torch.device:
         return best
 
 
-class Run:
-    """The state of a run: what it has learnt, on what data, and how far it is.
+class Run(TrainingRun):
+    """A run of the configuration's ``env.expdir``."""
 
-    ``step`` counts optimisation steps done, ``epoch`` is the current one (from 1), ``batch`` the batches of it done, by
-    all processes together.
-    """
+    advice = {
+        "memory": "halve it, or set train.cache_device to cpu if it is not",
+        "losses": "lower train.lr or set train.amp_dtype to fp32",
+    }
 
     def __init__(self, config: DiffusionConfig, device: torch.device, save_every_minutes: float = 0):
         train = config.train
         if train.amp_dtype == "fp16" and device.type == "cpu":
             raise UserError("train.amp_dtype fp16 needs a GPU; on a CPU set it to bf16 or fp32")
-        self.config, self.folder, self.device = config, Path(config.env.expdir), device
+        self.config = config
+        self.epochs, self.accumulate_steps, self.log_interval = train.epochs, train.accumulate_steps, train.interval_log
         allow_tf32(device)
         vocoder = load_vocoder(config, device)
         self.learner = Learner(config, vocoder.n_mels, device)
@@ -82,17 +83,16 @@ class Run:
             config.data.training_files, config, n_mels=vocoder.n_mels, training=True, device=device
         )
         self.validation = Validation(config, vocoder, device)
-        distributed.demand_the_same("sections train and model", (train.to_dict(), config.model.to_dict()))
+        shared = train.to_dict(), config.model.to_dict(), config.spk
+        distributed.demand_the_same("sections train, model and spk", shared)
         distributed.demand_the_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
-        self.batches = EpochBatches(
+        batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
             process=distributed.rank(), processes=distributed.world_size(), accumulated=train.accumulate_steps,
         )  # fmt: skip
-        self.loader = self._loader()
-        self.step, self.epoch, self.batch, self.saved_step = 0, 1, 0, 0
-        self.bad_steps, self.bad_in_a_row = 0, 0
-        self.stopping = 0  # the signal that all processes have agreed to stop for
-        self.autosave, self.passing = Autosave(save_every_minutes), []
+        super().__init__(
+            Path(config.env.expdir), device, batches, self._loader(batches, device), save_every_minutes
+        )
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.model)
 
@@ -107,13 +107,13 @@ class Run:
                 f"{model.k_step_max} steps (model.k_step_max, model.timesteps) to validate with; lower infer.speedup"
             ) from None
 
-    def _loader(self) -> DataLoader:
+    def _loader(self, batches: EpochBatches, device: torch.device) -> DataLoader:
         # On a CPU the step itself wants every core; what lies on a GPU already, no worker can hand over.
-        to_be_moved = self.device.type != "cpu" and self.dataset.device.type == "cpu"
+        to_be_moved = device.type != "cpu" and self.dataset.device.type == "cpu"
         workers = self.config.train.num_workers if to_be_moved else 0
         return DataLoader(
-            self.dataset, batch_sampler=self.batches, collate_fn=collate_diffusion, num_workers=workers,
-            pin_memory=to_be_moved and self.device.type == "cuda", persistent_workers=workers > 0,
+            self.dataset, batch_sampler=batches, collate_fn=collate_diffusion, num_workers=workers,
+            pin_memory=to_be_moved and device.type == "cuda", persistent_workers=workers > 0,
             worker_init_fn=ignore_stop_signals, generator=torch.Generator(),  # without one, torch's own is drawn from
         )  # fmt: skip
 
@@ -174,100 +174,30 @@ class Run:
             former.delete()
         self.passing = [saved] if passing else []
 
-    def try_to_save(self, *, passing: bool = False) -> bool:
-        """Save; when that fails say so and go on: what is there is intact, and the next time there may be room."""
-        self.autosave.restart()
-        try:
-            self.save(passing=passing)
-        except UserError as error:
-            log.warning("step %d is not saved: %s. Training goes on", self.step, error)
-            return False
-        return True
+    # -- learning ------------------------------------------------------------------------------------------------------
 
-    # -- the loop ------------------------------------------------------------------------------------------------------
+    def learn_from(self, *batches: DiffusionBatch) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        loss, norm = self.learner.step(*batches, number=self.step + 1)
+        return (loss, norm), norm
 
-    def loop(self, logbook: Logbook, stop: StopSignal) -> int:
-        """Train to the last epoch or until ``stop`` has come; the last step is always saved, even before an error."""
-        epochs = self.config.train.epochs
-        log.info(self.beginning)
-        if self.batches.per_step > 1:
-            log.info(self.batches.plan())
-        if self.epoch > epochs:
-            log.info("all %d epochs are done; raise train.epochs to go on", epochs)
-            return 0
-        if self.device.type == "cpu":
-            log.info("training on the CPU, which is slow; with a GPU install the PyTorch build made for it")
-        logbook.begin(sum(parameter.numel() for parameter in self.learner.model.parameters()), self.step)
-        total = self.step + (epochs - self.epoch) * self.batches.steps() + self.batches.steps(self.batch)
-        self.pace = Pace(self.step, total, self.device)
-        with progress(total=total, initial=self.step, description="training", unit="step") as bar:
-            try:
-                while self.epoch <= epochs and not self.stopping:
-                    self.run_epoch(logbook, stop, bar)
-            finally:
-                if distributed.is_first() and self.step > self.saved_step:
-                    self.save()
-        if self.bad_steps:
-            log.warning("%d steps had losses that were not finite and were skipped", self.bad_steps)
-        if self.stopping:
-            log.info("stopped at step %d; the same command goes on from there", self.step)
-            return 128 + self.stopping
-        return 0
+    def shown(self, result: tuple[Tensor, Tensor]) -> dict[str, str]:
+        return {"loss": f"{result[0]:.4f}"}
 
-    def run_epoch(self, logbook: Logbook, stop: StopSignal, bar) -> None:
-        """The rest of the current epoch; returns early, at a step's end, when a stop signal has come."""
-        train, epoch, steps = self.config.train, self.epoch, self.batches.steps()
-        place = steps - self.batches.steps(self.batch)
-        self.batches.start(epoch, self.batch)
-        for batches in self.pace.batches(in_steps(self.loader, train.accumulate_steps)):
-            loss = self.learn(*(batch.to(self.device) for batch in batches))
-            self.pace.learnt()
-            place += 1
-            bar.update()
-            if self.step % 10 == 0:
-                bar.set_postfix(
-                    epoch=epoch, loss=f"{float(loss):.4f}", data=f"{self.pace.data_share:.0%}",
-                    skipped=self.bad_steps, refresh=False,
-                )  # fmt: skip
-            if self.step % train.interval_log == 0:
-                logbook.record(self.step, epoch, place, steps, learning_rate(train, self.step), float(loss))
-                logbook.pace(self.step, self.pace.report(self.step), float(self.norm), self.bad_steps)
-            if distributed.is_first():
-                self.keep(logbook)
-            self.stopping = distributed.largest(stop.number)  # all wait for the first here, and stop at the same step
-            if self.stopping:
-                break
+    def not_finite(self, result: tuple[Tensor, Tensor]) -> str:
+        return f"the loss is {result[0]:g}, its gradient's norm {result[1]:g}"
 
-    def keep(self, logbook: Logbook) -> None:
+    def record(self, logbook: Logbook, result: tuple[Tensor, Tensor]) -> None:
+        (loss, norm), steps = result, self.batches.steps()
+        place = steps - self.batches.steps(min(self.batch, len(self.batches)))
+        logbook.record(self.step, self.epoch, place, steps, learning_rate(self.config.train, self.step), float(loss))
+        logbook.pace(self.step, self.pace.report(self.step), float(norm), self.bad_steps)
+
+    def keep(self, logbook: Logbook, stop: StopSignal) -> None:
         """Save where it is time to, every ``interval_val`` steps to hear the validation clips too."""
         train = self.config.train
         if self.step % train.interval_val == 0:
             if self.try_to_save():
                 checkpoint.delete_old_diffusion(self.folder, self.step, train.interval_val, train.interval_force_save)
-            self.validation.run(self.learner.model, logbook, self.step)
+            self.validation.run(self.learner.model, logbook, self.step, stop)
         elif self.autosave.due:
             self.try_to_save(passing=True)
-
-    def learn(self, *batches: DiffusionBatch) -> Tensor:
-        """One step; counts those whose losses were not finite and gives up after many in a row (UserError)."""
-        try:
-            loss, self.norm = self.learner.step(*batches, number=self.step + 1)
-        except torch.cuda.OutOfMemoryError:
-            raise UserError(
-                f"the device's memory is too small for train.batch_size {self.config.train.batch_size}; halve it, or "
-                "set train.cache_device to cpu if it is not"
-            ) from None
-        self.step, self.batch = self.step + 1, self.batch + self.batches.per_step
-        if self.batch >= len(self.batches):
-            self.epoch, self.batch = self.epoch + 1, 0
-        if torch.isfinite(self.norm):
-            self.bad_in_a_row = 0
-            return loss
-        self.bad_steps, self.bad_in_a_row = self.bad_steps + 1, self.bad_in_a_row + 1
-        log.debug("step %d skipped: its loss is %g, its gradient's norm %g", self.step, loss, self.norm)
-        if self.bad_in_a_row >= MOST_BAD_STEPS:
-            raise UserError(
-                f"the losses have not been finite for {self.bad_in_a_row} steps; lower train.lr or set "
-                f"train.amp_dtype to fp32, and run the same command: it goes on from step {self.step}"
-            )
-        return loss

@@ -15,6 +15,7 @@ from modules.audio import read_audio
 from modules.config import DiffusionConfig
 from modules.console import UserError, get_logger, tally
 from modules.epoch_batches import generator_of
+from modules.stop_signal import StopSignal
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
 log = get_logger("train_diff")
@@ -32,14 +33,18 @@ class Validation:
             config.data.validation_files, config, n_mels=vocoder.n_mels, training=False, device=device
         )
 
-    def run(self, model: Unit2Mel, logbook: Logbook, step: int) -> float:
-        """Sing every clip and tell the logbook; returns the mean loss, each clip's over ``batch_size`` draws.
+    def run(self, model: Unit2Mel, logbook: Logbook, step: int, stop: StopSignal) -> float | None:
+        """Sing every clip and tell the logbook; returns the mean loss, each clip's over ``batch_size`` draws, or None
+        when ``stop`` comes before the end.
 
         Raises UserError when a clip's companions cannot be read.
         """
         model.eval()
         losses = []
         for index, path in enumerate(self.dataset.paths):
+            if stop.number:
+                model.train()
+                return None
             clip = self.dataset[1, index]
             if isinstance(clip, UserError):
                 raise clip

@@ -53,11 +53,14 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """``x`` (B, C, T), ``mask`` (B, 1, T) -> (B, C, T)."""
         q, k, v = (self._split_heads(projection(x)) for projection in (self.conv_q, self.conv_k, self.conv_v))
-        frames = x.shape[-1]
-        rows = frames if torch.is_grad_enabled() else max(1, MOST_SCORES // frames)
-        groups = [self.attend(q[:, :, at : at + rows], k, v, at, mask) for at in range(0, frames, rows)]
-        heads = groups[0] if len(groups) == 1 else torch.cat(groups, dim=2)
+        heads = self.attend(q, k, v, 0, mask) if torch.is_grad_enabled() else self._in_groups(q, k, v, mask)
         return self.conv_o(heads.transpose(2, 3).flatten(1, 2))
+
+    def _in_groups(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        frames = q.shape[2]
+        rows = max(1, MOST_SCORES // frames)
+        groups = [self.attend(q[:, :, at : at + rows], k, v, at, mask) for at in range(0, frames, rows)]
+        return groups[0] if len(groups) == 1 else torch.cat(groups, dim=2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, start: int, mask: Tensor) -> Tensor:
         """The heads' outputs (B, heads, rows, d) for the queries of frames ``start`` to ``start + rows``."""

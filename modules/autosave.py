@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 
 MINUTES = 30.0  # by default; a checkpoint of the published sizes is about a gigabyte
+
+
+def minutes(text: str) -> float:
+    """The value of a flag, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of minutes; give 0 or more")
+    return value
 
 
 class Autosave:

@@ -39,9 +39,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         return {"model": read_safetensors(path)}
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (MemoryError, PermissionError):
+    except (MemoryError, OSError):
         raise  # no fault of the file's
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... for broken files
+        if "alloc" in str(error):  # torch's own words for a MemoryError
+            raise MemoryError(f"{path} does not fit into the memory that is left") from error
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint; it is truncated, of another kind, "
@@ -150,7 +152,7 @@ class Saved:
         Raises UserError when there is no room or they are not what was written; all that was there before stays.
         """
         delete_unfinished(self.folder)
-        for path in self._lone_states():
+        for path in self._unfinished():
             path.unlink(missing_ok=True)
             log.debug("deleted %s, whose model was never written", path)
         # The state first: a model without it would be taken for one of the original's.
@@ -162,11 +164,25 @@ class Saved:
             self.set_aside()
             raise
 
-    def _lone_states(self) -> list[Path]:
-        """The extra states of the folder without their models: of a save or a deletion that was cut off."""
-        found = [(path, re.fullmatch(self.STATE, path.name)) for path in self.folder.glob("*state*.pth")]
-        steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match]
-        return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
+    def _unfinished(self) -> list[Path]:
+        """What a save or a deletion that was cut off has left: extra states without their models, and what else is
+        there of their steps."""
+        states = [re.fullmatch(self.STATE, path.name) for path in self.folder.glob("*state*.pth")]
+        steps = [type(self)(self.folder, int(match[1])) for match in states if match]
+        return [path for saved in steps if not saved.files[0].exists() for path in saved.files]
+
+    def _read_state(self) -> dict[str, Any] | None:
+        """The extra state; None where another program wrote the checkpoint, or where the state alone is broken.
+
+        A broken one is set aside with a warning: the weights are worth more than an exact resume.
+        """
+        state = self.files[-1]
+        try:
+            return load_checkpoint(state) if state.exists() else None
+        except UserError as error:
+            log.warning("%s; going on with the weights of %s alone", error, self.files[0].name)
+            _set_aside(state)
+            return None
 
     def delete(self) -> None:
         for path in self.files:
@@ -205,11 +221,11 @@ class Pair(Saved):
         return self.generator, self.discriminator, self.state
 
     def read(self) -> tuple[dict, dict, dict | None]:
-        """The three files' contents; the state is None where the pair was written by another program."""
+        """The three files' contents; the state may be None, see _read_state."""
         generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
         model_of(generator, self.generator)
         model_of(discriminator, self.discriminator)
-        return generator, discriminator, load_checkpoint(self.state) if self.state.exists() else None
+        return generator, discriminator, self._read_state()
 
 
 def pairs(folder: str | Path) -> list[Pair]:
@@ -230,8 +246,9 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
     """
     if found := _newest_whole(folder, pairs(folder)):
         return found
-    lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
-    if lone:
+    unfinished = Pair(Path(folder), 0)._unfinished()
+    lone = [path for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name)]
+    if lone := sorted(path.name for path in lone if path not in unfinished):
         raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth belong together")
     return None
 
@@ -302,18 +319,10 @@ class DiffusionCheckpoint(Saved):
         return self.model, self.state
 
     def read(self) -> tuple[dict, dict | None]:
-        """The contents; the state is None where another program wrote the checkpoint, or where it alone is broken.
-
-        A broken state is set aside with a warning: the weights are worth more than an exact resume.
-        """
+        """The contents; the state may be None, see _read_state."""
         content = load_checkpoint(self.model)
         model_of(content, self.model)
-        try:
-            return content, load_checkpoint(self.state) if self.state.exists() else None
-        except UserError as error:
-            log.warning("%s; going on with the weights of %s alone", error, self.model.name)
-            _set_aside(self.state)
-            return content, None
+        return content, self._read_state()
 
 
 def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:

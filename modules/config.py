@@ -27,7 +27,7 @@ class TrainConfig(Section):
     epochs: int = positive(10000)
     learning_rate: float = positive(1e-4)
     betas: list[float] = listed(0.8, 0.99)
-    eps: float = 1e-9
+    eps: float = positive(1e-9)
     batch_size: int = positive(6)
     fp16_run: bool = False
     half_type: str = choice("fp16", "fp16", "bf16")
@@ -96,7 +96,7 @@ class ModelConfig(Section):
     use_transformer_flow: bool = False
     sampling_rate: int = ours(44100)  # of the sine source; the published file never names it
     discriminator_periods: list[int] = ours([2, 3, 5, 7, 11])
-    discriminator_width: float = ours(1.0)  # factor on the discriminators' channel counts
+    discriminator_width: float = ours(1.0, above=0)  # factor on the discriminators' channel counts
 
 
 @dataclass
@@ -173,7 +173,7 @@ class DiffusionTrain(Section):
     lr: float = positive(1e-4)
     decay_step: int = positive(100000)
     gamma: float = positive(0.5)
-    weight_decay: float = 0
+    weight_decay: float = at_least(0, 0)
     save_opt: bool = False
     accumulate_steps: int = ours(1, least=1)  # batches of each process whose gradients make one step
     seed: int = ours(1234)  # of the first weights, the order, the crops and the noise; the original has none
@@ -240,7 +240,10 @@ def _check_together(config: Config, path: str | Path) -> None:
         f"train.crop_frames ({train.crop_frames}) must hold a training slice of {train.segment_size} samples": (
             train.crop_frames * data.hop_length >= train.segment_size
         ),
-        f"train.betas is {train.betas}; it must be two numbers": len(train.betas) == 2,
+        f"train.betas is {train.betas}; it must be two numbers from 0 to below 1": (
+            len(train.betas) == 2 and all(0 <= beta < 1 for beta in train.betas)
+        ),
+        f"train.seed is {train.seed}; it must be a whole number of at most 18 digits": abs(train.seed) < 10**18,
         "train.vol_aug needs model.vol_embedding": model.vol_embedding or not train.vol_aug,
         f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
     }
@@ -270,6 +273,10 @@ def load_diffusion_config(path: str | Path) -> DiffusionConfig:
     config = DiffusionConfig.from_dict(values, f"{path}: ")
     if config.train.cache_device.partition(":")[0] not in ("cpu", "cuda", "mps"):
         raise UserError(f"{path}: train.cache_device is {config.train.cache_device!r}; allowed: 'cpu', 'cuda', 'mps'")
+    if abs(config.train.seed) >= 10**18:
+        raise UserError(f"{path}: train.seed is {config.train.seed}; it must be a whole number of at most 18 digits")
+    if config.model.n_chans % 2:
+        raise UserError(f"{path}: model.n_chans is {config.model.n_chans}; it must be even")
     return config
 
 

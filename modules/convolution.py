@@ -1,7 +1,8 @@
 """Convolutions in the form that is quickest where they run; the same mathematics as PyTorch's in every form.
 
-A GPU's library finds its own form. On a CPU two things help: frames whose channels lie side by side in memory
-(channels last), and, where the kernel is large and the signal short, one product of matrices.
+Frames whose channels lie side by side in memory (channels last) are what processors and, in half precision, GPUs work
+on without reordering them before and after. On a CPU one product of matrices is better still where the kernel is large
+and the signal short.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from modules.device import autocast_type
 
 
 class Conv1d(nn.Conv1d):
-    """PyTorch's own class and parameters; on a CPU the result has its channels side by side in memory."""
+    """PyTorch's own class and parameters; where that is quicker, the result has its channels side by side in memory."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not _by_channels(x) or (self.groups > 1 and not _in_half()):
+        if not _by_channels(x) or (self.groups > 1 and not _in_half(x)):
             return super()._conv_forward(x, weight, bias)
         if self.kernel_size == self.stride == (1,) and self.groups == 1:
             return F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
@@ -30,6 +31,15 @@ class Conv1d(nn.Conv1d):
         ).squeeze(2)
 
 
+class Conv2d(nn.Conv2d):
+    """As Conv1d, on a GPU in half precision."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.device.type == "cuda" and _in_half(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+        return super()._conv_forward(x, weight, bias)
+
+
 class ConvTranspose1d(nn.ConvTranspose1d):
     """As Conv1d. In float32 the library's own form is the quicker for many channels."""
 
@@ -37,7 +47,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         stride, padding, surplus = self.stride[0], self.padding[0], self.output_padding[0]
         if not _by_channels(x):
             return F.conv_transpose1d(x, weight, bias, stride, padding, surplus)
-        if not _in_half():
+        if not _in_half(x):
             return _channels_last(F.conv_transpose1d(x, weight, bias, stride, padding, surplus)).squeeze(2)
         return F.conv_transpose2d(
             _channels_last(x), weight.unsqueeze(2), bias, (1, stride), (0, padding), (0, surplus)
@@ -45,7 +55,9 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
 
 def _by_channels(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.onnx.is_in_onnx_export()
+    if torch.onnx.is_in_onnx_export():
+        return False
+    return x.device.type == "cpu" or (x.device.type == "cuda" and _in_half(x))
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -53,8 +65,8 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
-def _in_half() -> bool:
-    return autocast_type("cpu") is not None
+def _in_half(x: Tensor) -> bool:
+    return autocast_type(x.device.type) is not None
 
 
 class Columns(NamedTuple):

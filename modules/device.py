@@ -55,6 +55,14 @@ def allow_tf32(device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = True
 
 
+def update_scale(scaler) -> None:
+    """End a step of a GradScaler. Its scale never goes below 1: each step that is skipped halves it, which a clip that
+    is never finite would go on doing until every gradient is zero."""
+    scaler.update()
+    if scaler.is_enabled():
+        scaler._scale.clamp_(min=1)
+
+
 def grad_scaler(device: torch.device, *, enabled: bool):
     """The loss scaler of fp16 training, a pass-through when not ``enabled`` (bf16 needs none)."""
     if hasattr(torch.amp, "GradScaler"):  # torch >= 2.3

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.convolution import Columns, Conv1d, ConvTranspose1d, column_conv, columns_of
+from modules.convolution import Columns, Conv1d, Conv2d, ConvTranspose1d, column_conv, columns_of
 
 
 class NormedWeight(nn.Module):
@@ -114,7 +114,7 @@ class WeightNormConv1d(WeightNorm, Conv1d):
     pass
 
 
-class WeightNormConv2d(WeightNorm, nn.Conv2d):
+class WeightNormConv2d(WeightNorm, Conv2d):
     pass
 
 
@@ -126,7 +126,7 @@ class SpectralNormConv1d(SpectralNorm, Conv1d):
     pass
 
 
-class SpectralNormConv2d(SpectralNorm, nn.Conv2d):
+class SpectralNormConv2d(SpectralNorm, Conv2d):
     pass
 
 
@@ -140,7 +140,7 @@ def held_weights(net: nn.Module) -> Iterator[None]:
         yield
     finally:
         for part in parts:
-            part.held = None
+            del part.held
 
 
 def fold_normed_weights(module: nn.Module) -> None:

@@ -25,6 +25,8 @@ class StopSignal:
 def stop_signal() -> Iterator[StopSignal]:
     """Within the block a STOPPING signal leaves a note, so that a step ends and is saved; a second one ends at once.
 
+    What the program was started to ignore (SIGHUP by nohup) it goes on ignoring.
+
     Of several processes none ends at once: whoever signals them all signals torchrun too, which passes it on and so
     signals twice. It also ends those that take longer than half a minute.
     """
@@ -39,7 +41,8 @@ def stop_signal() -> Iterator[StopSignal]:
             signal.signal(number, former[number])
         log.info("stopping after this step, with a checkpoint%s", "" if several else "; once more ends at once")
 
-    former = {number: signal.signal(number, note) for number in STOPPING}
+    heeded = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    former = {number: signal.signal(number, note) for number in heeded}
     try:
         yield stop
     finally:

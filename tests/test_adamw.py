@@ -37,6 +37,18 @@ def test_state_dicts_go_both_ways_and_keep_each_optimizer_as_it_is():
     assert continued.param_groups[0]["fused"] == AdamW([torch.zeros(1, requires_grad=True)], 1e-2).fused
 
 
+def test_a_state_dict_brings_the_rate_and_moments_and_leaves_the_configurations_numbers():
+    state = stepped(AdamW)[1].state_dict()
+    weights = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(5))]
+    optimizer = AdamW(weights, 0.5, (0.5, 0.9), 1e-3, weight_decay=0.125)
+    optimizer.load_state_dict(state)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (1e-2, (0.5, 0.9), 1e-3, 0.125)
+    assert optimizer.rate == 1e-2 and torch.equal(optimizer.state[weights[0]]["exp_avg"], state["state"][0]["exp_avg"])
+    optimizer.set_rate(0.25)
+    assert group["lr"] == optimizer.state_dict()["param_groups"][0]["lr"] == 0.25
+
+
 def test_a_step_unless_bad_is_taken_or_leaves_weights_and_state_alone():
     weights, optimizer = stepped(AdamW)
     before = [weight.clone() for weight in weights], {k: dict(v) for k, v in optimizer.state_dict()["state"].items()}

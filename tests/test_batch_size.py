@@ -73,6 +73,13 @@ def test_when_nothing_fits_a_sentence_says_what_to_change(config, monkeypatch):
         find_batch_size(config, "cpu")
 
 
+def test_one_process_alone_tries(config, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--find_batch_size works in one process"):
+        find_batch_size(config, "cpu")
+
+
 def test_the_clip_that_is_tried_is_the_longest_that_training_can_have(config, tmp_path):
     values = load_config(config)
     values.train.crop_frames = 60

@@ -32,7 +32,7 @@ def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
     assert pair.step == 1000 and of_g["model"]["w"][0] == 1000 and state == {"epoch": 1}
 
 
-@pytest.mark.parametrize("broken", ["generator", "discriminator", "state"])
+@pytest.mark.parametrize("broken", ["generator", "discriminator"])
 def test_a_truncated_newest_pair_is_passed_over_with_a_warning(tmp_path, caplog, broken):
     write_pair(tmp_path, 10)
     truncate(getattr(write_pair(tmp_path, 20), broken))
@@ -43,12 +43,40 @@ def test_a_truncated_newest_pair_is_passed_over_with_a_warning(tmp_path, caplog,
     assert (tmp_path / "G_20.pth.broken").exists()
 
 
+def test_a_truncated_state_costs_a_pair_nothing_but_itself(tmp_path, caplog):
+    truncate(write_pair(tmp_path, 20).state)
+    pair, (of_g, _, state) = checkpoint.read_newest(tmp_path)
+    assert pair.step == 20 and of_g["model"]["w"][0] == 20 and state is None
+    assert "going on with the weights of G_20.pth alone" in caplog.text and (tmp_path / "state_20.pth.broken").exists()
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "I/O error"), RuntimeError("alloc_cpu.cpp: can't allocate")])
+def test_what_is_no_fault_of_a_file_leaves_it_where_it_is(tmp_path, monkeypatch, fault):
+    pair = write_pair(tmp_path, 10)
+
+    def load(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises((OSError, MemoryError)):
+        checkpoint.read_newest(tmp_path)
+    assert all(path.exists() for path in pair.files)
+
+
+def test_a_first_save_that_was_cut_off_between_its_files_is_none(tmp_path):
+    write_pair(tmp_path, 4).generator.unlink()
+    assert checkpoint.read_newest(tmp_path) is None
+    content = {"model": {"w": torch.ones(1)}}
+    checkpoint.Pair(tmp_path, 6).write(content, content, {"step": 6})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["D_6.pth", "G_6.pth", "state_6.pth"]
+
+
 def test_a_run_does_not_quietly_begin_from_nothing(tmp_path):
     assert checkpoint.read_newest(tmp_path) is None
     truncate(write_pair(tmp_path, 10).generator)
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
         checkpoint.read_newest(tmp_path)
-    write_pair(tmp_path, 0).discriminator.unlink()
+    write_pair(tmp_path, 0, state=False).discriminator.unlink()
     with pytest.raises(UserError, match=r"holds G_0\.pth alone"):
         checkpoint.read_newest(tmp_path)
 

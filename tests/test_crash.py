@@ -145,7 +145,7 @@ def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_ro
         ballast, evaluate = disk / "ballast", training.Run.evaluate
         good, pair = [], []
 
-        def with_less_room(run, logbook):
+        def with_less_room(run, logbook, stop):
             """None for the second save; for the third half of what it takes, which the look before does not see, as
             when others write meanwhile; for the fourth half, which it sees; then enough."""
             ballast.unlink(missing_ok=True)
@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_ro
                     while file.write(bytes(1 << 16)):
                         pass
                 os.truncate(ballast, ballast.stat().st_size - room)
-            evaluate(run, logbook)
+            evaluate(run, logbook, stop)
             monkeypatch.setattr(saving, "SPARE", spare << 20)
             good.append(checkpoint.read_newest("logs/44k")[0].step)
             pair[:] = pair or [path.stat().st_size for path in checkpoint.Pair(Path("logs/44k"), 3).files]

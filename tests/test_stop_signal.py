@@ -31,6 +31,13 @@ def test_a_second_signal_ends_at_once():
         signal.raise_signal(signal.SIGINT)
 
 
+def test_what_was_ignored_before_is_ignored_still():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with stop_signal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.number == 0
+
+
 def test_the_handlers_are_as_before_even_after_an_error(own_handlers):
     with pytest.raises(ZeroDivisionError), stop_signal():
         assert all(signal.getsignal(number) != handler for number, handler in own_handlers.items())

@@ -19,8 +19,11 @@ from diffusion.logbook import Logbook, clock
 from diffusion.step import learning_rate
 from diffusion.unit2mel import build_unit2mel, load_unit2mel
 from modules import checkpoint
+from modules.autosave import Autosave
 from modules.config import load_diffusion_config, save_diffusion_config
 from modules.console import UserError
+from modules.stop_signal import StopSignal
+from modules.training_run import MOST_BAD_STEPS
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
 
@@ -229,7 +232,7 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
         saved.append((run.step, options.get("passing", False), there))
 
     monkeypatch.setattr(training.Run, "save", watched)
-    monkeypatch.setattr(training.Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
+    monkeypatch.setattr(Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
     path = prepare(work, interval_val=5, epochs=2)
     training.train(path, "cpu")
     assert saved == [(1, True, [1]), (2, True, [2]), (5, False, [5]), (6, True, [6, 5])]
@@ -267,11 +270,11 @@ def test_a_trained_model_is_read_back_by_what_sings_with_it(work):
 def test_the_model_learns(work, precision):
     run = run_of(change(prepare(work, amp_dtype=precision, lr=1e-2), "model", timesteps=500, n_chans=32))
     with contextlib.closing(Logbook(Path("log"))) as logbook:
-        before = run.validation.run(run.learner.model, logbook, 0)
+        before = run.validation.run(run.learner.model, logbook, 0, StopSignal())
         for _ in range(20):
             for batch in run.loader:
                 run.learn(batch)
-        after = run.validation.run(run.learner.model, logbook, run.step)
+        after = run.validation.run(run.learner.model, logbook, run.step, StopSignal())
     assert after < 0.8 * before and run.bad_steps == 0
 
 
@@ -282,7 +285,7 @@ def test_half_precision_is_used_where_it_is_asked_for_and_only_there(work):
         run = run_of(change(path, "train", amp_dtype=precision))
         with torch.no_grad():
             run.learner.model.decoder.denoise_fn.output_projection.weight.fill_(0.1)  # fresh, it gives zeros
-        losses.append(float(run.learn(next(iter(run.loader)))))
+        losses.append(float(run.learn(next(iter(run.loader)))[0]))
     assert losses[0] == losses[1] != losses[2] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -296,6 +299,16 @@ def test_the_learning_rate_is_that_of_the_published_scheduler_begun_at_any_step(
             assert learning_rate(train, number) == optimizer.param_groups[0]["lr"], (begun, number)
             optimizer.step()
             scheduler.step()
+
+
+def test_a_run_goes_on_with_batches_so_large_that_its_epoch_is_over(work):
+    path = prepare(work, batch_size=2, epochs=1)
+    run = run_of(path)
+    for batch in list(run.loader)[:2]:
+        run.learn(batch)
+    run.save()
+    assert training.train(change(path, "train", batch_size=9, epochs=3), "cpu") == 0
+    assert run_of(path).step == 2 + 2  # of the first epoch nothing is left
 
 
 def test_rate_and_weight_decay_are_the_configurations_whatever_the_checkpoint_holds(work):
@@ -314,8 +327,8 @@ def test_a_step_that_is_not_finite_changes_no_weight(work):
     run.learn(batch)
     assert (run.step, run.bad_steps) == (1, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in run.learner.model.state_dict().items())
-    with pytest.raises(UserError, match=r"not been finite for 50 steps; lower train.lr .*goes on from step 50"):
-        for _ in range(training.MOST_BAD_STEPS):
+    with pytest.raises(UserError, match=r"not been finite for 50 steps .*loss is nan.* lower train.lr .*from step 0"):
+        for _ in range(MOST_BAD_STEPS):
             run.learn(batch)
 
 
@@ -385,7 +398,7 @@ def test_a_validation_hears_the_same_model_the_same_way_twice(work, k_step_max):
             heard.append(loss)
 
     for _ in range(2):
-        run.validation.run(run.learner.model, Ear(), 0)
+        run.validation.run(run.learner.model, Ear(), 0, StopSignal())
         run.step += 1
     (name, target, mel), (_, real, audio), loss = heard[:3]
     assert name == "alto_0" and target.shape == mel.shape == (len(real) // 512, MEL.n_mels)
@@ -408,7 +421,7 @@ def test_the_validation_loss_is_the_mean_over_clips_and_draws(work):
 
     run.learner.model.loss = noted
     with contextlib.closing(Logbook(Path("log"))) as logbook:
-        assert run.validation.run(run.learner.model, logbook, 0) == pytest.approx(sum(losses) / 6)
+        assert run.validation.run(run.learner.model, logbook, 0, StopSignal()) == pytest.approx(sum(losses) / 6)
     assert len(set(losses)) == 6
 
 

@@ -12,11 +12,16 @@ import pytest
 import torch
 
 from modules import checkpoint
+from modules.autosave import Autosave
+from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
 from modules.console import UserError
+from modules.stop_signal import stop_signal
+from modules.training_run import MOST_BAD_STEPS
 from tests.tiny import tiny_config, write_dataset
 from vits import training
 from vits.step import Learner, learning_rate
+from vits.synthesizer import Synthesizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -152,7 +157,7 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
         saved.append((run.step, options.get("passing", False), [pair.step for pair in checkpoint.pairs(folder)]))
 
     monkeypatch.setattr(training.Run, "save", watched)
-    monkeypatch.setattr(training.Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
+    monkeypatch.setattr(Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
     assert training.train(config, "44k", "cpu") == 0
     assert saved == [
         (1, True, [1]),
@@ -232,8 +237,78 @@ def test_a_step_that_is_not_finite_changes_no_weight(work):
     assert (run.step, run.bad_steps) == (1, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.net_g.state_dict().items())
     with pytest.raises(UserError, match=r"not been finite for 50 steps .*mel nan.* lower train.learning_rate"):
-        for _ in range(training.MOST_BAD_STEPS):
+        for _ in range(MOST_BAD_STEPS):
             run.learn(batch)
+
+
+def test_steps_that_come_to_nothing_never_take_the_place_of_the_checkpoint_before_them(work, monkeypatch, caplog):
+    config = prepare(work, epochs=100, eval_interval=5, keep_ckpts=1)
+    step = Learner.step
+
+    def diverges(learner, *batches, number, **options):
+        if number >= 10:
+            batches[0].spec[:] = float("nan")
+        return step(learner, *batches, number=number, **options)
+
+    monkeypatch.setattr(Learner, "step", diverges)
+    with pytest.raises(UserError, match="not been finite for 50 steps .* goes on from step 15"):
+        training.train(config, "44k", "cpu")
+    assert [pair.step for pair in checkpoint.pairs(work / "logs" / "44k")] == [15]
+    assert "step 20 is not saved: the steps before it had losses that were not finite" in caplog.text
+
+
+def test_a_stop_cuts_a_validation_short_and_the_step_is_saved(work, monkeypatch):
+    config = prepare(work, eval_interval=2)
+    infer, sung = Synthesizer.infer, []
+
+    def slow(net, *arguments, **options):
+        sung.append(signal.raise_signal(signal.SIGTERM))
+        return infer(net, *arguments, **options)
+
+    listed = Path(load_config(config).data.training_files).read_text(encoding="utf-8")
+    Path(load_config(config).data.validation_files).write_text(listed, encoding="utf-8")
+    monkeypatch.setattr(Synthesizer, "infer", slow)
+    assert training.train(config, "44k", "cpu") == 128 + signal.SIGTERM
+    assert len(sung) == 1
+    assert [pair.step for pair in checkpoint.pairs(work / "logs" / "44k")] == [2]
+    assert not (work / "logs" / "44k" / "G_best.pth").exists()
+
+
+def test_a_second_ctrl_c_ends_without_a_save(work, monkeypatch):
+    config = prepare(work)
+
+    def twice(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Learner, "step", twice)
+    run = training.Run(load_config(config), work / "logs" / "44k", torch.device("cpu"))
+    run.step = 3
+    with pytest.raises(KeyboardInterrupt), stop_signal() as stop:
+        run.loop(None, stop)
+    assert not checkpoint.pairs(run.folder)
+
+
+def test_a_clip_whose_companions_are_not_finite_is_named(work):
+    config = load_config(prepare(work))
+    clip = Path(Path(config.data.training_files).read_text(encoding="utf-8").splitlines()[0])
+    spec = ClipFiles(clip).read_spec()
+    spec[3, 4] = float("nan")
+    torch.save(spec, ClipFiles(clip).spec)
+    with pytest.raises(UserError, match=rf"the spec of {re.escape(str(clip))} are not finite"):
+        training.train(work / "configs" / "config.json", "44k", "cpu")
+
+
+def test_a_speaker_that_the_configuration_does_not_know_is_found_before_the_first_step(work):
+    config = load_config(prepare(work))
+    config.spk = {"alto": 0}
+    with pytest.raises(UserError, match="is no speaker of the config"):
+        training.Run(config, work / "logs" / "44k", torch.device("cpu"))
+
+
+def test_a_name_that_is_no_name_is_refused(work):
+    with pytest.raises(UserError, match="--model is ''; give the run a name"):
+        training.train(prepare(work), "", "cpu")
 
 
 def test_half_precision_learns_on_a_cpu(work):

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from modules import checkpoint
 from modules.config import load_config
+from modules.stop_signal import StopSignal
 from tests.tiny import HOP, RATE, tiny_config, write_dataset
 from vits import training
 from vits.compression import compress
@@ -40,7 +41,7 @@ class Singer(torch.nn.Module):
 def metrics_of(sound, work, step=1):
     config = load_config(work / "configs" / "config.json")
     with contextlib.closing(Logbook(work / "log")) as logbook:
-        return Validation(config, CPU).run(Singer(sound), logbook, step)
+        return Validation(config, CPU).run(Singer(sound), logbook, step, StopSignal())
 
 
 def recording(work):
@@ -54,6 +55,12 @@ def test_a_perfect_model_has_no_distance_and_one_at_another_loudness_the_logarit
     assert metrics_of(2 * real, work).mel_distance == pytest.approx(math.log(2), rel=1e-3)
     silent = metrics_of(torch.zeros_like(real), work)
     assert silent.mel_distance > 2 and silent.vuv_error > 0.8 and math.isnan(silent.f0_correlation)
+
+
+def test_a_clip_that_could_not_be_measured_is_no_ones_best():
+    clips = [Metrics(math.nan, math.nan, 1.0), Metrics(0.3, 0.5, 0.0)]
+    mean = Metrics.mean(clips)
+    assert math.isnan(mean.mel_distance) and (mean.f0_correlation, mean.vuv_error) == (0.5, 0.5)
 
 
 def test_pitch_is_compared_where_both_are_voiced_and_voicing_everywhere():
@@ -111,13 +118,13 @@ def test_the_best_is_remembered_by_a_resumed_run_and_made_good_after_a_crash(wor
     run.step = 2
     for run.step, distance, best in ((2, 1.0, 2), (4, 0.5, 4), (6, 0.7, 4), (8, float("nan"), 4)):
         run.validation.run = lambda *_, distance=distance: Metrics(distance, 1.0, 0.0)
-        run.evaluate(None)
+        run.evaluate(None, StopSignal())
         assert run.best[1] == best
     assert run_in(work).best == (0.5, 4)
     (work / "logs" / "44k" / "G_best.pth").unlink()
     assert run_in(work).best == training.NONE_BEST, "what the user deleted is not waited for"
     run.step, run.validation.run = 10, lambda *_: Metrics(0.25, 1.0, 0.0)
-    run.evaluate(None)
+    run.evaluate(None, StopSignal())
     (work / "logs" / "44k" / "G_best.pth").unlink()  # a crash before it was there
     assert run_in(work).best == (0.25, 10) and (work / "logs" / "44k" / "G_best.pth").exists()
 
@@ -126,10 +133,10 @@ def test_a_best_model_that_could_not_be_saved_is_not_the_best(work, monkeypatch,
     run = run_in(work)
     run.step, run.validation.run = 2, lambda *_: Metrics(1.0, 1.0, 0.0)
     with no_room():
-        run.evaluate(None)
+        run.evaluate(None, StopSignal())
     assert run.best == training.NONE_BEST and run.saved_step == 0 and "step 2 is not saved" in caplog.text
     run.step, run.validation.run = 4, lambda *_: Metrics(2.0, 1.0, 0.0)
-    run.evaluate(None)
+    run.evaluate(None, StopSignal())
     assert run.best == (2.0, 4) and (work / "logs" / "44k" / "G_best.pth").exists()
 
 

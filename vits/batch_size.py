@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from modules.audio import open_audio
 from modules.config import Config, load_config
 from modules.console import UserError, get_logger
 from modules.device import pick_device
+from modules.distributed import place
 from modules.epoch_batches import generator_of
 from modules.memory import free_memory, peak_memory
 from vits.dataset import ClipDataset, Item, collate
@@ -27,6 +27,8 @@ def find_batch_size(config_path: str | Path, device: str | None = None) -> int:
 
     Raises UserError when not even one clip fits, or the system does not tell of its memory.
     """
+    if place()[1] > 1:
+        raise UserError("--find_batch_size works in one process; run it without torchrun, on one of the GPUs")
     config = load_config(config_path)
     trials = Trials(config, pick_device(device))
     clips = len(trials.dataset)
@@ -114,13 +116,7 @@ class Trials:
 
 
 def longest_item(dataset: ClipDataset) -> Item:
-    """The item with the most frames that training can make of the clips: long ones are cropped."""
-    train, hop = dataset.config.train, dataset.config.data.hop_length
-
-    def frames(path: Path) -> int:
-        with open_audio(path) as file:
-            whole = file.frames // hop
-        return whole if whole <= train.crop_frames + 10 else train.crop_frames
-
-    path = max(dataset.paths, key=frames)
-    return dataset.vary(dataset.read(path), generator_of(train.seed, 0, 0))
+    """The item with the most frames that training can make of the clips."""
+    frames = dataset.frames()
+    path = dataset.paths[max(range(len(frames)), key=frames.__getitem__)]
+    return dataset.vary(dataset.read(path), generator_of(dataset.config.train.seed, 0, 0))

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from modules.audio import random_gain, read_audio
-from modules.clip_files import Clip, ClipFiles, align, stretch_units
+from modules.audio import open_audio, random_gain, read_audio
+from modules.clip_files import MAKER, Clip, ClipFiles, align, stretch_units
 from modules.config import Config
 from modules.console import UserError
 from modules.epoch_batches import generator_of
@@ -79,6 +80,20 @@ class Batch:
     def pin_memory(self) -> Batch:
         return replace(self, **{name: part.pin_memory() for name, part in self._parts()})
 
+    def padded(self, multiple: int) -> Batch:
+        """With silence behind, so that the number of frames is a ``multiple``."""
+        frames = self.f0.shape[1]
+        surplus = -frames % multiple
+        hop_length = self.audio.shape[2] // frames
+        over_time = {name: part for name, part in self._parts() if name not in ("speaker_id", "lengths")}
+        return replace(
+            self, **{n: F.pad(x, (0, surplus * (hop_length if n == "audio" else 1))) for n, x in over_time.items()}
+        )
+
+    def tensors(self) -> list[Tensor | None]:
+        """Every field, in the order of the constructor."""
+        return [getattr(self, f.name) for f in fields(self)]
+
     def _parts(self) -> list[tuple[str, Tensor]]:
         return [(f.name, part) for f in fields(self) if (part := getattr(self, f.name)) is not None]
 
@@ -95,10 +110,24 @@ class ClipDataset(Dataset):
         companions = ("units", "f0", "volume") if config.model.vol_embedding else ("units", "f0")
         shortest = config.train.segment_size if training else 0
         self.paths = usable(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
+        self.speakers = {path: speaker_id(path, config.spk) for path in self.paths}
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def frames(self) -> list[int]:
+        """How many frames training takes of each clip, by the clip's own header."""
+        return [self._cropped(self._frames(path)) for path in self.paths]
+
+    def _frames(self, path: Path) -> int:
+        with open_audio(path) as file:
+            return file.frames // self.config.data.hop_length
+
+    def _cropped(self, frames: int) -> int:
+        """As published: only clips more than ten frames over the limit are cropped."""
+        limit = self.config.train.crop_frames
+        return limit if frames > limit + 10 else frames
 
     def __getitem__(self, key: tuple[int, int]) -> Item | UserError:
         """The item, or the error that it met: raised in a loader's worker, it would arrive as a traceback."""
@@ -115,10 +144,10 @@ class ClipDataset(Dataset):
         gain = None
         if train.vol_aug and torch.rand((), generator=generator) < 0.5:
             gain = random_gain(item.clip.audio, generator)
-        # As published: only clips more than ten frames over the limit are cropped.
-        if item.frames > train.crop_frames + 10:
-            start = int(torch.randint(item.frames - train.crop_frames + 1, (1,), generator=generator))
-            item = item.crop(start, train.crop_frames, self.config.data.hop_length)
+        frames = self._cropped(item.frames)
+        if frames < item.frames:
+            start = int(torch.randint(item.frames - frames + 1, (1,), generator=generator))
+            item = item.crop(start, frames, self.config.data.hop_length)
         return item if gain is None else item.louder(gain)
 
     def read(self, path: Path) -> Item:
@@ -137,7 +166,10 @@ class ClipDataset(Dataset):
             audio=audio,
             volume=torch.from_numpy(files.read_volume()) if model.vol_embedding else None,
         )
-        return Item(align(clip, data.hop_length, path), torch.tensor([speaker_id(path, self.config.spk)]))
+        for name in ("units", "f0", "uv", "spec"):
+            if not getattr(clip, name).isfinite().all():
+                raise UserError(f"the {name} of {path} are not finite; run '{MAKER}' again, or take the clip away")
+        return Item(align(clip, data.hop_length, path), torch.tensor([self.speakers[path]]))
 
     def spectrogram(self, files: ClipFiles, audio: Tensor) -> Tensor:
         """The clip's linear spectrogram (F, T), from its companion or, where that is absent, computed and kept."""

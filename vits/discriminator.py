@@ -113,8 +113,8 @@ class MultiPeriodDiscriminator(nn.Module):
 
     def forward(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """``y`` (B, 1, L) -> each judge's scores (B, n) and feature maps, the score map being the last of them."""
-        scores, features = zip(*(judge(y) for judge in self.discriminators), strict=True)
-        return list(scores), list(features)
+        judgements = [judge(y) for judge in self.discriminators]
+        return [scores for scores, _ in judgements], [features for _, features in judgements]
 
     def scores(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Each judge's scores of both, (B, 1, L) each: in one pass where that is the same as two.

@@ -11,7 +11,7 @@ from torch import Tensor
 from modules.console import get_logger
 from modules.pace import Report
 from modules.run_log import Events, TextLog
-from vits.step import Generated, Losses
+from vits.step import Losses, Sample
 
 if TYPE_CHECKING:
     from vits.validation import Metrics
@@ -30,8 +30,11 @@ class Logbook:
         for part in (self.file, self.writer, self.eval_writer):
             part.close()
 
-    def record(self, step: int, epoch: int, percent: float, rate: float, losses: Losses, generated: Generated) -> None:
-        """Scalars and pictures of a training step, and its lines in the text log."""
+    def record(
+        self, step: int, epoch: int, percent: float, rate: float, losses: Losses, sample: Sample, all_mel: Tensor
+    ) -> None:
+        """Scalars and pictures of a training step, and its lines in the text log; ``all_mel`` (n_mels, T) is the
+        sample's whole clip."""
         scalars = {
             "loss/g/total": losses.total, "loss/d/total": losses.discriminator, "learning_rate": rate,
             "grad_norm_d": losses.grad_norm_d, "grad_norm_g": losses.grad_norm_g, "loss/g/fm": losses.feature,
@@ -39,13 +42,12 @@ class Logbook:
         }  # fmt: skip
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, float(value), step)
-        self._mel(self.writer, "slice/mel_org", generated.target_mel[0], step)
-        self._mel(self.writer, "slice/mel_gen", generated.mel[0], step)
-        self._mel(self.writer, "all/mel", generated.all_mel[0], step)
-        if generated.output.pred_lf0 is not None:
-            output = generated.output
-            self._curves("all/lf0", output.lf0[0], output.pred_lf0[0], step)
-            self._curves("all/norm_lf0", output.lf0[0], output.norm_lf0[0], step)
+        self._mel(self.writer, "slice/mel_org", sample.target_mel, step)
+        self._mel(self.writer, "slice/mel_gen", sample.mel, step)
+        self._mel(self.writer, "all/mel", all_mel, step)
+        if sample.pred_lf0 is not None:
+            self._curves("all/lf0", sample.lf0, sample.pred_lf0, step)
+            self._curves("all/norm_lf0", sample.lf0, sample.norm_lf0, step)
         shown = [losses.discriminator, losses.adversarial, losses.feature, losses.mel, losses.kl]
         log.debug("Train Epoch: %d [%.0f%%]", epoch, percent)
         log.debug(

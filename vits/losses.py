@@ -43,3 +43,12 @@ def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tens
     z_p, logs_q, m_p, logs_p, mask = (x.float() for x in (z_p, logs_q, m_p, logs_p, mask))
     kl = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p) ** 2 * torch.exp(-2 * logs_p)
     return (kl * mask).sum() / mask.sum()
+
+
+def lf0_loss(predicted: Tensor, lf0: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of log F0 over as many frames as the longest clip has, for every clip.
+
+    All (B, 1, T); after a clip's end ``mask`` is 0, and both contours must be.
+    """
+    frames = mask.sum(dim=2).max() * len(lf0)
+    return (predicted.float() - lf0.float()).square().sum() / frames

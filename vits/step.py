@@ -5,6 +5,9 @@ The discriminator learns first, on a slice the generator made; then the generato
 A step may take several batches, here (``train.accumulate_steps``) and in other processes. Its gradient is then the mean
 of the gradients that each batch alone would give, whoever computes them. This is not that of one large batch: a batch's
 KL and F0 losses are means over its own frames, so a frame of a short batch weighs a little more.
+
+On a CUDA device a step of one batch in one process is recorded and replayed (modules/recording.py), so nothing in it
+may wait for the device.
 """
 
 from __future__ import annotations
@@ -17,31 +20,54 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.adamw import AdamW
+from modules.adamw import AdamW, gradient_norm
 from modules.config import Config, DataConfig
-from modules.device import autocast, grad_scaler
-from modules.distributed import average, average_gradients, rank
+from modules.device import autocast, grad_scaler, update_scale
+from modules.distributed import average, average_gradients, rank, world_size
 from modules.epoch_batches import seed_of
 from modules.normed_conv import held_weights
+from modules.recording import Recorder
 from modules.spectrogram import mel_from_linear, mel_spectrogram
 from vits.dataset import Batch
 from vits.discriminator import MultiPeriodDiscriminator
-from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss
+from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss, lf0_loss
 from vits.synthesizer import Synthesizer, SynthesizerOutput, cut_slices
+
+# Recordings are of one shape each: batches are padded to a multiple of so many frames, which makes at most 13 lengths
+# of clips that are cropped at 800. Padding counts for nothing, as that of a batch's shorter clips does.
+FRAMES_APART = 64
 
 
 @dataclass
 class Generated:
     """What the generator made of a batch, and the slices of the recording it is compared with.
 
-    audio, target_audio: (B, 1, segment); mel, target_mel: (B, n_mels, frames); all_mel: of the whole clips.
+    audio, target_audio: (B, 1, segment); mel, target_mel: (B, n_mels, frames).
     """
 
     output: SynthesizerOutput
     target_audio: Tensor
     mel: Tensor
     target_mel: Tensor
-    all_mel: Tensor
+
+
+@dataclass
+class Sample:
+    """What a step made of its batch's first clip, for people to look at: mel, target_mel (n_mels, frames) of the slice,
+    spec (bins, T) of the clip, and of a model that predicts F0 lf0, pred_lf0 and norm_lf0 (1, T). No graph is kept."""
+
+    mel: Tensor
+    target_mel: Tensor
+    spec: Tensor
+    lf0: Tensor | None = None
+    pred_lf0: Tensor | None = None
+    norm_lf0: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Batch, generated: Generated) -> Sample:
+        output = generated.output
+        curves = (output.lf0, output.pred_lf0, output.norm_lf0) if output.pred_lf0 is not None else ()
+        return cls(*(x[0].detach() for x in (generated.mel, generated.target_mel, batch.spec, *curves)))
 
 
 @dataclass
@@ -63,9 +89,12 @@ class Losses:
 
 
 class Learner:
-    """The two networks, their optimizers and the precision they learn in."""
+    """The two networks, their optimizers and the precision they learn in.
 
-    def __init__(self, config: Config, device: torch.device):
+    ``cuda_graphs`` False starts every kernel by itself on a CUDA device too.
+    """
+
+    def __init__(self, config: Config, device: torch.device, *, cuda_graphs: bool = True):
         train, data, model = config.train, config.data, config.model
         self.config, self.device = config, device
         segment_frames = train.segment_size // data.hop_length
@@ -75,6 +104,7 @@ class Learner:
         ).to(device)
         self.optim_g, self.optim_d = self._optimizer(self.net_g), self._optimizer(self.net_d)
         self.scaler = grad_scaler(device, enabled=train.fp16_run and train.half_type == "fp16")
+        self.alone = Recorder(self._learn_alone, device, enabled=cuda_graphs and world_size() == 1)
 
     def _optimizer(self, net: nn.Module) -> AdamW:
         train = self.config.train
@@ -85,57 +115,80 @@ class Learner:
 
     def set_learning_rate(self, epoch: int) -> None:
         for optimizer in (self.optim_g, self.optim_d):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.config, epoch)
+            optimizer.set_rate(learning_rate(self.config, epoch))
 
     def step(
         self, *batches: Batch, number: int | None = None, adversarial: bool = True
-    ) -> tuple[Generated, Losses]:
+    ) -> tuple[Sample, Losses]:
         """Learn from one batch or several; without ``adversarial`` only reconstruction counts and the discriminator
         rests.
 
         What is drawn for a batch is a function of the seed, the step's ``number``, which several batches must have, and
         the batch's place among those of all processes; without a number torch's generator is left as it is.
         A network whose gradient is not finite keeps its weights for this step, in every process; the gradient norm
-        tells. Returns what was generated for the last batch, and the means of the losses over all processes.
+        tells. Returns a sample of what was generated for the last batch, and the means of the losses over all
+        processes; both may be overwritten by the next step.
         """
-        parts, zero = len(batches), torch.zeros((), device=self.device)
-        # One pass of the generator serves both networks; of several, the graphs would not fit into memory together.
-        alone = list(self._generated(batches, number)) if parts == 1 else None
-        loss_d = norm_d = zero
+        if len(batches) > 1:
+            return self._learn_several(batches, number, adversarial)
+        (batch,) = batches
+        if self.alone.enabled:
+            batch = batch.padded(FRAMES_APART)
+        self._seed(number, rank())
+        return self.alone(batch.tensors(), adversarial)
+
+    def _learn_alone(self, tensors: Sequence[Tensor | None], adversarial: bool) -> tuple[Sample, Losses]:
+        """A step on one batch: one pass of the generator serves both networks."""
+        batch = Batch(*tensors)
+        generated = self.generate(batch)
+        return self._learn([generated], [generated], batch, 1, adversarial)
+
+    def _learn_several(
+        self, batches: Sequence[Batch], number: int | None, adversarial: bool
+    ) -> tuple[Sample, Losses]:
+        """A step on several, each generated twice: their graphs would not fit into memory together."""
+        for_d, for_g = self._generated(batches, number, graph=False), self._generated(batches, number)
+        return self._learn(for_d, for_g, batches[-1], len(batches), adversarial)
+
+    def _learn(
+        self, for_d: Iterable[Generated], for_g: Iterable[Generated], last: Batch, parts: int, adversarial: bool
+    ) -> tuple[Sample, Losses]:
+        loss_d = norm_d = torch.zeros((), device=self.device)
         if adversarial:
-            loss_d, norm_d = self.discriminator_step(alone or self._generated(batches, number, graph=False), parts)
-        generated, losses, norm_g = self.generator_step(
-            alone or self._generated(batches, number), parts, adversarial=adversarial
-        )
-        self.scaler.update()
+            loss_d, norm_d = self.discriminator_step(for_d, parts)
+        generated, losses, norm_g = self.generator_step(for_g, parts, adversarial=adversarial)
+        update_scale(self.scaler)
         losses = average(torch.stack([loss_d, *losses]))
-        return generated, Losses(*losses, grad_norm_d=norm_d, grad_norm_g=norm_g)
+        return Sample.of(last, generated), Losses(*losses, grad_norm_d=norm_d, grad_norm_g=norm_g)
 
     def _generated(self, batches: Sequence[Batch], number: int | None, graph: bool = True) -> Iterator[Generated]:
         """What the generator makes of each batch, the same each time it is asked for the same ``number``."""
         for place, batch in enumerate(batches):
-            if number is not None:
-                torch.manual_seed(seed_of(self.config.train.seed, 0, number, rank() * len(batches) + place))
+            self._seed(number, rank() * len(batches) + place)
             with torch.set_grad_enabled(graph):
                 generated = self.generate(batch)
             yield generated
+
+    def _seed(self, number: int | None, place: int) -> None:
+        if number is not None:
+            torch.manual_seed(seed_of(self.config.train.seed, 0, number, place))
+
+    def compile(self) -> None:
+        """Let PyTorch's compiler write the kernels of the decoder and the discriminator, whose shapes never change."""
+        self.net_g.dec.compile(dynamic=False)
+        self.net_d.compile(dynamic=False)
 
     def generate(self, batch: Batch) -> Generated:
         """The generator's forward pass on a batch, with the mel spectrograms the losses need (float32)."""
         train, data = self.config.train, self.config.data
         with self._autocast():
             output = self.net_g(batch.c, batch.f0, batch.uv, batch.spec, batch.speaker_id, batch.lengths, batch.volume)
-        all_mel = mel_from_linear(
-            batch.spec, data.sampling_rate, data.filter_length, data.n_mel_channels, data.mel_fmin, data.mel_fmax
-        )
-        starts, hop = output.slice_starts, data.hop_length
+        starts, frames = output.slice_starts, train.segment_size // data.hop_length
         return Generated(
             output=output,
-            target_audio=cut_slices(batch.audio, starts * hop, train.segment_size),
+            target_audio=cut_slices(batch.audio, starts * data.hop_length, train.segment_size),
             mel=mel_of(output.audio, data),
-            target_mel=cut_slices(all_mel, starts, train.segment_size // hop),
-            all_mel=all_mel,
+            target_mel=mel_of_spec(cut_slices(batch.spec, starts, frames), data),
         )
 
     def discriminator_step(self, generated: Iterable[Generated], parts: int = 1) -> tuple[Tensor, Tensor]:
@@ -173,7 +226,7 @@ class Learner:
         loss_adversarial, loss_feature = self._judge(generated) if adversarial else (zero, zero)
         loss_mel = F.l1_loss(generated.target_mel, generated.mel) * self.config.train.c_mel
         loss_kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask) * self.config.train.c_kl
-        loss_lf0 = zero if output.pred_lf0 is None else F.mse_loss(output.pred_lf0.float(), output.lf0.float())
+        loss_lf0 = zero if output.pred_lf0 is None else lf0_loss(output.pred_lf0, output.lf0, output.mask)
         return loss_adversarial, loss_feature, loss_mel, loss_kl, loss_lf0
 
     def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
@@ -193,12 +246,8 @@ class Learner:
         """Gradient norm (not clipped, as published) and step; the step is left out if the norm is not finite."""
         average_gradients(net)
         self.scaler.unscale_(optimizer)
-        gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.scaler.is_enabled():
-            self.scaler.step(optimizer)
-        else:
-            optimizer.step_unless(~norm.isfinite())
+        norm = gradient_norm(net)
+        optimizer.step_scaled(self.scaler, norm)
         return norm
 
     def _autocast(self):
@@ -217,6 +266,13 @@ def mel_of(audio: Tensor, data: DataConfig) -> Tensor:
         data.win_length,
         data.mel_fmin,
         data.mel_fmax,
+    )
+
+
+def mel_of_spec(spec: Tensor, data: DataConfig) -> Tensor:
+    """Log-mel (..., n_mels, T) of a linear spectrogram (..., bins, T), by the configuration's sizes."""
+    return mel_from_linear(
+        spec, data.sampling_rate, data.filter_length, data.n_mel_channels, data.mel_fmin, data.mel_fmax
     )
 
 

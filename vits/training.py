@@ -1,4 +1,4 @@
-"""A training run: set-up or resume, the loop, evaluation, checkpoints, and a clean end when it is told to stop.
+"""A training run of the synthesizer: set-up or resume, evaluation, checkpoints.
 
 The original's habits that cost its users work are not kept: it repeated the interrupted epoch on resume, loaded a
 broken checkpoint half, restored the optimizer before the weights (and started afresh when that failed), saved the
@@ -10,45 +10,55 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modules import checkpoint, distributed
 from modules.atomic_file import write_text
-from modules.autosave import MINUTES, Autosave
+from modules.autosave import MINUTES
 from modules.config import Config, load_config
-from modules.console import UserError, get_logger, progress
+from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
-from modules.epoch_batches import EpochBatches, in_steps
-from modules.pace import Pace
+from modules.epoch_batches import EpochBatches
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
+from modules.training_run import TrainingRun
 from vencoder import ENCODERS
 from vits.dataset import Batch, ClipDataset, collate
 from vits.logbook import Logbook
-from vits.step import Generated, Learner, Losses
+from vits.step import Learner, Losses, Sample, mel_of_spec
 from vits.validation import Validation
 
 log = get_logger("train")
 
-MOST_BAD_STEPS = 50  # in a row; fp16's loss scale needs up to 16 to settle
 NONE_BEST = (math.inf, 0)
 
 
 def train(
-    config_path: str | Path, model: str, device: str | None = None, save_every_minutes: float = MINUTES
+    config_path: str | Path,
+    model: str,
+    device: str | None = None,
+    save_every_minutes: float = MINUTES,
+    *,
+    compiled: bool = False,
+    cuda_graphs: bool = True,
 ) -> int:
     """Train until the config's last epoch or a signal; returns the exit code (128 + the signal's number then).
 
-    Of several processes, as torchrun starts them, the first alone writes files.
+    Of several processes, as torchrun starts them, the first alone writes files. ``compiled`` lets PyTorch's compiler
+    write kernels; ``cuda_graphs`` False starts every kernel of a step by itself.
     """
+    if not model.strip("./"):
+        raise UserError(f"--model is '{model}'; give the run a name of its own")
     config = load_config(config_path)
     ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
     folder = Path("logs") / model
     with distributed.process_group(pick_device(device)) as own_device:
-        run = Run(config, folder, own_device, save_every_minutes)
+        run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
+        if compiled:
+            run.learner.compile()
         if distributed.is_first():
             write_text(folder / "config.json", Path(config_path).read_text(encoding="utf-8-sig"))
         logbook = Logbook(folder) if distributed.is_first() else distributed.Silent()
@@ -56,44 +66,51 @@ def train(
             return run.loop(logbook, stop)
 
 
-class Run:
-    """The state of a run: what it has learnt, on what data, and how far it is.
+class Run(TrainingRun):
+    """A run of ``logs/<model>``. ``best`` is the least mel distance of a validation, and its step."""
 
-    ``step`` counts optimisation steps done, ``epoch`` is the current one (from 1), ``batch`` the batches of it done, by
-    all processes together. Everything that is drawn is a function of the seed and of these, so a run goes on exactly
-    from them, in as many processes as it is given.
-    ``best`` is the least mel distance of a validation, and its step.
-    """
+    advice = {
+        "memory": "halve it, or see what fits with --find_batch_size",
+        "losses": "lower train.learning_rate or set train.fp16_run to false",
+    }
 
-    def __init__(self, config: Config, folder: Path, device: torch.device, save_every_minutes: float = 0):
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        device: torch.device,
+        save_every_minutes: float = 0,
+        *,
+        cuda_graphs: bool = True,
+    ):
         train = config.train
-        self.config, self.folder, self.device = config, folder, device
+        self.config = config
+        self.epochs, self.accumulate_steps, self.log_interval = train.epochs, train.accumulate_steps, train.log_interval
         allow_tf32(device)
         torch.manual_seed(train.seed)  # of the first weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.validation = Validation(config, device)
-        distributed.demand_the_same("sections train and model", (train.to_dict(), config.model.to_dict()))
+        shared = {name: part for name, part in config.to_dict().items() if name != "data"}  # which names local files
+        distributed.demand_the_same("sections train, model and spk", shared)
         distributed.demand_the_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
-        self.batches = EpochBatches(
+        batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
             process=distributed.rank(), processes=distributed.world_size(), accumulated=train.accumulate_steps,
+            frames=self.dataset.frames(),
         )  # fmt: skip
-        self.loader = self._loader()
-        self.learner = Learner(config, device)
-        self.step, self.epoch, self.batch, self.saved_step = 0, 1, 0, 0
-        self.bad_steps, self.bad_in_a_row, self.best = 0, 0, NONE_BEST
-        self.stopping = 0  # the signal that all processes have agreed to stop for
-        self.autosave, self.passing = Autosave(save_every_minutes), []
+        super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)
+        self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
+        self.best = NONE_BEST
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.net_g)
         distributed.spread_weights(self.learner.net_d)
 
-    def _loader(self) -> DataLoader:
+    def _loader(self, batches: EpochBatches, device: torch.device) -> DataLoader:
         # On a CPU the step itself wants every core; in memory there is nothing to wait for.
-        workers = 0 if self.config.train.all_in_mem or self.device.type == "cpu" else min(5, os.cpu_count() or 1)
+        workers = 0 if self.config.train.all_in_mem or device.type == "cpu" else min(5, os.cpu_count() or 1)
         return DataLoader(
-            self.dataset, batch_sampler=self.batches, collate_fn=collate, num_workers=workers,
-            pin_memory=self.device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=ignore_stop_signals,
+            self.dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers,
+            pin_memory=device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=ignore_stop_signals,
             generator=torch.Generator(),  # each start of an epoch draws from it, and not from the one that is saved
         )  # fmt: skip
 
@@ -172,115 +189,39 @@ class Run:
         if not passing:
             checkpoint.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
 
-    def try_to_save(self, *, passing: bool = False) -> bool:
-        """Save; when that fails say so and go on: what is there is intact, and the next time there may be room."""
-        self.autosave.restart()
-        try:
-            self.save(passing=passing)
-        except UserError as error:
-            log.warning("step %d is not saved: %s. Training goes on", self.step, error)
-            return False
-        return True
+    # -- learning ------------------------------------------------------------------------------------------------------
 
-    # -- the loop ------------------------------------------------------------------------------------------------------
-
-    def loop(self, logbook: Logbook, stop: StopSignal) -> int:
-        """Train to the last epoch or until ``stop`` has come; the last step is always saved, even before an error."""
-        epochs = self.config.train.epochs
-        log.info(self.beginning)
-        if self.batches.per_step > 1:
-            log.info(self.batches.plan())
-        if self.epoch > epochs:
-            log.info("all %d epochs are done; raise train.epochs to go on", epochs)
-            return 0
-        if self.device.type == "cpu":
-            log.info("training on the CPU, which is slow; with a GPU install the PyTorch build made for it")
-        total = self.step + (epochs - self.epoch) * self.batches.steps() + self.batches.steps(self.batch)
-        self.pace = Pace(self.step, total, self.device)
-        with progress(total=total, initial=self.step, description="training", unit="step") as bar:
-            try:
-                while self.epoch <= epochs and not self.stopping:
-                    self.run_epoch(logbook, stop, bar)
-            finally:
-                if distributed.is_first() and self.step > self.saved_step:
-                    self.save()
-        if self.bad_steps:
-            log.warning("%d steps had losses that were not finite and were skipped", self.bad_steps)
-        if self.stopping:
-            log.info("stopped at step %d; the same command goes on from there", self.step)
-            return 128 + self.stopping
-        return 0
-
-    def run_epoch(self, logbook: Logbook, stop: StopSignal, bar) -> None:
-        """The rest of the current epoch; returns early, at a step's end, when a stop signal has come."""
-        train = self.config.train
-        began = time.monotonic()
+    def learn_from(self, *batches: Batch) -> tuple[tuple[Sample, Losses], Tensor]:
         self.learner.set_learning_rate(self.epoch)
-        self.batches.start(self.epoch, self.batch)
-        for batches in self.pace.batches(in_steps(self.loader, train.accumulate_steps)):
-            generated, losses = self.learn(*(batch.to(self.device) for batch in batches))
-            self.pace.learnt()
-            self.batch += self.batches.per_step
-            bar.update()
-            self.tell(logbook, bar, generated, losses)
-            if distributed.is_first() and self.step % train.eval_interval == 0:
-                self.evaluate(logbook)
-            elif distributed.is_first() and self.autosave.due:
-                self.try_to_save(passing=True)
-            self.stopping = distributed.largest(stop.number)  # all wait for the first here, and stop at the same step
-            if self.stopping:
-                break
-        if self.batch >= len(self.batches):
-            log.debug("====> Epoch: %d, cost %.2f s", self.epoch, time.monotonic() - began)
-            self.epoch, self.batch = self.epoch + 1, 0
-
-    def tell(self, logbook: Logbook, bar, generated: Generated, losses: Losses) -> None:
-        """Show a step on the bar every ten steps, and enter it in the logbook every ``log_interval``."""
-        if self.step % 10 == 0:
-            bar.set_postfix(
-                epoch=self.epoch, mel=f"{float(losses.mel):.2f}", g=f"{float(losses.total):.2f}",
-                d=f"{float(losses.discriminator):.2f}", data=f"{self.pace.data_share:.0%}", skipped=self.bad_steps,
-                refresh=False,
-            )  # fmt: skip
-        if self.step % self.config.train.log_interval == 0:
-            rate = self.learner.optim_g.param_groups[0]["lr"]
-            logbook.record(self.step, self.epoch, 100 * min(self.batch / len(self.batches), 1), rate, losses, generated)
-            logbook.pace(self.step, self.pace.report(self.step), losses, self.bad_steps)
-
-    def learn(self, *batches: Batch) -> tuple[Generated, Losses]:
-        """One step; counts those whose losses were not finite and gives up after many in a row (UserError)."""
         adversarial = self.step >= self.config.train.discriminator_start_step
-        try:
-            generated, losses = self.learner.step(*batches, number=self.step, adversarial=adversarial)
-        except torch.cuda.OutOfMemoryError:
-            raise UserError(
-                f"the device's memory is too small for train.batch_size {self.config.train.batch_size}; halve it, or "
-                "see what fits with --find_batch_size"
-            ) from None
-        self.step += 1
-        if torch.isfinite(losses.grad_norm_g + losses.grad_norm_d):
-            self.bad_in_a_row = 0
-            return generated, losses
-        self.bad_steps, self.bad_in_a_row = self.bad_steps + 1, self.bad_in_a_row + 1
-        log.debug("step %d skipped: %s", self.step, describe(losses))
-        if self.bad_in_a_row >= MOST_BAD_STEPS:
-            raise UserError(
-                f"the losses have not been finite for {self.bad_in_a_row} steps ({describe(losses)}); lower "
-                "train.learning_rate or set train.fp16_run to false, and run the same command: it goes on from step "
-                f"{self.step}"
-            )
-        return generated, losses
+        sample, losses = self.learner.step(*batches, number=self.step, adversarial=adversarial)
+        return (sample, losses), losses.grad_norm_g + losses.grad_norm_d
 
-    def evaluate(self, logbook: Logbook) -> None:
+    def shown(self, result: tuple[Sample, Losses]) -> dict[str, str]:
+        _, losses = result
+        return {"mel": f"{losses.mel:.2f}", "g": f"{losses.total:.2f}", "d": f"{losses.discriminator:.2f}"}
+
+    def not_finite(self, result: tuple[Sample, Losses]) -> str:
+        values = {name: float(value) for name, value in vars(result[1]).items()}
+        return ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
+
+    def record(self, logbook: Logbook, result: tuple[Sample, Losses]) -> None:
+        sample, losses = result
+        percent = 100 * min(self.batch / len(self.batches), 1)
+        all_mel = mel_of_spec(sample.spec, self.config.data)
+        logbook.record(self.step, self.epoch, percent, self.learner.optim_g.rate, losses, sample, all_mel)
+        logbook.pace(self.step, self.pace.report(self.step), losses, self.bad_steps)
+
+    def keep(self, logbook: Logbook, stop: StopSignal) -> None:
+        if self.step % self.config.train.eval_interval == 0:
+            self.evaluate(logbook, stop)
+        elif self.autosave.due:
+            self.try_to_save(passing=True)
+
+    def evaluate(self, logbook: Logbook, stop: StopSignal) -> None:
         """Sing the validation clips and save; where the mel distance is the least so far, as the best model too."""
-        former, metrics = self.best, self.validation.run(self.learner.net_g, logbook, self.step)
-        if metrics.mel_distance < self.best[0]:
+        former, metrics = self.best, self.validation.run(self.learner.net_g, logbook, self.step, stop)
+        if metrics is not None and metrics.mel_distance < self.best[0]:
             self.best = metrics.mel_distance, self.step
         if not self.try_to_save():
             self.best = former
-
-
-def describe(losses: Losses) -> str:
-    """Which losses are not finite, in words."""
-    values = {name: float(value) for name, value in vars(losses).items()}
-    return ", ".join(f"{name} {value}" for name, value in values.items() if not torch.isfinite(torch.tensor(value)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from modules.config import Config
 from modules.console import UserError
 from modules.f0 import build_f0_predictor
+from modules.stop_signal import StopSignal
 from vits.dataset import ClipDataset, collate
 from vits.logbook import Logbook
 from vits.step import mel_of
@@ -38,10 +39,10 @@ class Metrics:
 
     @classmethod
     def mean(cls, clips: list[Metrics]) -> Metrics:
-        """The means of those clips that have a value."""
-        columns = [np.array([getattr(clip, field.name) for clip in clips]) for field in fields(cls)]
-        known = [column[~np.isnan(column)] for column in columns]
-        return cls(*(float(values.mean()) if len(values) else float("nan") for values in known))
+        """The means over the clips; that of the F0 over those whose pitches could be compared."""
+        distance, correlation, error = np.array([astuple(clip) for clip in clips]).T
+        known = correlation[~np.isnan(correlation)]
+        return cls(float(distance.mean()), float(known.mean()) if len(known) else float("nan"), float(error.mean()))
 
     def __str__(self) -> str:
         return (
@@ -60,14 +61,17 @@ class Validation:
         self.recorded: dict[int, Curve] = {}  # by clip: the recordings stay what they are
 
     @torch.inference_mode()
-    def run(self, net_g: Synthesizer, logbook: Logbook, step: int) -> Metrics:
-        """Sing every clip, tell the logbook, and return how near that came.
+    def run(self, net_g: Synthesizer, logbook: Logbook, step: int, stop: StopSignal) -> Metrics | None:
+        """Sing every clip, tell the logbook, and return how near that came; None when ``stop`` comes before the end.
 
         Raises UserError when a clip's companions cannot be read.
         """
         net_g.eval()
         found = []
         for index in range(len(self.dataset)):
+            if stop.number:
+                net_g.train()
+                return None
             batch = collate([self.dataset[0, index]])
             if isinstance(batch, UserError):
                 raise batch
