@@ -2,23 +2,29 @@
 
     OMP_NUM_THREADS=1 python benchmarks/train_step.py --clock processor         # a CPU that others use too
     python benchmarks/train_step.py --half bf16                                 # a quiet one
-    python benchmarks/train_step.py --config configs/config.json --device cuda --batch_size 6 --half fp16
+    python benchmarks/train_step.py --device cuda --batch_size 6 --half fp16 bf16 --compile
 
 The straightforward step: PyTorch's own convolutions, weight norm in every pass, the real and the fake signal judged one
 after the other, gradients of everything in both steps, the norm of each gradient fetched by itself, the plain
 optimizer. Then come what was changed, one upon the other, in float32, and with --half all of it in half precision. The
 variants take turns, so that a busy machine hurts all alike; of each the quickest step counts. The clips are generated.
 The last line is JSON.
+
+On a CUDA device it is the straightforward step, in float32 as PyTorch has it by default and in half precision, against
+this program's, with every kernel started by itself, with recorded steps, and with --compile; one after the other, so
+that each has the device's memory to itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import MethodType
 
@@ -29,11 +35,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.config import Config, load_config
-from modules.device import pick_device
+from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
 from modules.normed_conv import NormedWeight
 from tests.tiny import write_clip
-from vits.dataset import ClipDataset, collate
+from vits.dataset import Batch, ClipDataset, collate
 from vits.losses import discriminator_loss, feature_loss, generator_loss
 from vits.step import Generated, Learner
 
@@ -49,8 +55,8 @@ CHANGES = {
 class StraightforwardLearner(Learner):
     """The step as it would be written down first, but for the ``changes`` made so far."""
 
-    def __init__(self, config: Config, device: torch.device, changes: tuple[str, ...]):
-        super().__init__(config, device)
+    def __init__(self, config: Config, device: torch.device, changes: tuple[str, ...], **options: bool):
+        super().__init__(config, device, **options)
         self.changes, train = changes, config.train
         if "convolutions" not in changes:
             write_plainly(self.net_g)
@@ -122,6 +128,8 @@ def main() -> None:
         began = clock()
         batch = next_batch().to(device)
         data = clock() - began
+    if device.type == "cuda":
+        return measure_on_gpu(config, device, batch, arguments)
     results = measure(learners(config, device, arguments), batch, arguments.steps, clock)
     report = {"benchmark": "train_step", "device": str(device), "batch_size": arguments.batch_size, "data": data}
     first = results["straightforward"]["step"]
@@ -131,8 +139,6 @@ def main() -> None:
     for name, result in results.items():
         spans = "".join(f"{result[part]:13.3f} s" for part in (*PARTS, "step"))
         print(f"{name:16s}{spans}{first / result['step']:16.2f}")
-    if device.type == "cuda":
-        report["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     print(f"reading a batch {data:.3f} s")
     print(json.dumps({**report, "seconds": results}))
 
@@ -144,7 +150,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each clip (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="turns measured, after a first (default: %(default)s)")
-    parser.add_argument("--half", choices=("bf16", "fp16"), help="measure half precision too")
+    parser.add_argument("--half", nargs="*", default=[], choices=("bf16", "fp16"), help="measure half precision too")
+    parser.add_argument("--compile", action="store_true", help="on a GPU: measure compiled steps too")
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--changes", action="store_true", help="measure the changes one upon the other")
     return parser
@@ -159,11 +166,17 @@ def learners(config: Config, device: torch.device, arguments: argparse.Namespace
         for count in counts
     }
     made["float32"] = Learner(config, device)
-    if arguments.half:
-        half = Config.from_dict(config.to_dict())
-        half.train.fp16_run, half.train.half_type = True, arguments.half
-        made[arguments.half] = Learner(half, device)
+    for precision in arguments.half:
+        made[precision] = Learner(in_precision(config, precision), device)
     return made
+
+
+def in_precision(config: Config, precision: str) -> Config:
+    """A copy of the configuration; ``precision`` is bf16, fp16 or anything else for float32."""
+    copied = Config.from_dict(config.to_dict())
+    if precision in ("bf16", "fp16"):
+        copied.train.fp16_run, copied.train.half_type = True, precision
+    return copied
 
 
 def make_data(folder: Path, config: Config, seconds: float):
@@ -194,21 +207,70 @@ def measure(learners: dict[str, Learner], batch, turns: int, clock: Callable[[],
 def timed_step(learner: Learner, batch, clock: Callable[[], float]) -> dict[str, float]:
     """Seconds of each part of one step."""
     moments = [clock()]
-
-    def lap() -> None:
-        if learner.device.type == "cuda":
-            torch.cuda.synchronize()
-        moments.append(clock())
-
     generated = learner.generate(batch)
-    lap()
+    moments.append(clock())
     learner.discriminator_step([generated])
-    lap()
+    moments.append(clock())
     learner.generator_step([generated], adversarial=True)
-    learner.scaler.update()
-    lap()
+    moments.append(clock())
     spans = [after - before for before, after in zip(moments, moments[1:], strict=False)]
     return {**dict(zip(PARTS, spans, strict=True)), "step": sum(spans)}
+
+
+# -- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def measure_on_gpu(config: Config, device: torch.device, batch: Batch, arguments: argparse.Namespace) -> None:
+    """Measure and print each variant."""
+    results = {}
+    print(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, batch {arguments.batch_size}")
+    print(f"{'':30s}{'a step':>12s}{'steps/s':>10s}{'memory':>12s}{'times as fast':>16s}")
+    for name, make in gpu_learners(config, device, arguments).items():
+        learner = make()
+        seconds, memory = gpu_steps(learner, batch, 3 * arguments.steps)
+        del learner
+        gc.collect()
+        torch.cuda.empty_cache()
+        results[name] = {"step": seconds, "memory_gib": memory}
+        ratio = results["straightforward float32"]["step"] / seconds
+        print(f"{name:30s}{1000 * seconds:9.1f} ms{1 / seconds:10.2f}{memory:8.2f} GiB{ratio:16.2f}", flush=True)
+    print(json.dumps({"benchmark": "train_step", "device": str(device), "batch_size": arguments.batch_size, **results}))
+
+
+def gpu_learners(config: Config, device: torch.device, arguments: argparse.Namespace) -> dict[str, Callable]:
+    """What is compared, by name, as functions that make it; PyTorch's default precision comes first."""
+
+    def straightforward(precision: str) -> Learner:
+        return StraightforwardLearner(in_precision(config, precision), device, (), cuda_graphs=False)
+
+    def ours(precision: str, graphs: bool, compiled: bool = False) -> Learner:
+        allow_tf32(device)
+        learner = Learner(in_precision(config, precision), device, cuda_graphs=graphs)
+        if compiled:
+            learner.compile()
+        return learner
+
+    precisions = ["float32", *arguments.half]
+    made = {f"straightforward {precision}": partial(straightforward, precision) for precision in precisions}
+    for precision in precisions:
+        made[f"{precision}, no graphs"] = partial(ours, precision, False)
+        made[precision] = partial(ours, precision, True)
+        if arguments.compile:
+            made[f"{precision}, compiled"] = partial(ours, precision, True, True)
+    return made
+
+
+def gpu_steps(learner: Learner, batch: Batch, steps: int) -> tuple[float, float]:
+    """Seconds of a step, the mean of ``steps``, and the most memory, GiB, that PyTorch has held."""
+    torch.cuda.reset_peak_memory_stats()
+    for number in range(3):  # the first runs, the second records
+        learner.step(batch, number=number)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for number in range(steps):
+        learner.step(batch, number=3 + number)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / steps, torch.cuda.max_memory_reserved() / 2**30
 
 
 if __name__ == "__main__":

@@ -303,7 +303,7 @@ def stretch_units(units: Tensor, length: int, mode: str) -> Tensor:
     target = torch.arange(length)
     due = torch.searchsorted(boundaries, target.to(boundaries.dtype), right=True)
     index = target + torch.cummin(due - target, dim=0).values
-    return units[:, index.to(units.device)]
+    return units.index_select(1, index.to(units.device))
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Convolutions in the form that is quickest where they run; the same mathematics as PyTorch's in every form.
 
-Frames whose channels lie side by side in memory (channels last) are what processors and, in half precision, GPUs work
-on without reordering them before and after. On a CPU one product of matrices is better still where the kernel is large
-and the signal short.
+Frames whose channels lie side by side in memory (channels last) are what processors and, in training, GPUs work on
+without reordering them before and after. On a CPU one product of matrices is better still where the kernel is large and
+the signal short.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Conv1d(nn.Conv1d):
     """PyTorch's own class and parameters; where that is quicker, the result has its channels side by side in memory."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not _by_channels(x) or (self.groups > 1 and not _in_half(x)):
+        if not _by_channels(self, x) or (self.groups > 1 and not _by_channels_throughout(x)):
             return super()._conv_forward(x, weight, bias)
         if self.kernel_size == self.stride == (1,) and self.groups == 1:
             return F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
@@ -32,41 +32,42 @@ class Conv1d(nn.Conv1d):
 
 
 class Conv2d(nn.Conv2d):
-    """As Conv1d, on a GPU in half precision."""
+    """As Conv1d, on a GPU alone."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.device.type == "cuda" and _in_half(x):
+        if x.device.type == "cuda" and _by_channels(self, x):
             x = x.contiguous(memory_format=torch.channels_last)
         return super()._conv_forward(x, weight, bias)
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
-    """As Conv1d. In float32 the library's own form is the quicker for many channels."""
+    """As Conv1d. In float32 a CPU's own form is the quicker for many channels."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         stride, padding, surplus = self.stride[0], self.padding[0], self.output_padding[0]
-        if not _by_channels(x):
+        if not _by_channels(self, x):
             return F.conv_transpose1d(x, weight, bias, stride, padding, surplus)
-        if not _in_half(x):
+        if not _by_channels_throughout(x):
             return _channels_last(F.conv_transpose1d(x, weight, bias, stride, padding, surplus)).squeeze(2)
         return F.conv_transpose2d(
             _channels_last(x), weight.unsqueeze(2), bias, (1, stride), (0, padding), (0, surplus)
         ).squeeze(2)
 
 
-def _by_channels(x: Tensor) -> bool:
+def _by_channels(conv: nn.Module, x: Tensor) -> bool:
     if torch.onnx.is_in_onnx_export():
         return False
-    return x.device.type == "cpu" or (x.device.type == "cuda" and _in_half(x))
+    return x.device.type == "cpu" or (x.device.type == "cuda" and conv.training)
+
+
+def _by_channels_throughout(x: Tensor) -> bool:
+    """Whether all kinds of convolutions gain; in float32 a CPU's grouped and transposed ones do not."""
+    return x.device.type != "cpu" or autocast_type("cpu") is not None
 
 
 def _channels_last(x: Tensor) -> Tensor:
     """(B, C, L) -> (B, C, 1, L) with the channels side by side."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-
-
-def _in_half(x: Tensor) -> bool:
-    return autocast_type(x.device.type) is not None
 
 
 class Columns(NamedTuple):

@@ -10,7 +10,7 @@ Spectral norm: Miyato et al., https://arxiv.org/abs/1802.05957.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -32,16 +32,16 @@ class NormedWeight(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.once(self.normed_weight) if self.weight is None else self.weight
+        weight = self.once("normed_weight") if self.weight is None else self.weight
         return self._conv_forward(x, weight, self.bias)
 
-    def once(self, compute: Callable[[], object]) -> object:
-        """What ``compute`` gives; inside held_weights, what it gave the first time."""
+    def once(self, method: str) -> object:
+        """What the method of that name gives; inside held_weights, what it gave the first time."""
         if self.held is None:
-            return compute()
-        if compute.__name__ not in self.held:
-            self.held[compute.__name__] = compute()
-        return self.held[compute.__name__]
+            return getattr(self, method)()
+        if method not in self.held:
+            self.held[method] = getattr(self, method)()
+        return self.held[method]
 
 
 class WeightNorm(NormedWeight):
@@ -62,7 +62,7 @@ class WeightNorm(NormedWeight):
 
         For an ungrouped kernel of one column.
         """
-        columns = self.once(self.columns)
+        columns = self.once("columns")
         return column_conv(x, self.weight_v, self.weight_g, self.bias, columns, self.stride[0], self.padding[0])
 
     def columns(self) -> Columns:

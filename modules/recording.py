@@ -19,10 +19,10 @@ Tensors = Sequence["Tensor | None"]
 class Recorder:
     """``function(tensors, *options)``, which a call on a CUDA device replays where it can.
 
-    The first call with given options runs as it is, which lets libraries and optimizers make what they keep. Later
-    ones record each new set of shapes once, and replay it. For that the function must do the same whenever shapes and
-    options are the same, must not wait for the device, and must change what outlives it in place. It draws from the
-    device's own generator, as that is seeded at the call.
+    The first call with given options and numbers of items runs as it is, which lets libraries, compilers and optimizers
+    make what they keep. Later ones record each new set of shapes once, and replay it. For that the function must do the
+    same whenever shapes and options are the same, must not wait for the device, and must change what outlives it in
+    place. It draws from the device's own generator, as that is seeded at the call.
 
     What a call returns is overwritten by the next one.
     """
@@ -39,8 +39,9 @@ class Recorder:
     def __call__(self, tensors: Tensors, *options: Hashable) -> Any:
         if not self.enabled:
             return self.function(tensors, *options)
-        if options not in self.ran:
-            self.ran.add(options)
+        kind = options, *(None if tensor is None else len(tensor) for tensor in tensors)
+        if kind not in self.ran:
+            self.ran.add(kind)
             return self._run(tensors, *options)
         key = options, *(None if tensor is None else tensor.shape for tensor in tensors)
         if key not in self.recordings:

@@ -166,14 +166,14 @@ class TrainingRun(ABC):
             raise UserError(f"the device's memory is too small for train.batch_size; {self.advice['memory']}") from None
         self.step, self.batch = self.step + 1, self.batch + self.batches.per_step
         self.skipped.count(gradient)
-        if self.step % LOOK_EVERY == 0:
+        if self.step % LOOK_EVERY == 0 or self.step % self.log_interval == 0:
             self._check(result)
         return result
 
     def _check(self, result: Any) -> None:
         former, (_, in_a_row) = self.skipped.known, self.skipped.read()
         if self.skipped.known > former:
-            log.debug("%d of the last %d steps skipped", self.skipped.known - former, LOOK_EVERY)
+            log.debug("%d steps skipped up to step %d", self.skipped.known - former, self.step)
         if in_a_row >= MOST_BAD_STEPS:
             raise UserError(
                 f"the losses have not been finite for {in_a_row} steps ({self.not_finite(result)}); "

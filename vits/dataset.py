@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from modules.audio import open_audio, random_gain, read_audio
@@ -167,7 +166,7 @@ class ClipDataset(Dataset):
             volume=torch.from_numpy(files.read_volume()) if model.vol_embedding else None,
         )
         for name in ("units", "f0", "uv", "spec"):
-            if not getattr(clip, name).isfinite().all():
+            if not getattr(clip, name).sum().isfinite():
                 raise UserError(f"the {name} of {path} are not finite; run '{MAKER}' again, or take the clip away")
         return Item(align(clip, data.hop_length, path), torch.tensor([self.speakers[path]]))
 
@@ -188,10 +187,13 @@ def collate(items: Sequence[Item | UserError]) -> Batch | UserError:
             return item
     items = sorted(items, key=lambda item: item.frames, reverse=True)
 
-    def padded(name: str) -> Tensor:  # pad_sequence pads the first dimension: time goes there and back
-        return pad_sequence([getattr(item.clip, name).movedim(-1, 0) for item in items], batch_first=True).movedim(
-            1, -1
-        )
+    def padded(name: str) -> Tensor:
+        parts = [getattr(item.clip, name) for item in items]
+        together = parts[0].new_empty(len(parts), *parts[0].shape)  # the first is the longest
+        for row, part in zip(together, parts, strict=True):
+            row[..., : part.shape[-1]] = part
+            row[..., part.shape[-1] :] = 0
+        return together
 
     return Batch(
         c=padded("units"),

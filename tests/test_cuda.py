@@ -1,0 +1,102 @@
+"""Training and conversion on a CUDA device: what a CPU's tests cannot see."""
+
+import shutil
+
+import pytest
+import torch
+
+from modules import checkpoint
+from tests.test_step import batch_of
+from tests.test_training import logged_losses, prepare
+from tests.tiny import tiny_config
+from vits import training
+from vits.step import FRAMES_APART, Learner
+from vits.synthesizer import Synthesizer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+CUDA = torch.device("cuda")
+HALVES = {"float32": {}, "bf16": {"fp16_run": True, "half_type": "bf16"}, "fp16": {"fp16_run": True}}
+
+
+def learner_of(precision, cuda_graphs):
+    torch.manual_seed(0)
+    config = tiny_config(eps=1e-3, **HALVES[precision])  # so large that an update is a smooth function of the gradient
+    return Learner(config, CUDA, cuda_graphs=cuda_graphs)
+
+
+def batches():
+    """Two lengths of two clips, and a third batch of one clip, as an epoch ends with."""
+    alone = batch_of(lengths=(40, 40))
+    first = type(alone)(*(None if part is None else part[:1] for part in alone.tensors()))
+    return [b.padded(FRAMES_APART).to(CUDA) for b in (batch_of(), batch_of(lengths=(90, 30)), first)]
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_recorded_steps_are_the_steps_themselves(precision):
+    losses, nets = [], []
+    for cuda_graphs in (False, True):
+        learner = learner_of(precision, cuda_graphs)
+        told = []
+        for number in range(24):  # fp16's scale settles meanwhile
+            learner.set_learning_rate(1 + number // 12)
+            _, step = learner.step(batches()[number % 3], number=number, adversarial=number >= 2)
+            told.append(torch.stack(list(vars(step).values())).tolist())
+        losses.append(torch.tensor(told))
+        nets.append({**learner.net_g.state_dict(), **learner.net_d.state_dict()})
+        assert len(learner.alone.recordings) == (4 if cuda_graphs else 0)
+    assert losses[0][-1].isfinite().all()
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02 if precision != "float32" else 2e-3, atol=1e-3)
+    for name, tensor in nets[0].items():
+        torch.testing.assert_close(nets[1][name], tensor, rtol=0.02, atol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_a_step_waits_for_nothing(precision):
+    learner, batch = learner_of(precision, cuda_graphs=False), batches()[0]
+    for number in range(3):
+        if number == 2:
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            learner.step(batch, number=number)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_run_learns_saves_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = prepare(tmp_path, epochs=4, eval_interval=6, eps=1e-3)
+    assert training.train(config, "whole", "cuda") == 0
+    whole, parts = logged_losses(tmp_path / "logs" / "whole"), tmp_path / "logs" / "parts"
+    shutil.copytree(tmp_path / "logs" / "whole", parts)
+    for path in (*parts.glob("*_12.pth"), parts / "train.log"):
+        path.unlink()
+    assert training.train(config, "parts", "cuda") == 0
+    resumed = logged_losses(parts)
+    assert sorted(resumed) == list(range(7, 13))
+    for step, told in resumed.items():
+        wanted = [float(loss) for loss in whole[step].split(", ")]
+        assert [float(loss) for loss in told.split(", ")] == pytest.approx(wanted, rel=1e-2, abs=1e-3), step
+    group = checkpoint.load_checkpoint(parts / "G_12.pth")["optimizer"]["param_groups"][0]
+    assert isinstance(group["lr"], float) and not group["capturable"] and group["fused"] is None
+
+
+def test_a_song_is_the_same_as_on_a_cpu():
+    torch.manual_seed(0)
+    net = Synthesizer(tiny_config().model, segment_frames=8).eval()
+    batch = batch_of(lengths=(300, 300))
+    inputs = batch.c, batch.f0, batch.uv, batch.speaker_id
+    on_cpu, _ = net.infer(*inputs)
+    on_cuda, _ = net.to(CUDA).infer(*(part.to(CUDA) for part in inputs))
+    assert (on_cuda.cpu() - on_cpu).norm() / on_cpu.norm() < 1e-3
+
+
+def test_compiled_steps_are_the_steps_themselves():
+    losses = []
+    for compiled in (False, True):
+        learner = learner_of("float32", cuda_graphs=True)
+        if compiled:
+            learner.compile()
+        for number in range(4):
+            _, step = learner.step(batches()[0], number=number)
+        losses.append(torch.stack(list(vars(step).values())).tolist())
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)
