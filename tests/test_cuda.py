@@ -21,7 +21,9 @@ HALVES = {"float32": {}, "bf16": {"fp16_run": True, "half_type": "bf16"}, "fp16"
 def learner_of(precision, cuda_graphs):
     torch.manual_seed(0)
     config = tiny_config(eps=1e-3, **HALVES[precision])  # so large that an update is a smooth function of the gradient
-    return Learner(config, CUDA, cuda_graphs=cuda_graphs)
+    learner = Learner(config, CUDA, cuda_graphs=cuda_graphs)
+    learner.scaler = torch.amp.GradScaler("cuda", init_scale=16, enabled=precision == "fp16")  # the default skips steps
+    return learner
 
 
 def batches():
@@ -37,15 +39,16 @@ def test_recorded_steps_are_the_steps_themselves(precision):
     for cuda_graphs in (False, True):
         learner = learner_of(precision, cuda_graphs)
         told = []
-        for number in range(24):  # fp16's scale settles meanwhile
-            learner.set_learning_rate(1 + number // 12)
+        for number in range(12):
+            learner.set_learning_rate(1 + number // 6)
             _, step = learner.step(batches()[number % 3], number=number, adversarial=number >= 2)
             told.append(torch.stack(list(vars(step).values())).tolist())
         losses.append(torch.tensor(told))
         nets.append({**learner.net_g.state_dict(), **learner.net_d.state_dict()})
         assert len(learner.alone.recordings) == (4 if cuda_graphs else 0)
-    assert losses[0][-1].isfinite().all()
-    torch.testing.assert_close(losses[1], losses[0], rtol=0.02 if precision != "float32" else 2e-3, atol=1e-3)
+    assert losses[0].isfinite().all()
+    # Sums of a GPU come in any order, and what they differ by grows from step to step.
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.01 if precision == "float32" else 0.05, atol=1e-3)
     for name, tensor in nets[0].items():
         torch.testing.assert_close(nets[1][name], tensor, rtol=0.02, atol=2e-3, msg=name)
 
