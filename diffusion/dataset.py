@@ -46,7 +46,7 @@ class TrainingFeatures(Features):
 @dataclass
 class DiffusionBatch:
     """B items of T frames: units (B, T, C), f0 (B, T, 1) in Hz, volume (B, T, 1), mel (B, T, M), speaker_id (B, 1),
-    aug_shift (B, 1, 1) in semitones, and the clips' paths without suffix. An item is a batch of one."""
+    aug_shift (B, 1, 1) in semitones. An item is a batch of one."""
 
     units: Tensor
     f0: Tensor

@@ -13,7 +13,7 @@ from modules.adamw import AdamW, gradient_norm
 from modules.config import DiffusionConfig, DiffusionTrain
 from modules.device import autocast, grad_scaler, update_scale
 from modules.distributed import average, average_gradients, rank
-from modules.epoch_batches import generator_of
+from modules.epoch_batches import seed_of
 
 
 class Learner:
@@ -50,7 +50,7 @@ class Learner:
 
     def _loss(self, batch: DiffusionBatch, number: int, place: int) -> Tensor:
         # There is no epoch 0, so these are no clip's numbers; and validation has fewer in a row.
-        draws = generator_of(self.train.seed, 0, 0, number, place)
+        draws = torch.Generator(self.device).manual_seed(seed_of(self.train.seed, 0, 0, number, place))
         with self._precision():
             return self.model.loss(
                 batch.units, batch.f0, batch.volume, batch.mel, batch.speaker_id, batch.aug_shift, draws

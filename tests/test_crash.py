@@ -91,14 +91,17 @@ def test_a_run_killed_at_any_moment_goes_on_from_the_last_save_and_as_if_nothing
     for number in range(KILLS + 1):
         promised = max(diary.saved, default=0)
         process = start("train.py", "-c", "configs/config.json", "-m", "44k", "-d", "cpu", "--save_every_minutes=1e-6")
-        known = len(diary.losses())
+        known, begun = len(diary.losses()), len(diary.beginnings)
         with contextlib.ExitStack() as stack:
             stack.callback(process.wait)
             stack.callback(process.kill)
 
-            def learning(number=number, known=known):
-                return len(diary.beginnings) > number and len(diary.losses()) > known
+            def learning(known=known, begun=begun):
+                return len(diary.beginnings) > begun and len(diary.losses()) > known
 
+            if number % 3 == 1:  # killed while it begins, or reads what is there
+                time.sleep(draw.uniform(0, 8))
+                continue
             assert wait_for(learning, process, "step"), Path("errors.txt").read_text(encoding="utf-8")
             assert diary.beginnings[-1] >= promised, "an older checkpoint was taken than the last that was complete"
             time.sleep(draw.uniform(0, 1))
@@ -117,7 +120,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_the_last_save_and_as_if_nothing
     run.step += 1
     run.save()
     kept = [pair.step for pair in checkpoint.pairs("logs/44k")]
-    assert kept[0] == run.step and len(kept) == 2, "whatever the kills have left goes with the next save"
+    assert kept[0] == run.step and len(kept) <= 2, "whatever the kills have left goes with the next save"
     assert {path.name for path in Path("logs/44k").glob("state*")} == {f"state_{step}.pth" for step in kept}
     assert not list(Path("logs/44k").glob(".*"))
 

@@ -93,6 +93,26 @@ def test_a_song_is_the_same_as_on_a_cpu():
     assert (on_cuda.cpu() - on_cpu).norm() / on_cpu.norm() < 1e-3
 
 
+def test_a_step_of_the_diffusion_model_waits_for_nothing():
+    from diffusion.dataset import DiffusionBatch
+    from diffusion.step import Learner as DiffusionLearner
+    from tests.tiny import tiny_diffusion_config
+
+    learner = DiffusionLearner(tiny_diffusion_config(), n_mels=16, device=CUDA)
+    shapes = {"units": (2, 20, 8), "f0": (2, 20, 1), "volume": (2, 20, 1), "mel": (2, 20, 16), "aug_shift": (2, 1, 1)}
+    batch = DiffusionBatch(
+        **{name: torch.rand(shape, device=CUDA) for name, shape in shapes.items()},
+        speaker_id=torch.zeros(2, 1, dtype=torch.long, device=CUDA),
+    )
+    learner.step(batch, number=1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss, _ = learner.step(batch, number=2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()
+
+
 def test_compiled_steps_are_the_steps_themselves():
     losses = []
     for compiled in (False, True):
