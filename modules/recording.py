@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.console import UserError
+
 Tensors = Sequence["Tensor | None"]
 
 
@@ -59,16 +61,29 @@ class Recorder:
 
 
 class Recording:
-    """The function's work on inputs of one shape, as it was recorded; nothing has run yet."""
+    """The function's work on inputs of one shape, as it was recorded; nothing has run yet.
+
+    Raises OutOfMemoryError, or UserError when the work cannot be recorded.
+    """
 
     def __init__(self, recorder: Recorder, tensors: Tensors, options: tuple[Hashable, ...]):
         self.inputs = [None if tensor is None else tensor.clone() for tensor in tensors]
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, which pin the next batch's memory, may go on meanwhile.
-        with torch.cuda.graph(
+        recording = torch.cuda.graph(
             self.graph, pool=recorder.pool, stream=recorder.stream, capture_error_mode="thread_local"
-        ):
-            self.outputs = recorder.function(self.inputs, *options)
+        )
+        try:
+            with recording:
+                self.outputs = recorder.function(self.inputs, *options)
+        except RuntimeError as error:
+            cause = error.__context__ or error  # what the end of a failed recording says hides why it failed
+            if isinstance(cause, torch.cuda.OutOfMemoryError):
+                raise cause from None
+            reason = str(cause).partition("\n")[0]
+            raise UserError(
+                f"a step could not be recorded as a CUDA graph ({reason}); run the same command with --no_cuda_graphs"
+            ) from error
 
     def replay(self, tensors: Tensors) -> Any:
         for kept, given in zip(self.inputs, tensors, strict=True):

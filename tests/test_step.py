@@ -9,7 +9,7 @@ from benchmarks.train_step import write_plainly
 from modules.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config
 from vits.dataset import Batch
-from vits.step import Learner, mel_of
+from vits.step import FRAMES_APART, Learner, mel_of
 from vits.synthesizer import cut_slices
 
 
@@ -112,6 +112,22 @@ def test_a_step_is_the_one_written_down_in_losses_gradients_and_new_weights(f0_d
                 error = (parameter.grad - other.grad).norm() / (other.grad.norm() + 1e-4 * whole)
                 assert error < 1e-3, (name, float(error))
                 torch.testing.assert_close(parameter, other, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("f0_decoder", [False, True])
+def test_padding_beyond_the_longest_clip_changes_nothing(f0_decoder, monkeypatch):
+    told = []
+    for multiple in (1, FRAMES_APART):
+        learner, batch = learner_of(f0_decoder=f0_decoder), batch_of().padded(multiple)
+        assert batch.f0.shape == batch.c.shape[::2] == batch.spec.shape[::2] and batch.f0.shape[1] % multiple == 0
+        assert batch.audio.shape[2] == HOP * batch.f0.shape[1]
+        with monkeypatch.context() as patch:  # the numbers drawn would be others for another shape
+            patch.setattr(torch, "randn", lambda *shape, generator=None, **options: torch.zeros(*shape, **options))
+            patch.setattr(torch, "rand", torch.randn)
+            patch.setattr(torch.Tensor, "uniform_", lambda tensor, *_: tensor.fill_(1.0))
+            _, losses = learner.step(batch)
+        told.append({name: float(value) for name, value in vars(losses).items()})
+    assert told[1] == pytest.approx(told[0], rel=1e-5)
 
 
 def test_the_generators_step_leaves_the_discriminators_gradients_alone():

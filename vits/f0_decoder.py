@@ -75,5 +75,6 @@ class F0Decoder(nn.Module):
         The content is detached: this loss shapes no part that the rest of the synthesizer shares.
         """
         x = x.detach() + self.cond(g) + self.f0_prenet(norm_lf0.to(x.dtype))
+        x = x * mask.amax(dim=0, keepdim=True)  # a batch may be padded beyond its longest clip, which shall not hear it
         x = self.decoder(self.prenet(x) * mask, mask)
         return self.proj(x) * mask
