@@ -90,7 +90,7 @@ class OnnxSynthesizer:
             "noise": noise * noice_scale,
             "sid": self.speakers(speaker, frames),
             "vol": volume,
-            **self._source_draws(frames, generator),
+            **source_draws(frames, self.hop_length, generator),
         }
         arrays = {name: self._array(name, values[name]) for name in self.inputs}
         audio = run(self.session, self.path, None, arrays, f"if its config is another model's, {CURE}")[0]
@@ -115,16 +115,17 @@ class OnnxSynthesizer:
             raise UserError(f"{self.path} knows no mix of speakers; a model has one when its config names several")
         return torch.tensor(self.rows)
 
-    def _source_draws(self, frames: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """The sine source's first phases and its noise, drawn as ``HarmonicSource`` does."""
-        first = torch.rand(1, TRACKS, generator=generator)
-        blocks = (min(BLOCK_FRAMES, frames - at) for at in range(0, frames, BLOCK_FRAMES))
-        noise = [torch.randn(1, block * self.hop_length, TRACKS, generator=generator) for block in blocks]
-        return dict(zip(SOURCE_DRAWS, (first, torch.cat(noise, dim=1)), strict=True))
-
     def _array(self, name: str, value: Tensor) -> np.ndarray:
         kind = FLOATS.get(self.inputs[name].type, np.int64)
         return np.ascontiguousarray(value.cpu().numpy(), dtype=kind)
+
+
+def source_draws(frames: int, hop_length: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """SOURCE_DRAWS: the sine source's first phases and its noise, drawn as ``HarmonicSource`` does."""
+    first = torch.rand(1, TRACKS, generator=generator)
+    blocks = (min(BLOCK_FRAMES, frames - at) for at in range(0, frames, BLOCK_FRAMES))
+    noise = [torch.randn(1, block * hop_length, TRACKS, generator=generator) for block in blocks]
+    return dict(zip(SOURCE_DRAWS, (first, torch.cat(noise, dim=1)), strict=True))
 
 
 def own_draws(model: Any) -> Any:
