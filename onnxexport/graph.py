@@ -3,6 +3,10 @@
 The exporter is PyTorch's TorchScript-based one (``dynamo=False``) at opset 16, what the published program uses and the
 hosts of its models read. It needs no further package, and these networks are what it is good at: straight lines of
 convolutions and products, in which no number decides what is computed next.
+
+It folds constants itself, and nothing simplifies the graphs afterwards. onnxslim 0.1.98 brings the default synthesizer
+from 2,363 nodes to 1,223, 714 of those gone being constants. The file is no smaller, ONNX Runtime takes as long for
+either (2.36 s for 2.5 s of sound on one core), and the source's first phases are drawn no more but the same for ever.
 """
 
 from __future__ import annotations

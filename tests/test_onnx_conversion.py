@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import onnx_export
 import spkmix
 from inference.conversion import Conversion
 from inference.listener import Listener
@@ -168,6 +169,15 @@ def test_the_script_finds_the_config_beside_the_graph_and_writes_the_same_song_e
         assert (here / "one" / name).read_bytes() == (here / "two" / name).read_bytes()
     assert main(["--onnx", GRAPH, "-n", "a", "-usm"]) == 0
     assert (here / "results" / "a_0key_spk_mix_sovits_pm.flac").is_file()
+
+
+def test_a_graph_that_was_written_elsewhere_sings_when_its_config_is_named(here, capsys):
+    assert onnx_export.main(["--model", "checkpoints/choir/model.pth", "--out", "alto/alto_SoVits.onnx"]) == 0
+    convert = ["--onnx", "alto/alto_SoVits.onnx", "-n", "a", "-s", "alto"]
+    assert main(convert) == 2
+    assert "there is no alto/config.json" in capsys.readouterr().err
+    assert main([*convert, "-c", "checkpoints/choir/config.json"]) == 0
+    assert (here / "results" / "a_0key_alto_sovits_pm.flac").is_file()
 
 
 @pytest.mark.parametrize(
