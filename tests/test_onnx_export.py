@@ -177,6 +177,7 @@ def test_a_config_that_does_not_fit_is_told_in_a_sentence(work, capsys, change, 
         (["--vocoder", "-m", "checkpoints/alto/model.pth"], "config.json lacks"),
         (["--encoder", "vec768l12"], "needs 'checkpoint_best_legacy_500.pt' in pretrain/"),
         (["--encoder", "vec"], "unknown speech encoder 'vec'; known: vec"),
+        (["--f0", "rmvpe"], "'rmvpe' needs the file pretrain/rmvpe.pt, .*, or take fcpe, crepe or pm"),
         (["--f0", "pm"], "the F0 predictor 'pm' cannot be exported"),
         (["--encoder", "vec768l12", "-m", "x.pt"], "--model has no use"),
         (["--f0", "rmvpe", "-c", "x.json"], "--config has no use"),
@@ -317,7 +318,8 @@ def test_the_indexes_of_all_speakers_are_there_or_none(work, capsys):
 
 def test_a_missing_or_hostile_index_is_told_in_a_sentence(work, capsys):
     assert export_index_for_onnx.main([]) == 2
-    assert "there is no" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "there is no" in message and "'python train_index.py' makes it" in message and "--" not in message
     Path("bad.pkl").write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR.")
     assert export_index_for_onnx.main(["-i", "bad.pkl"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
