@@ -5,7 +5,7 @@ Writes  checkpoints/<name>/<name>_SoVits.onnx    a model of several speakers tak
         checkpoints/<name>.json                  what MoeVoiceStudio asks of it
 
     python onnx_export.py -n alto
-    python onnx_export.py --model logs/44k/G_8000.pth --out alto/alto_SoVits.onnx
+    python onnx_export.py --model logs/44k/G_8000.pth --out alto/alto_SoVits.onnx      and alto/alto_SoVits.json
 
 Instead of the synthesizer, one of these; --out names another place for what they write:
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from modules.console import UserError, script
 
 CHECKPOINTS = Path("checkpoints")
+PRETRAIN = Path("pretrain")
 PUBLISHED_NAME = "TransformerFlow"
 VOCODER = Path("nsf_hifigan/model")  # below --pretrain
 
@@ -32,10 +33,14 @@ VOCODER = Path("nsf_hifigan/model")  # below --pretrain
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("-n", "--model_name", help=f"folder below checkpoints/ (default: {PUBLISHED_NAME}, or after --model)")
+    add(
+        "-n",
+        "--model_name",
+        help=f"folder below checkpoints/, name in the JSON (default: {PUBLISHED_NAME}, or --model's)",
+    )
     add("-m", "--model", type=Path, help="checkpoint, or the vocoder's weight file, in another place")
     add("-c", "--config", type=Path, help="its config.json, with --diffusion its YAML (default: beside the model)")
-    add("-o", "--out", type=Path, help="what is written; the JSON lies beside it; --diffusion appends _<part>.onnx")
+    add("-o", "--out", type=Path, help="the .onnx file, its JSON lying beside it; --diffusion appends _<part>.onnx")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--diffusion", action="store_true", help="the diffusion model, in four graphs")
     kind.add_argument(
@@ -43,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     kind.add_argument("--encoder", metavar="KEY", help="a speech encoder, by its key")
     kind.add_argument("--f0", metavar="KEY", help="an F0 predictor: rmvpe or fcpe")
-    add("--pretrain", type=Path, default=Path("pretrain"), help="folder of weight files (default: %(default)s)")
+    add("--pretrain", type=Path, help=f"of --vocoder, --encoder, --f0: folder of weight files (default: {PRETRAIN})")
     add(
         "--precision",
         choices=("fp32", "fp16", "int8"),
@@ -57,11 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     refuse_unused(args)
-    if args.encoder:
+    args.pretrain = args.pretrain or PRETRAIN
+    if args.encoder is not None:
         write_encoder(args)
-    elif args.f0:
+    elif args.f0 is not None:
         write_f0(args)
-    elif args.vocoder:
+    elif args.vocoder is not None:
         write_vocoder(args)
     elif args.diffusion:
         write_diffusion(args)
@@ -76,12 +82,11 @@ def write_synthesizer(args: argparse.Namespace) -> None:
     config = existing(args.config or model.with_name("config.json"), "--config")
     out, metadata = folder / f"{name}_SoVits.onnx", folder.with_name(f"{name}.json")
     if args.out:
-        out, metadata, name = args.out, args.out.with_suffix(".json"), args.out.stem.removesuffix("_SoVits")
+        out, metadata = args.out, args.out.with_suffix(".json")
+        if args.model_name is None:
+            name = out.stem.removesuffix("_SoVits")
     from onnxexport.synthesizer import export_synthesizer
-    from vits.generator_file import refuse_to_overwrite
 
-    for written in (out, metadata):
-        refuse_to_overwrite(written, model, config)
     export_synthesizer(model, config, out, metadata, name, args.precision)
 
 
@@ -119,17 +124,35 @@ def write_f0(args: argparse.Namespace) -> None:
 
 
 def refuse_unused(args: argparse.Namespace) -> None:
-    """UserError for a flag that what is exported has no use for."""
-    if (args.encoder or args.f0) and args.model:
-        raise UserError("--model has no use with --encoder and --f0, whose files are looked for in --pretrain")
-    if (args.encoder or args.f0 or args.vocoder) and args.config:
-        raise UserError("--config has no use here; it belongs to a synthesizer, or to --diffusion")
+    """UserError for a flag that what is exported has no use for, and for an --out that names no file."""
+    by_key = args.encoder is not None or args.f0 is not None
+    pretrained = by_key or args.vocoder is not None
+    for flag, useless, why in (
+        ("model", by_key, "with --encoder and --f0, whose files are looked for in --pretrain"),
+        ("config", pretrained, "here; it belongs to a synthesizer, or to --diffusion"),
+        ("model_name", pretrained, "here; it names a synthesizer, or with --diffusion that model"),
+        ("model_name", args.diffusion and args.model and args.out, "with --model and --out, which say where"),
+        ("pretrain", not pretrained, "here; --vocoder, --encoder and --f0 read files of that folder"),
+        ("pretrain", args.model, "with --model, which is the vocoder's weight file"),
+    ):
+        if useless and getattr(args, flag) is not None:
+            raise UserError(f"--{flag} has no use {why}")
+    if args.out and args.out.name in ("", ".."):
+        raise UserError(f"--out takes the name of a file, and '{args.out}' is a folder's")
 
 
 def place(args: argparse.Namespace) -> tuple[str, Path]:
-    """The model's name, and the folder that is named so."""
-    name = args.model_name or (args.model.stem if args.model else PUBLISHED_NAME)
-    return name, CHECKPOINTS / name
+    """The model's name, and the folder that is named so, below others perhaps."""
+    name = args.model_name
+    if name is None:
+        name = args.model.stem if args.model else PUBLISHED_NAME
+    folder = CHECKPOINTS / name
+    name = Path(name).name
+    if name in ("", ".."):
+        raise UserError(
+            f"'{folder}' is not named after a model; give --model_name one of the folders in {CHECKPOINTS}/"
+        )
+    return name, folder
 
 
 def existing(path: Path, flag: str) -> Path:

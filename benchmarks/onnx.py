@@ -1,36 +1,61 @@
-"""How fast is ONNX Runtime where torch is the measure: the default synthesizer, the default encoder, RMVPE and FCPE?
+"""How fast is ONNX Runtime where torch is the measure, how near does it come, and what does a smaller precision cost?
 
     OMP_NUM_THREADS=1 python benchmarks/onnx.py
+    OMP_NUM_THREADS=1 python benchmarks/onnx.py --parts synthesizer --precision int8
     python benchmarks/onnx.py --parts synthesizer --seconds 20 --config configs/config.json
 
-Both get the same sound and as many threads as torch has. Weights are random, for they do not matter for speed (FCPE's
-are those that come with torchfcpe); sizes are the published ones. The two take turns, so that a busy machine hurts
-both, and the fastest of the rounds counts; with one thread the clock is the processor time of this process. The error
-is the greatest difference as a share of the greatest value. The last line is JSON.
+Both get the same sound, the same random numbers and as many threads as torch has. Weights are random, for they do not
+matter for speed, and stirred so that the result hangs on every input (FCPE's are those that come with torchfcpe); sizes
+are the published ones. The denoiser is evaluated once. The two take turns, so that a busy machine hurts both, and the
+fastest of the rounds counts; with one thread the clock is the processor time of this process. The error is the greatest
+difference to torch in float32, as a share of the greatest value. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # in the place of this folder, where onnx is this file
 
-from modules.console import script  # noqa: E402
+from modules.console import UserError, script  # noqa: E402
 
-PARTS = ("synthesizer", "vec768l12", "rmvpe", "fcpe")
+if TYPE_CHECKING:
+    import numpy as np
+
+ENCODERS = ("vec768l12", "vec256l9", "hubertsoft", "cnhubertlarge", "dphubert", "wavlmbase+", "whisper-ppg")
+DEFAULT_PARTS = ("synthesizer", "vocoder", "denoiser", "vec768l12", "rmvpe", "fcpe")
+SHORTEST = 0.2  # seconds
+RATE, HOP = 44100, 512
+PUBLISHED_VOCODER = {
+    "upsample_rates": [8, 8, 2, 2, 2],
+    "upsample_kernel_sizes": [16, 16, 4, 4, 4],
+    "upsample_initial_channel": 512,
+    "resblock_kernel_sizes": [3, 7, 11],
+    "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+}
 Pair = tuple[Callable[[], Any], Callable[[], Any]]  # by torch, by ONNX Runtime: each gives an array
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    known, default = ", ".join(makers(None)), " ".join(DEFAULT_PARTS)
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=list(makers(None)),
+        default=DEFAULT_PARTS,
+        metavar="PART",
+        help=f"{known} (default: {default})",
+    )
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the graphs")
     parser.add_argument("--config", help="of the synthesizer (default: the published default configuration)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the sound (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts (default: %(default)s)")
@@ -40,24 +65,35 @@ def build_parser() -> argparse.ArgumentParser:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    if arguments.rounds < 1 or not arguments.seconds >= SHORTEST:
+        raise UserError(f"--rounds takes 1 or more, and --seconds {SHORTEST} or more")
     import torch
 
     torch.manual_seed(0)
     figures = []
-    print("part            torch s    onnx s   ratio     error")
+    print("part              MB   torch s    onnx s   ratio     error")
     for part in arguments.parts:
         with tempfile.TemporaryDirectory() as folder:
-            if part == "synthesizer":
-                pair = synthesizer(Path(folder), arguments.config, arguments.seconds)
-            elif part == "vec768l12":
-                pair = encoder(part, Path(folder), arguments.seconds)
-            else:
-                pair = predictor(part, Path(folder), arguments.seconds)
-            figures.append({"part": part, **measure(*pair, arguments.rounds)})
-        print("{part:<13} {torch_s:>9.2f} {onnx_s:>9.2f} {ratio:>7.2f} {error:>9.1e}".format(**figures[-1]), flush=True)
-    threads = torch.get_num_threads()
-    print(json.dumps({"benchmark": "onnx", "seconds": arguments.seconds, "threads": threads, "figures": figures}))
+            graph = Path(folder) / "graph.onnx"
+            pair = makers(arguments.config)[part](graph, arguments.seconds, arguments.precision)
+            size = graph.stat().st_size / 1e6
+            figures.append({"part": part, "megabytes": size, **measure(*pair, arguments.rounds)})
+        line = "{part:<14} {megabytes:>5.0f} {torch_s:>9.2f} {onnx_s:>9.2f} {ratio:>7.2f} {error:>9.1e}"
+        print(line.format(**figures[-1]), flush=True)
+    asked = {name: getattr(arguments, name) for name in ("seconds", "precision")}
+    print(json.dumps({"benchmark": "onnx", **asked, "threads": torch.get_num_threads(), "figures": figures}))
     return 0
+
+
+def makers(config_path: str | None) -> dict[str, Callable[[Path, float, str], Pair]]:
+    """For each part what writes its graph, beside it what that is made of, for so many seconds, in a precision."""
+    return {
+        "synthesizer": functools.partial(synthesizer, config_path),
+        "vocoder": vocoder,
+        "denoiser": denoiser,
+        **{key: functools.partial(encoder, key) for key in ENCODERS},
+        **{key: functools.partial(predictor, key) for key in ("rmvpe", "fcpe")},
+    }
 
 
 def measure(by_torch: Callable, by_onnx: Callable, rounds: int) -> dict[str, float]:
@@ -80,61 +116,119 @@ def seconds(work: Callable) -> float:
     return clock() - start
 
 
-def synthesizer(folder: Path, config_path: str | None, length: float) -> Pair:
+def synthesizer(config_path: str | None, graph: Path, length: float, precision: str) -> Pair:
     import torch
 
     from inference.onnx_synthesizer import OnnxSynthesizer
     from modules.config import Config, load_config, save_config
     from onnxexport.synthesizer import export_synthesizer
+    from tests.generator_files import stirred
     from vits.generator_file import load_generator
     from vits.synthesizer import Synthesizer
 
     config = load_config(config_path) if config_path else Config()
-    save_config(config, folder / "config.json")
-    torch.save({"model": Synthesizer(config.model).state_dict()}, folder / "G.pth")
-    graph = folder / "G.onnx"
-    export_synthesizer(folder / "G.pth", folder / "config.json", graph, folder / "G.json", "G")
-    network = load_generator(folder / "G.pth", config)
+    model, config_file = graph.with_name("G.pth"), graph.with_name("config.json")
+    save_config(config, config_file)
+    torch.save({"model": stirred(Synthesizer(config.model).state_dict())}, model)
+    export_synthesizer(model, config_file, graph, graph.with_suffix(".json"), "graph", precision)
+    network = load_generator(model, config)
     frames = int(length * config.data.sampling_rate) // config.data.hop_length
     c, f0 = torch.randn(1, config.model.ssl_dim, frames), torch.full((1, frames), 220.0)
-    inputs = c, f0, torch.ones_like(f0), torch.zeros(1, 1, dtype=torch.long)
+    volume = torch.full((1, frames), 0.1) if config.model.vol_embedding else None
+    inputs = {"c": c, "f0": f0, "uv": torch.ones_like(f0), "speaker": torch.zeros(1, 1, dtype=torch.long)}
     by_graph = OnnxSynthesizer(graph, config, torch.device("cpu"))
-    return lambda: network.infer(*inputs)[0].numpy(), lambda: by_graph.infer(*inputs)[0].numpy()
+    return tuple(lambda one=one: one.infer(**inputs, volume=volume)[0].numpy() for one in (network, by_graph))
 
 
-def encoder(key: str, folder: Path, length: float) -> Pair:
+def vocoder(graph: Path, length: float, precision: str) -> Pair:
     import torch
 
-    from onnxexport.encoders import export_encoder, graph_path
-    from tests.encoder_files import write_encoder_file
-    from vencoder import build_encoder
+    from inference.onnx_synthesizer import own_draws, source_draws
+    from onnxexport.vocoder import export_vocoder
+    from tests.vocoder_files import write_vocoder
+    from vdecoder.mel_vocoder import load_mel_vocoder
 
-    write_encoder_file(key, folder, published=True)
-    export_encoder(key, graph_path(key, folder), pretrain=folder)
+    path = write_vocoder(graph.parent, **PUBLISHED_VOCODER)
+    export_vocoder(path, graph, precision=precision)
+    network, frames = load_mel_vocoder(path), int(length * RATE) // HOP
+    mel, f0 = torch.randn(1, frames, network.n_mels) - 4, torch.full((1, frames), 220.0)
+    values = {"c": mel.transpose(1, 2), "f0": f0, **source_draws(frames, HOP, torch.Generator().manual_seed(0))}
+    by_graph = runner(graph, values, own_draws)
+
+    def by_torch() -> np.ndarray:
+        with torch.inference_mode():
+            return network.synthesize(mel, f0, generator=torch.Generator().manual_seed(0)).numpy()
+
+    return by_torch, lambda: by_graph()[:, 0]
+
+
+def denoiser(graph: Path, length: float, precision: str) -> Pair:
+    import torch
+
+    from diffusion.unit2mel import build_unit2mel
+    from modules.config import DiffusionConfig
+    from onnxexport.diffusion import diffusion_graphs
+    from onnxexport.graph import write_graph
+
+    network = build_unit2mel(DiffusionConfig(), 128).eval()
+    torch.nn.init.normal_(network.decoder.denoise_fn.output_projection.weight)  # training begins with zeros
+    part = diffusion_graphs(network)["denoise"]
+    write_graph(part, graph, precision)
+    frames = int(length * RATE) // HOP
+    noise, condition = (torch.randn(*part.inputs[name].shape[:-1], frames) for name in ("noise", "condition"))
+    values = {"noise": noise, "time": part.inputs["time"], "condition": condition}
+
+    def by_torch() -> np.ndarray:
+        with torch.inference_mode():
+            return part.network(**values).numpy()
+
+    return by_torch, runner(graph, values)
+
+
+def encoder(key: str, graph: Path, length: float, precision: str) -> Pair:
+    import torch
+
+    from onnxexport.encoders import export_encoder
+    from tests.encoder_files import write_encoder_file
+    from vencoder import build_encoder, build_graph_encoder
+
+    write_encoder_file(key, graph.parent, published=True)
+    export_encoder(key, graph, pretrain=graph.parent, precision=precision)
     audio = 0.1 * torch.randn(int(length * 16000))
-    by_torch, by_onnx = build_encoder(key, folder=folder), build_encoder(f"{key}-onnx", folder=folder)
+    by_torch, by_onnx = build_encoder(key, folder=graph.parent), build_graph_encoder(key, graph)
     return lambda: by_torch(audio).numpy(), lambda: by_onnx(audio).numpy()
 
 
-def predictor(key: str, folder: Path, length: float) -> Pair:
+def predictor(key: str, graph: Path, length: float, precision: str) -> Pair:
     import numpy as np
     import torch
 
     from modules.f0 import build_f0_predictor
     from modules.f0.graph import GraphPredictor
     from modules.f0.rmvpe_network import RmvpeNetwork
-    from onnxexport.f0 import export_f0, graph_path
+    from onnxexport.f0 import export_f0
     from tests.pitch_files import random_network
 
     if key == "rmvpe":
-        torch.save({"model": random_network(RmvpeNetwork()).state_dict()}, folder / "rmvpe.pt")
-    export_f0(key, graph_path(key, folder), pretrain=folder)
-    time = np.arange(int(length * 44100)) / 44100
-    noise = 1e-3 * np.random.default_rng(0).standard_normal(len(time))
-    audio = (sum(0.2 / k * np.sin(2 * np.pi * 220 * k * time) for k in range(1, 8)) + noise).astype(np.float32)
-    by_torch = build_f0_predictor(key, folder=folder)
-    by_onnx = GraphPredictor(44100, 512, weight=graph_path(key, folder))
+        torch.save({"model": random_network(RmvpeNetwork()).state_dict()}, graph.with_name("rmvpe.pt"))
+    export_f0(key, graph, pretrain=graph.parent, precision=precision)
+    at = np.arange(int(length * RATE)) / RATE
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(len(at))
+    audio = (sum(0.2 / k * np.sin(2 * np.pi * 220 * k * at) for k in range(1, 8)) + noise).astype(np.float32)
+    by_torch = build_f0_predictor(key, folder=graph.parent)
+    by_onnx = GraphPredictor(RATE, HOP, weight=graph)
     return lambda: by_torch(audio)[0], lambda: by_onnx(audio)[0]
+
+
+def runner(graph: Path, values: dict[str, Any], change: Callable | None = None) -> Callable[[], np.ndarray]:
+    """The graph's first output for these tensors."""
+    import torch
+
+    from modules.onnx_session import open_session
+
+    session = open_session(graph, torch.device("cpu"), change)
+    arrays = {name: value.numpy() for name, value in values.items()}
+    return lambda: session.run(None, arrays)[0]
 
 
 if __name__ == "__main__":

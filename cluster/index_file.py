@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.atomic_file import output_path
+from modules.atomic_file import output_path, output_paths
 from modules.console import UserError
 from modules.safe_pickle import load_pickle
 
@@ -50,10 +50,10 @@ def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no file {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+        raise UserError(f"there is no file {path}; '{MAKER}' makes it, and a conversion with -cr 0 needs none")
     with open(path, "rb") as file:
         if file.read(4) == b"PK\x03\x04":
-            raise UserError(f"{path} is no feature index but a PyTorch file; cluster centres are used without -fr")
+            raise UserError(f"{path} is no feature index but a PyTorch file; a conversion takes centres without -fr")
     saved = load_pickle(path, _stand_in)
     if not isinstance(saved, dict) or not saved:
         raise UserError(f"{path} holds no indexes by speaker; run '{MAKER}' again")
@@ -153,13 +153,12 @@ def write_indexes(path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFF
 
 
 def export_indexes(path: str | Path, folder: str | Path) -> list[Path]:
-    """Write each index of ``path`` to ``folder`` in faiss's own format, as ``Index-<speaker id>.index``.
+    """Write each index of ``path`` to ``folder`` in faiss's own format, as ``Index-<speaker id>.index``: all or none.
 
     Returns the files. Raises UserError as ``read_indexes``, and when a file cannot be written.
     """
-    written = []
-    for speaker_id, index in read_indexes(path).items():
-        written.append(Path(folder) / f"Index-{speaker_id}.index")
-        with output_path(written[-1]) as temporary:
+    files = {Path(folder) / f"Index-{speaker_id}.index": index for speaker_id, index in read_indexes(path).items()}
+    with output_paths(*files) as temporaries:
+        for temporary, index in zip(temporaries, files.values(), strict=True):
             temporary.write_bytes(faiss.serialize_index(index).tobytes())
-    return written
+    return list(files)

@@ -12,21 +12,25 @@ from torch import Tensor
 from inference.voices import Voices
 from modules.audio import sinc_resample
 from modules.clip_files import stretch_units
+from modules.console import get_logger
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
 from modules.f0.graph import GraphPredictor
-from vencoder import ENCODERS, build_encoder
+from vencoder import build_encoder, build_graph_encoder, graph_file
+from vencoder.encoder import SpeechEncoder
+
+log = get_logger("convert")
 
 
 class Listener:
     """The speech encoder that these voices were trained with, and F0 predictors, each built when first asked for.
 
-    With ``onnx`` each is an ONNX graph where ``pretrain_folder`` has one. Raises UserError when the encoder, or later a
-    predictor, lacks its file there.
+    With ``onnx`` each is an ONNX graph where ``pretrain_folder`` has one, and the log says which. Raises UserError when
+    the encoder, or later a predictor, lacks its file there.
     """
 
     def __init__(self, voices: Voices, device: torch.device, pretrain_folder: str | Path, onnx: bool = False):
         self.voices, self.device, self.pretrain_folder, self.onnx = voices, device, Path(pretrain_folder), onnx
-        self.encoder = build_encoder(self._encoder_key(), device, pretrain_folder)
+        self.encoder = self._build_encoder()
         self._predictors: dict[tuple[str, float], Callable] = {}
 
     def units(self, wav: Tensor, frames: int) -> Tensor:
@@ -45,17 +49,26 @@ class Listener:
         if (key, threshold) not in self._predictors:
             voices = self.voices
             settings = voices.sampling_rate, voices.hop_length, self.device, threshold
-            weight = F0_PREDICTORS[key].weight
-            graph = self.pretrain_folder / Path(weight or key).with_suffix(".onnx")
-            if self.onnx and graph.is_file():
+            graph = F0_PREDICTORS[key].graph_file(self.pretrain_folder)
+            if self._takes(graph, f"the F0 predictor '{key}'", f"--f0 {key}"):
                 self._predictors[key, threshold] = GraphPredictor(*settings, graph)
             else:
                 self._predictors[key, threshold] = build_f0_predictor(key, *settings, self.pretrain_folder)
         return self._predictors[key, threshold]
 
-    def _encoder_key(self) -> str:
-        """The voices' encoder or, with ``onnx``, its graph where the table and the folder have one."""
-        key, graph = self.voices.encoder, f"{self.voices.encoder}-onnx"
-        if self.onnx and graph in ENCODERS and (self.pretrain_folder / ENCODERS[graph].weight).is_file():
-            return graph
-        return key
+    def _build_encoder(self) -> SpeechEncoder:
+        key = self.voices.encoder
+        graph = graph_file(key, self.pretrain_folder)
+        if self._takes(graph, f"the speech encoder '{key}'", f"--encoder {key}"):
+            return build_graph_encoder(key, graph, self.device)
+        return build_encoder(key, self.device, self.pretrain_folder)
+
+    def _takes(self, graph: Path | None, what: str, flags: str) -> bool:
+        """Whether graphs are wanted and this one is there; the log is told what computes then."""
+        if not self.onnx or graph is None:
+            return False
+        if graph.is_file():
+            log.info("%s is the graph %s", what, graph)
+            return True
+        log.info("%s computes without %s, which 'python onnx_export.py %s' makes", what, graph, flags)
+        return False

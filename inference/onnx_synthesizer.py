@@ -12,13 +12,14 @@ from torch import Tensor
 from modules.config import Config
 from modules.console import UserError
 from modules.onnx_draws import DRAWS, draws_as_inputs
-from modules.onnx_session import FLOATS, open_session
+from modules.onnx_session import FLOATS, open_session, run
 from vdecoder.source import BLOCK_FRAMES
 from vits.synthesizer import PUBLISHED_SEED
 
 TRACKS = 9  # of the sine source: the fundamental and its overtones
 SOURCE_DRAWS = ("draw_0", "draw_1")  # inputs that own_draws makes
 INPUTS = {"c", "f0", "mel2ph", "uv", "noise", "sid"}  # and "vol" of models with loudness embedding
+CURE = "name that model's config with -c"
 
 
 class OnnxSynthesizer:
@@ -46,7 +47,11 @@ class OnnxSynthesizer:
             raise UserError(f"{path} is no synthesizer's graph, for its inputs are {found}; onnx_export.py makes one")
         self.mixes = self.inputs["sid"].type in FLOATS
         self.rows = list(config.spk.values())
+        told = self.session.get_modelmeta().custom_metadata_map  # nothing in graphs of other programs
+        rate, hop = str(config.data.sampling_rate), str(config.data.hop_length)
         facts = {
+            "Hz": (told.get("sampling_rate", rate), rate),
+            "samples a frame": (told.get("hop_length", hop), hop),
             "features a frame": (self.inputs["c"].shape[-1], config.model.ssl_dim),
             "latent channels": (self.inputs["noise"].shape[1], config.model.inter_channels),
             "inputs of loudness": (int("vol" in self.inputs), int(config.model.vol_embedding)),
@@ -55,7 +60,7 @@ class OnnxSynthesizer:
             facts["speakers"] = (self.inputs["sid"].shape[-1], len(self.rows))
         for what, (ours, theirs) in facts.items():
             if ours != theirs:
-                raise UserError(f"{path} has {ours} {what}, its config {theirs}; name that model's config with -c")
+                raise UserError(f"{path} has {ours} {what}, its config {theirs}; {CURE}")
 
     def infer(
         self,
@@ -70,7 +75,7 @@ class OnnxSynthesizer:
     ) -> tuple[Tensor, Tensor]:
         """As ``Synthesizer.infer`` for one song, but for ``predict_f0``, which a graph cannot (ValueError).
 
-        Raises UserError as ``speakers``.
+        Raises UserError as ``speakers``, and when the graph is of another config in what only a song shows.
         """
         if predict_f0:
             raise ValueError("a synthesizer's graph takes F0 and does not predict it")
@@ -85,9 +90,13 @@ class OnnxSynthesizer:
             "noise": noise * noice_scale,
             "sid": self.speakers(speaker, frames),
             "vol": volume,
-            **self._source_draws(frames, generator),
+            **source_draws(frames, self.hop_length, generator),
         }
-        audio = self.session.run(None, {name: self._array(name, values[name]) for name in self.inputs})[0]
+        arrays = {name: self._array(name, values[name]) for name in self.inputs}
+        audio = run(self.session, self.path, None, arrays, f"if its config is another model's, {CURE}")[0]
+        if audio.shape[-1] != frames * self.hop_length:
+            given = audio.shape[-1] / frames
+            raise UserError(f"{self.path} gives {given:g} samples a frame, its config {self.hop_length}; {CURE}")
         return torch.from_numpy(audio).float().to(self.device), f0
 
     def speakers(self, speaker: Tensor, frames: int) -> Tensor:
@@ -106,16 +115,17 @@ class OnnxSynthesizer:
             raise UserError(f"{self.path} knows no mix of speakers; a model has one when its config names several")
         return torch.tensor(self.rows)
 
-    def _source_draws(self, frames: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """The sine source's first phases and its noise, drawn as ``HarmonicSource`` does."""
-        first = torch.rand(1, TRACKS, generator=generator)
-        blocks = (min(BLOCK_FRAMES, frames - at) for at in range(0, frames, BLOCK_FRAMES))
-        noise = [torch.randn(1, block * self.hop_length, TRACKS, generator=generator) for block in blocks]
-        return dict(zip(SOURCE_DRAWS, (first, torch.cat(noise, dim=1)), strict=True))
-
     def _array(self, name: str, value: Tensor) -> np.ndarray:
         kind = FLOATS.get(self.inputs[name].type, np.int64)
         return np.ascontiguousarray(value.cpu().numpy(), dtype=kind)
+
+
+def source_draws(frames: int, hop_length: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """SOURCE_DRAWS: the sine source's first phases and its noise, drawn as ``HarmonicSource`` does."""
+    first = torch.rand(1, TRACKS, generator=generator)
+    blocks = (min(BLOCK_FRAMES, frames - at) for at in range(0, frames, BLOCK_FRAMES))
+    noise = [torch.randn(1, block * hop_length, TRACKS, generator=generator) for block in blocks]
+    return dict(zip(SOURCE_DRAWS, (first, torch.cat(noise, dim=1)), strict=True))
 
 
 def own_draws(model: Any) -> Any:

@@ -31,9 +31,13 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     """``atomic_path`` for files that belong together: none takes its name before all of them are on the disk.
 
     They take their names in the order given, which leaves a kill no more than the moment between two renames.
-    ``mark`` is a part of the temporary names by which their owner knows them again after such an end.
+    ``mark`` is a part of the temporary names by which their owner knows them again after such an end. Raises
+    IsADirectoryError before anything is made where a folder has one of the names.
     """
     whole = [Path(path) for path in paths]
+    for path in whole:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporaries = [path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}") for path in whole]
     for path in whole:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,19 +65,36 @@ def output_path(path: str | os.PathLike, library_error: type[Exception] = OSErro
 
     ``library_error`` is what the library that writes raises. Few say that the disk is full, so that is looked for.
     """
-    path = Path(path)
+    with output_paths(path, library_error=library_error) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def output_paths(*paths: str | os.PathLike, library_error: type[Exception] = OSError) -> Iterator[list[Path]]:
+    """``output_path`` for files that belong together, as in ``atomic_paths``; the first that is blocked is named."""
+    whole = [Path(path) for path in paths]
     try:
-        with atomic_path(path) as temporary:
+        with atomic_paths(*whole) as temporaries:
             try:
-                yield temporary
+                yield temporaries
             except (OSError, library_error) as error:
-                if shutil.disk_usage(path.parent).free < FULL:  # now, while the unfinished file still takes its room
+                free = min(shutil.disk_usage(path.parent).free for path in whole)
+                if free < FULL:  # now, while the unfinished files still take their room
                     raise OSError(errno.ENOSPC, "the disk is full") from error
                 raise
     except (OSError, library_error) as error:
-        in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
-        why = f"{in_the_way} is a file, and a folder is needed there" if in_the_way else reason(error)
+        path, why = next(_blocked(whole), (whole[0], reason(error)))
         raise UserError(f"{path} cannot be written: {why}") from None
+
+
+def _blocked(paths: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Those that something else has the place of, and what that is."""
+    for path in paths:
+        if path.is_dir():
+            yield path, "it is a folder"
+        for folder in path.parents:
+            if folder.exists() and not folder.is_dir():
+                yield path, f"{folder} is a file, and a folder is needed there"
 
 
 def reason(error: Exception) -> str:

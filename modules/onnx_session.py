@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,14 @@ log = get_logger("onnx")
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}  # what the inputs of sound and features can be
 
 
+def import_package(name: str, user: object) -> ModuleType:
+    """``onnx`` or ``onnxruntime``. Raises UserError, that ``user`` needs it, when it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{user} needs {error.name or name}: pip install -r requirements-onnx.txt") from None
+
+
 def open_session(path: str | Path, device: torch.device, change: Callable[[Any], Any] | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` of the graph, with as many threads as torch has.
 
@@ -24,13 +34,8 @@ def open_session(path: str | Path, device: torch.device, change: Callable[[Any],
 
     Raises UserError when onnxruntime, or onnx for a ``change``, is not installed, and when the file is no whole graph.
     """
-    try:
-        import onnxruntime
-
-        if change:
-            import onnx
-    except ImportError as error:
-        raise UserError(f"{path} needs {error.name}: pip install -r requirements-onnx.txt") from None
+    onnxruntime = import_package("onnxruntime", path)
+    onnx = import_package("onnx", path) if change else None
     refuse_other_formats(path, "ONNX graph")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # as many as each worker has been given
@@ -41,9 +46,26 @@ def open_session(path: str | Path, device: torch.device, change: Callable[[Any],
             graph, options, providers=providers(device, onnxruntime.get_available_providers())
         )
     except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         what = f"{path} ({Path(path).stat().st_size:,} bytes) cannot be read as an ONNX graph"
-        raise UserError(f"{what}; it may be truncated, get the file anew: {text}") from None
+        raise UserError(f"{what}; it may be truncated, get the file anew: {_said(error)}") from None
+
+
+def run(
+    session: Any, path: str | Path, outputs: Sequence[str] | None, values: Mapping[str, np.ndarray], cure: str
+) -> list[np.ndarray]:
+    """What the graph of the file ``path`` gives: the named outputs, or all of them.
+
+    Raises UserError, which ends with ``cure``, when the graph cannot compute with these values.
+    """
+    try:
+        return session.run(outputs, values)
+    except Exception as error:  # one for each kind here too
+        raise UserError(f"{path} cannot compute with what it is given ({_said(error)}); {cure}") from None
+
+
+def _said(error: Exception) -> str:
+    """An error's words on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def providers(device: torch.device, available: list[str]) -> list[Any]:

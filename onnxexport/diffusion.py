@@ -16,7 +16,7 @@ from diffusion.samplers import follow_noise
 from diffusion.schedule import Level
 from diffusion.unit2mel import MelDiffusion, Unit2Mel, load_unit2mel
 from modules.config import load_diffusion_config
-from onnxexport.graph import Graph, write_graphs
+from onnxexport.graph import SUFFIX, Graph, refuse_target, write_graphs
 from onnxexport.units import expand_units
 
 EXAMPLE_FRAMES = 50
@@ -25,12 +25,14 @@ EXAMPLE_FRAMES = 50
 def export_diffusion(model: Path, config_path: Path, prefix: Path, precision: str = "fp32") -> None:
     """Write the graphs of a checkpoint to ``<prefix>_encoder.onnx`` and its like.
 
-    Raises UserError when a file is missing, broken or of another config, and as ``write_graphs``.
+    Raises UserError when a file is missing, broken or of another config, and as ``refuse_target`` and ``write_graphs``.
     """
     config = load_diffusion_config(config_path)
-    network = load_unit2mel(model, config, None, "cpu")
-    graphs = diffusion_graphs(network)
-    write_graphs({prefix.with_name(f"{prefix.name}_{part}.onnx"): graph for part, graph in graphs.items()}, precision)
+    graphs = diffusion_graphs(load_unit2mel(model, config, None, "cpu"))
+    files = {prefix.with_name(f"{prefix.name}_{part}{SUFFIX}"): graph for part, graph in graphs.items()}
+    for path in files:
+        refuse_target(path, model, config_path)
+    write_graphs(files, precision)
 
 
 class EncoderGraph(nn.Module):

@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from modules.console import UserError
 from modules.weight_file import find_weight_file
-from onnxexport.graph import Graph, write_graph
+from onnxexport.graph import Graph, refuse_target, write_graph
 from onnxexport.whisper import WhisperGraph
-from vencoder import ENCODERS
-from vencoder.encoder import SAMPLING_RATE, SpeechEncoder
+from vencoder import ENCODERS, graph_file
+from vencoder.encoder import SAMPLING_RATE
 from vencoder.wave_transformer import WaveTransformer
 from vencoder.whisper import Whisper
 
-SUFFIX = "-onnx"
 # Keys of graphs, and the encoder whose file each is made from; the layer is the graph's own.
 MADE_FROM = {
     "vec768l12-onnx": "vec768l12",
@@ -40,33 +39,25 @@ def export_encoder(key: str, out: str | Path, *, pretrain: str | Path = "pretrai
     """Write the graph of an encoder whose weight file lies in ``pretrain``; ``out`` is there whole or not at all.
 
     ``key`` is any of the table that has a network; that of a graph (``vec256l12-onnx``) is made from the encoder's own
-    file too. ``precision`` is that of ``write_graph``. Raises UserError for an unknown key, one without a network, and
-    for a weight file that is missing or wrong.
+    file too. ``precision`` is that of ``write_graph``. Raises UserError for an unknown key, one without a network, for
+    a weight file that is missing or wrong, and as ``refuse_target``.
     """
-    encoder = _build(key, pretrain)
+    graph_path(key, pretrain)
+    row, source = ENCODERS[key], ENCODERS[MADE_FROM.get(key, key)]
+    path = find_weight_file(source.weight, pretrain, f"the export of the speech encoder '{key}'", source.what)
+    refuse_target(out, path)
+    encoder = source.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path)
     network = WhisperGraph(encoder) if isinstance(encoder, Whisper) else WaveGraph(encoder.network)
     inputs = {"source": 0.1 * torch.randn(1, 1, EXAMPLE, generator=torch.Generator().manual_seed(0))}
     write_graph(Graph(network, inputs, ("embed",), {"source": {2: "samples"}, "embed": {1: "frames"}}), out, precision)
 
 
 def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
-    """Where the graph of ``key`` belongs: the file that its ``-onnx`` key reads, else the weight file's name in .onnx.
-
-    Raises UserError as ``export_encoder`` for keys.
-    """
-    row = ENCODERS[key]
-    if row.weight is None:
+    """Where the graph of ``key`` belongs. Raises UserError as ``export_encoder`` for keys."""
+    path = graph_file(key, pretrain)
+    if path is None:
         raise UserError(f"the speech encoder '{key}' has no network that could be exported; it runs without any file")
-    twin = key + SUFFIX
-    name = ENCODERS[twin].weight if twin in ENCODERS else row.weight
-    return (Path(pretrain) / name).with_suffix(".onnx")
-
-
-def _build(key: str, pretrain: str | Path) -> SpeechEncoder:
-    graph_path(key)
-    row, source = ENCODERS[key], ENCODERS[MADE_FROM.get(key, key)]
-    path = find_weight_file(source.weight, pretrain, f"the export of the speech encoder '{key}'", source.what)
-    return source.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path)
+    return path
 
 
 class WaveGraph(nn.Module):

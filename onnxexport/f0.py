@@ -26,7 +26,7 @@ from modules.f0.rmvpe import Rmvpe
 from modules.f0.rmvpe_network import CELL
 from modules.f0.salience import SaliencePredictor, decode
 from modules.spectrogram import FLOOR, VOCODER_EPSILON, mel_filters
-from onnxexport.graph import Graph, write_graph
+from onnxexport.graph import Graph, refuse_target, write_graph
 from onnxexport.spectrum import PowerSpectrum
 
 EXAMPLE_SECONDS = 1
@@ -37,9 +37,12 @@ def export_f0(key: str, out: str | Path, *, pretrain: str | Path = "pretrain", p
     """Write the graph of ``rmvpe`` or ``fcpe``; ``out`` is there whole or not at all.
 
     ``precision`` is that of ``write_graph``. Without ``fcpe.pt`` in ``pretrain`` the network is exported that comes
-    with torchfcpe. Raises UserError for another key, and for a weight file that is missing or wrong.
+    with torchfcpe. Raises UserError for another key, for a weight file that is missing or wrong, and as
+    ``refuse_target``.
     """
     graph_path(key)
+    weight = F0_PREDICTORS[key].find_weight(key, pretrain)
+    refuse_target(out, *filter(None, [weight]))
     predictor = build_f0_predictor(key, folder=pretrain)
     time = torch.arange(EXAMPLE_SECONDS * predictor.network_rate) / predictor.network_rate
     inputs = {
@@ -52,10 +55,10 @@ def export_f0(key: str, out: str | Path, *, pretrain: str | Path = "pretrain", p
 
 def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
     """Where the graph of ``key`` belongs. Raises UserError for a predictor that is no network of ours."""
-    row = F0_PREDICTORS[key]
+    path = F0_PREDICTORS[key].graph_file(pretrain)
     if key not in GRAPHS:
         raise UserError(f"the F0 predictor '{key}' cannot be exported; {' and '.join(GRAPHS)} can")
-    return (Path(pretrain) / row.weight).with_suffix(".onnx")
+    return path
 
 
 class F0Graph(nn.Module):

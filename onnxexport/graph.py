@@ -3,6 +3,10 @@
 The exporter is PyTorch's TorchScript-based one (``dynamo=False``) at opset 16, what the published program uses and the
 hosts of its models read. It needs no further package, and these networks are what it is good at: straight lines of
 convolutions and products, in which no number decides what is computed next.
+
+It folds constants itself, and nothing simplifies the graphs afterwards. onnxslim 0.1.98 brings the default synthesizer
+from 2,363 nodes to 1,223, 714 of those gone being constants. The file is no smaller, ONNX Runtime takes as long for
+either (2.36 s for 2.5 s of sound on one core), and the source's first phases are drawn no more but the same for ever.
 """
 
 from __future__ import annotations
@@ -11,18 +15,21 @@ import inspect
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modules.atomic_file import output_path
+from modules.atomic_file import output_paths
 from modules.console import UserError, get_logger
+from modules.onnx_session import import_package
 from onnxexport.precision import reduce_precision
+from vits.generator_file import refuse_to_overwrite
 
 OPSET = 16
+SUFFIX = ".onnx"
 # PyTorch before 2.5 has this exporter alone.
 LEGACY = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
 LARGEST = 2 * 10**9  # bytes: one file of the format holds 2 GiB, weights and all
@@ -39,12 +46,21 @@ class Graph:
         inputs: an example of each by name; no example's length is special to the graph.
         outputs: their names.
         axes: of an input or output, the names of the axes whose length is not fixed.
+        facts: what the file says of itself besides, for those who look there.
     """
 
     network: nn.Module
     inputs: Mapping[str, Tensor]
     outputs: tuple[str, ...]
     axes: Mapping[str, Mapping[int, str]]
+    facts: Mapping[str, int] = field(default_factory=dict)
+
+
+def refuse_target(path: str | Path, *sources: str | Path) -> None:
+    """UserError when a graph made of ``sources`` cannot be called ``path``: it is one of them, or ends otherwise."""
+    refuse_to_overwrite(path, *sources)
+    if Path(path).suffix != SUFFIX:
+        raise UserError(f"{path} does not end in {SUFFIX}, as the name of a graph has to; choose another name with -o")
 
 
 def write_graph(graph: Graph, path: str | Path, precision: str = "fp32") -> None:
@@ -56,22 +72,27 @@ def write_graph(graph: Graph, path: str | Path, precision: str = "fp32") -> None
     write_graphs({path: graph}, precision)
 
 
-def write_graphs(graphs: Mapping[str | Path, Graph], precision: str = "fp32") -> None:
-    """As ``write_graph`` for graphs that belong together: all are finished before the first is written."""
-    models = {path: trace(graph) for path, graph in graphs.items()}
+def write_graphs(
+    graphs: Mapping[str | Path, Graph], precision: str = "fp32", texts: Mapping[str | Path, str] | None = None
+) -> None:
+    """As ``write_graph`` for graphs, and ``texts``, that belong together: either all are written or none."""
+    contents = {}
     for path, graph in graphs.items():
+        model = trace(graph)
         if precision != "fp32":
-            models[path] = reduce_precision(models[path], precision, graph.inputs, Path(path).name)
-    for path, model in models.items():
-        data = model.SerializeToString(deterministic=True)
-        with output_path(path) as temporary:
-            temporary.write_bytes(data)
-        log.info("%s: %.1f MB", path, len(data) / 1e6)
+            model = reduce_precision(model, precision, graph.inputs, Path(path).name)
+        contents[path] = model.SerializeToString(deterministic=True)
+    contents |= {path: text.encode() for path, text in (texts or {}).items()}
+    with output_paths(*contents) as temporaries:
+        for temporary, content in zip(temporaries, contents.values(), strict=True):
+            temporary.write_bytes(content)
+    for path in graphs:
+        log.info("%s: %.1f MB", path, len(contents[path]) / 1e6)
 
 
 def trace(graph: Graph) -> Any:
     """The graph as an ``onnx.ModelProto``, checked. Raises UserError as ``write_graph`` does."""
-    onnx = import_onnx()
+    onnx = import_package("onnx", "an export")
     network = graph.network.eval().requires_grad_(False)
     refuse_large(network)
     buffer = io.BytesIO()
@@ -91,7 +112,9 @@ def trace(graph: Graph) -> Any:
             **LEGACY,
         )
     model = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(model, {name: str(value) for name, value in graph.facts.items()})
     keep_unused_inputs(model.graph, graph)
+    name_weights_once(model.graph)
     for output in model.graph.output:
         if 0 not in graph.axes.get(output.name, {}):  # nor does the exporter always see that there is one song
             output.type.tensor_type.shape.dim[0].dim_value = 1
@@ -113,13 +136,19 @@ def keep_unused_inputs(traced: Any, graph: Graph) -> None:
     traced.input.extend(there[name] for name in graph.inputs)
 
 
-def import_onnx() -> Any:
-    """The package. Raises UserError when it is not installed."""
-    try:
-        import onnx
-    except ImportError:
-        raise UserError("ONNX files are written with onnx: pip install -r requirements-onnx.txt") from None
-    return onnx
+def name_weights_once(traced: Any) -> None:
+    """Give equal weights one name. The exporter keeps them once, and makes nodes that pass them on under the others,
+    where ``reduce_precision`` would not find them."""
+    weights = {one.name for one in traced.initializer}
+    aliases = {
+        node.output[0]: node.input[0] for node in traced.node if node.op_type == "Identity" and node.input[0] in weights
+    }
+    kept = [node for node in traced.node if node.output[0] not in aliases]
+    for node in kept:
+        for place, name in enumerate(node.input):
+            node.input[place] = aliases.get(name, name)
+    del traced.node[:]
+    traced.node.extend(kept)
 
 
 def refuse_large(network: nn.Module) -> None:

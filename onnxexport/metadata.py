@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from modules.atomic_file import output_path
 from modules.config import Config
 
 LAYER_12_SIZE = 768  # the host's own rule for the content encoder: this size is layer 12's, any other layer 9's
@@ -33,7 +31,6 @@ def metadata(name: str, config: Config) -> dict[str, Any]:
     }
 
 
-def write_metadata(name: str, config: Config, path: str | Path) -> None:
-    """Raises UserError when ``path`` cannot be written."""
-    with output_path(path) as temporary:
-        temporary.write_bytes(json.dumps(metadata(name, config), indent=4).encode())
+def metadata_text(name: str, config: Config) -> str:
+    """The file's text."""
+    return json.dumps(metadata(name, config), indent=4)

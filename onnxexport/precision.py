@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from modules.console import UserError, get_logger
+from modules.console import get_logger
+from modules.onnx_session import import_package
 
 # The rest, above all the sine source and the pitch, stays float32: half precision has not the digits for it.
 HEAVY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -24,15 +25,13 @@ log = get_logger("onnx")
 
 
 def reduce_precision(model: Any, precision: str, examples: Mapping[str, Tensor], name: str) -> Any:
-    """The graph in a key of PRECISIONS; what it costs on the examples goes to the log, under ``name``.
+    """The graph in a key of PRECISIONS, checked; what it costs on the examples goes to the log, under ``name``.
 
     Raises UserError when onnxruntime is not installed.
     """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        raise UserError(f"precision {precision} needs onnxruntime: pip install -r requirements-onnx.txt") from None
+    import_package("onnxruntime", f"precision {precision}")
     smaller = PRECISIONS[precision](model)
+    import_package("onnx", f"precision {precision}").checker.check_model(smaller, full_check=True)
     feeds = {name: tensor.numpy() for name, tensor in examples.items()}
     for output, exact, found in zip(model.graph.output, run(model, feeds), run(smaller, feeds), strict=True):
         error = relative_error(found, exact)

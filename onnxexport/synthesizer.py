@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from modules.config import Config, load_config
 from onnxexport.excitation import excitation
-from onnxexport.graph import Graph, write_graph
-from onnxexport.metadata import write_metadata
+from onnxexport.graph import Graph, refuse_target, write_graphs
+from onnxexport.metadata import metadata_text
 from onnxexport.units import expand_units
-from vits.generator_file import load_generator
+from vits.generator_file import load_generator, refuse_to_overwrite
 from vits.synthesizer import Synthesizer
 
 EXAMPLE_FRAMES = 200
@@ -23,12 +23,14 @@ def export_synthesizer(
 ) -> None:
     """Write the graph of a checkpoint to ``out`` and what hosts have to know of it, under ``name``, to ``metadata``.
 
-    Raises UserError when a file is missing, broken or of another config, and as ``write_graph``.
+    Both are there in the end, or neither. Raises UserError when a file is missing, broken or of another config, and as
+    ``refuse_target`` and ``write_graph``.
     """
+    refuse_target(out, model, config_path)
+    refuse_to_overwrite(metadata, model, config_path)
     config = load_config(config_path)
     network = load_generator(model, config)
-    write_graph(synthesizer_graph(network, config), out, precision)
-    write_metadata(name, config, metadata)
+    write_graphs({out: synthesizer_graph(network, config)}, precision, {metadata: metadata_text(name, config)})
 
 
 class SynthesizerGraph(nn.Module):
@@ -72,7 +74,8 @@ class SynthesizerGraph(nn.Module):
 
 
 def synthesizer_graph(network: Synthesizer, config: Config) -> Graph:
-    """Of a network in its final form. With two speakers or more, the form that mixes them in the order of ``spk``."""
+    """Of a network in its final form. With two speakers or more, the form that mixes them in the order of ``spk``; the
+    network is given away then, for its table of speakers is brought into that order."""
     model, frames = config.model, EXAMPLE_FRAMES
     generator = torch.Generator().manual_seed(0)
     inputs = {
@@ -97,4 +100,5 @@ def synthesizer_graph(network: Synthesizer, config: Config) -> Graph:
     if model.vol_embedding:
         inputs["vol"] = torch.full((1, frames), 0.1)
         axes["vol"] = {1: "frames"}
-    return Graph(SynthesizerGraph(network), inputs, ("audio",), axes)
+    facts = {"sampling_rate": config.data.sampling_rate, "hop_length": config.data.hop_length}
+    return Graph(SynthesizerGraph(network), inputs, ("audio",), axes, facts)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxexport.excitation import excitation
-from onnxexport.graph import Graph, write_graph
+from onnxexport.graph import Graph, refuse_target, write_graph
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
 EXAMPLE_FRAMES = 50
@@ -30,8 +30,9 @@ class VocoderGraph(nn.Module):
 def export_vocoder(path: Path, out: Path, kind: str = "nsf-hifigan", precision: str = "fp32") -> None:
     """Write the graph of a weight file, beside which its ``config.json`` lies, to ``out``.
 
-    Raises UserError as ``load_mel_vocoder`` and ``write_graph``.
+    Raises UserError as ``refuse_target``, ``load_mel_vocoder`` and ``write_graph``.
     """
+    refuse_target(out, path, path.with_name("config.json"))
     write_graph(vocoder_graph(load_mel_vocoder(path, kind=kind)), out, precision)
 
 

@@ -27,6 +27,7 @@ PRUNED = {"heads": (1, 0, 2), "inner": (24, 32, 0)}
 PUBLISHED = {"convolutions": 512, "positions": 128}
 PUBLISHED_BASE = BASE | PUBLISHED | {"inner": 3072}
 PUBLISHED_LARGE = LARGE | PUBLISHED | {"inner": 4096}
+PUBLISHED_POSITIONS = {"buckets": 320, "max_distance": 800}
 PUBLISHED_PRUNED = {
     "heads": (3, 4, 0, 2, 5, 6, 7, 5, 4, 3, 0, 2),
     "inner": (514, 640, 702, 655, 811, 720, 0, 780, 690, 611, 570, 410),
@@ -56,7 +57,7 @@ def write_encoder_file(key: str, folder: Path, published: bool = False) -> Path:
     elif key == "dphubert":
         checkpoint = dphubert_checkpoint(**PUBLISHED_PRUNED if published else PRUNED)
     else:
-        checkpoint = wavlm_checkpoint(buckets=320 if published else 32, **base)
+        checkpoint = wavlm_checkpoint(**PUBLISHED_POSITIONS if published else {}, **base)
     torch.save(checkpoint, path)
     return path
 

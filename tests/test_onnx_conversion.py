@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import onnx_export
 import spkmix
 from inference.conversion import Conversion
 from inference.listener import Listener
@@ -20,6 +21,7 @@ from inference.voices import Voices
 from inference_main import main
 from modules.config import load_config, save_config
 from modules.console import UserError
+from onnxexport.f0 import export_f0
 from onnxexport.synthesizer import export_synthesizer
 from tests.encoder_files import write_encoder_file, write_graph
 from tests.onnx_files import onnx
@@ -28,6 +30,7 @@ from tests.tiny import tiny_config
 from vencoder.onnx_encoder import OnnxEncoder
 
 MIX = {0: [[0, 0.5, 1, 0], [0.5, 1, 0, 0]], 1: [[0, 0.5, 0, 1], [0.5, 1, 1, 1]]}
+HOP_256 = {"hop_length": 256, "upsample_rates": [8, 4, 2, 2, 2]}
 SPEAKERS = {"several": {"tenor": 1, "alto": 0}, "one": {"alto": 1}, "nameless": {}}
 
 
@@ -115,13 +118,24 @@ def test_a_graph_that_draws_in_another_way_sings_the_same_on_every_run(pairs, co
     assert 0 < distance(runs[0], by_network[0]) < 2 * distance(*by_network)
 
 
-def test_no_network_of_torch_sings(pairs, glide, monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("a synthesizer was built")
+def test_no_network_of_torch_hears_or_sings(tmp_path, glide, monkeypatch, caplog):
+    _, config, graph = write_pair(tmp_path, SPEAKERS["several"], ssl_dim=256, speech_encoder="vec256l9")
+    write_encoder_file("vec256l9-onnx", tmp_path)
+    export_f0("fcpe", tmp_path / "fcpe.onnx", pretrain=tmp_path)
 
-    monkeypatch.setattr("vits.synthesizer.Synthesizer.__init__", refuse)
-    _, config, graph = pairs["several"]
-    assert song(Svc(graph, config, "cpu"), glide).any()
+    def refuse(*_, **__):
+        raise AssertionError("a network was built or ran")
+
+    monkeypatch.setattr(torch.nn.Module, "__init__", refuse)
+    monkeypatch.setattr(torch.nn.Module, "__call__", refuse)
+    with caplog.at_level("INFO"):
+        assert song(Svc(graph, config, "cpu", pretrain_folder=tmp_path), glide, f0_predictor="fcpe").any()
+    assert f"the speech encoder 'vec256l9' is the graph {tmp_path / 'vec-256-layer-9.onnx'}" in caplog.messages
+    assert f"the F0 predictor 'fcpe' is the graph {tmp_path / 'fcpe.onnx'}" in caplog.messages
+    (tmp_path / "fcpe.onnx").unlink()
+    with caplog.at_level("INFO"), pytest.raises(AssertionError, match="a network was built or ran"):
+        song(Svc(graph, config, "cpu", pretrain_folder=tmp_path), glide, f0_predictor="fcpe")
+    assert "'fcpe' computes without" in caplog.text and "'python onnx_export.py --f0 fcpe' makes" in caplog.text
 
 
 # -- the script -------------------------------------------------------------------------------------------------------
@@ -157,6 +171,15 @@ def test_the_script_finds_the_config_beside_the_graph_and_writes_the_same_song_e
     assert (here / "results" / "a_0key_spk_mix_sovits_pm.flac").is_file()
 
 
+def test_a_graph_that_was_written_elsewhere_sings_when_its_config_is_named(here, capsys):
+    assert onnx_export.main(["--model", "checkpoints/choir/model.pth", "--out", "alto/alto_SoVits.onnx"]) == 0
+    convert = ["--onnx", "alto/alto_SoVits.onnx", "-n", "a", "-s", "alto"]
+    assert main(convert) == 2
+    assert "there is no alto/config.json" in capsys.readouterr().err
+    assert main([*convert, "-c", "checkpoints/choir/config.json"]) == 0
+    assert (here / "results" / "a_0key_alto_sovits_pm.flac").is_file()
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -190,17 +213,52 @@ def test_wrong_input_is_one_sentence_and_nothing_is_written(here, capsys, argv, 
         ({"inter_channels": 16}, "has 8 latent channels, its config 16"),
         ({"vol_embedding": True}, "has 0 inputs of loudness, its config 1"),
         ({"n_speakers": 3}, "has 2 speakers, its config 3"),
+        ({"sampling_rate": 48000}, "has 44100 Hz, its config 48000"),
+        (HOP_256, "has 512 samples a frame, its config 256"),
     ],
 )
 def test_a_config_of_another_model_is_told_apart(pairs, tmp_path, change, words):
-    _, config_path, graph = pairs["several"]
-    config = load_config(config_path)
-    if "n_speakers" in change:
-        config.spk["bass"] = 2
-    config.model = dataclasses.replace(config.model, **change)
-    save_config(config, tmp_path / "config.json")
+    _, config, graph = pairs["several"]
     with pytest.raises(UserError, match=words):
-        Svc(graph, tmp_path / "config.json", "cpu")
+        Svc(graph, changed(config, tmp_path / "config.json", **change), "cpu")
+
+
+def changed(config_path: Path, path: Path, **change) -> Path:
+    """The config with other values in its sections for the model and for the data, and as many speakers as it says."""
+    config = load_config(config_path)
+    for section in ("model", "data"):
+        values = getattr(config, section)
+        own = {key: value for key, value in change.items() if hasattr(values, key)}
+        setattr(config, section, dataclasses.replace(values, **own))
+    config.spk |= {f"voice {row}": row for row in range(2, change.get("n_speakers", 0))}
+    save_config(config, path)
+    return path
+
+
+def test_what_only_a_song_shows_of_another_models_config_is_told_in_a_sentence(pairs, glide, tmp_path):
+    _, config, graph = pairs["one"]
+    other = changed(config, tmp_path / "config.json", n_speakers=6)
+    values = load_config(other)
+    values.spk = {"bass": 5}
+    save_config(values, other)
+    with pytest.raises(UserError, match=r"G.onnx cannot compute with .*Gather.*; if its config .* with -c"):
+        song(Svc(graph, other, "cpu"), glide, "bass")
+
+
+@pytest.mark.parametrize(
+    ("op", "words"),
+    [("RandomUniform", "cannot compute with"), ("RandomNormal", "gives 512 samples a frame, its config 256")],
+)
+def test_a_graph_that_does_not_tell_its_hop_refuses_another_by_its_sound(pairs, glide, tmp_path, op, words):
+    _, config, path = pairs["several"]
+    graph = onnx.load(path)
+    del graph.metadata_props[:]
+    (first,) = [node for node in graph.graph.node if node.op_type == "RandomUniform"]
+    first.op_type = op
+    onnx.save(graph, tmp_path / "other.onnx")
+    svc = Svc(tmp_path / "other.onnx", changed(config, tmp_path / "config.json", **HOP_256), "cpu")
+    with pytest.raises(UserError, match=f"other.onnx {words}.*name that model's config with -c"):
+        song(svc, glide)
 
 
 def test_a_graph_of_one_speaker_at_a_time_refuses_a_mix_before_a_song_is_begun(pairs):
@@ -210,9 +268,11 @@ def test_a_graph_of_one_speaker_at_a_time_refuses_a_mix_before_a_song_is_begun(p
         Svc(graph, config, "cpu").check(conversion)
 
 
-def test_the_encoders_graph_is_taken_where_there_is_one(tmp_path):
+@pytest.mark.parametrize("key", ["vec256l9", "vec256l9-onnx"])
+def test_the_encoders_graph_is_taken_where_there_is_one(tmp_path, key):
     write_encoder_file("vec256l9-onnx", tmp_path)
-    voices = Voices({"alto": 0}, 44100, 512, "vec256l9", "left")
+    voices = Voices({"alto": 0}, 44100, 512, key, "left")
     assert isinstance(Listener(voices, torch.device("cpu"), tmp_path, onnx=True).encoder, OnnxEncoder)
-    with pytest.raises(UserError, match="checkpoint_best_legacy_500.pt"):
-        Listener(voices, torch.device("cpu"), tmp_path)
+    if key == "vec256l9":
+        with pytest.raises(UserError, match="checkpoint_best_legacy_500.pt"):
+            Listener(voices, torch.device("cpu"), tmp_path)

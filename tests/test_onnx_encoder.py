@@ -50,6 +50,19 @@ def test_a_graph_with_one_frame_more_or_less_follows_the_rule_and_others_are_ref
         slow(audio)
 
 
+def test_a_graph_of_one_length_is_refused_in_a_sentence_at_another(tmp_path):
+    import onnx
+
+    path = write_graph(tmp_path / "fixed.onnx", 8)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 16000
+    onnx.save(model, path)
+    encoder = OnnxEncoder("a", 8, None, path)
+    assert encoder(torch.ones(16000)).shape == (1, 8, 49)
+    with pytest.raises(UserError, match="fixed.onnx cannot compute with .*16000.*; onnx_export.py --encoder makes one"):
+        encoder(torch.ones(8000))
+
+
 def test_the_provider_follows_the_device(caplog):
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     with caplog.at_level(logging.WARNING):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from inference.listener import Listener
+from inference.voices import Voices
 from modules.console import UserError
 from onnxexport.encoders import MADE_FROM, export_encoder, graph_path
 from tests.checkpoint_files import (
@@ -22,6 +24,7 @@ from tests.checkpoint_files import (
 from tests.encoder_files import PYTORCH_KEYS
 from tests.onnx_files import onnx, onnxruntime
 from vencoder import ENCODERS, build_encoder
+from vencoder.onnx_encoder import OnnxEncoder
 
 TOLERANCE = 1e-4  # of the largest feature
 EXAMPLE = 16000  # samples, the length that every graph was traced with
@@ -114,6 +117,19 @@ def test_every_onnx_key_runs_on_a_file_that_the_user_made(exported, pretrain, ke
         wanted = network(sound(samples))
         found = build_encoder(key, folder=pretrain)(sound(samples))
         torch.testing.assert_close(found, wanted, rtol=0, atol=float(TOLERANCE * wanted.abs().max()))
+
+
+@pytest.mark.parametrize("key", PYTORCH_KEYS)
+def test_a_conversion_by_graphs_hears_what_the_network_hears(exported, pretrain, caplog, key):
+    path = exported(key)
+    with caplog.at_level("INFO"):
+        encoder = Listener(Voices({}, 44100, 512, key, "left"), torch.device("cpu"), pretrain, onnx=True).encoder
+    assert isinstance(encoder, OnnxEncoder)
+    assert f"the speech encoder '{key}' is the graph {path}" in caplog.messages
+    network = build_encoder(key, folder=pretrain)
+    for samples in (350, 7777, 40000):
+        wanted = network(sound(samples))
+        torch.testing.assert_close(encoder(sound(samples)), wanted, rtol=0, atol=float(TOLERANCE * wanted.abs().max()))
 
 
 def test_an_encoder_and_its_onnx_key_mean_one_file():

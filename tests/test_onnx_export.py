@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,9 @@ from onnxexport.graph import Graph, write_graph
 from onnxexport.metadata import metadata
 from onnxexport.synthesizer import synthesizer_graph
 from tests.diffusion_files import write_diffusion
+from tests.encoder_files import write_encoder_file
 from tests.generator_files import config_of, write_generator_file
-from tests.onnx_files import onnx, open_model, run
+from tests.pitch_files import write_fcpe
 from tests.vocoder_files import write_vocoder
 from vits.synthesizer import Synthesizer
 
@@ -87,6 +89,22 @@ def test_explicit_flags_name_other_places(work):
     assert json.loads(Path("out/bass_SoVits.json").read_text(encoding="utf-8"))["Name"] == "bass"
     assert onnx_export.main(explicit) == 0
     assert {"checkpoints/G_8000/G_8000_SoVits.onnx", "checkpoints/G_8000.json"} <= files(work)
+
+
+def test_a_name_completed_with_a_slash_or_below_other_folders_means_the_folder(work):
+    before = files(work)
+    assert onnx_export.main(["-n", "alto/"]) == 0
+    assert files(work) - before == {"checkpoints/alto/alto_SoVits.onnx", "checkpoints/alto.json"}
+    shutil.copytree("checkpoints/alto", "checkpoints/choirs/bass")
+    assert onnx_export.main(["-n", "choirs/bass"]) == 0
+    assert Path("checkpoints/choirs/bass/bass_SoVits.onnx").is_file()
+    assert json.loads(Path("checkpoints/choirs/bass.json").read_text(encoding="utf-8"))["Folder"] == "bass"
+
+
+def test_a_given_name_is_the_one_in_the_json(work):
+    assert onnx_export.main(["-n", "choir", "-m", "checkpoints/alto/model.pth", "-o", "out/graph.onnx"]) == 0
+    values = json.loads(Path("out/graph.json").read_text(encoding="utf-8"))
+    assert values["Folder"] == values["Name"] == "choir"
 
 
 def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(work):
@@ -159,11 +177,31 @@ def test_a_config_that_does_not_fit_is_told_in_a_sentence(work, capsys, change, 
         (["--vocoder", "-m", "checkpoints/alto/model.pth"], "config.json lacks"),
         (["--encoder", "vec768l12"], "needs 'checkpoint_best_legacy_500.pt' in pretrain/"),
         (["--encoder", "vec"], "unknown speech encoder 'vec'; known: vec"),
+        (["--f0", "rmvpe"], "'rmvpe' needs the file pretrain/rmvpe.pt, .*, or take fcpe, crepe or pm"),
         (["--f0", "pm"], "the F0 predictor 'pm' cannot be exported"),
         (["--encoder", "vec768l12", "-m", "x.pt"], "--model has no use"),
         (["--f0", "rmvpe", "-c", "x.json"], "--config has no use"),
         (["-n", "alto", "-o", "checkpoints/alto/model.pth"], "would be written over the model that it is made of"),
         (["-n", "alto", "-o", "checkpoints/alto/config.onnx"], "config.json would be written over"),
+        (["-n", "alto", "-o", "out/alto"], "out/alto does not end in .onnx"),
+        (["-n", "alto", "-o", "out/alto.json"], "out/alto.json does not end in .onnx"),
+        (["-n", "alto", "-o", "."], "--out takes the name of a file"),
+        (["-n", "alto", "-o", ""], "--out takes the name of a file"),
+        (["--encoder", "vec768l12", "-o", "/"], "--out takes the name of a file"),
+        (["--diffusion", "-n", "alto", "-o", "out/.."], "--out takes the name of a file"),
+        (["-n", "."], "'checkpoints' is not named after a model"),
+        (["-n", ""], "'checkpoints' is not named after a model"),
+        (["-n", "alto", "--pretrain", "nowhere"], "--pretrain has no use here"),
+        (["-n", "alto", "--diffusion", "--pretrain", "nowhere"], "--pretrain has no use here"),
+        (["--vocoder", "-m", "x", "--pretrain", "nowhere"], "--pretrain has no use with --model"),
+        (["-n", "alto", "--f0", "rmvpe"], "--model_name has no use"),
+        (["-n", "alto", "--encoder", "vec768l12"], "--model_name has no use"),
+        (["-n", "alto", "--vocoder"], "--model_name has no use"),
+        (["-n", "alto", "--diffusion", "-m", "x.pt", "-o", "x"], "--model_name has no use with --model and --out"),
+        (["-n", "alto", "--encoder", ""], "--model_name has no use"),
+        (["--encoder", ""], "unknown speech encoder ''"),
+        (["--f0", ""], "unknown F0 predictor ''"),
+        (["--vocoder", "", "-m", "checkpoints/alto/model.pth", "-o", "a.onnx"], "unknown mel vocoder ''"),
         (["-n", "alto", "-o", "checkpoints/alto/model.pth/a.onnx"], "model.pth is a file, and a folder is needed"),
     ],
 )
@@ -184,42 +222,56 @@ def test_a_graph_that_no_file_holds_is_refused_before_the_work(tmp_path, monkeyp
     assert not files(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("flags", "sources"),
+    [
+        (["--vocoder", "-o"], ["pretrain/nsf_hifigan/model", "pretrain/nsf_hifigan/config.json"]),
+        (["--encoder", "dphubert", "-o"], ["pretrain/DPHuBERT-sp0.75.pth"]),
+        (["--f0", "fcpe", "-o"], ["pretrain/fcpe.pt"]),
+        (["--vocoder", "-m", "pretrain/model.onnx", "-o"], ["pretrain/model.onnx"]),
+        (["--diffusion", "-m", "pretrain/a_pred.onnx", "-o", "pretrain/a"], [""]),
+    ],
+)
+def test_no_graph_takes_the_place_of_what_it_is_made_of(work, capsys, flags, sources):
+    write_vocoder(work / "pretrain" / "nsf_hifigan")
+    write_encoder_file("dphubert", work / "pretrain")
+    write_fcpe(work / "pretrain" / "fcpe.pt")
+    for name in ("model", "config.json"):
+        shutil.copy(f"pretrain/nsf_hifigan/{name}", "pretrain")
+    Path("pretrain/model").rename("pretrain/model.onnx")
+    model, config = write_diffusion(work / "diffusion")
+    shutil.copy(model, "pretrain/a_pred.onnx")
+    shutil.copy(config, "pretrain/config.yaml")
+    before = contents(work)
+    for source in sources:
+        refused(work, capsys, [*flags, source] if source else flags, "would be written over the model")
+    assert contents(work) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_json_is_there_with_the_graph_or_neither(work, capsys):
+    Path("checkpoints/alto.json").mkdir()
+    refused(work, capsys, ["-n", "alto"], "checkpoints/alto.json cannot be written: it is a folder")
+    Path("out/a.onnx").mkdir(parents=True)
+    refused(work, capsys, ["-n", "alto", "-o", "out/a.onnx"], "out/a.onnx cannot be written: it is a folder")
+
+
+def test_the_graphs_of_a_diffusion_model_are_all_there_or_none(work, capsys):
+    write_diffusion(work / "checkpoints" / "alto")
+    Path("out/s_denoise.onnx").mkdir(parents=True)
+    sentence = "s_denoise.onnx cannot be written: it is a folder"
+    refused(work, capsys, ["-n", "alto", "--diffusion", "-o", "out/s"], sentence)
+
+
 def refused(work: Path, capsys, flags: list[str], sentence: str) -> None:
     before = files(work)
     assert onnx_export.main(flags) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and re.search(sentence, lines[0]), lines
     assert files(work) == before
-
-
-# -- precision --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("precision", "most"), [("fp16", 1e-2), ("int8", 1e-1)])
-def test_a_smaller_precision_says_what_it_costs_and_costs_that(tmp_path, caplog, precision, most):
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Conv1d(64, 64, 5), torch.nn.ReLU(), torch.nn.Conv1d(64, 64, 5))
-    graph = Graph(network, {"x": torch.randn(1, 64, 50)}, ("y",), {"x": {2: "t"}, "y": {2: "t"}})
-    paths = [tmp_path / "whole.onnx", tmp_path / "small.onnx"]
-    write_graph(graph, paths[0])
-    with caplog.at_level("INFO"):
-        write_graph(graph, paths[1], precision)
-    whole, small = (run(path, graph.inputs) for path in paths)
-    error = float((small - whole).norm() / whole.norm())
-    said = re.search(rf"small.onnx: in {precision}, 'y' is off by (\S+) of its size", caplog.text)
-    assert 0 < error < most and float(said[1]) == pytest.approx(error, rel=0.1)
-    assert paths[1].stat().st_size < paths[0].stat().st_size * (0.55 if precision == "fp16" else 0.35)
-    assert small.dtype == torch.float32
-
-
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_whole_model_with_shared_weights_runs_in_a_smaller_precision(work, precision):
-    config = config_of(use_depthwise_conv=True, flow_share_parameter=True)
-    write_generator_file(Path("checkpoints/tiny/model.pth"), config)
-    assert onnx_export.main(["-n", "tiny", "--precision", precision]) == 0
-    session = open_model(onnx.load("checkpoints/tiny/tiny_SoVits.onnx"))
-    assert [one.name for one in session.get_inputs()] == ["c", "f0", "mel2ph", "uv", "noise", "sid"]
-    assert {one.type for one in session.get_inputs()} == {"tensor(float)", "tensor(int64)"}
 
 
 # -- the others -------------------------------------------------------------------------------------------------------
@@ -254,9 +306,20 @@ def test_each_speakers_index_is_a_file_that_faiss_reads(work):
         np.testing.assert_array_equal(index.reconstruct_n(0, index.ntotal), some)
 
 
+def test_the_indexes_of_all_speakers_are_there_or_none(work, capsys):
+    features = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
+    write_indexes("logs/44k/feature_and_index.pkl", ((row, build_index(features)) for row in (0, 1)))
+    Path("out/Index-1.index").mkdir(parents=True)
+    before = files(work)
+    assert export_index_for_onnx.main(["-o", "out"]) == 2
+    assert "out/Index-1.index cannot be written: it is a folder" in capsys.readouterr().err
+    assert files(work) == before
+
+
 def test_a_missing_or_hostile_index_is_told_in_a_sentence(work, capsys):
     assert export_index_for_onnx.main([]) == 2
-    assert "there is no" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "there is no" in message and "'python train_index.py' makes it" in message and "--" not in message
     Path("bad.pkl").write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR.")
     assert export_index_for_onnx.main(["-i", "bad.pkl"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

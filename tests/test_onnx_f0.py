@@ -137,6 +137,16 @@ def test_what_cannot_be_exported_is_told_in_a_sentence_and_leaves_nothing(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_graph_of_one_length_is_refused_in_a_sentence_at_another(made, tmp_path):
+    graph = onnx.load(made["fcpe"][1])
+    next(one for one in graph.graph.input if one.name == "audio").type.tensor_type.shape.dim[1].dim_value = 16000
+    onnx.save(graph, tmp_path / "fixed.onnx")
+    predictor = GraphPredictor(16000, 160, "cpu", 0.05, tmp_path / "fixed.onnx")
+    assert predictor(song(16000))[0].any()
+    with pytest.raises(UserError, match="fixed.onnx cannot compute with .*16000.*; make it anew with onnx_export.py"):
+        predictor(song(20000))
+
+
 def test_another_programs_graph_of_the_same_name_is_refused(tmp_path):
     from tests.encoder_files import write_graph
 

@@ -18,6 +18,7 @@ from onnxexport.encoders import export_encoder
 from onnxexport.f0 import export_f0
 from onnxexport.synthesizer import export_synthesizer
 from tests.encoder_files import write_encoder_file
+from tests.generator_files import stirred
 from tests.onnx_files import onnx
 from tests.test_svc import write_model
 from tests.tiny import tiny_config
@@ -38,17 +39,6 @@ def silence_draws(path: Path) -> None:
         del node.attribute[:]
         node.attribute.extend(kept + [onnx.helper.make_attribute(*one) for one in least.items()])
     onnx.save(graph, path)
-
-
-def stirred(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights whose sound depends much on every input; those that training starts from let little through."""
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in weights.items():
-        if name.startswith("dec.") and name.endswith("weight_g"):
-            tensor *= 2
-        elif name.endswith(".post.weight"):
-            tensor.normal_(0, 0.5, generator=generator)
-    return weights
 
 
 @pytest.fixture(scope="module")

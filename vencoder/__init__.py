@@ -47,6 +47,8 @@ class EncoderRow(Row):
         return {key: value for key, value in sizes.items() if value is not None}
 
 
+ONNX_SUFFIX = "-onnx"  # of the keys of graphs, behind that of the encoder that they are graphs of
+
 _HUBERT, _PROJECTED = "vencoder.fairseq_hubert:FairseqHubert", "vencoder.fairseq_hubert:ProjectedFairseqHubert"
 _ONNX, _ONNX_SOFT = "vencoder.onnx_encoder:OnnxEncoder", "vencoder.onnx_encoder:OnnxHubertSoft"
 _WHISPER = "vencoder.whisper:Whisper"
@@ -102,3 +104,24 @@ def build_encoder(
 
         path = find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what)
     return row.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path, device=device, half=half)
+
+
+def graph_file(key: str, folder: str | Path = "pretrain") -> Path | None:
+    """Where the encoder as a graph lies: the file that its ``-onnx`` key reads, else its own file's name in .onnx.
+
+    None of an encoder without a file. Raises UserError for an unknown key.
+    """
+    row = ENCODERS[key]
+    if row.weight is None:
+        return None
+    twin = key + ONNX_SUFFIX
+    name = ENCODERS[twin].weight if twin in ENCODERS else row.weight
+    return (Path(folder) / name).with_suffix(".onnx")
+
+
+def build_graph_encoder(key: str, path: str | Path, device: str | torch.device = "cpu") -> SpeechEncoder:
+    """The encoder called ``key``, computed by the graph in ``path``. Raises UserError as ``OnnxEncoder``."""
+    from vencoder.onnx_encoder import OnnxEncoder
+
+    row = ENCODERS[key]
+    return OnnxEncoder(key, row.ssl_dim, row.layer, path, device, padding=row.load().padding)

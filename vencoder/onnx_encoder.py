@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from modules.console import UserError
-from modules.onnx_session import FLOATS, open_session
+from modules.onnx_session import FLOATS, open_session, run
 from vencoder.encoder import SpeechEncoder
+
+CURE = "onnx_export.py --encoder makes one that takes sound of any length"
 
 
 class OnnxEncoder(SpeechEncoder):
@@ -20,8 +22,10 @@ class OnnxEncoder(SpeechEncoder):
         path: the graph.
         device: CUDA devices are used when ONNX Runtime is built for them; everything else computes on the CPU.
         half: means nothing here; a graph has the precision that it was exported with.
+        padding: samples of silence that the graph puts on each side itself, where those are not the class's.
 
-    Raises UserError when onnxruntime is not installed, the file is no such graph, or it is of another size.
+    Raises UserError when onnxruntime is not installed, the file is no such graph, or it is of another size; and when it
+    does not bear the sound that it is given.
     """
 
     def __init__(
@@ -32,8 +36,11 @@ class OnnxEncoder(SpeechEncoder):
         path: str | Path,
         device: str | torch.device = "cpu",
         half: bool = False,
+        padding: int | None = None,
     ):
         super().__init__(key, ssl_dim, device, half=False)
+        if padding is not None:
+            self.padding = padding
         self.path = path
         self.session = open_session(path, self.device)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
@@ -51,7 +58,7 @@ class OnnxEncoder(SpeechEncoder):
     def _run(self, audio: Tensor) -> Tensor:
         sound = audio.cpu().numpy().astype(FLOATS[self.input.type])
         sound = sound.reshape((1,) * (len(self.input.shape) - 1) + (-1,))
-        features = torch.from_numpy(self.session.run([self.output.name], {self.input.name: sound})[0])
+        features = torch.from_numpy(run(self.session, self.path, [self.output.name], {self.input.name: sound}, CURE)[0])
         wanted = self.frames(len(audio))
         if features.dim() != 3 or abs(features.shape[1] - wanted) > 1:
             shape = tuple(features.shape)

@@ -40,8 +40,12 @@ class F0Row(Row):
             return None
         raise UserError(
             f"the F0 predictor '{key}' needs the file {path}, which is not there: fetch it as pretrain/README.md says, "
-            "or use --f0_predictor fcpe, crepe or pm, which need none"
+            "or take fcpe, crepe or pm, which need none"
         )
+
+    def graph_file(self, folder: str | Path) -> Path | None:
+        """Where its graph lies: its own file's name in .onnx; None of a predictor that has no file."""
+        return (Path(folder) / self.weight).with_suffix(".onnx") if self.weight else None
 
 
 F0_PREDICTORS: Registry[F0Row] = Registry(

@@ -9,15 +9,16 @@ from modules.console import UserError
 from modules.f0 import F0Predictor
 from modules.f0.contour import resize_nearest
 from modules.f0.salience import SaliencePredictor, resample_in_blocks
-from modules.onnx_session import open_session
+from modules.onnx_session import open_session, run
 
 INPUTS = {"audio", "threshold"}
+CURE = "make it anew with onnx_export.py --f0"
 
 
 class GraphPredictor(F0Predictor):
     """F0 by the graph in the file ``weight``, which hears the whole sound at once.
 
-    Raises UserError when onnxruntime is not installed, or the file is no such graph.
+    Raises UserError when onnxruntime is not installed, or the file is no such graph or does not bear the sound.
     """
 
     network_rate, window = SaliencePredictor.network_rate, SaliencePredictor.window
@@ -28,14 +29,14 @@ class GraphPredictor(F0Predictor):
         inputs = {one.name for one in self.session.get_inputs()}
         if inputs != INPUTS:
             found = ", ".join(sorted(inputs))
-            raise UserError(f"{self.weight} takes {found}, not audio and threshold; make it anew with onnx_export.py")
+            raise UserError(f"{self.weight} takes {found}, not audio and threshold; {CURE}")
 
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
         if len(audio) * self.network_rate < self.window * self.sampling_rate or not audio.any():
             return np.zeros(frames, np.float32)
         wave = resample_in_blocks(torch.from_numpy(audio), self.sampling_rate, self.network_rate, "cpu").numpy()
-        threshold = np.array([self.threshold], np.float32)
-        f0 = self.session.run(["f0"], {"audio": wave[None], "threshold": threshold})[0][0]
+        values = {"audio": wave[None], "threshold": np.array([self.threshold], np.float32)}
+        f0 = run(self.session, self.weight, ["f0"], values, CURE)[0][0]
         if not np.isfinite(f0).all():
             raise UserError(f"{self.weight} gives F0 that is not finite; the file is damaged, export it again")
         return resize_nearest(f0, frames)
