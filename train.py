@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--compile", action="store_true", help="let PyTorch's compiler write the kernels of the decoder and the "
-        "discriminators: the start takes minutes longer, each step less (needs a C++ compiler; Triton for a GPU)",
+        "discriminators, which takes minutes; for trials on GPUs, as a CPU gains nothing (needs Triton or a C++ compiler)",
     )  # fmt: skip
     parser.add_argument(
         "--no_cuda_graphs", action="store_true", help="start each kernel of a step by itself: slower, and a way out "
