@@ -27,7 +27,7 @@ import argparse
 from collections.abc import Sequence
 
 from modules.autosave import minutes
-from modules.console import script
+from modules.console import UserError, script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,7 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--compile", action="store_true", help="let PyTorch's compiler write the kernels of the decoder and the "
-        "discriminators, which takes minutes; for trials on GPUs, as a CPU gains nothing (needs Triton or a C++ compiler)",
+        "discriminators, which takes minutes; for trials on GPUs, as a CPU gains nothing (needs a C++ compiler, and "
+        "Triton for GPUs)",
     )  # fmt: skip
     parser.add_argument(
         "--no_cuda_graphs", action="store_true", help="start each kernel of a step by itself: slower, and a way out "
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.find_batch_size:
         from vits.batch_size import find_batch_size
 
-        return find_batch_size(arguments.config, arguments.device)
+        if arguments.compile:
+            raise UserError("--find_batch_size tries steps as they are; leave --compile out")
+        return find_batch_size(arguments.config, arguments.device, cuda_graphs=not arguments.no_cuda_graphs)
     from vits.training import train
 
     return train(

@@ -22,7 +22,7 @@ USABLE = 0.9  # of the free memory; the rest is for evaluations, fragments and o
 STEPS = 2  # a size; from the second on the optimizers' state is there too
 
 
-def find_batch_size(config_path: str | Path, device: str | None = None) -> int:
+def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_graphs: bool = True) -> int:
     """Say which ``train.batch_size`` is the largest that fits, and return 0; the configuration is left as it is.
 
     Raises UserError when not even one clip fits, or the system does not tell of its memory.
@@ -30,7 +30,7 @@ def find_batch_size(config_path: str | Path, device: str | None = None) -> int:
     if place()[1] > 1:
         raise UserError("--find_batch_size works in one process; run it without torchrun, on one of the GPUs")
     config = load_config(config_path)
-    trials = Trials(config, pick_device(device))
+    trials = Trials(config, pick_device(device), cuda_graphs=cuda_graphs)
     clips = len(trials.dataset)
     size = largest_fitting(trials.fits, clips)
     if not size:
@@ -65,7 +65,7 @@ class Trials:
     out, the system ends programs.
     """
 
-    def __init__(self, config: Config, device: torch.device):
+    def __init__(self, config: Config, device: torch.device, *, cuda_graphs: bool = True):
         config.train.all_in_mem = False
         self.config, self.device = config, device
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
@@ -74,7 +74,7 @@ class Trials:
         if free is None or taken is None:
             raise UserError(f"this system does not tell how much memory is free for {device}; try sizes by training")
         self.limit = taken + USABLE * free
-        self.learner = Learner(config, device)
+        self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
         self.peaks: dict[int, float] = {}
 
     def fits(self, size: int) -> bool:
@@ -99,6 +99,7 @@ class Trials:
 
     def _try(self, size: int) -> float | None:
         """The most memory, GiB, that a batch takes; None when it is not to be had."""
+        self.learner.alone.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
