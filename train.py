@@ -48,8 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
         "Triton for GPUs)",
     )  # fmt: skip
     parser.add_argument(
-        "--no_cuda_graphs", action="store_true", help="start each kernel of a step by itself: slower, and a way out "
-        "where recording steps as CUDA graphs fails or takes too much memory",
+        "--no_cuda_graphs", action="store_true", help="start each kernel of a GPU's step by itself: slower, and a way "
+        "out where recording steps as CUDA graphs, as one process with one batch a step does, fails or takes too much "
+        "memory",
     )  # fmt: skip
     return parser
 

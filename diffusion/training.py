@@ -64,10 +64,8 @@ def choose_device(config: DiffusionConfig, name: str | None) -> torch.device:
 class Run(TrainingRun):
     """A run of the configuration's ``env.expdir``."""
 
-    advice = {
-        "memory": "halve it, or set train.cache_device to cpu if it is not",
-        "losses": "lower train.lr or set train.amp_dtype to fp32",
-    }
+    cure_of_memory = "halve it, or set train.cache_device to cpu if it is not"
+    cure_of_losses = "lower train.lr or set train.amp_dtype to fp32"
 
     def __init__(self, config: DiffusionConfig, device: torch.device, save_every_minutes: float = 0):
         train = config.train

@@ -22,7 +22,7 @@ from torch import nn
 from modules.atomic_file import output_path
 from modules.console import UserError, get_logger
 from modules.safetensors_file import SUFFIX, read_safetensors
-from modules.saving import delete_unfinished, save_together
+from modules.saving import delete_unfinished, save_together, unfinished
 
 log = get_logger("checkpoint")
 
@@ -152,7 +152,7 @@ class Saved:
         Raises UserError when there is no room or they are not what was written; all that was there before stays.
         """
         delete_unfinished(self.folder)
-        for path in self._unfinished():
+        for path in self._lone_states():
             path.unlink(missing_ok=True)
             log.debug("deleted %s, whose model was never written", path)
         # The state first: a model without it would be taken for one of the original's.
@@ -163,13 +163,14 @@ class Saved:
         except UserError:
             self.set_aside()
             raise
+        except (MemoryError, OSError) as error:
+            raise UserError(f"{self.files[0]} is written, but could not be read back ({error})") from error
 
-    def _unfinished(self) -> list[Path]:
-        """What a save or a deletion that was cut off has left: extra states without their models, and what else is
-        there of their steps."""
-        states = [re.fullmatch(self.STATE, path.name) for path in self.folder.glob("*state*.pth")]
-        steps = [type(self)(self.folder, int(match[1])) for match in states if match]
-        return [path for saved in steps if not saved.files[0].exists() for path in saved.files]
+    def _lone_states(self) -> list[Path]:
+        """The extra states of the folder without their models: of a save or a deletion that was cut off."""
+        found = [(path, re.fullmatch(self.STATE, path.name)) for path in self.folder.glob("*state*.pth")]
+        steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match]
+        return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
 
     def _read_state(self) -> dict[str, Any] | None:
         """The extra state; None where another program wrote the checkpoint, or where the state alone is broken.
@@ -246,9 +247,10 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
     """
     if found := _newest_whole(folder, pairs(folder)):
         return found
-    unfinished = Pair(Path(folder), 0)._unfinished()
-    lone = [path for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name)]
-    if lone := sorted(path.name for path in lone if path not in unfinished):
+    lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
+    if lone and unfinished(Path(folder)):
+        log.warning("%s holds %s of a first save that was cut off; beginning anew", folder, ", ".join(lone))
+    elif lone:
         raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth belong together")
     return None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 # What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
 BLOCKED = frozenset(
     getattr(errno, name)
-    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR")
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR", "EIO")
     if hasattr(errno, name)  # Windows lacks some
 )
 
@@ -41,6 +41,9 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
                 raise
             where = error.filename or "a file"
             print(f"error: {where} cannot be written or read: {error.strerror}", file=sys.stderr)
+            return 2
+        except MemoryError as error:
+            print(f"error: {error or 'the memory is too small'}; end other programs, and run it again", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -60,7 +60,8 @@ class Report:
 class Pace:
     """A stopwatch beside the loop over batches; ``step`` of ``total`` steps are done when it starts.
 
-    Where the device computes by itself, the seconds of a step that waits for it hold those of the steps before it too.
+    Where the device computes by itself, it may wait less for data than the program does, and the seconds of a step that
+    waits for it hold those of the steps before it too.
     """
 
     def __init__(self, step: int, total: int, device: torch.device):

@@ -43,9 +43,14 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """The files that a run of this folder was writing when it was killed."""
+    return list(folder.glob(f".*.{MARK}.pt*"))
+
+
 def delete_unfinished(folder: Path) -> None:
-    """Delete the files that a run of this folder was writing when it was killed."""
-    for path in folder.glob(f".*.{MARK}.pt*"):
+    """Delete them."""
+    for path in unfinished(folder):
         path.unlink(missing_ok=True)
 
 

@@ -39,7 +39,8 @@ class TrainingRun(ABC):
     epochs: int
     accumulate_steps: int
     log_interval: int
-    advice: dict[str, str]  # the cures in sentences about "memory" and "losses" that are not finite
+    cure_of_memory: str  # in the sentence about a batch that does not fit
+    cure_of_losses: str  # in that about losses that are not finite
 
     def __init__(
         self, folder: Path, device: torch.device, batches: EpochBatches, loader: DataLoader, save_every_minutes: float
@@ -108,6 +109,7 @@ class TrainingRun(ABC):
         log.info(self.beginning)
         if self.batches.per_step > 1:
             log.info(self.batches.plan())
+        self._close_epoch()
         if self.epoch > self.epochs:
             log.info("all %d epochs are done; raise train.epochs to go on", self.epochs)
             return 0
@@ -128,12 +130,19 @@ class TrainingRun(ABC):
         if self.bad_steps:
             log.warning("%d steps had losses that were not finite and were skipped", self.bad_steps)
         if self.stopping:
-            log.info("stopped at step %d; the same command goes on from there", self.step)
+            log.info("stopped at step %d; the same command goes on from step %d", self.step, self.saved_step)
             return 128 + self.stopping
         return 0
 
     def _save_the_end(self) -> None:
-        if distributed.is_first() and self.step > self.saved_step and not self.is_lost:
+        if not distributed.is_first() or self.step == self.saved_step:
+            return
+        if self.is_lost:
+            log.warning(
+                "step %d is not saved, for the steps before it had losses that were not finite; the newest checkpoint "
+                "is that of step %d", self.step, self.saved_step,
+            )  # fmt: skip
+        else:
             self.save()
 
     def run_epoch(self, logbook: Any, stop: StopSignal, bar) -> None:
@@ -156,6 +165,10 @@ class TrainingRun(ABC):
                 break
         if self.batch >= len(self.batches):
             log.debug("====> Epoch: %d, cost %.2f s", self.epoch, time.monotonic() - began)
+        self._close_epoch()
+
+    def _close_epoch(self) -> None:
+        if self.batch >= len(self.batches):
             self.epoch, self.batch = self.epoch + 1, 0
 
     def learn(self, *batches: Any) -> Any:
@@ -163,7 +176,10 @@ class TrainingRun(ABC):
         try:
             result, gradient = self.learn_from(*batches)
         except torch.cuda.OutOfMemoryError:
-            raise UserError(f"the device's memory is too small for train.batch_size; {self.advice['memory']}") from None
+            size = self.batches.batch_size
+            raise UserError(
+                f"the device's memory is too small for train.batch_size {size}; {self.cure_of_memory}"
+            ) from None
         self.step, self.batch = self.step + 1, self.batch + self.batches.per_step
         self.skipped.count(gradient)
         if self.step % LOOK_EVERY == 0 or self.step % self.log_interval == 0:
@@ -177,7 +193,7 @@ class TrainingRun(ABC):
         if in_a_row >= MOST_BAD_STEPS:
             raise UserError(
                 f"the losses have not been finite for {in_a_row} steps ({self.not_finite(result)}); "
-                f"{self.advice['losses']}, and run the same command: it goes on from step {self.saved_step}"
+                f"{self.cure_of_losses}, and run the same command: it goes on from step {self.saved_step}"
             )
 
 

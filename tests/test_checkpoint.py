@@ -63,12 +63,31 @@ def test_what_is_no_fault_of_a_file_leaves_it_where_it_is(tmp_path, monkeypatch,
     assert all(path.exists() for path in pair.files)
 
 
-def test_a_first_save_that_was_cut_off_between_its_files_is_none(tmp_path):
-    write_pair(tmp_path, 4).generator.unlink()
+def test_a_first_save_that_was_cut_off_between_its_files_is_none(tmp_path, caplog):
+    pair = write_pair(tmp_path, 4)
+    pair.generator.rename(tmp_path / f".0123abcd.{saving.MARK}.pth")  # as it is called until it is whole
     assert checkpoint.read_newest(tmp_path) is None
+    assert "holds D_4.pth of a first save that was cut off" in caplog.text
     content = {"model": {"w": torch.ones(1)}}
     checkpoint.Pair(tmp_path, 6).write(content, content, {"step": 6})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["D_6.pth", "G_6.pth", "state_6.pth"]
+    assert [found.step for found in checkpoint.pairs(tmp_path)] == [6] and not saving.unfinished(tmp_path)
+
+
+def test_a_generator_that_was_taken_away_is_asked_for(tmp_path):
+    write_pair(tmp_path, 4).generator.unlink()
+    with pytest.raises(UserError, match=r"holds D_4\.pth alone"):
+        checkpoint.read_newest(tmp_path)
+
+
+def test_a_save_that_cannot_be_read_back_for_want_of_memory_stays_and_says_so(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise RuntimeError("alloc_cpu.cpp: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", load)
+    content = {"model": {"w": torch.ones(1)}}
+    with pytest.raises(UserError, match=r"G_6\.pth is written, but could not be read back"):
+        checkpoint.Pair(tmp_path, 6).write(content, content, {"step": 6})
+    assert [found.step for found in checkpoint.pairs(tmp_path)] == [6]
 
 
 def test_a_run_does_not_quietly_begin_from_nothing(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train as train_script
 from modules import checkpoint
 from modules.autosave import Autosave
 from modules.clip_files import ClipFiles
@@ -19,7 +20,7 @@ from modules.console import UserError
 from modules.stop_signal import stop_signal
 from modules.training_run import MOST_BAD_STEPS
 from tests.tiny import tiny_config, write_dataset
-from vits import training
+from vits import batch_size, training
 from vits.step import Learner, learning_rate
 from vits.synthesizer import Synthesizer
 
@@ -254,6 +255,7 @@ def test_steps_that_come_to_nothing_never_take_the_place_of_the_checkpoint_befor
     with pytest.raises(UserError, match="not been finite for 50 steps .* goes on from step 15"):
         training.train(config, "44k", "cpu")
     assert [pair.step for pair in checkpoint.pairs(work / "logs" / "44k")] == [15]
+    assert "step 60 is not saved, for the steps before it" in caplog.text and "that of step 15" in caplog.text
     assert "step 20 is not saved: the steps before it had losses that were not finite" in caplog.text
 
 
@@ -304,6 +306,36 @@ def test_a_speaker_that_the_configuration_does_not_know_is_found_before_the_firs
     config.spk = {"alto": 0}
     with pytest.raises(UserError, match="is no speaker of the config"):
         training.Run(config, work / "logs" / "44k", torch.device("cpu"))
+
+
+def test_an_error_of_the_compiler_is_a_sentence_and_the_run_is_not_lost(work, monkeypatch):
+    class NoCompiler(RuntimeError):
+        __module__ = "torch._inductor.exc"
+
+    def fails(*_, **__):
+        raise NoCompiler("No working C++ compiler found\nin a hundred lines")
+
+    config = prepare(work)
+    monkeypatch.setattr(Learner, "compile", lambda learner: monkeypatch.setattr(Learner, "step", fails))
+    with pytest.raises(UserError, match=r"compiler has failed \(No working .* found\); train without --compile"):
+        training.train(config, "44k", "cpu", compiled=True)
+
+
+def test_the_flags_reach_what_they_are_for(work, monkeypatch):
+    told = []
+    monkeypatch.setattr(training, "train", lambda *arguments, **options: told.append(options) or 0)
+    monkeypatch.setattr(batch_size, "find_batch_size", lambda *arguments, **options: told.append(options) or 0)
+    for flags, wanted in (
+        ([], {"compiled": False, "cuda_graphs": True}),
+        (["--compile"], {"compiled": True, "cuda_graphs": True}),
+        (["--no_cuda_graphs"], {"compiled": False, "cuda_graphs": False}),
+        (["--find_batch_size", "--no_cuda_graphs"], {"cuda_graphs": False}),
+    ):
+        assert train_script.main(["-m", "44k", *flags]) == 0 and told[-1] == wanted
+    assert train_script.main(["-m", "44k", "--find_batch_size", "--compile"]) == 2
+    assert len(told) == 4
+    with pytest.raises(SystemExit):
+        train_script.main(["-m", "44k", "--save_every_minutes", "-1"])
 
 
 def test_a_name_that_is_no_name_is_refused(work):

@@ -165,8 +165,8 @@ class ClipDataset(Dataset):
             audio=audio,
             volume=torch.from_numpy(files.read_volume()) if model.vol_embedding else None,
         )
-        for name in ("units", "f0", "uv", "spec"):
-            if not getattr(clip, name).sum().isfinite():
+        for name in ("units", "f0", "uv", "spec", "volume"):
+            if (part := getattr(clip, name)) is not None and not part.sum().isfinite():
                 raise UserError(f"the {name} of {path} are not finite; run '{MAKER}' again, or take the clip away")
         return Item(align(clip, data.hop_length, path), torch.tensor([self.speakers[path]]))
 

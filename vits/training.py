@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -62,17 +63,27 @@ def train(
         if distributed.is_first():
             write_text(folder / "config.json", Path(config_path).read_text(encoding="utf-8-sig"))
         logbook = Logbook(folder) if distributed.is_first() else distributed.Silent()
-        with contextlib.closing(logbook), stop_signal() as stop:
+        with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
             return run.loop(logbook, stop)
+
+
+@contextlib.contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Errors of PyTorch's compiler, which finds no compiler of the system's for instance, as a sentence."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"PyTorch's compiler has failed ({reason}); train without --compile") from error
 
 
 class Run(TrainingRun):
     """A run of ``logs/<model>``. ``best`` is the least mel distance of a validation, and its step."""
 
-    advice = {
-        "memory": "halve it, or see what fits with --find_batch_size",
-        "losses": "lower train.learning_rate or set train.fp16_run to false",
-    }
+    cure_of_memory = "halve it, or see what fits with --find_batch_size"
+    cure_of_losses = "lower train.learning_rate or set train.fp16_run to false"
 
     def __init__(
         self,
@@ -92,11 +103,13 @@ class Run(TrainingRun):
         self.validation = Validation(config, device)
         shared = {name: part for name, part in config.to_dict().items() if name != "data"}  # which names local files
         distributed.demand_the_same("sections train, model and spk", shared)
-        distributed.demand_the_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
+        frames = self.dataset.frames()
+        clips = [(*path.parts[-2:], length) for path, length in zip(self.dataset.paths, frames, strict=True)]
+        distributed.demand_the_same("clips to train on", clips)
         batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
             process=distributed.rank(), processes=distributed.world_size(), accumulated=train.accumulate_steps,
-            frames=self.dataset.frames(),
+            frames=frames,
         )  # fmt: skip
         super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)
         self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
@@ -136,7 +149,7 @@ class Run(TrainingRun):
             if content.get("optimizer"):
                 optimizer.load_state_dict(content["optimizer"])
         self.step = self.saved_step = distributed.from_the_first(pair.recorded_step)
-        if state is None:  # written by the original: it counts epochs only
+        if state is None:  # written by the original, which counts epochs only, or broken
             self.epoch = max(int(of_d.get("iteration", 1)), 1)
         else:
             self.epoch, self.batch = state["epoch"], state["batch"]

@@ -67,10 +67,24 @@ class Validation:
         Raises UserError when a clip's companions cannot be read.
         """
         net_g.eval()
+        try:
+            sung = self._sing(net_g, logbook, step, stop)
+        finally:
+            net_g.train()
+        if sung is None:
+            return None
+        found, mels = sung
+        metrics = Metrics.mean(found)
+        logbook.evaluated(step, metrics, *mels)
+        return metrics
+
+    def _sing(
+        self, net_g: Synthesizer, logbook: Logbook, step: int, stop: StopSignal
+    ) -> tuple[list[Metrics], tuple[Tensor, Tensor]] | None:
+        """Every clip's metrics, and the mels (n_mels, T) of the last one, made and real."""
         found = []
         for index in range(len(self.dataset)):
             if stop.number:
-                net_g.train()
                 return None
             batch = collate([self.dataset[0, index]])
             if isinstance(batch, UserError):
@@ -80,10 +94,7 @@ class Validation:
             mels = mel_of(made, self.data)[0], mel_of(clip.audio, self.data)[0]
             logbook.evaluation(step, index, made[0, 0], clip.audio[0, 0], self.data.sampling_rate)
             found.append(self._compare(index, made[0, 0], clip.audio[0, 0], mels))
-        net_g.train()
-        metrics = Metrics.mean(found)
-        logbook.evaluated(step, metrics, *mels)
-        return metrics
+        return found, mels
 
     def _compare(self, index: int, made: Tensor, real: Tensor, mels: tuple[Tensor, Tensor]) -> Metrics:
         """One clip; 1-D audio, mels (n_mels, T) of the same two sounds."""
