@@ -164,7 +164,9 @@ def _reaching_the_others() -> Iterator[None]:
 def average_gradients(network: nn.Module) -> None:
     """Put the mean over all processes in the place of each gradient.
 
-    All of them travel together, after the backward pass. Every process must have gradients of the same parameters.
+    All of them travel together, after the backward pass. DistributedDataParallel sends them while it goes on, but wants
+    a network that learns in every pass, and the discriminator also judges without learning. Every process must have
+    gradients of the same parameters.
     """
     if not _joined():
         return
