@@ -111,15 +111,3 @@ def test_a_step_of_the_diffusion_model_waits_for_nothing():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert loss.isfinite()
-
-
-def test_compiled_steps_are_the_steps_themselves():
-    losses = []
-    for compiled in (False, True):
-        learner = learner_of("float32", cuda_graphs=True)
-        if compiled:
-            learner.compile()
-        for number in range(4):
-            _, step = learner.step(batches()[0], number=number)
-        losses.append(torch.stack(list(vars(step).values())).tolist())
-    assert losses[1] == pytest.approx(losses[0], rel=5e-3)

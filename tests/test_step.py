@@ -130,6 +130,23 @@ def test_padding_beyond_the_longest_clip_changes_nothing(f0_decoder, monkeypatch
     assert told[1] == pytest.approx(told[0], rel=1e-5)
 
 
+def test_compiled_parts_are_one_graph_each_for_good_and_give_the_same_losses(monkeypatch):
+    compile_module = torch.nn.Module.compile
+
+    def traced(module, *, dynamic, options):  # what PyTorch makes of the program, without writing kernels for it
+        compile_module(module, dynamic=dynamic, fullgraph=True, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    compiled, plain = learner_of(f0_decoder=True), learner_of(f0_decoder=True)
+    compiled.compile()
+    for number, lengths in enumerate([(20, 14), (20, 14), (31, 9)]):
+        with torch._dynamo.config.patch(error_on_recompile=number > 0):
+            _, got = compiled.step(batch_of(lengths=lengths), number=number)
+        _, wanted = plain.step(batch_of(lengths=lengths), number=number)
+        told = [{name: float(value) for name, value in vars(losses).items()} for losses in (got, wanted)]
+        assert told[0] == pytest.approx(told[1], rel=1e-3)
+
+
 def test_the_generators_step_leaves_the_discriminators_gradients_alone():
     learner = learner_of()
     generated = learner.generate(batch_of())
