@@ -90,7 +90,7 @@ def test_a_song_is_the_same_as_on_a_cpu():
     inputs = batch.c, batch.f0, batch.uv, batch.speaker_id
     on_cpu, _ = net.infer(*inputs)
     on_cuda, _ = net.to(CUDA).infer(*(part.to(CUDA) for part in inputs))
-    assert (on_cuda.cpu() - on_cpu).norm() / on_cpu.norm() < 1e-3
+    assert (on_cuda.cpu() - on_cpu).norm() / on_cpu.norm() < 1e-2  # its convolutions round to 10 bits
 
 
 def test_a_step_of_the_diffusion_model_waits_for_nothing():
