@@ -15,7 +15,7 @@ from vits.synthesizer import Synthesizer, cut_slices
 
 HOP, FRAMES = 512, 200
 HELD = 20  # the frame from which on the note sounds as it goes on
-STEPS, SLICE = 100, 8
+STEPS, SLICE = 160, 8
 PARTS = 10  # of the song, in each of which the mix is measured
 
 
