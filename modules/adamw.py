@@ -40,15 +40,12 @@ class AdamW(torch.optim.AdamW):
 
     def state_dict(self) -> dict:
         content = super().state_dict()
-        groups = [
-            {**group, "lr": self.rate, "fused": None, "capturable": False}
-            for group in content["param_groups"]
-        ]
-        return {**content, "param_groups": groups}
+        plain = {"lr": self.rate, "fused": None, "capturable": False}
+        return {**content, "param_groups": [{**group, **plain} for group in content["param_groups"]]}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        kept = ("betas", "eps", "weight_decay", "fused", "foreach", "capturable")
-        own = {name: self.param_groups[0][name] for name in kept}
+        names = ("betas", "eps", "weight_decay", "fused", "foreach", "capturable")
+        own = {name: self.param_groups[0][name] for name in names}
         rates = [group["lr"] for group in self.param_groups]  # recordings know these very tensors
         super().load_state_dict(
             {**state_dict, "param_groups": [{**group, **own} for group in state_dict["param_groups"]]}

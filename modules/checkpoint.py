@@ -42,7 +42,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except (MemoryError, OSError):
         raise  # no fault of the file's
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... for broken files
-        if "alloc" in str(error):  # torch's own words for a MemoryError
+        if "DefaultCPUAllocator" in str(error):  # torch's own words for a MemoryError
             raise MemoryError(f"{path} does not fit into the memory that is left") from error
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise UserError(

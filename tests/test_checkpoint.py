@@ -11,6 +11,9 @@ from torch import nn
 from modules import checkpoint, saving
 from modules.console import UserError
 
+# As torch says it.
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+
 
 def write_pair(folder, step, state=True):
     pair = checkpoint.Pair(folder, step)
@@ -50,7 +53,7 @@ def test_a_truncated_state_costs_a_pair_nothing_but_itself(tmp_path, caplog):
     assert "going on with the weights of G_20.pth alone" in caplog.text and (tmp_path / "state_20.pth.broken").exists()
 
 
-@pytest.mark.parametrize("fault", [OSError(errno.EIO, "I/O error"), RuntimeError("alloc_cpu.cpp: can't allocate")])
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "I/O error"), RuntimeError(NO_MEMORY)])
 def test_what_is_no_fault_of_a_file_leaves_it_where_it_is(tmp_path, monkeypatch, fault):
     pair = write_pair(tmp_path, 10)
 
@@ -81,7 +84,7 @@ def test_a_generator_that_was_taken_away_is_asked_for(tmp_path):
 
 def test_a_save_that_cannot_be_read_back_for_want_of_memory_stays_and_says_so(tmp_path, monkeypatch):
     def load(*_, **__):
-        raise RuntimeError("alloc_cpu.cpp: can't allocate memory")
+        raise RuntimeError(NO_MEMORY)
 
     monkeypatch.setattr(torch, "load", load)
     content = {"model": {"w": torch.ones(1)}}
