@@ -40,6 +40,7 @@ from modules.epoch_batches import EpochBatches
 from modules.normed_conv import NormedWeight
 from tests.tiny import write_clip
 from vits.dataset import Batch, ClipDataset, collate
+from vits.discriminator import scores_of
 from vits.losses import discriminator_loss, feature_loss, generator_loss
 from vits.step import Generated, Learner
 
@@ -71,9 +72,9 @@ class StraightforwardLearner(Learner):
         if "together" in self.changes:
             return super().discriminator_loss(generated)
         with self._autocast():
-            real, _ = self.net_d(generated.target_audio)
-            fake, _ = self.net_d(generated.output.audio.detach())
-        return discriminator_loss(real, fake)[0]
+            real = self.net_d(generated.target_audio)
+            fake = self.net_d(generated.output.audio.detach())
+        return discriminator_loss(scores_of(real), scores_of(fake))[0]
 
     def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
         if "together" in self.changes:
@@ -82,10 +83,10 @@ class StraightforwardLearner(Learner):
         self.net_d.requires_grad_(not spared)
         with self._autocast():
             with torch.set_grad_enabled(not spared):
-                _, real_maps = self.net_d(generated.target_audio)
-            fake, fake_maps = self.net_d(generated.output.audio)
+                real_maps = self.net_d(generated.target_audio)
+            fake_maps = self.net_d(generated.output.audio)
         self.net_d.requires_grad_(True)
-        return generator_loss(fake)[0], feature_loss(real_maps, fake_maps)
+        return generator_loss(scores_of(fake_maps))[0], feature_loss(real_maps, fake_maps)
 
     def _descend(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
         if "optimizer" in self.changes:

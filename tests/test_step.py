@@ -9,6 +9,7 @@ from benchmarks.train_step import write_plainly
 from modules.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config
 from vits.dataset import Batch
+from vits.discriminator import scores_of
 from vits.step import FRAMES_APART, Learner, mel_of
 from vits.synthesizer import cut_slices
 
@@ -58,13 +59,12 @@ class Reference:
         wanted_mel = mel_of(batch.audio, data)[:, :, : batch.spec.shape[2]]
         wanted_mel = cut_slices(wanted_mel, out.slice_starts, train.segment_size // HOP)
 
-        of_real, of_fake = self.net_d(real)[0], self.net_d(out.audio.detach())[0]
+        of_real, of_fake = scores_of(self.net_d(real)), scores_of(self.net_d(out.audio.detach()))
         loss_d = sum(((1 - r) ** 2).mean() + (f**2).mean() for r, f in zip(of_real, of_fake, strict=True))
         self.update(self.net_d, loss_d)
 
-        maps_of_real = self.net_d(real)[1]
-        scores, maps = self.net_d(out.audio)
-        adversarial = sum(((1 - score) ** 2).mean() for score in scores)
+        maps_of_real, maps = self.net_d(real), self.net_d(out.audio)
+        adversarial = sum(((1 - score) ** 2).mean() for score in scores_of(maps))
         feature = 2 * sum(
             (a.detach() - b).abs().mean()
             for of_one, of_other in zip(maps_of_real, maps, strict=True)
@@ -130,15 +130,18 @@ def test_padding_beyond_the_longest_clip_changes_nothing(f0_decoder, monkeypatch
     assert told[1] == pytest.approx(told[0], rel=1e-5)
 
 
-def test_compiled_parts_are_one_graph_each_for_good_and_give_the_same_losses(monkeypatch):
+@pytest.mark.parametrize("by_columns", [True, False])  # as a CPU has them, and a GPU
+def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(by_columns, monkeypatch):
     compile_module = torch.nn.Module.compile
 
     def traced(module, *, dynamic, options):  # what PyTorch makes of the program, without writing kernels for it
         compile_module(module, dynamic=dynamic, fullgraph=True, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    compiled, plain = learner_of(f0_decoder=True), learner_of(f0_decoder=True)
+    compiled, plain = learner_of(), learner_of()
     compiled.compile()
+    for judge in compiled.net_d.discriminators:
+        judge.by_columns = by_columns
     for number, lengths in enumerate([(20, 14), (20, 14), (31, 9)]):
         with torch._dynamo.config.patch(error_on_recompile=number > 0):
             _, got = compiled.step(batch_of(lengths=lengths), number=number)

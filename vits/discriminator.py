@@ -19,18 +19,17 @@ SLOPE = 0.1
 
 
 class _Judge(nn.Module):
-    """Convolutions, each followed by a leaky ReLU, and a last one whose output is the score."""
+    """Convolutions, each followed by a leaky ReLU, and a last one whose output are the scores."""
 
     convs: nn.ModuleList
     conv_post: nn.Module
 
-    def _listen(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _listen(self, x: Tensor) -> list[Tensor]:
         features = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), SLOPE)
             features.append(x)
-        x = self.conv_post(x)
-        return x.flatten(1), [*features, x]
+        return [*features, self.conv_post(x)]
 
 
 class ScaleDiscriminator(_Judge):
@@ -49,8 +48,8 @@ class ScaleDiscriminator(_Judge):
         self.convs.append(conv(channels[-1], channels[-1], 5, padding=2))
         self.conv_post = conv(channels[-1], 1, 3, padding=1)
 
-    def forward(self, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """``y`` (B, 1, L) -> scores (B, ceil(L / 256)) and seven feature maps (B, C, length)."""
+    def forward(self, y: Tensor) -> list[Tensor]:
+        """``y`` (B, 1, L) -> seven feature maps (B, C, length), the last with ceil(L / 256) scores."""
         if not self.by_columns or y.device.type != "cpu":
             return self._listen(y)
         features = []
@@ -58,8 +57,7 @@ class ScaleDiscriminator(_Judge):
             y = F.leaky_relu(conv(y), SLOPE)
             features.append(y)
         x = F.leaky_relu(self.convs[-1].over_columns(y.transpose(1, 2)), SLOPE)
-        features += [x.transpose(1, 2), self.conv_post.over_columns(x).transpose(1, 2)]
-        return features[-1].flatten(1), features
+        return [*features, x.transpose(1, 2), self.conv_post.over_columns(x).transpose(1, 2)]
 
 
 class PeriodDiscriminator(_Judge):
@@ -78,20 +76,19 @@ class PeriodDiscriminator(_Judge):
         self.convs.append(conv(channels[-1], channels[-1], (5, 1), padding=(2, 0)))
         self.conv_post = conv(channels[-1], 1, (3, 1), padding=(1, 0))
 
-    def forward(self, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """``y`` (B, 1, L) -> flat scores (B, n) and six feature maps (B, C, rows, period)."""
+    def forward(self, y: Tensor) -> list[Tensor]:
+        """``y`` (B, 1, L) -> six feature maps (B, C, rows, period), the last with the scores."""
         y = F.pad(y, (0, -y.shape[2] % self.period), "reflect").unflatten(2, (-1, self.period))
         return self._listen_to_columns(y) if self.by_columns and y.device.type == "cpu" else self._listen(y)
 
-    def _listen_to_columns(self, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _listen_to_columns(self, y: Tensor) -> list[Tensor]:
         """As _listen; on a CPU several times as fast."""
         x, features = y.transpose(1, 3).flatten(0, 1), []
         for conv in self.convs:
             x = F.leaky_relu(conv.over_columns(x), SLOPE)
             features.append(x)
         features.append(self.conv_post.over_columns(x))
-        features = [x.unflatten(0, (-1, self.period)).permute(0, 3, 2, 1) for x in features]
-        return features[-1].flatten(1), features
+        return [x.unflatten(0, (-1, self.period)).permute(0, 3, 2, 1) for x in features]
 
 
 class MultiPeriodDiscriminator(nn.Module):
@@ -111,10 +108,9 @@ class MultiPeriodDiscriminator(nn.Module):
         self.discriminators = nn.ModuleList([ScaleDiscriminator(use_spectral_norm, width)])
         self.discriminators.extend(PeriodDiscriminator(period, use_spectral_norm, width) for period in periods)
 
-    def forward(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """``y`` (B, 1, L) -> each judge's scores (B, n) and feature maps, the score map being the last of them."""
-        judgements = [judge(y) for judge in self.discriminators]
-        return [scores for scores, _ in judgements], [features for _, features in judgements]
+    def forward(self, y: Tensor) -> list[list[Tensor]]:
+        """``y`` (B, 1, L) -> each judge's feature maps; scores_of has the scores that are the last of them."""
+        return [judge(y) for judge in self.discriminators]
 
     def scores(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Each judge's scores of both, (B, 1, L) each: in one pass where that is the same as two.
@@ -122,6 +118,14 @@ class MultiPeriodDiscriminator(nn.Module):
         Spectral norm advances its estimate in every pass, and so gets its two.
         """
         if self.use_spectral_norm:
-            return self(real)[0], self(fake)[0]
-        scores, _ = self(torch.cat([real, fake]))
+            return scores_of(self(real)), scores_of(self(fake))
+        scores = scores_of(self(torch.cat([real, fake])))
         return [score[: len(real)] for score in scores], [score[len(real) :] for score in scores]
+
+
+def scores_of(maps: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Each judge's scores (B, n), a view of the last of its feature maps.
+
+    Not a part of ``forward``: compiled by PyTorch 2.11, that would lose the gradient of such a view.
+    """
+    return [features[-1].flatten(1) for features in maps]

@@ -29,7 +29,7 @@ from modules.normed_conv import held_weights
 from modules.recording import Recorder
 from modules.spectrogram import mel_from_linear, mel_spectrogram
 from vits.dataset import Batch
-from vits.discriminator import MultiPeriodDiscriminator
+from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss, lf0_loss
 from vits.synthesizer import Synthesizer, SynthesizerOutput, cut_slices
 
@@ -236,11 +236,11 @@ class Learner:
         try:
             with self._autocast(), held_weights(self.net_d):
                 with torch.no_grad():
-                    _, real_maps = self.net_d(generated.target_audio)
-                fake, fake_maps = self.net_d(generated.output.audio)
+                    real_maps = self.net_d(generated.target_audio)
+                fake_maps = self.net_d(generated.output.audio)
         finally:
             self.net_d.requires_grad_(True)
-        loss, *_ = generator_loss(fake)
+        loss, *_ = generator_loss(scores_of(fake_maps))
         return loss, feature_loss(real_maps, fake_maps)
 
     def _descend(self, net: nn.Module, optimizer: AdamW) -> Tensor:

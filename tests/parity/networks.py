@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from modules.config import DataConfig, ModelConfig, TrainConfig
 from modules.spectrogram import mel_from_linear, mel_spectrogram
 from tests.parity import fill, recipe_values
-from vits.discriminator import MultiPeriodDiscriminator
+from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.f0_decoder import f0_to_coarse, normalize_lf0
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss
 from vits.mixing import mixed, shares
@@ -152,7 +152,8 @@ def discriminator(ins: Arrays, meta: dict) -> dict:
     fill(net, meta["recipe_seed"])
     inputs = {name: torch.from_numpy(array) for name, array in ins.items()}
     with torch.no_grad():
-        (real, real_maps), (fake, fake_maps) = net(inputs["y"]), net(inputs["y_hat"])
+        real_maps, fake_maps = net(inputs["y"]), net(inputs["y_hat"])
+    real, fake = scores_of(real_maps), scores_of(fake_maps)
     outputs = {}
     for i, (real_map, fake_map) in enumerate(zip(real_maps, fake_maps, strict=True)):
         outputs[f"score_real_{i}"], outputs[f"score_fake_{i}"] = real[i], fake[i]
@@ -243,12 +244,12 @@ def trajectory(ins: Arrays, meta: dict) -> dict:
 def _step(net, judges, judges_optimizer, optimizer, batch, meta) -> tuple[list[float], list[float]]:
     out = net(*(batch[name] for name in ("c", "f0", "uv", "spec", "speaker", "lengths")))
     y = cut_slices(batch["audio"], out.slice_starts * net.dec.hop_length, out.audio.shape[2])
-    loss_d, *_ = discriminator_loss(judges(y)[0], judges(out.audio.detach())[0])
+    loss_d, *_ = discriminator_loss(scores_of(judges(y)), scores_of(judges(out.audio.detach())))
     norm_d = _update(judges_optimizer, judges, loss_d)
     judges.requires_grad_(False)
-    (_, real_maps), (fake, fake_maps) = judges(y), judges(out.audio)
+    real_maps, fake_maps = judges(y), judges(out.audio)
     judges.requires_grad_(True)
-    parts = [generator_loss(fake)[0], feature_loss(real_maps, fake_maps)]
+    parts = [generator_loss(scores_of(fake_maps))[0], feature_loss(real_maps, fake_maps)]
     parts += generator_losses(out, batch["spec"], meta).values()
     norm_g = _update(optimizer, net, sum(parts))
     return [loss.item() for loss in (loss_d, *parts)], [norm_d, norm_g]
