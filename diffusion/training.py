@@ -13,6 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from diffusion.checkpoints import (
+    DiffusionCheckpoint,
+    delete_old_diffusion,
+    diffusion_checkpoints,
+    read_newest_diffusion,
+)
 from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusion
 from diffusion.logbook import Logbook
 from diffusion.step import Learner, learning_rate
@@ -23,6 +29,7 @@ from modules.config import DiffusionConfig, load_diffusion_config, save_diffusio
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from modules.training_run import TrainingRun
 from vencoder import ENCODERS
@@ -37,7 +44,8 @@ def train(config_path: str | Path, device: str | None = None, save_every_minutes
     """
     config = load_diffusion_config(config_path)
     ENCODERS[config.data.encoder]  # a model of an unknown encoder could be trained, but never used
-    with distributed.process_group(choose_device(config, device)) as own_device:
+    processes = distributed.process_group(choose_device(config, device))
+    with processes as own_device, sole_run(Path(config.env.expdir)):
         run = Run(config, own_device, save_every_minutes)
         if distributed.is_first():
             save_diffusion_config(config, run.folder / "config.yaml")
@@ -123,7 +131,7 @@ class Run(TrainingRun):
         Returns a sentence that says which it was.
         """
         # The first alone reads: on other machines there may be no such folder.
-        found = distributed.from_the_first(lambda: checkpoint.read_newest_diffusion(self.folder))
+        found = distributed.from_the_first(lambda: read_newest_diffusion(self.folder))
         if found is None:
             return f"a new run in {self.folder}"
         saved, (content, state) = found
@@ -146,7 +154,7 @@ class Run(TrainingRun):
             epochs, steps = divmod(self.step, self.batches.steps())
             self.epoch, self.batch = epochs + 1, steps * self.batches.per_step
         if distributed.is_first():
-            self.passing = [there for there in checkpoint.diffusion_checkpoints(self.folder) if there.is_passing()]
+            self.passing = [there for there in diffusion_checkpoints(self.folder) if there.is_passing()]
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def save(self, *, passing: bool = False) -> None:
@@ -154,7 +162,7 @@ class Run(TrainingRun):
 
         Raises UserError, and what is there stays, when that fails.
         """
-        saved = checkpoint.DiffusionCheckpoint(self.folder, self.step)
+        saved = DiffusionCheckpoint(self.folder, self.step)
         learner = self.learner
         content = {"global_step": self.step, "model": learner.model.state_dict()}
         state = {
@@ -195,7 +203,7 @@ class Run(TrainingRun):
         train = self.config.train
         if self.step % train.interval_val == 0:
             if self.try_to_save():
-                checkpoint.delete_old_diffusion(self.folder, self.step, train.interval_val, train.interval_force_save)
+                delete_old_diffusion(self.folder, self.step, train.interval_val, train.interval_force_save)
             self.validation.run(self.learner.model, logbook, self.step, stop)
         elif self.autosave.due:
             self.try_to_save(passing=True)

@@ -1,8 +1,7 @@
 """Checkpoint files: read safely, written whole or not at all, found by step, kept or deleted by rule.
 
-``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer, learning_rate}`` as published, the
-diffusion model's ``model_<step>.pt`` holds ``{global_step, model}`` and perhaps ``optimizer``. What an exact resume
-needs beyond that lies in ``state_<step>.pth`` and ``model_<step>.state.pth``, which other programs need not know.
+``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer, learning_rate}`` as published. What
+an exact resume needs beyond that lies in ``state_<step>.pth``, which other programs need not know.
 """
 
 from __future__ import annotations
@@ -133,14 +132,14 @@ class Saved:
     def recorded_step(self) -> int:
         """The step that the extra state names, which no renaming changes; that of the names where it names none."""
         with contextlib.suppress(TypeError, ValueError):
-            return int(self._extra_state().get("step", self.step)) if self.step else 0
+            return int(self.extra_state().get("step", self.step)) if self.step else 0
         return self.step
 
     def is_passing(self) -> bool:
         """Whether this was saved by the clock, to be there until something newer is."""
-        return bool(self._extra_state().get("passing"))
+        return bool(self.extra_state().get("passing"))
 
-    def _extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """The content of the extra state, nothing where there is none or it cannot be read."""
         with contextlib.suppress(UserError):
             return load_checkpoint(self.files[-1])
@@ -172,7 +171,7 @@ class Saved:
         steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match]
         return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
 
-    def _read_state(self) -> dict[str, Any] | None:
+    def read_state(self) -> dict[str, Any] | None:
         """The extra state; None where another program wrote the checkpoint, or where the state alone is broken.
 
         A broken one is set aside with a warning: the weights are worth more than an exact resume.
@@ -222,11 +221,11 @@ class Pair(Saved):
         return self.generator, self.discriminator, self.state
 
     def read(self) -> tuple[dict, dict, dict | None]:
-        """The three files' contents; the state may be None, see _read_state."""
+        """The three files' contents; the state may be None, see read_state."""
         generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
         model_of(generator, self.generator)
         model_of(discriminator, self.discriminator)
-        return generator, discriminator, self._read_state()
+        return generator, discriminator, self.read_state()
 
 
 def pairs(folder: str | Path) -> list[Pair]:
@@ -245,7 +244,7 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
     Broken pairs are passed over with a warning and set aside. Raises UserError when there are checkpoints but none of
     use: a run must not quietly begin from nothing.
     """
-    if found := _newest_whole(folder, pairs(folder)):
+    if found := newest_whole(folder, pairs(folder)):
         return found
     lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
     if lone and unfinished(Path(folder)):
@@ -255,7 +254,7 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
     return None
 
 
-def _newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
+def newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
     """The first by recorded step that can be read whole, and its contents. Raises UserError when all are broken."""
     for saved in sorted(there, key=Saved.recorded_step, reverse=True):
         try:
@@ -298,58 +297,3 @@ def newest_generator(folder: str | Path) -> Path | None:
     """The ``G_<step>.pth`` of the highest step in a folder, or None."""
     found = [(int(m[1]), p) for p in Path(folder).glob("G_*.pth") if (m := re.fullmatch(r"G_(\d+)\.pth", p.name))]
     return max(found)[1] if found else None
-
-
-# -- the diffusion model's --------------------------------------------------------------------------------------------
-
-
-class DiffusionCheckpoint(Saved):
-    """The diffusion model's checkpoint of one step, and the extra state of an exact resume."""
-
-    STATE = r"model_(\d+)\.state\.pth"
-
-    @property
-    def model(self) -> Path:
-        return self.folder / f"model_{self.step}.pt"
-
-    @property
-    def state(self) -> Path:
-        return self.folder / f"model_{self.step}.state.pth"  # no .pt: the original takes every such file for a model
-
-    @property
-    def files(self) -> tuple[Path, Path]:
-        return self.model, self.state
-
-    def read(self) -> tuple[dict, dict | None]:
-        """The contents; the state may be None, see _read_state."""
-        content = load_checkpoint(self.model)
-        model_of(content, self.model)
-        return content, self._read_state()
-
-
-def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
-    """Every ``model_<step>.pt`` of a run's folder, the newest first; step 0 is the base model."""
-    folder = Path(folder)
-    steps = {int(m[1]) for path in folder.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)\.pt", path.name))}
-    return [DiffusionCheckpoint(folder, step) for step in sorted(steps, reverse=True)]
-
-
-def read_newest_diffusion(folder: str | Path) -> tuple[DiffusionCheckpoint, tuple[dict, dict | None]] | None:
-    """The newest diffusion checkpoint that can be read; None when there is none. Broken ones: as for pairs."""
-    return _newest_whole(folder, diffusion_checkpoints(folder))
-
-
-def delete_old_diffusion(folder: str | Path, newest: int, interval: int, permanent: int) -> None:
-    """Of the ``interval`` steps before step ``newest`` keep the checkpoints at multiples of ``permanent`` alone.
-
-    Older ones, as published, and the base model of step 0 are never touched. The extra state, twice as large, is kept
-    for the newest two.
-    """
-    there = [saved for saved in diffusion_checkpoints(folder) if saved.step <= newest]
-    kept = [s for s in there if s.step in (0, newest) or s.step < newest - interval or s.step % permanent == 0]
-    for saved in there:
-        if saved not in kept:
-            saved.model.unlink(missing_ok=True)
-            log.debug("deleted the checkpoint of step %d", saved.step)
-        if saved not in kept[:2]:
-            saved.state.unlink(missing_ok=True)

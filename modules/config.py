@@ -8,12 +8,12 @@ behaviour and they are written only where they differ, so a file stays as the or
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modules.atomic_file import write_text
 from modules.console import UserError
+from modules.generator_sizes import generator_rules
 from modules.section import Section, at_least, choice, listed, ours, positive
 
 # -- config.json ------------------------------------------------------------------------------------------------------
@@ -211,26 +211,16 @@ def load_config(path: str | Path) -> Config:
 def _check_together(config: Config, path: str | Path) -> None:
     """Raise UserError when values that are each allowed do not go together."""
     train, data, model = config.train, config.data, config.model
-    product = math.prod(model.upsample_rates)
     outside = [name for name, number in config.spk.items() if not 0 <= number < model.n_speakers]
     rules = {
-        f"model.upsample_rates multiply to {product}, but data.hop_length is {data.hop_length}; they must be equal": (
-            product == data.hop_length
-        ),
-        "model.upsample_rates and model.upsample_kernel_sizes must have as many items": (
-            len(model.upsample_rates) == len(model.upsample_kernel_sizes)
-        ),
-        "model.resblock_kernel_sizes and model.resblock_dilation_sizes must have as many items": (
-            len(model.resblock_kernel_sizes) == len(model.resblock_dilation_sizes)
-        ),
+        **generator_rules(model, ("data.hop_length", data.hop_length), "model."),
         f"model.hidden_channels ({model.hidden_channels}) must be a multiple of model.n_heads ({model.n_heads})": (
             model.hidden_channels % model.n_heads == 0
         ),
         f"model.inter_channels is {model.inter_channels}; it must be even": model.inter_channels % 2 == 0,
         f"model.p_dropout is {model.p_dropout}; it must be from 0 to below 1": 0 <= model.p_dropout < 1,
-        f"model.discriminator_periods is {model.discriminator_periods}; each must be 2 or more": (
-            all(period >= 2 for period in model.discriminator_periods)
-        ),
+        f"model.discriminator_periods is {model.discriminator_periods}; each must be from 2 to train.segment_size "
+        f"({train.segment_size})": all(2 <= period <= train.segment_size for period in model.discriminator_periods),
         f"data.win_length ({data.win_length}) must not exceed data.filter_length ({data.filter_length})": (
             data.win_length <= data.filter_length
         ),

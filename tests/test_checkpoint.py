@@ -8,6 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion.checkpoints import (
+    DiffusionCheckpoint,
+    delete_old_diffusion,
+    diffusion_checkpoints,
+    read_newest_diffusion,
+)
 from modules import checkpoint, saving
 from modules.console import UserError
 
@@ -206,7 +212,7 @@ def test_what_a_killed_save_has_left_goes_with_the_next_and_nothing_else_does(tm
     checkpoint.Pair(tmp_path, 20).write(write, write, {"step": 20})
     left = sorted(path.name for path in tmp_path.iterdir() if "10" not in path.name and "20" not in path.name)
     assert left == [".0a1b2c3d.partial.pth", "G_12.pth", "model_15.state.pth", "state_of_mind.pth"]
-    checkpoint.DiffusionCheckpoint(tmp_path, 20).write(write, {"step": 20})
+    DiffusionCheckpoint(tmp_path, 20).write(write, {"step": 20})
     assert not (tmp_path / "model_15.state.pth").exists() and (tmp_path / "state_20.pth").exists()
 
 
@@ -293,22 +299,22 @@ def test_a_base_model_gives_what_fits_and_the_rest_stays_fresh():
 
 def write_diffusion(folder, *steps):
     for step in steps:
-        saved = checkpoint.DiffusionCheckpoint(folder, step)
+        saved = DiffusionCheckpoint(folder, step)
         checkpoint.save_checkpoint(saved.model, {"global_step": step, "model": {"w": torch.full((3,), float(step))}})
         checkpoint.save_checkpoint(saved.state, {"optimizer": step})
 
 
 def diffusion_steps(folder):
-    return [saved.step for saved in checkpoint.diffusion_checkpoints(folder)]
+    return [saved.step for saved in diffusion_checkpoints(folder)]
 
 
 def test_the_newest_diffusion_checkpoint_is_chosen_by_number_and_other_files_are_none(tmp_path):
-    assert checkpoint.read_newest_diffusion(tmp_path) is None
+    assert read_newest_diffusion(tmp_path) is None
     write_diffusion(tmp_path, 30, 200, 1000, 0)
     for name in ("model_best.pt", "model_2000_release.pt", "encoder.pt", "model_3000.pth"):
         (tmp_path / name).write_bytes(b"foreign")
     assert diffusion_steps(tmp_path) == [1000, 200, 30, 0]
-    saved, (content, state) = checkpoint.read_newest_diffusion(tmp_path)
+    saved, (content, state) = read_newest_diffusion(tmp_path)
     assert saved.step == content["global_step"] == state["optimizer"] == 1000
 
 
@@ -322,7 +328,7 @@ def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_n
     write_diffusion(tmp_path, 10, 20, 30)
     truncate(tmp_path / "model_30.pt")
     truncate(tmp_path / "model_20.state.pth")
-    saved, (content, state) = checkpoint.read_newest_diffusion(tmp_path)
+    saved, (content, state) = read_newest_diffusion(tmp_path)
     assert (saved.step, content["global_step"], state) == (20, 20, None)
     assert "going on with the weights of model_20.pt alone" in caplog.text
     broken = {path.name for path in tmp_path.glob("*.broken")}
@@ -330,12 +336,12 @@ def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_n
     for step in (10, 20):
         truncate(tmp_path / f"model_{step}.pt")
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
-        checkpoint.read_newest_diffusion(tmp_path)
+        read_newest_diffusion(tmp_path)
 
 
 def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_interval(tmp_path):
     write_diffusion(tmp_path, 0, 700, 2000, 4000, 4321, 5000, 6000, 9000)
-    checkpoint.delete_old_diffusion(tmp_path, newest=6000, interval=2000, permanent=5000)
+    delete_old_diffusion(tmp_path, newest=6000, interval=2000, permanent=5000)
     assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
     states = sorted(path.name for path in tmp_path.glob("*.state.pth"))
     assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]

@@ -27,10 +27,10 @@ OTHER_SIZES = {
 }
 CONTRADICTIONS = {
     "upsample_rates multiply to 512, but hop_size is 256": {"hop_size": 256},
-    "upsample_rates and upsample_kernel_sizes differ in length": {"upsample_kernel_sizes": [16, 16]},
-    "an upsample kernel is smaller than its rate": {"upsample_kernel_sizes": [16, 16, 4]},
-    "resblock_kernel_sizes and resblock_dilation_sizes differ": {"resblock_kernel_sizes": [3, 7]},
-    "upsample_initial_channel 12 cannot be halved 3 times": {"upsample_initial_channel": 12},
+    "upsample_rates and upsample_kernel_sizes must have as many items": {"upsample_kernel_sizes": [16, 16]},
+    "upsample_kernel_sizes is [16, 16, 4]; none may be smaller": {"upsample_kernel_sizes": [16, 16, 4]},
+    "resblock_kernel_sizes and resblock_dilation_sizes must have as many": {"resblock_kernel_sizes": [3, 7]},
+    "upsample_initial_channel is 7; it must be at least 8": {"upsample_initial_channel": 7},
     "win_size 4096 exceeds n_fft 2048": {"win_size": 4096},
     "fmin 40 and fmax 30000 are no band below 22050 Hz": {"fmax": 30000},
     "num_mels is '128'; it must be a whole number": {"num_mels": "128"},

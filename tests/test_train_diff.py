@@ -15,6 +15,7 @@ import torch
 
 import train_diff
 from diffusion import training
+from diffusion.checkpoints import diffusion_checkpoints, read_newest_diffusion
 from diffusion.logbook import Logbook, clock
 from diffusion.step import learning_rate
 from diffusion.unit2mel import build_unit2mel, load_unit2mel
@@ -24,6 +25,7 @@ from modules.config import load_diffusion_config, save_diffusion_config
 from modules.console import UserError
 from modules.stop_signal import StopSignal
 from modules.training_run import MOST_BAD_STEPS
+from tests.test_run_lock import another_process
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
 
@@ -97,6 +99,12 @@ def until_killed(learner, *batches, number):
 training.Learner.step = until_killed
 training.train(sys.argv[1], "cpu")
 """
+
+
+def test_a_second_run_in_the_same_folder_is_refused(work):
+    with another_process(Path("logs/44k/diffusion")), pytest.raises(UserError, match="another run is training in"):
+        training.train(prepare(work), "cpu")
+    assert checkpoints("logs/44k/diffusion") == []
 
 
 def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work):
@@ -200,7 +208,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     last = int(re.search(r"stopped at step (\d+)", errors)[1])
-    newest, (content, state) = checkpoint.read_newest_diffusion("logs/44k/diffusion")
+    newest, (content, state) = read_newest_diffusion("logs/44k/diffusion")
     assert newest.step == content["global_step"] == last == max(logged_losses("logs/44k/diffusion"))
     assert state["optimizer"]["state"]
 
@@ -218,7 +226,7 @@ def test_a_full_disk_during_a_save_is_told_and_the_former_checkpoint_stays_in_ch
     monkeypatch.setattr(os, "fsync", disk_that_fills_up)
     with pytest.raises(UserError, match="could not be written"):
         training.train(path, "cpu")
-    assert checkpoint.read_newest_diffusion("logs/44k/diffusion")[0].step == 2
+    assert read_newest_diffusion("logs/44k/diffusion")[0].step == 2
     assert "step 4 is not saved" in caplog.text and "Training goes on" in caplog.text
     assert max(logged_losses("logs/44k/diffusion")) == 6
 
@@ -228,7 +236,7 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
 
     def watched(run, **options):
         save(run, **options)
-        there = [found.step for found in checkpoint.diffusion_checkpoints("logs/44k/diffusion")]
+        there = [found.step for found in diffusion_checkpoints("logs/44k/diffusion")]
         saved.append((run.step, options.get("passing", False), there))
 
     monkeypatch.setattr(training.Run, "save", watched)
@@ -338,7 +346,7 @@ def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
     Path(f"{clip}.mel.npy").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"mel\.npy"):
         training.train(path, "cpu")
-    found = checkpoint.read_newest_diffusion("logs/44k/diffusion")
+    found = read_newest_diffusion("logs/44k/diffusion")
     assert (found[0].step if found else 0) == max(logged_losses("logs/44k/diffusion"), default=0)
 
 

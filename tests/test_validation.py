@@ -129,6 +129,16 @@ def test_the_best_is_remembered_by_a_resumed_run_and_made_good_after_a_crash(wor
     assert run_in(work).best == (0.25, 10) and (work / "logs" / "44k" / "G_best.pth").exists()
 
 
+def test_a_broken_extra_state_does_not_forget_the_best(work):
+    run = run_in(work)
+    run.config.train.keep_ckpts = 2
+    for run.step, run.best in ((2, (0.5, 2)), (4, (0.5, 2))):
+        run.save()
+    (work / "logs" / "44k" / "state_4.pth").write_bytes(b"broken")
+    resumed = run_in(work)
+    assert (resumed.step, resumed.best) == (4, (0.5, 2))
+
+
 def test_a_best_model_that_could_not_be_saved_is_not_the_best(work, monkeypatch, no_room, caplog):
     run = run_in(work)
     run.step, run.validation.run = 2, lambda *_: Metrics(1.0, 1.0, 0.0)

@@ -9,29 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from modules.convolution import Conv1d
+from modules.generator_sizes import GeneratorSizes
 from modules.normed_conv import WeightNormConv1d, WeightNormConvTranspose1d
 from vdecoder.source import HarmonicSource
 
 SLOPE = 0.1
 LAST_SLOPE = 0.01  # before the last convolution the published models have the other slope
-
-
-class GeneratorSizes(Protocol):
-    """What a synthesizer's and a vocoder's config.json say alike."""
-
-    sampling_rate: int
-    upsample_rates: list[int]
-    upsample_kernel_sizes: list[int]
-    upsample_initial_channel: int
-    resblock: str
-    resblock_kernel_sizes: list[int]
-    resblock_dilation_sizes: list[list[int]]
 
 
 class LeakyRelu(nn.LeakyReLU):

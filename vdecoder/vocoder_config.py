@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from modules.console import UserError
+from modules.generator_sizes import generator_rules
 from modules.section import Section, choice, positive
 from modules.spectrogram import VocoderMel
 
@@ -82,18 +82,9 @@ def _check_kind(values: dict, path: str | Path) -> None:
 
 
 def _check_together(config: VocoderConfig, path: str | Path) -> None:
-    rates, kernels, product = config.upsample_rates, config.upsample_kernel_sizes, math.prod(config.upsample_rates)
     nyquist = config.sampling_rate / 2
     rules = {
-        f"upsample_rates multiply to {product}, but hop_size is {config.hop_size}": product == config.hop_size,
-        "upsample_rates and upsample_kernel_sizes differ in length": len(rates) == len(kernels),
-        "an upsample kernel is smaller than its rate": all(map(int.__ge__, kernels, rates)),
-        "resblock_kernel_sizes and resblock_dilation_sizes differ in length or are empty": (
-            len(config.resblock_kernel_sizes) == len(config.resblock_dilation_sizes) > 0
-        ),
-        f"upsample_initial_channel {config.upsample_initial_channel} cannot be halved {len(rates)} times": (
-            config.upsample_initial_channel % 2 ** len(rates) == 0
-        ),
+        **generator_rules(config, ("hop_size", config.hop_size)),
         f"win_size {config.win_size} exceeds n_fft {config.n_fft}": config.win_size <= config.n_fft,
         f"fmin {config.fmin} and fmax {config.fmax} are no band below {nyquist:g} Hz": (
             0 <= config.fmin < (nyquist if config.fmax is None else config.fmax) <= nyquist

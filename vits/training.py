@@ -24,6 +24,7 @@ from modules.config import Config, load_config
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from modules.training_run import TrainingRun
 from vencoder import ENCODERS
@@ -56,7 +57,7 @@ def train(
     config = load_config(config_path)
     ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
     folder = Path("logs") / model
-    with distributed.process_group(pick_device(device)) as own_device:
+    with distributed.process_group(pick_device(device)) as own_device, sole_run(folder):
         run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
         if compiled:
             run.learner.compile()
@@ -155,13 +156,15 @@ class Run(TrainingRun):
             self.epoch, self.batch = state["epoch"], state["batch"]
             if state["scaler"]:  # empty where it was off
                 learner.scaler.load_state_dict(state["scaler"])
-            if distributed.is_first():
-                self.passing = [saved for saved in checkpoint.pairs(self.folder) if saved.is_passing()]
-                self._find_best(pair, state)
+        if distributed.is_first():
+            self.passing = [saved for saved in checkpoint.pairs(self.folder) if saved.is_passing()]
+            self._find_best(pair)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
-    def _find_best(self, pair: checkpoint.Pair, state: dict) -> None:
-        best = tuple(state.get("best", NONE_BEST))
+    def _find_best(self, pair: checkpoint.Pair) -> None:
+        """The best validation so far is that of the newest extra state that can be read."""
+        states = (saved.extra_state() for saved in checkpoint.pairs(self.folder))
+        best = next((tuple(state["best"]) for state in states if "best" in state), NONE_BEST)
         if best[1] == self.step:  # a crash may have come between the pair and its copy
             checkpoint.keep_best(pair)
         self.best = best if checkpoint.best_generator(self.folder).exists() else NONE_BEST

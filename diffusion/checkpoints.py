@@ -1,0 +1,64 @@
+"""The diffusion model's checkpoints: ``model_<step>.pt`` holds ``{global_step, model}`` as published and perhaps
+``optimizer``; what an exact resume needs beyond that lies in ``model_<step>.state.pth``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from modules.checkpoint import Saved, load_checkpoint, model_of, newest_whole
+from modules.console import get_logger
+
+log = get_logger("checkpoint")
+
+
+class DiffusionCheckpoint(Saved):
+    """The diffusion model's checkpoint of one step, and the extra state of an exact resume."""
+
+    STATE = r"model_(\d+)\.state\.pth"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / f"model_{self.step}.pt"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / f"model_{self.step}.state.pth"  # no .pt: the original takes every such file for a model
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        return self.model, self.state
+
+    def read(self) -> tuple[dict, dict | None]:
+        """The contents; the state may be None, see read_state."""
+        content = load_checkpoint(self.model)
+        model_of(content, self.model)
+        return content, self.read_state()
+
+
+def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
+    """Every ``model_<step>.pt`` of a run's folder, the newest first; step 0 is the base model."""
+    folder = Path(folder)
+    steps = {int(m[1]) for path in folder.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)\.pt", path.name))}
+    return [DiffusionCheckpoint(folder, step) for step in sorted(steps, reverse=True)]
+
+
+def read_newest_diffusion(folder: str | Path) -> tuple[DiffusionCheckpoint, tuple[dict, dict | None]] | None:
+    """The newest diffusion checkpoint that can be read; None when there is none. Broken ones: as for pairs."""
+    return newest_whole(folder, diffusion_checkpoints(folder))
+
+
+def delete_old_diffusion(folder: str | Path, newest: int, interval: int, permanent: int) -> None:
+    """Of the ``interval`` steps before step ``newest`` keep the checkpoints at multiples of ``permanent`` alone.
+
+    Older ones, as published, and the base model of step 0 are never touched. The extra state, twice as large, is kept
+    for the newest two.
+    """
+    there = [saved for saved in diffusion_checkpoints(folder) if saved.step <= newest]
+    kept = [s for s in there if s.step in (0, newest) or s.step < newest - interval or s.step % permanent == 0]
+    for saved in there:
+        if saved not in kept:
+            saved.model.unlink(missing_ok=True)
+            log.debug("deleted the checkpoint of step %d", saved.step)
+        if saved not in kept[:2]:
+            saved.state.unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""The sizes of a waveform generator, as the synthesizer's and a vocoder's configuration give them alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+
+class GeneratorSizes(Protocol):
+    """Keys of both kinds of config.json."""
+
+    sampling_rate: int
+    upsample_rates: list[int]
+    upsample_kernel_sizes: list[int]
+    upsample_initial_channel: int
+    resblock: str
+    resblock_kernel_sizes: list[int]
+    resblock_dilation_sizes: list[list[int]]
+
+
+def generator_rules(sizes: GeneratorSizes, hop: tuple[str, int], section: str = "") -> dict[str, bool]:
+    """What must hold for a network of these sizes to exist: each sentence that says what is wrong, and whether it is
+    right.
+
+    ``hop`` is the key of the frames' distance and its value; ``section`` goes before the names of the sizes.
+    """
+    rates, kernels, channels = sizes.upsample_rates, sizes.upsample_kernel_sizes, sizes.upsample_initial_channel
+    blocks, dilations = sizes.resblock_kernel_sizes, sizes.resblock_dilation_sizes
+    hop_key, hop_length = hop
+    product = math.prod(rates)
+    return {
+        f"{section}upsample_rates multiply to {product}, but {hop_key} is {hop_length}; they must be equal": (
+            product == hop_length
+        ),
+        f"{section}upsample_rates and {section}upsample_kernel_sizes must have as many items": (
+            len(rates) == len(kernels)
+        ),
+        f"{section}upsample_kernel_sizes is {kernels}; none may be smaller than its rate ({rates})": (
+            all(kernel >= rate > 0 for kernel, rate in zip(kernels, rates, strict=False))
+        ),
+        f"{section}upsample_initial_channel is {channels}; it must be at least {2 ** len(rates)}, for each of the "
+        f"{len(rates)} {section}upsample_rates halves it": channels >= 2 ** len(rates),
+        f"{section}resblock_kernel_sizes and {section}resblock_dilation_sizes must have as many items, one at least": (
+            len(blocks) == len(dilations) > 0
+        ),
+        f"{section}resblock_kernel_sizes is {blocks}; each must be odd": all(size > 0 and size % 2 for size in blocks),
+        f"{section}resblock_dilation_sizes is {dilations}; each must be 1 or more": (
+            all(dilation > 0 for of_block in dilations for dilation in of_block)
+        ),
+    }

@@ -1,0 +1,54 @@
+"""One training run at a time in a folder: two would delete each other's checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from modules import distributed
+from modules.console import UserError, get_logger
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+log = get_logger("run_lock")
+
+
+@contextlib.contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Have the folder for this run's processes within the block; the system frees it when a run is killed.
+
+    Meanwhile there is a file run.lock. Raises UserError, in each of the processes, when another run has the folder.
+    Nothing is held where there are no such locks.
+    """
+    with contextlib.ExitStack() as stack:
+        distributed.from_the_first(lambda: _take(folder, stack))
+        yield
+
+
+def _take(folder: Path, stack: contextlib.ExitStack) -> None:
+    if fcntl is None:
+        return
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.lock"
+    file = stack.enter_context(open(path, "ab"))
+    try:
+        # Of this process alone, not of the workers that it starts: these may outlive it by seconds.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise UserError(f"another run is training in {folder}; let it end, or train in another folder") from None
+    except OSError as error:
+        log.debug("%s cannot be locked (%s)", folder, error)
+    stack.callback(_tidy, path, new_folders)
+
+
+def _tidy(lock: Path, new_folders: list[Path]) -> None:
+    """Delete the lock, and the folders made for it alone: a run refused for its configuration leaves nothing."""
+    lock.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for folder in new_folders:
+            folder.rmdir()
