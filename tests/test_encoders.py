@@ -109,7 +109,8 @@ def test_no_gradient_and_no_training_mode_is_left_on(encoder):
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("key", sorted(set(PYTORCH_KEYS) - set(HEAVY)))
+# The large Whisper is the other but for its width; a CPU that has no half precision of its own takes a minute for it.
+@pytest.mark.parametrize("key", sorted(set(PYTORCH_KEYS) - {*HEAVY, "whisper-ppg-large"}))
 def test_half_precision_is_near_and_falls_back_when_it_does_not_suffice(files, folder, key, monkeypatch, caplog):
     files(key)
     encoder = build_encoder(key, folder=folder, half=True)

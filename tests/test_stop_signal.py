@@ -9,9 +9,11 @@ from modules.stop_signal import STOPPING, ignore_stop_signals, stop_signal
 
 @pytest.fixture(autouse=True)
 def own_handlers():
-    before = {number: signal.getsignal(number) for number in STOPPING}
+    outside = {number: signal.getsignal(number) for number in STOPPING}
+    before = outside | {signal.SIGHUP: signal.SIG_DFL}  # nohup ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield before
-    for number, handler in before.items():
+    for number, handler in outside.items():
         signal.signal(number, handler)
 
 
