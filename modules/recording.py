@@ -50,10 +50,6 @@ class Recorder:
             self.recordings[key] = Recording(self, tensors, options)
         return self.recordings[key].replay(tensors)
 
-    def forget(self) -> None:
-        """Let go of the recordings, and of the memory that they keep for their replays."""
-        self.recordings.clear()
-
     def _run(self, tensors: Tensors, *options: Hashable) -> Any:
         """Without a recording, but on its stream: what autograd keeps with a parameter names the stream."""
         current = torch.cuda.current_stream(self.device)

@@ -5,10 +5,12 @@ import torch
 
 from modules.config import load_config, save_config
 from modules.console import UserError
+from modules.device import grad_scaler
 from tests.tiny import tiny_config, write_clip, write_dataset
 from vits import batch_size
 from vits.batch_size import Trials, find_batch_size, largest_fitting, longest_item
 from vits.dataset import ClipDataset
+from vits.step import Learner
 
 CPU = torch.device("cpu")
 
@@ -41,14 +43,17 @@ def test_the_size_is_said_with_its_memory_and_its_key_and_the_configuration_stay
 
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()])
 def test_where_memory_runs_out_the_search_goes_on_below(config, caplog, monkeypatch, error):
-    step = batch_size.Learner.step
+    class LearnerOfLittleMemory(Learner):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.scaler = grad_scaler(self.device, enabled=True)  # as fp16 has one on a GPU
 
-    def small(learner, *batches, **options):
-        if len(batches[0].lengths) > 5:
-            raise error
-        return step(learner, *batches, **options)
+        def generator_losses(self, generated, **options):  # when the discriminator's half of the step is done
+            if len(generated.target_audio) > 5:
+                raise error
+            return super().generator_losses(generated, **options)
 
-    monkeypatch.setattr(batch_size.Learner, "step", small)
+    monkeypatch.setattr(batch_size, "Learner", LearnerOfLittleMemory)
     with caplog.at_level("INFO", "svc"):
         find_batch_size(config, "cpu")
     assert "the largest batch that fits is 5:" in caplog.text

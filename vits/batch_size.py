@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,14 +68,13 @@ class Trials:
 
     def __init__(self, config: Config, device: torch.device, *, cuda_graphs: bool = True):
         config.train.all_in_mem = False
-        self.config, self.device = config, device
+        self.config, self.device, self.cuda_graphs = config, device, cuda_graphs
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.item = longest_item(self.dataset)
         free, taken = free_memory(device), peak_memory(device)
         if free is None or taken is None:
             raise UserError(f"this system does not tell how much memory is free for {device}; try sizes by training")
         self.limit = taken + USABLE * free
-        self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
         self.peaks: dict[int, float] = {}
 
     def fits(self, size: int) -> bool:
@@ -98,15 +98,19 @@ class Trials:
         return at_more + (size - more) * (at_more - at_less) / (more - less)
 
     def _try(self, size: int) -> float | None:
-        """The most memory, GiB, that a batch takes; None when it is not to be had."""
-        self.learner.alone.forget()
+        """The most memory, GiB, that a batch takes; None when it is not to be had.
+
+        Each size has networks of its own: a step that ran out of memory leaves them and its scaler in the middle of it.
+        """
+        gc.collect()  # those of the size before
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
+            learner = Learner(self.config, self.device, cuda_graphs=self.cuda_graphs)
             batch = collate([self.item] * size).to(self.device)
             for number in range(STEPS):
-                self.learner.step(*[batch] * min(self.config.train.accumulate_steps, 2), number=number)
+                learner.step(*[batch] * min(self.config.train.accumulate_steps, 2), number=number)
             return peak_memory(self.device)
         except (torch.cuda.OutOfMemoryError, MemoryError):
             return None
