@@ -49,7 +49,7 @@ def find_diffusion(model_path: str | None, config_path: str | None) -> tuple[Pat
 
     Raises UserError when either is not there.
     """
-    from modules.checkpoint import diffusion_checkpoints
+    from diffusion.checkpoints import diffusion_checkpoints
 
     if model_path:
         model = Path(model_path)

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from diffusion import training as diffusion_training
+from diffusion.checkpoints import read_newest_diffusion
 from modules import checkpoint, distributed
 from modules.audio import write_audio
 from modules.clip_files import ClipFiles
@@ -270,7 +271,7 @@ def test_two_processes_resume_exactly(here, kind):
     whole, parts = (losses_of(here / "logs" / f"{kind}{run}") for run in ("whole", "parts"))
     assert list(parts) == list(range(1, 7)) and parts == whole
     newest = [
-        checkpoint.read_newest_diffusion(here / "logs" / f"diffusion_{run}")[1][0]["model"]
+        read_newest_diffusion(here / "logs" / f"diffusion_{run}")[1][0]["model"]
         if kind
         else checkpoint.read_newest(here / "logs" / run)[1][0]["model"]
         for run in ("whole", "parts")
