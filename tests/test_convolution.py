@@ -14,6 +14,8 @@ SIZES = [
     dict(kernel_size=1),
     dict(kernel_size=1, stride=2),
     dict(kernel_size=5, padding=2),
+    dict(kernel_size=7),
+    dict(kernel_size=3, padding=1, dilation=2, bias=False),
     dict(kernel_size=3, padding=4, dilation=4),
     dict(kernel_size=8, stride=4, padding=2, bias=False),
     dict(kernel_size=5, padding=2, groups=2),
