@@ -138,7 +138,7 @@ def training_clips(folder: Path) -> int:
 def train_vocoder(folder: Path) -> None:
     """Put a vocoder where a user would put the published one, which the demo does not have."""
     from benchmarks.demo_vocoder import make_vocoder
-    from modules.checkpoint import newest_generator
+    from vits.checkpoints import newest_generator
 
     print("\ntraining a small vocoder")
     clips = sorted((folder / "dataset/44k").glob("*/*.wav"))

@@ -3,7 +3,7 @@
 Reads configs/diffusion.yaml, the filelists, the companions that 'python preprocess_hubert_f0.py --use_diff' made, and
 the vocoder in pretrain/nsf_hifigan/, through which the validation clips are heard.
 Writes the configuration's env.expdir (logs/44k/diffusion/): model_<step>.pt, model_<step>.state.pth, config.yaml,
-log_info.txt and TensorBoard events in logs/.
+log_info.txt and TensorBoard events in logs/; run.lock while it trains.
 
     python train_diff.py -c configs/diffusion.yaml
     tensorboard --logdir logs/44k/diffusion/logs

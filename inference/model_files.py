@@ -16,7 +16,7 @@ def find_generator(model_path: str | None, config_path: str | None) -> tuple[Pat
 
     Raises UserError when either is not there.
     """
-    from modules.checkpoint import newest_generator
+    from vits.checkpoints import newest_generator
 
     model = Path(model_path) if model_path else newest_generator(MODELS)
     if model is None:

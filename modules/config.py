@@ -94,7 +94,7 @@ class ModelConfig(Section):
     flow_share_parameter: bool = False
     use_automatic_f0_prediction: bool = True
     use_transformer_flow: bool = False
-    sampling_rate: int = ours(44100)  # of the sine source; the published file never names it
+    sampling_rate: int = ours(44100, above=0)  # of the sine source; the published file never names it
     discriminator_periods: list[int] = ours([2, 3, 5, 7, 11])
     discriminator_width: float = ours(1.0, above=0)  # factor on the discriminators' channel counts
 

@@ -35,16 +35,18 @@ def generator_rules(sizes: GeneratorSizes, hop: tuple[str, int], section: str = 
         f"{section}upsample_rates and {section}upsample_kernel_sizes must have as many items": (
             len(rates) == len(kernels)
         ),
-        f"{section}upsample_kernel_sizes is {kernels}; none may be smaller than its rate ({rates})": (
-            all(kernel >= rate > 0 for kernel, rate in zip(kernels, rates, strict=False))
-        ),
+        f"{section}upsample_rates is {rates}; each must be 1 or more": all(rate > 0 for rate in rates),
+        f"{section}upsample_kernel_sizes is {kernels}; none may be smaller than its rate ({rates}), or even where that "
+        "is 1": all(k >= rate and (rate > 1 or k % 2) for k, rate in zip(kernels, rates, strict=False)),
         f"{section}upsample_initial_channel is {channels}; it must be at least {2 ** len(rates)}, for each of the "
         f"{len(rates)} {section}upsample_rates halves it": channels >= 2 ** len(rates),
         f"{section}resblock_kernel_sizes and {section}resblock_dilation_sizes must have as many items, one at least": (
             len(blocks) == len(dilations) > 0
         ),
-        f"{section}resblock_kernel_sizes is {blocks}; each must be odd": all(size > 0 and size % 2 for size in blocks),
-        f"{section}resblock_dilation_sizes is {dilations}; each must be 1 or more": (
-            all(dilation > 0 for of_block in dilations for dilation in of_block)
+        f"{section}resblock_kernel_sizes is {blocks}; each must be odd and above 0": (
+            all(size > 0 and size % 2 for size in blocks)
+        ),
+        f"{section}resblock_dilation_sizes is {dilations}; each must have one number at least, and all 1 or more": (
+            all(of_block and min(of_block) > 0 for of_block in dilations)
         ),
     }

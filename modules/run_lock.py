@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from modules import distributed
 from modules.console import UserError, get_logger
@@ -33,9 +35,20 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> None:
     if fcntl is None:
         return
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.lock"
-    file = stack.enter_context(open(path, "ab"))
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path, "ab"))
+            _lock(file, folder)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        except FileNotFoundError:
+            pass  # as where the file is another by now: the run that has just ended has deleted its own
+    stack.callback(_tidy, path, new_folders)
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
     try:
         # Of this process alone, not of the workers that it starts: these may outlive it by seconds.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,12 +56,11 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> None:
         raise UserError(f"another run is training in {folder}; let it end, or train in another folder") from None
     except OSError as error:
         log.debug("%s cannot be locked (%s)", folder, error)
-    stack.callback(_tidy, path, new_folders)
 
 
 def _tidy(lock: Path, new_folders: list[Path]) -> None:
     """Delete the lock, and the folders made for it alone: a run refused for its configuration leaves nothing."""
-    lock.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
+        lock.unlink()
         for folder in new_folders:
             folder.rmdir()

@@ -30,7 +30,7 @@ from preparation.features import prepare_features
 from preparation.report import Report
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
-from vits import training
+from vits import checkpoints, training
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
@@ -273,7 +273,7 @@ def test_two_processes_resume_exactly(here, kind):
     newest = [
         read_newest_diffusion(here / "logs" / f"diffusion_{run}")[1][0]["model"]
         if kind
-        else checkpoint.read_newest(here / "logs" / run)[1][0]["model"]
+        else checkpoints.read_newest(here / "logs" / run)[1][0]["model"]
         for run in ("whole", "parts")
     ]
     assert all(torch.equal(tensor, newest[1][name]) for name, tensor in newest[0].items())
@@ -295,6 +295,13 @@ def test_the_first_process_alone_writes(here):
     told = json.loads((here / "process_1.json").read_text(encoding="utf-8"))
     assert told["written"] == []
     assert len(list((here / "logs" / "whole").glob("events.*"))) == 1
+
+
+def test_a_folder_that_another_run_has_is_refused_in_each_process(here):
+    for number in range(2):
+        assert json.loads((here / f"process_{number}.json").read_text(encoding="utf-8"))["refused"]
+
+
 
 
 # -- ends -------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,10 @@ CONTRADICTIONS = {
     "upsample_rates and upsample_kernel_sizes must have as many items": {"upsample_kernel_sizes": [16, 16]},
     "upsample_kernel_sizes is [16, 16, 4]; none may be smaller": {"upsample_kernel_sizes": [16, 16, 4]},
     "resblock_kernel_sizes and resblock_dilation_sizes must have as many": {"resblock_kernel_sizes": [3, 7]},
+    "none may be smaller than its rate ([8, 8, 8, 1]), or even where that is 1": {
+        "upsample_rates": [8, 8, 8, 1],
+        "upsample_kernel_sizes": [16, 16, 16, 2],
+    },
     "upsample_initial_channel is 7; it must be at least 8": {"upsample_initial_channel": 7},
     "win_size 4096 exceeds n_fft 2048": {"win_size": 4096},
     "fmin 40 and fmax 30000 are no band below 22050 Hz": {"fmax": 30000},

@@ -130,7 +130,8 @@ def test_padding_beyond_the_longest_clip_changes_nothing(f0_decoder, monkeypatch
     assert told[1] == pytest.approx(told[0], rel=1e-5)
 
 
-@pytest.mark.parametrize("by_columns", [True, False])  # as a CPU has them, and a GPU
+# As a CPU has them, and a GPU. Of two outputs that are views of one another PyTorch 2.11 learns from one alone.
+@pytest.mark.parametrize("by_columns", [True, False])
 def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(by_columns, monkeypatch):
     compile_module = torch.nn.Module.compile
 

@@ -25,7 +25,7 @@ from modules.config import load_diffusion_config, save_diffusion_config
 from modules.console import UserError
 from modules.stop_signal import StopSignal
 from modules.training_run import MOST_BAD_STEPS
-from tests.test_run_lock import another_process
+from tests.another_run import another_run, needs_locks
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
 
@@ -101,8 +101,9 @@ training.train(sys.argv[1], "cpu")
 """
 
 
+@needs_locks
 def test_a_second_run_in_the_same_folder_is_refused(work):
-    with another_process(Path("logs/44k/diffusion")), pytest.raises(UserError, match="another run is training in"):
+    with another_run(Path("logs/44k/diffusion")), pytest.raises(UserError, match="another run is training in"):
         training.train(prepare(work), "cpu")
     assert checkpoints("logs/44k/diffusion") == []
 

@@ -1,5 +1,6 @@
 """What each of two processes does for tests/test_distributed.py, under torchrun: several runs in one group."""
 
+import contextlib
 import json
 import os
 import sys
@@ -10,7 +11,9 @@ import torch
 from diffusion import training as diffusion_training
 from modules import distributed
 from modules.config import load_config
-from modules.console import set_up_logging
+from modules.console import UserError, set_up_logging
+from modules.run_lock import sole_run
+from tests.another_run import another_run
 from tests.test_distributed import CPU, config_of, diffusion_config_of, gradients
 from vits import training
 
@@ -20,7 +23,9 @@ def main() -> None:
     set_up_logging()
     number, _ = distributed.place()
     own = folder if number == 0 else folder / "of the other machine"  # which has the data, but no folder of the run
-    with distributed.process_group(CPU):
+    # Started before the processes meet, whose threads no fork has.
+    taken = another_run(folder / "logs" / "taken") if number == 0 else contextlib.nullcontext()
+    with taken, distributed.process_group(CPU):
         if number == 0:
             write_configs(folder)
         distributed.gathered(None)
@@ -31,8 +36,17 @@ def main() -> None:
         for name in ("whole", "half", "parts"):
             diffusion_training.train(folder / "configs" / f"diffusion_{name}.yaml", "cpu")
         told = probe(folder)
+        told["refused"] = is_refused(Path("logs") / "taken")
         told["written"] = [] if number == 0 else [str(path) for path in own.rglob("*")]
     (folder / f"process_{number}.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def is_refused(folder: Path) -> bool:
+    try:
+        with sole_run(folder):
+            return False
+    except UserError:
+        return True
 
 
 def write_configs(folder: Path) -> None:

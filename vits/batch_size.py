@@ -20,6 +20,7 @@ from vits.step import Learner
 log = get_logger("train")
 
 USABLE = 0.9  # of the free memory; the rest is for evaluations, fragments and other programs
+NO_MEMORY = "memory", "could not create a primitive"  # how a CPU, an MPS device and oneDNN say that it is missing
 STEPS = 2  # a size; from the second on the optimizers' state is there too
 
 
@@ -115,7 +116,7 @@ class Trials:
         except (torch.cuda.OutOfMemoryError, MemoryError):
             return None
         except RuntimeError as error:
-            if "memory" not in str(error):  # so a CPU and an MPS device say it
+            if not any(words in str(error) for words in NO_MEMORY):
                 raise
             return None
 

@@ -19,7 +19,7 @@ SLOPE = 0.1
 
 
 class _Judge(nn.Module):
-    """Convolutions, each followed by a leaky ReLU, and a last one whose output are the scores."""
+    """Convolutions, each followed by a leaky ReLU, and a last one whose outputs are the scores."""
 
     convs: nn.ModuleList
     conv_post: nn.Module

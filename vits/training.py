@@ -28,14 +28,14 @@ from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from modules.training_run import TrainingRun
 from vencoder import ENCODERS
+from vits import checkpoints
+from vits.checkpoints import Best
 from vits.dataset import Batch, ClipDataset, collate
 from vits.logbook import Logbook
 from vits.step import Learner, Losses, Sample, mel_of_spec
 from vits.validation import Validation
 
 log = get_logger("train")
-
-NONE_BEST = (math.inf, 0)
 
 
 def train(
@@ -114,7 +114,7 @@ class Run(TrainingRun):
         )  # fmt: skip
         super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)
         self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
-        self.best = NONE_BEST
+        self.best = Best()
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.net_g)
         distributed.spread_weights(self.learner.net_d)
@@ -135,7 +135,7 @@ class Run(TrainingRun):
 
         Returns a sentence that says which it was.
         """
-        found = distributed.from_the_first(lambda: checkpoint.read_newest(self.folder))  # elsewhere may be no folder
+        found = distributed.from_the_first(lambda: checkpoints.read_newest(self.folder))  # elsewhere may be no folder
         if found is None:
             return f"a new run in {self.folder}"
         pair, (of_g, of_d, state) = found
@@ -157,24 +157,31 @@ class Run(TrainingRun):
             if state["scaler"]:  # empty where it was off
                 learner.scaler.load_state_dict(state["scaler"])
         if distributed.is_first():
-            self.passing = [saved for saved in checkpoint.pairs(self.folder) if saved.is_passing()]
-            self._find_best(pair)
+            self.passing = [saved for saved in checkpoints.pairs(self.folder) if saved.is_passing()]
+            self._find_best(of_g, state)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
-    def _find_best(self, pair: checkpoint.Pair) -> None:
-        """The best validation so far is that of the newest extra state that can be read."""
-        states = (saved.extra_state() for saved in checkpoint.pairs(self.folder))
-        best = next((tuple(state["best"]) for state in states if "best" in state), NONE_BEST)
-        if best[1] == self.step:  # a crash may have come between the pair and its copy
-            checkpoint.keep_best(pair)
-        self.best = best if checkpoint.best_generator(self.folder).exists() else NONE_BEST
+    def _find_best(self, generator: dict, state: dict | None) -> None:
+        self.best = checkpoints.read_best(self.folder)
+        of_this_step = Best(*(state or {}).get("best", self.best))
+        if of_this_step.step == self.step != self.best.step:  # a crash came between the pair and its copy
+            self._keep_best(generator, of_this_step)
+
+    def _keep_best(self, generator: dict, best: Best) -> None:
+        """Keep the generator's checkpoint as the best one; where that fails, the former is the best still."""
+        try:
+            checkpoints.write_best(self.folder, generator, best)
+        except UserError as error:
+            log.warning("%s. Training goes on", error)
+            best = checkpoints.read_best(self.folder)
+        self.best = best
 
     def save(self, *, passing: bool = False) -> None:
         """Write the pair of this step and its extra state, then delete what ``keep_ckpts`` does not keep.
 
         A ``passing`` pair is there until the next one is. Raises UserError, and what is there stays, when it cannot.
         """
-        pair = checkpoint.Pair(self.folder, self.step)
+        pair = checkpoints.Pair(self.folder, self.step)
         learner = self.learner
         state = {
             "step": self.step,
@@ -197,13 +204,13 @@ class Run(TrainingRun):
         pair.write(*contents, state)
         self.saved_step = self.step
         log.info("saved %s and %s", pair.generator, pair.discriminator.name)
-        if self.best[1] == self.step:
-            checkpoint.keep_best(pair)
+        if self.best.step == self.step:
+            self._keep_best(contents[0], self.best)
         for former in self.passing:
             former.delete()
         self.passing = [pair] if passing else []
         if not passing:
-            checkpoint.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
+            checkpoints.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -237,7 +244,7 @@ class Run(TrainingRun):
     def evaluate(self, logbook: Logbook, stop: StopSignal) -> None:
         """Sing the validation clips and save; where the mel distance is the least so far, as the best model too."""
         former, metrics = self.best, self.validation.run(self.learner.net_g, logbook, self.step, stop)
-        if metrics is not None and metrics.mel_distance < self.best[0]:
-            self.best = metrics.mel_distance, self.step
+        if metrics is not None and metrics.mel_distance < self.best.distance:
+            self.best = Best(metrics.mel_distance, self.step)
         if not self.try_to_save():
             self.best = former
