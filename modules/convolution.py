@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from modules.device import autocast_type
 
+LEAST_WORK = 1 << 22  # multiplications a tap from which products of matrices are the quicker way to a weight's gradient
+
 
 class Conv1d(nn.Conv1d):
     """PyTorch's own class and parameters; where that is quicker, the result has its channels side by side in memory."""
@@ -27,7 +29,9 @@ class Conv1d(nn.Conv1d):
             return F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
         stride, padding, dilation = (size[0] for size in (self.stride, self.padding, self.dilation))
         x, weight = _channels_last(x), weight.unsqueeze(2)
-        if stride == self.groups == 1 and weight.requires_grad and not _by_channels_throughout(x):
+        work = len(x) * x.shape[3] * self.in_channels * self.out_channels
+        worthwhile = weight.requires_grad and work >= LEAST_WORK
+        if stride == self.groups == 1 and worthwhile and not _by_channels_throughout(x):
             return _Conv.apply(x, weight, bias, padding, dilation).squeeze(2)
         return F.conv2d(x, weight, bias, (1, stride), (0, padding), (1, dilation), self.groups).squeeze(2)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from modules import convolution
 from modules.convolution import Conv1d, ConvTranspose1d
 from modules.normed_conv import WeightNormConv1d, WeightNormConv2d
 
@@ -37,8 +38,10 @@ def compare(ours, plain, x):
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_convolution_is_pytorchs(sizes, channels_last):
+@pytest.mark.parametrize("by_products", [False, True])
+def test_a_convolution_is_pytorchs(sizes, by_products, channels_last, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0 if by_products else 1 << 22)
     ours, plain = Conv1d(4, 6, **sizes), nn.Conv1d(4, 6, **sizes)
     plain.load_state_dict(ours.state_dict())
     x = torch.randn(2, 4, 30)

@@ -6,12 +6,18 @@ import pytest
 import torch
 
 from benchmarks.train_step import write_plainly
+from modules import convolution
 from modules.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config
 from vits.dataset import Batch
 from vits.discriminator import scores_of
 from vits.step import FRAMES_APART, Learner, mel_of
 from vits.synthesizer import cut_slices
+
+
+@pytest.fixture(autouse=True)
+def as_in_large_networks(monkeypatch):
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
 
 
 def learner_of(*, f0_decoder=False, volume=False, **train):
