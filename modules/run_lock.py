@@ -45,6 +45,9 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> None:
                 break
         except FileNotFoundError:
             pass  # as where the file is another by now: the run that has just ended has deleted its own
+        except FileExistsError:  # what mkdir also says of a folder that is deleted meanwhile
+            if folder.is_file() or folder.is_symlink():
+                raise
     stack.callback(_tidy, path, new_folders)
 
 
