@@ -481,6 +481,11 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence_before_anything_is_writ
     assert sentence in refused(capsys, change(prepare(work), section, **values))
 
 
+def test_features_of_another_encoder_are_refused_too_where_clips_are_read_when_asked_for(work, capsys):
+    path = change(prepare(work, cache_all_data=False), "data", encoder_out_channels=7)
+    assert "soft.pt has 8 features" in refused(capsys, path)
+
+
 def test_an_empty_validation_list_is_refused(work, capsys):
     Path("filelists/val.txt").write_text("", encoding="utf-8")
     assert "val.txt names no clip" in refused(capsys, prepare(work))

@@ -308,6 +308,15 @@ def test_a_speaker_that_the_configuration_does_not_know_is_found_before_the_firs
         training.Run(config, work / "logs" / "44k", torch.device("cpu"))
 
 
+def test_features_of_another_encoder_are_told_before_anything_is_written(work):
+    config = load_config(prepare(work))
+    config.model.ssl_dim += 1
+    save_config(config, work / "configs" / "config.json")
+    with pytest.raises(UserError, match=r"\.soft\.pt has 8 features and the config's speech encoder gives 9"):
+        training.train(work / "configs" / "config.json", "44k", "cpu")
+    assert not (work / "logs").exists()
+
+
 def test_an_error_of_the_compiler_is_a_sentence_and_the_run_is_not_lost(work, monkeypatch):
     class NoCompiler(RuntimeError):
         __module__ = "torch._inductor.exc"

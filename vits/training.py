@@ -101,6 +101,7 @@ class Run(TrainingRun):
         allow_tf32(device)
         torch.manual_seed(train.seed)  # of the first weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
+        self.dataset.read(self.dataset.paths[0])  # features of another encoder are told before anything is written
         self.validation = Validation(config, device)
         shared = {name: part for name, part in config.to_dict().items() if name != "data"}  # which names local files
         distributed.demand_the_same("sections train, model and spk", shared)
