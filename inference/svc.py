@@ -31,6 +31,7 @@ from modules.audio import match_envelope, read_audio, sinc_resample, volume
 from modules.config import load_config
 from modules.console import UserError, get_logger
 from modules.device import pick_device
+from modules.memory import is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vencoder import ENCODERS
@@ -217,11 +218,14 @@ class Svc:
             raise UserError(f"{len(wav)} samples are less than a frame of {self.hop_size}; there is nothing to convert")
         try:
             audio = self._sing(wav, conversion, f0_filter, mix)
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_lack_of_memory(error):
+                raise
+            elsewhere = "" if self.device.type == "cpu" else ", or convert with -d cpu"
             raise UserError(
                 f"{len(wav) / self.target_sample:.0f} s in one piece do not fit into the memory of {self.device}; "
-                "cut the song into shorter ones with -cl 10 -lg 0.5, or convert with -d cpu"
-            ) from None
+                f"cut the song into shorter ones with -cl 10 -lg 0.5{elsewhere}"
+            ) from error
         if not audio.isfinite().all():
             raise UserError("the model gave sound that is not finite; its checkpoint is damaged, use an earlier one")
         rate = self.target_sample

@@ -22,7 +22,9 @@ class AdamW(torch.optim.AdamW):
             kwargs.update(capturable=True)
             lr = torch.tensor(lr, device=parameters[0].device)
         try:
-            super().__init__(parameters, lr, *args, fused=True, **kwargs)
+            # That of an MPS device takes no notice of ``found_inf``.
+            fused = True if parameters[0].device.type != "mps" else None
+            super().__init__(parameters, lr, *args, fused=fused, **kwargs)
         except RuntimeError:  # not for this device, or not in this version
             super().__init__(parameters, lr, *args, **kwargs)
         self.fused = self.param_groups[0]["fused"]

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from modules.console import UserError, get_logger
+from modules.memory import is_lack_of_memory
 from modules.safetensors_file import SUFFIX, read_safetensors
 from modules.saving import delete_unfinished, save_together
 
@@ -37,7 +38,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except (MemoryError, OSError):
         raise  # no fault of the file's
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... for broken files
-        if "DefaultCPUAllocator" in str(error):  # torch's own words for a MemoryError
+        if is_lack_of_memory(error):
             raise MemoryError(f"{path} does not fit into the memory that is left") from error
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from modules.console import UserError
@@ -23,19 +25,34 @@ def pick_device(name: str | None = None) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
         raise UserError(f"--device '{name}' is not available: this PyTorch ({torch.__version__}) sees no such device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device '{name}' is not available: there are {torch.cuda.device_count()} CUDA devices")
+    if device.type == "cuda" and device.index is not None:
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"--device '{name}' is not available: there are {torch.cuda.device_count()} CUDA devices")
+        torch.cuda.set_device(device)  # some of PyTorch's own work is done on the current one, which would be the first
     return device
 
 
 def autocast(device: torch.device, half_type: str) -> torch.autocast:
     """Mixed precision for a forward pass; ``half_type`` is "fp16" or "bf16".
 
-    Raises UserError for fp16 on a CPU, where gradients cannot be scaled.
+    Raises UserError for fp16 on a CPU, where gradients cannot be scaled, and where this PyTorch has none.
     """
+    if not _has_autocast(device):
+        raise UserError(f"half precision on {device.type} needs PyTorch 2.5; update it, or train in single precision")
     if half_type == "fp16" and device.type == "cpu":
         raise UserError("train.half_type fp16 needs a GPU; on a CPU set it to bf16, or train.fp16_run to false")
     return torch.autocast(device.type, dtype={"fp16": torch.float16, "bf16": torch.bfloat16}[half_type])
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Single precision inside autocast too, where a device has that."""
+    return torch.autocast(device.type, enabled=False) if _has_autocast(device) else nullcontext()
+
+
+def _has_autocast(device: torch.device) -> bool:
+    """MPS has it since PyTorch 2.5, which older ones that cannot say do not support."""
+    available = getattr(torch.amp, "is_autocast_available", lambda kind: kind in ("cuda", "cpu"))
+    return available(device.type)
 
 
 def autocast_type(kind: str) -> torch.dtype | None:

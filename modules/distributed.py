@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from modules.console import UserError
+from modules.memory import is_lack_of_memory
 
 FOR_GRADIENTS = timedelta(minutes=10)  # all compute them at the same time; the first step may compile
 FOR_THE_FIRST = timedelta(days=1)  # it alone evaluates and saves, however many clips there are
@@ -141,17 +142,21 @@ def _leave() -> None:
     dist.destroy_process_group()
 
 
+class OthersAreGone(UserError):
+    """Another process has ended, or cannot be reached."""
+
+
 @contextlib.contextmanager
 def _reaching_the_others() -> Iterator[None]:
     """Errors of the connection as a sentence: mostly one of the processes is gone, and its own message says why."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
+        if is_lack_of_memory(error):
             raise
         number, count = place()
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise UserError(
+        raise OthersAreGone(
             f"process {number + 1} of {count} cannot reach the others: one of them has ended, and its own message says "
             "why, or its machine is gone; run the same command again, and it goes on from the newest checkpoint "
             f"({reason})"

@@ -11,11 +11,21 @@ import torch
 
 GIB = 2**30
 
+# How a CUDA device and its libraries, an MPS device, a CPU and oneDNN say that memory is missing.
+NO_MEMORY = re.compile("out of memory|ALLOC_FAILED|(not enough|can't allocate) memory|could not create a primitive")
+
 # Where a container says how much it may have, and what it has that cannot be dropped: cgroups of version 2, then 1.
 CONTAINERS = [
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.stat", r"^anon (\d+)"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.stat", r"^total_rss (\d+)"),
 ]
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is missing, of a device or of the machine."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error)))
 
 
 def peak_memory(device: torch.device) -> float | None:

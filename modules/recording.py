@@ -7,6 +7,7 @@ their numbers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from modules.console import UserError
+from modules.memory import is_lack_of_memory
 
 Tensors = Sequence["Tensor | None"]
 
@@ -34,8 +36,9 @@ class Recorder:
         self.enabled = enabled and device.type == "cuda"
         self.ran: set[Hashable] = set()
         self.recordings: dict[Hashable, Recording] = {}
+        self.inputs: dict[int, Tensor] = {}  # by place: the numbers of the recordings' inputs, one after the other
         if self.enabled:
-            self.stream = torch.cuda.Stream(device)
+            self.stream = _side_stream(device)
             self.pool = torch.cuda.graph_pool_handle()  # one for all: no two replays run at the same time
 
     def __call__(self, tensors: Tensors, *options: Hashable) -> Any:
@@ -44,6 +47,7 @@ class Recorder:
         kind = options, *(None if tensor is None else len(tensor) for tensor in tensors)
         if kind not in self.ran:
             self.ran.add(kind)
+            self._forget()
             return self._run(tensors, *options)
         key = options, *(None if tensor is None else tensor.shape for tensor in tensors)
         if key not in self.recordings:
@@ -54,31 +58,55 @@ class Recorder:
         """Without a recording, but on its stream: what autograd keeps with a parameter names the stream."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            result = self.function(tensors, *options)
-        current.wait_stream(self.stream)
-        return result
+        try:
+            with torch.cuda.stream(self.stream):
+                return self.function(tensors, *options)
+        finally:
+            current.wait_stream(self.stream)
+
+    def _forget(self) -> None:
+        """Drop all recordings: the memory that their work takes is theirs alone, and a run needs as much besides."""
+        if self.recordings:
+            torch.cuda.synchronize(self.device)
+            self.recordings.clear()
+            self.inputs.clear()
+            self.pool = torch.cuda.graph_pool_handle()
+            torch.cuda.empty_cache()
+
+    def inputs_like(self, tensors: Tensors) -> list[Tensor | None]:
+        """Tensors of these shapes for a recording to read from; all recordings have them in the same memory."""
+        inputs: list[Tensor | None] = []
+        for place, tensor in enumerate(tensors):
+            if tensor is None:
+                inputs.append(None)
+                continue
+            if place not in self.inputs or self.inputs[place].numel() < tensor.numel():
+                self.inputs[place] = tensor.new_empty(tensor.numel())  # recordings before this one keep what they have
+            inputs.append(self.inputs[place][: tensor.numel()].view(tensor.shape))
+        return inputs
 
 
 class Recording:
     """The function's work on inputs of one shape, as it was recorded; nothing has run yet.
 
-    Raises OutOfMemoryError, or UserError when the work cannot be recorded.
+    Raises an error of which ``is_lack_of_memory`` is true, or UserError when the work cannot be recorded.
     """
 
     def __init__(self, recorder: Recorder, tensors: Tensors, options: tuple[Hashable, ...]):
-        self.inputs = [None if tensor is None else tensor.clone() for tensor in tensors]
+        self.inputs = recorder.inputs_like(tensors)
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, which pin the next batch's memory, may go on meanwhile.
         recording = torch.cuda.graph(
             self.graph, pool=recorder.pool, stream=recorder.stream, capture_error_mode="thread_local"
         )
+        current = torch.cuda.current_stream(recorder.device)
         try:
             with recording:
                 self.outputs = recorder.function(self.inputs, *options)
         except RuntimeError as error:
+            torch.cuda.set_stream(current)  # which a recording that failed leaves to others
             cause = error.__context__ or error  # what the end of a failed recording says hides why it failed
-            if isinstance(cause, torch.cuda.OutOfMemoryError):
+            if is_lack_of_memory(cause):
                 raise cause from None
             reason = str(cause).partition("\n")[0]
             raise UserError(
@@ -91,3 +119,9 @@ class Recording:
                 kept.copy_(given)
         self.graph.replay()
         return self.outputs
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream for all of a device's recordings: libraries keep workspace for each stream that they have met."""
+    return torch.cuda.Stream(device)

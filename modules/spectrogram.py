@@ -5,7 +5,6 @@ All of it is computed in float32, inside autocast too: a square of a half-precis
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from dataclasses import dataclass
 
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from modules.device import without_autocast
 
 FLOOR = 1e-5  # the smallest amplitude whose logarithm is taken
 LINEAR_EPSILON = 1e-6  # added to the power of each bin of a linear spectrogram
@@ -29,7 +30,7 @@ def linear_spectrogram(audio: Tensor, n_fft: int, hop_length: int, win_length: i
     padding = (n_fft - hop_length) // 2
     if audio.shape[-1] <= padding:
         raise ValueError(f"{audio.shape[-1]} samples are too few for a spectrogram; it takes more than {padding}")
-    with _float32(audio.device):
+    with without_autocast(audio.device):
         padded = F.pad(audio.float()[:, None], (padding, padding), mode="reflect")[:, 0]
         return _magnitude(padded, n_fft, hop_length, win_length, epsilon=LINEAR_EPSILON)
 
@@ -44,7 +45,7 @@ def mel_from_linear(
     spec: Tensor, sampling_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None
 ) -> Tensor:
     """Log-mel ``(B, n_mels, T)`` of magnitudes ``(B, n_fft // 2 + 1, T)``; natural logarithm, floor 1e-5."""
-    with _float32(spec.device):
+    with without_autocast(spec.device):
         filters = mel_filters(sampling_rate, n_fft, n_mels, fmin, fmax, spec.device)
         return torch.matmul(filters, spec.float()).clamp(min=FLOOR).log()
 
@@ -87,7 +88,7 @@ class VocoderMel:
         factor = 2 ** (keyshift / 12)
         n_fft, window = round(self.n_fft * factor), round(self.win_length * factor)
         hop = round(self.hop_length * speed)
-        with _float32(audio.device):
+        with without_autocast(audio.device):
             padded = _pad_for(audio.float(), window, hop)
             spec = _magnitude(padded, n_fft, hop, window, epsilon=VOCODER_EPSILON)
             if keyshift != 0:
@@ -155,10 +156,3 @@ def _hz_to_mel(hz: np.ndarray) -> np.ndarray:
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     above = _LINEAR_UP_TO * np.exp(_MEL_STEP * (mel - _LINEAR_UP_TO / _HZ_PER_MEL))
     return np.where(mel < _LINEAR_UP_TO / _HZ_PER_MEL, mel * _HZ_PER_MEL, above)
-
-
-def _float32(device: torch.device) -> contextlib.AbstractContextManager:
-    """Autocast switched off on devices that have it."""
-    if device.type in ("cuda", "cpu"):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()

@@ -16,6 +16,7 @@ from modules import distributed
 from modules.autosave import Autosave
 from modules.console import UserError, get_logger, progress
 from modules.epoch_batches import EpochBatches, in_steps
+from modules.memory import is_lack_of_memory
 from modules.pace import Pace
 from modules.stop_signal import StopSignal
 
@@ -103,8 +104,9 @@ class TrainingRun(ABC):
     def loop(self, logbook: Any, stop: StopSignal) -> int:
         """Train to the last epoch or until ``stop`` has come.
 
-        The last step is saved, before an error too: one within a step, a lost process say, may leave the discriminator
-        one update further than that step had it. Returns the exit code, 128 + the signal's number where one has come.
+        The last step is saved, before an error too, but for that of a lost process where gradients travel between GPUs.
+        An error within a step may leave the discriminator one update further than that step had it. Returns the exit
+        code, 128 + the signal's number where one has come.
         """
         log.info(self.beginning)
         if self.batches.per_step > 1:
@@ -123,8 +125,10 @@ class TrainingRun(ABC):
                     self.run_epoch(logbook, stop, bar)
             except KeyboardInterrupt:  # the second one: at once
                 raise
-            except BaseException:
-                self._save_the_end()
+            except BaseException as error:
+                # A GPU goes on waiting for the gradients of a process that is gone, and a save would wait for the GPU.
+                if self.device.type != "cuda" or not isinstance(error, distributed.OthersAreGone):
+                    self._save_the_end()
                 raise
             self._save_the_end()
         if self.bad_steps:
@@ -175,11 +179,13 @@ class TrainingRun(ABC):
         """One step, which is skipped where its gradients are not finite; gives up after many in a row (UserError)."""
         try:
             result, gradient = self.learn_from(*batches)
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_lack_of_memory(error):
+                raise
             size = self.batches.batch_size
             raise UserError(
                 f"the device's memory is too small for train.batch_size {size}; {self.cure_of_memory}"
-            ) from None
+            ) from error
         self.step, self.batch = self.step + 1, self.batch + self.batches.per_step
         self.skipped.count(gradient)
         if self.step % LOOK_EVERY == 0 or self.step % self.log_interval == 0:

@@ -10,7 +10,7 @@ from tests.tiny import tiny_config, write_clip, write_dataset
 from vits import batch_size
 from vits.batch_size import Trials, find_batch_size, largest_fitting, longest_item
 from vits.dataset import ClipDataset
-from vits.step import Learner
+from vits.step import FRAMES_APART, Learner
 
 CPU = torch.device("cpu")
 
@@ -39,6 +39,28 @@ def test_the_size_is_said_with_its_memory_and_its_key_and_the_configuration_stay
     assert "the largest batch that fits is 9, all the clips that there are: it takes" in caplog.text
     assert f"write it into {config} as train.batch_size" in caplog.text
     assert config.read_bytes() == before and not (config.parent.parent / "logs").exists()
+
+
+def test_where_steps_are_recorded_each_length_and_number_of_clips_takes_its_memory(config):
+    trials = Trials(load_config(config), CPU)
+    longest, shortest = trials.item.frames, trials.config.train.segment_size // trials.config.data.hop_length
+    shapes = [tuple(batch.f0.shape) for batch in trials._batches(3, recorded=True)]
+    lengths = list(range(longest, shortest - 1, -FRAMES_APART))
+    assert shapes == [(3, longest), (2, longest), *((3, t) for t in lengths), *((2, t) for t in lengths)]
+    assert [tuple(batch.f0.shape) for batch in trials._batches(1, recorded=True)][1:] == [(1, t) for t in lengths]
+    learner = Learner(trials.config, CPU)
+    for number, batch in enumerate(trials._batches(2, recorded=True)):
+        _, losses = learner.step(batch, number=number)
+        assert losses.mel.isfinite()
+
+
+def test_an_error_that_is_no_lack_of_memory_is_not_taken_for_one(config, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Learner, "step", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        find_batch_size(config, "cpu")
 
 
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()])

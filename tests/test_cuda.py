@@ -10,6 +10,7 @@ from tests.test_step import batch_of
 from tests.test_training import logged_losses, prepare
 from tests.tiny import tiny_config
 from vits import training
+from vits.batch_size import find_batch_size
 from vits.step import FRAMES_APART, Learner
 from vits.synthesizer import Synthesizer
 
@@ -45,7 +46,7 @@ def test_recorded_steps_are_the_steps_themselves(precision):
             told.append(torch.stack(list(vars(step).values())).tolist())
         losses.append(torch.tensor(told))
         nets.append({**learner.net_g.state_dict(), **learner.net_d.state_dict()})
-        assert len(learner.alone.recordings) == (4 if cuda_graphs else 0)
+        assert len(learner.alone.recordings) == (3 if cuda_graphs else 0)  # of the adversarial steps
     assert losses[0].isfinite().all()
     # Sums of a GPU come in any order, and what they differ by grows from step to step.
     torch.testing.assert_close(losses[1], losses[0], rtol=0.01 if precision == "float32" else 0.05, atol=1e-3)
@@ -81,6 +82,14 @@ def test_a_run_learns_saves_and_goes_on(tmp_path, monkeypatch):
         assert [float(loss) for loss in told.split(", ")] == pytest.approx(wanted, rel=1e-2, abs=1e-3), step
     group = checkpoint.load_checkpoint(parts / "G_12.pth")["optimizer"]["param_groups"][0]
     assert isinstance(group["lr"], float) and not group["capturable"] and group["fused"] is None
+
+
+def test_the_largest_batch_is_found_by_recorded_steps(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    config = prepare(tmp_path)
+    with caplog.at_level("INFO", "svc"):
+        assert find_batch_size(config, "cuda") == 0
+    assert "the largest batch that fits is 9, all the clips that there are" in caplog.text
 
 
 def test_a_song_is_the_same_as_on_a_cpu():

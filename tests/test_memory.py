@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modules import memory
-from modules.memory import free_memory, peak_memory
+from modules.memory import free_memory, is_lack_of_memory, peak_memory
 
 CPU = torch.device("cpu")
 
@@ -19,6 +19,22 @@ def test_the_peak_grows_with_what_is_taken_and_stays_when_it_is_given_back():
     assert taken > before + 0.2
     del room
     assert peak_memory(CPU) >= taken
+
+
+def test_a_lack_of_memory_is_told_from_other_errors_by_what_libraries_say():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**55)  # more than a processor can address
+    sayings = (
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "MPS backend out of memory (MPS allocated: 8.00 GB)",
+        "could not create a primitive descriptor",
+    )
+    lacks = refused.value, torch.cuda.OutOfMemoryError("any words"), MemoryError(), *map(RuntimeError, sayings)
+    for error in lacks:
+        assert is_lack_of_memory(error), error
+    for words in ("CUDA error: an illegal memory access was encountered", "unsupported memory format option", "shapes"):
+        assert not is_lack_of_memory(RuntimeError(words)), words
 
 
 @pytest.mark.parametrize("kind", [0, 1])

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 import torch
 
+from modules import recording
 from modules.console import UserError
 from modules.recording import Recorder
 
@@ -27,10 +28,11 @@ class Stream:
 @pytest.fixture
 def recorder(monkeypatch):
     """Records a function that adds up its tensors, and keeps the calls that it got."""
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
+    monkeypatch.setattr(recording, "_side_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: contextlib.nullcontext())
     calls = []
@@ -50,9 +52,23 @@ def test_a_kind_of_call_runs_first_then_is_recorded_once_for_each_shape(recorder
         recorder([tensor, None], True)
     assert recorder.calls == [(((2, 3), None), True), (((2, 3), None), True), (((2, 5), None), True)]
     assert [kept.graph.replays for kept in recorder.recordings.values()] == [2, 2]
-    for tensor, option, recordings in ((one, True, 2), (one, True, 3), (short, False, 3), (short, False, 4)):
+    pool = recorder.pool
+    for tensor, option, recordings in ((one, True, 0), (one, True, 1), (short, True, 2), (short, False, 0)):
         recorder([tensor, None], option)
-        assert len(recorder.recordings) == recordings, "another number of items, or another option, runs first"
+        assert len(recorder.recordings) == recordings, "another number of items, or another option, needs the memory"
+    assert recorder.pool is not pool
+
+
+def test_recordings_read_from_the_same_memory_as_long_as_it_is_large_enough(recorder):
+    for frames in (3, 5, 4, 3):
+        recorder([torch.ones(2, frames), None])
+    (five, nothing), (four, _), (three, _) = (kept.inputs for kept in recorder.recordings.values())
+    assert five.data_ptr() == four.data_ptr() == three.data_ptr() and nothing is None
+    for kept in (five, four, three):
+        assert kept.is_contiguous() and kept.shape[0] == 2
+    recorder([torch.ones(2, 6), None])
+    *_, (six, _) = (kept.inputs for kept in recorder.recordings.values())
+    assert six.data_ptr() != five.data_ptr() and five.tolist() == [[1] * 5] * 2
 
 
 def test_a_replay_has_the_tensors_of_its_own_call(recorder):
@@ -79,6 +95,8 @@ def test_what_cannot_be_recorded_is_said_with_the_way_out_and_a_lack_of_memory_a
             raise RuntimeError("operation failed due to a previous error during capture")
 
     recorder([torch.ones(2)])
+    streams = []
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     monkeypatch.setattr(torch.cuda, "graph", broken_graph)
     for fault, seen, words in (
         (RuntimeError("not permitted\nwhen capturing"), UserError, r"\(not permitted\); .* --no_cuda_graphs"),
@@ -87,3 +105,4 @@ def test_what_cannot_be_recorded_is_said_with_the_way_out_and_a_lack_of_memory_a
         recorder.function = lambda tensors, fault=fault: (_ for _ in ()).throw(fault)
         with pytest.raises(seen, match=words):
             recorder([torch.ones(2)])
+    assert len(streams) == 2, "what comes after runs on the stream that it was on"

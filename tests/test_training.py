@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train as train_script
-from modules import checkpoint
+from modules import checkpoint, distributed
 from modules.autosave import Autosave
 from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
@@ -306,6 +306,30 @@ def test_a_speaker_that_the_configuration_does_not_know_is_found_before_the_firs
     config.spk = {"alto": 0}
     with pytest.raises(UserError, match="is no speaker of the config"):
         training.Run(config, work / "logs" / "44k", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_a_batch_that_does_not_fit_is_a_sentence_with_the_cure(work, monkeypatch, words):
+    def broken(*arguments, **options):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(training.Learner, "step", broken)
+    with pytest.raises(UserError, match=r"too small for train\.batch_size 4; halve it, .*--no_cuda_graphs"):
+        training.train(prepare(work), "44k", "cpu")
+
+
+@pytest.mark.parametrize(("device", "saved"), [("cpu", [3]), ("cuda", [])])
+def test_a_lost_process_costs_a_save_only_where_a_gpu_waits_for_its_gradients(work, monkeypatch, device, saved):
+    run = training.Run(load_config(prepare(work)), work / "logs" / "44k", torch.device("cpu"))
+
+    def lose(*arguments):
+        run.step, run.device = 3, torch.device(device)
+        raise distributed.OthersAreGone("process 1 of 2 cannot reach the others")
+
+    monkeypatch.setattr(run, "run_epoch", lose)
+    with stop_signal() as stop, pytest.raises(UserError, match="cannot reach the others"):
+        run.loop(None, stop)
+    assert [pair.step for pair in checkpoints.pairs(run.folder)] == saved
 
 
 def test_features_of_another_encoder_are_told_before_anything_is_written(work):

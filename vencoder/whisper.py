@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.console import UserError
+from modules.device import without_autocast
 from modules.torchaudio_guard import import_torchaudio
 from modules.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
@@ -91,7 +92,7 @@ class Whisper(SpeechEncoder):
 
 def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
     """(B, L) at 16 kHz -> (B, bands, L // MEL_HOP): the loudest 8 decades of power, scaled to a range of about 2."""
-    with torch.autocast(audio.device.type, enabled=False):
+    with without_autocast(audio.device):
         window = torch.hann_window(N_FFT, device=audio.device)
         spectrum = torch.stft(audio, N_FFT, MEL_HOP, window=window, return_complex=True)
         return scaled_decades(spectrum[..., :-1].abs().square(), mel_basis)

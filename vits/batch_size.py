@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from modules.config import Config, load_config
 from modules.console import UserError, get_logger
-from modules.device import pick_device
+from modules.device import allow_tf32, pick_device
 from modules.distributed import place
 from modules.epoch_batches import generator_of
-from modules.memory import free_memory, peak_memory
-from vits.dataset import ClipDataset, Item, collate
-from vits.step import Learner
+from modules.memory import free_memory, is_lack_of_memory, peak_memory
+from vits.dataset import Batch, ClipDataset, Item, collate
+from vits.step import FRAMES_APART, Learner
 
 log = get_logger("train")
 
 USABLE = 0.9  # of the free memory; the rest is for evaluations, fragments and other programs
-NO_MEMORY = "memory", "could not create a primitive"  # how a CPU, an MPS device and oneDNN say that it is missing
-STEPS = 2  # a size; from the second on the optimizers' state is there too
 
 
 def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_graphs: bool = True) -> int:
@@ -72,10 +70,11 @@ class Trials:
         self.config, self.device, self.cuda_graphs = config, device, cuda_graphs
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.item = longest_item(self.dataset)
+        allow_tf32(device)
         free, taken = free_memory(device), peak_memory(device)
         if free is None or taken is None:
             raise UserError(f"this system does not tell how much memory is free for {device}; try sizes by training")
-        self.limit = taken + USABLE * free
+        self.all, self.limit = taken + free, taken + USABLE * free
         self.peaks: dict[int, float] = {}
 
     def fits(self, size: int) -> bool:
@@ -109,16 +108,39 @@ class Trials:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
             learner = Learner(self.config, self.device, cuda_graphs=self.cuda_graphs)
-            batch = collate([self.item] * size).to(self.device)
-            for number in range(STEPS):
-                learner.step(*[batch] * min(self.config.train.accumulate_steps, 2), number=number)
-            return peak_memory(self.device)
-        except (torch.cuda.OutOfMemoryError, MemoryError):
-            return None
-        except RuntimeError as error:
-            if not any(words in str(error) for words in NO_MEMORY):
+            parts = min(self.config.train.accumulate_steps, 2)
+            recorded = learner.alone.enabled and parts == 1
+            for number, batch in enumerate(self._batches(size, recorded=recorded)):
+                learner.step(*[batch.to(self.device)] * parts, number=number)
+            return self._taken()
+        except (RuntimeError, MemoryError) as error:
+            if not is_lack_of_memory(error):
                 raise
             return None
+
+    def _batches(self, size: int, *, recorded: bool) -> Iterator[Batch]:
+        """What is learnt from with one size: the same batch twice, as the optimizers' state is there from the second
+        step on. Where steps are ``recorded``, whose memory adds up, then one of each length and of two numbers of
+        clips, as the last of an epoch has fewer."""
+        batch = collate([self.item] * size)
+        yield batch
+        if not recorded:
+            yield batch
+            return
+        fewer = size - 1
+        if fewer:
+            yield collate([self.item] * fewer)
+        hop_length, segment_size = self.config.data.hop_length, self.config.train.segment_size
+        for clips in (size, fewer) if fewer else (size,):
+            for frames in range(self.item.frames, segment_size // hop_length - 1, -FRAMES_APART):
+                yield collate([self.item.crop(0, frames, hop_length)] * clips)
+
+    def _taken(self) -> float:
+        """The most memory that a size has taken, GiB."""
+        peak = peak_memory(self.device)
+        if self.device.type == "cuda":  # PyTorch does not count what the driver keeps for recordings
+            peak = max(peak, self.all - free_memory(self.device))
+        return peak
 
 
 def longest_item(dataset: ClipDataset) -> Item:

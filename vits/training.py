@@ -83,7 +83,7 @@ def compiler_errors() -> Iterator[None]:
 class Run(TrainingRun):
     """A run of ``logs/<model>``. ``best`` is the least mel distance of a validation, and its step."""
 
-    cure_of_memory = "halve it, or see what fits with --find_batch_size"
+    cure_of_memory = "halve it, see what fits with --find_batch_size, or give --no_cuda_graphs, which takes less"
     cure_of_losses = "lower train.learning_rate or set train.fp16_run to false"
 
     def __init__(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.device import without_autocast
 from modules.f0.blocks import blocks
 from modules.normed_conv import WeightNorm
 
@@ -189,14 +190,14 @@ class Attention(nn.Module):
 
     def summary(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """All that others need of the frames ``(B, n, channels)``: keys by values, and keys, each summed over them."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             keys = self.fast_attention.keys(_heads(self.to_k(x.float())))
             values = _heads(self.to_v(x.float()))
             return keys.transpose(-1, -2) @ values, keys.sum(dim=-2)
 
     def forward(self, x: Tensor, values: Tensor, keys: Tensor) -> Tensor:
         """What the frames ``(B, n, channels)`` gather from all those that the summary is of."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             queries = self.fast_attention.queries(_heads(self.to_q(x.float())))
             gathered = queries @ values / ((queries * keys[..., None, :]).sum(-1, keepdim=True) + 1e-8)
             return self.to_out(gathered.transpose(1, 2).flatten(2))

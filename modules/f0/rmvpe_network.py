@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from modules.device import without_autocast
 from modules.f0.blocks import blocks
 
 BINS = 360
@@ -186,7 +187,7 @@ class RmvpeNetwork(nn.Module):
             self.features(mel[..., b.first : b.last])[:, b.kept].float().clone()  # apart from the frames not kept
             for b in blocks(mel.shape[-1], block, CONTEXT)
         ]
-        with torch.autocast(mel.device.type, enabled=False):
+        with without_autocast(mel.device):
             recurrent, *rest = self.fc
             for part in recurrent(features):
                 for layer in rest:
