@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from modules.run_log import Events, TextLog
 from vits.step import Losses, Sample
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from vits.validation import Metrics
 
 log = get_logger("train")
@@ -83,12 +86,20 @@ class Logbook:
         picture = colormaps["viridis"]((values - low) / max(high - low, 1e-5))[..., :3]
         writer.add_image(tag, np.ascontiguousarray(picture), step, dataformats="HWC")
 
-    def _curves(self, tag: str, target: Tensor, predicted: Tensor, step: int) -> None:
+    @functools.cached_property
+    def _axes(self) -> Axes:
+        """To draw on again and again: to make them, or to find a layout, takes longer than to draw."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(10, 3))
-        axes = figure.add_axes((0.06, 0.16, 0.92, 0.8))  # to find a layout takes longer than to draw
-        for curve in (target, predicted):
-            axes.plot(curve.detach().float().cpu().numpy().ravel())
+        axes = Figure(figsize=(10, 3)).add_axes((0.06, 0.16, 0.92, 0.8))
         axes.set_xlabel("frame")
-        self.writer.add_figure(tag, figure, step)
+        return axes
+
+    def _curves(self, tag: str, target: Tensor, predicted: Tensor, step: int) -> None:
+        axes = self._axes
+        for former in list(axes.lines):
+            former.remove()
+        for curve, colour in ((target, "C0"), (predicted, "C1")):
+            axes.plot(curve.detach().float().cpu().numpy().ravel(), colour)
+        axes.relim()
+        self.writer.add_figure(tag, axes.figure, step, close=False)
