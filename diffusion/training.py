@@ -88,7 +88,6 @@ class Run(TrainingRun):
         self.dataset = DiffusionDataset(
             config.data.training_files, config, n_mels=vocoder.n_mels, training=True, device=device
         )
-        self.dataset.read(self.dataset.paths[0])  # features of another encoder are told before anything is written
         self.validation = Validation(config, vocoder, device)
         shared = train.to_dict(), config.model.to_dict(), config.spk
         distributed.demand_the_same("sections train, model and spk", shared)

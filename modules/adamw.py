@@ -22,8 +22,7 @@ class AdamW(torch.optim.AdamW):
             kwargs.update(capturable=True)
             lr = torch.tensor(lr, device=parameters[0].device)
         try:
-            # That of an MPS device takes no notice of ``found_inf``.
-            fused = True if parameters[0].device.type != "mps" else None
+            fused = True if parameters[0].device.type != "mps" else None  # whose kernel ignores ``found_inf``
             super().__init__(parameters, lr, *args, fused=fused, **kwargs)
         except RuntimeError:  # not for this device, or not in this version
             super().__init__(parameters, lr, *args, **kwargs)

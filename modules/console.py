@@ -42,8 +42,13 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
             where = error.filename or "a file"
             print(f"error: {where} cannot be written or read: {error.strerror}", file=sys.stderr)
             return 2
-        except MemoryError as error:
-            print(f"error: {error or 'the memory is too small'}; end other programs, and run it again", file=sys.stderr)
+        except (MemoryError, RuntimeError) as error:
+            from modules.memory import is_lack_of_memory
+
+            if not is_lack_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0].partition(". ")[0] or "the memory is too small"
+            print(f"error: {reason}; end other programs, and run it again", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

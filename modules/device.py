@@ -12,7 +12,8 @@ from modules.console import UserError
 def pick_device(name: str | None = None) -> torch.device:
     """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or the best there is when None or "auto".
 
-    Raises UserError when the name is unknown or this machine has no such device.
+    A CUDA device with a number becomes the current one. Raises UserError when the name is unknown or this machine has
+    no such device.
     """
     if name in (None, "", "auto"):
         if torch.cuda.is_available():
@@ -38,7 +39,10 @@ def autocast(device: torch.device, half_type: str) -> torch.autocast:
     Raises UserError for fp16 on a CPU, where gradients cannot be scaled, and where this PyTorch has none.
     """
     if not _has_autocast(device):
-        raise UserError(f"half precision on {device.type} needs PyTorch 2.5; update it, or train in single precision")
+        raise UserError(
+            f"half precision on {device.type} needs PyTorch 2.5; update it, or do without (train.fp16_run false, in "
+            "diffusion train.amp_dtype fp32, no --half)"
+        )
     if half_type == "fp16" and device.type == "cpu":
         raise UserError("train.half_type fp16 needs a GPU; on a CPU set it to bf16, or train.fp16_run to false")
     return torch.autocast(device.type, dtype={"fp16": torch.float16, "bf16": torch.bfloat16}[half_type])
@@ -50,7 +54,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager:
 
 
 def _has_autocast(device: torch.device) -> bool:
-    """MPS has it since PyTorch 2.5, which older ones that cannot say do not support."""
+    """MPS has it since PyTorch 2.5; versions before 2.4 cannot be asked, and have it on CUDA devices and CPUs."""
     available = getattr(torch.amp, "is_autocast_available", lambda kind: kind in ("cuda", "cpu"))
     return available(device.type)
 

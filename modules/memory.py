@@ -12,7 +12,9 @@ import torch
 GIB = 2**30
 
 # How a CUDA device and its libraries, an MPS device, a CPU and oneDNN say that memory is missing.
-NO_MEMORY = re.compile("out of memory|ALLOC_FAILED|(not enough|can't allocate) memory|could not create a primitive")
+NO_MEMORY = re.compile(
+    "out of memory|ALLOC(ATION)?_FAILED|(not enough|can't allocate|Cannot allocate) memory|could not create a primitive"
+)
 
 # Where a container says how much it may have, and what it has that cannot be dropped: cgroups of version 2, then 1.
 CONTAINERS = [

@@ -26,7 +26,8 @@ class Recorder:
     The first call with given options and numbers of items runs as it is, which lets libraries, compilers and optimizers
     make what they keep. Later ones record each new set of shapes once, and replay it. For that the function must do the
     same whenever shapes and options are the same, must not wait for the device, and must change what outlives it in
-    place. It draws from the device's own generator, as that is seeded at the call.
+    place. A tensor in one place is always of one type. Draws come from the device's own generator, as that is seeded at
+    the call.
 
     What a call returns is overwritten by the next one.
     """
@@ -51,6 +52,8 @@ class Recorder:
             return self._run(tensors, *options)
         key = options, *(None if tensor is None else tensor.shape for tensor in tensors)
         if key not in self.recordings:
+            if any(tensor is not None and self._is_too_long(place, tensor) for place, tensor in enumerate(tensors)):
+                self._forget()
             self.recordings[key] = Recording(self, tensors, options)
         return self.recordings[key].replay(tensors)
 
@@ -65,7 +68,7 @@ class Recorder:
             current.wait_stream(self.stream)
 
     def _forget(self) -> None:
-        """Drop all recordings: the memory that their work takes is theirs alone, and a run needs as much besides."""
+        """Drop all recordings: their memory is theirs alone, and what does not fit into it needs as much besides."""
         if self.recordings:
             torch.cuda.synchronize(self.device)
             self.recordings.clear()
@@ -73,17 +76,17 @@ class Recorder:
             self.pool = torch.cuda.graph_pool_handle()
             torch.cuda.empty_cache()
 
-    def inputs_like(self, tensors: Tensors) -> list[Tensor | None]:
-        """Tensors of these shapes for a recording to read from; all recordings have them in the same memory."""
-        inputs: list[Tensor | None] = []
-        for place, tensor in enumerate(tensors):
-            if tensor is None:
-                inputs.append(None)
-                continue
-            if place not in self.inputs or self.inputs[place].numel() < tensor.numel():
-                self.inputs[place] = tensor.new_empty(tensor.numel())  # recordings before this one keep what they have
-            inputs.append(self.inputs[place][: tensor.numel()].view(tensor.shape))
-        return inputs
+    def _is_too_long(self, place: int, tensor: Tensor) -> bool:
+        return place in self.inputs and self.inputs[place].numel() < tensor.numel()
+
+    def input_like(self, place: int, tensor: Tensor | None) -> Tensor | None:
+        """A tensor for a recording to read from, of the shape of that in this place; all recordings have it in the same
+        memory."""
+        if tensor is None:
+            return None
+        if place not in self.inputs:
+            self.inputs[place] = tensor.new_empty(tensor.numel())
+        return self.inputs[place][: tensor.numel()].view(tensor.shape)
 
 
 class Recording:
@@ -93,7 +96,7 @@ class Recording:
     """
 
     def __init__(self, recorder: Recorder, tensors: Tensors, options: tuple[Hashable, ...]):
-        self.inputs = recorder.inputs_like(tensors)
+        self.inputs = [recorder.input_like(place, tensor) for place, tensor in enumerate(tensors)]
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, which pin the next batch's memory, may go on meanwhile.
         recording = torch.cuda.graph(

@@ -1,7 +1,9 @@
 """modules/adamw.py: one kernel, the numbers and the files of PyTorch's own."""
 
 import copy
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from modules.adamw import AdamW
@@ -47,6 +49,19 @@ def test_a_state_dict_brings_the_rate_and_moments_and_leaves_the_configurations_
     assert optimizer.rate == 1e-2 and torch.equal(optimizer.state[weights[0]]["exp_avg"], state["state"][0]["exp_avg"])
     optimizer.set_rate(0.25)
     assert group["lr"] == optimizer.state_dict()["param_groups"][0]["lr"] == 0.25
+
+
+@pytest.mark.parametrize(("kind", "fused"), [("cpu", True), ("mps", None)])
+def test_the_fused_kernel_is_used_where_it_heeds_what_is_not_finite(kind, fused, monkeypatch):
+    asked = []
+
+    def constructed(optimizer, parameters, lr, **options):
+        asked.append(options["fused"])
+        optimizer.param_groups = [options]
+
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", constructed)
+    AdamW([SimpleNamespace(device=torch.device(kind))], 1e-2)
+    assert asked == [fused]
 
 
 def test_a_step_unless_bad_is_taken_or_leaves_weights_and_state_alone():

@@ -6,10 +6,12 @@ import torch
 from modules.config import load_config, save_config
 from modules.console import UserError
 from modules.device import grad_scaler
+from modules.epoch_batches import EpochBatches
+from modules.memory import GIB
 from tests.tiny import tiny_config, write_clip, write_dataset
 from vits import batch_size
 from vits.batch_size import Trials, find_batch_size, largest_fitting, longest_item
-from vits.dataset import ClipDataset
+from vits.dataset import ClipDataset, collate
 from vits.step import FRAMES_APART, Learner
 
 CPU = torch.device("cpu")
@@ -21,6 +23,14 @@ def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path, tiny_config())
     return tmp_path / "configs" / "config.json"
+
+
+def write_clips(root, lengths):
+    """The paths of clips of so many frames."""
+    paths = [root / "dataset" / "44k" / "alto" / f"of_{frames}.wav" for frames in lengths]
+    for number, (path, frames) in enumerate(zip(paths, lengths, strict=True)):
+        write_clip(path, (frames + 0.5) * 512 / 44100, seed=number)
+    return paths
 
 
 def test_the_largest_number_that_fits_is_found_for_every_limit():
@@ -41,17 +51,35 @@ def test_the_size_is_said_with_its_memory_and_its_key_and_the_configuration_stay
     assert config.read_bytes() == before and not (config.parent.parent / "logs").exists()
 
 
-def test_where_steps_are_recorded_each_length_and_number_of_clips_takes_its_memory(config):
-    trials = Trials(load_config(config), CPU)
-    longest, shortest = trials.item.frames, trials.config.train.segment_size // trials.config.data.hop_length
-    shapes = [tuple(batch.f0.shape) for batch in trials._batches(3, recorded=True)]
-    lengths = list(range(longest, shortest - 1, -FRAMES_APART))
-    assert shapes == [(3, longest), (2, longest), *((3, t) for t in lengths), *((2, t) for t in lengths)]
-    assert [tuple(batch.f0.shape) for batch in trials._batches(1, recorded=True)][1:] == [(1, t) for t in lengths]
+def test_where_steps_are_recorded_every_shape_that_a_run_can_have_is_tried(config, tmp_path):
+    values = load_config(config)
+    paths = write_clips(tmp_path, (30, 60, 68, 190, 210))
+    (tmp_path / "filelists" / "train.txt").write_text("\n".join(map(str, paths)), encoding="utf-8")
+    values.train.batch_size = 2
+    dataset = ClipDataset(values.data.training_files, values, training=True)
+    batches = EpochBatches(len(dataset), 2, values.train.seed, frames=dataset.frames())
+    met = {
+        tuple(collate([dataset[key] for key in keys]).padded(FRAMES_APART).f0.shape)
+        for epoch in range(1, 40)
+        for keys in (batches.start(epoch), *batches)[1:]
+    }
+    trials = Trials(values, CPU)
+    shapes = [tuple(batch.padded(FRAMES_APART).f0.shape) for batch in trials._batches(2, recorded=True)]
+    assert shapes[:2] == [(2, 256), (1, 256)] and len(shapes[2:]) == len(set(shapes[2:]))
+    assert met <= set(shapes[2:]) == {(clips, frames) for clips in (1, 2) for frames in (64, 128, 192, 256)}
+    assert {batch.f0.shape[0] for batch in trials._batches(1, recorded=True)} == {1}
     learner = Learner(trials.config, CPU)
     for number, batch in enumerate(trials._batches(2, recorded=True)):
-        _, losses = learner.step(batch, number=number)
-        assert losses.mel.isfinite()
+        assert learner.step(batch, number=number)[1].mel.isfinite()
+
+
+def test_what_the_driver_keeps_counts_too(config, monkeypatch):
+    trials = Trials(load_config(config), CPU)
+    trials.device, trials.total = torch.device("cuda"), 8.0
+    for name, value in (("peak_memory", 3.0), ("free_memory", 4.0)):
+        monkeypatch.setattr(batch_size, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2.5 * GIB)
+    assert trials._taken() == 3.0 + (8.0 - 4.0 - 2.5)
 
 
 def test_an_error_that_is_no_lack_of_memory_is_not_taken_for_one(config, monkeypatch):
@@ -111,10 +139,7 @@ def test_the_clip_that_is_tried_is_the_longest_that_training_can_have(config, tm
     values = load_config(config)
     values.train.crop_frames = 60
     listed = tmp_path / "filelists" / "train.txt"
-    paths = []
-    for number, frames in enumerate((30, 69, 200, 71)):  # up to 70 frames are kept whole, more are cropped to 60
-        paths.append(tmp_path / "dataset" / "44k" / "alto" / f"of_{frames}.wav")
-        write_clip(paths[-1], (frames + 0.5) * 512 / 44100, seed=number)
+    paths = write_clips(tmp_path, (30, 69, 200, 71))  # up to 70 frames are kept whole, more are cropped to 60
     listed.write_text("\n".join(map(str, paths)), encoding="utf-8")
     save_config(values, config)
     assert longest_item(ClipDataset(listed, values, training=True)).frames == 69

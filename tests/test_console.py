@@ -25,13 +25,27 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
     assert str(tmp_path / "results") in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback():
+@pytest.mark.parametrize("error", [KeyError("absent"), RuntimeError("shapes do not match")])
+def test_a_bug_keeps_its_traceback(error):
     @script
     def main(argv=None):
-        return {}["absent"]
+        raise error
 
-    with pytest.raises(KeyError):
+    with pytest.raises(type(error)):
         main()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(MemoryError(), "the memory is too small"), (RuntimeError("CUDA out of memory. It\n"), "CUDA out of memory")],
+)
+def test_a_lack_of_memory_is_one_line_too(error, reason, capsys):
+    @script
+    def main(argv=None):
+        raise error
+
+    assert main() == 2
+    assert capsys.readouterr().err == f"error: {reason}; end other programs, and run it again\n"
 
 
 def test_ctrl_c_ends_with_its_own_exit_code():

@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from modules import checkpoint
+from modules import checkpoint, recording
+from modules.recording import Recording
 from tests.test_step import batch_of
 from tests.test_training import logged_losses, prepare
 from tests.tiny import tiny_config
@@ -87,9 +88,12 @@ def test_a_run_learns_saves_and_goes_on(tmp_path, monkeypatch):
 def test_the_largest_batch_is_found_by_recorded_steps(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     config = prepare(tmp_path)
+    made = []
+    monkeypatch.setattr(recording, "Recording", lambda *arguments: made.append(Recording(*arguments)) or made[-1])
     with caplog.at_level("INFO", "svc"):
         assert find_batch_size(config, "cuda") == 0
     assert "the largest batch that fits is 9, all the clips that there are" in caplog.text
+    assert made
 
 
 def test_a_song_is_the_same_as_on_a_cpu():

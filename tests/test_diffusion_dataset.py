@@ -193,15 +193,15 @@ def test_clips_without_mels_are_left_out_with_the_command_that_makes_them(config
 
 
 def test_damaged_and_foreign_companions_are_named(config):
-    paths = training_set(config).paths
     config.train.cache_all_data = False
+    dataset = training_set(config)
+    paths = dataset.paths
     write_mels(paths[0], VocoderMel(n_mels=20))
     ClipFiles(paths[1]).write_mel(ClipFiles(paths[2]).read_mel())
     ClipFiles(paths[2]).aug_shift.unlink()
     ClipFiles(paths[3]).mel.write_bytes(b"damaged")
     write_clip(paths[4], 0.5, seed=1, features=5)
     write_mels(paths[4])
-    dataset = training_set(config)
     errors = [str(dataset[1, index]) for index in range(5)]
     assert "mel.npy has 20 bins and the vocoder 16; run" in errors[0]
     assert f"{paths[1]} has files of other audio beside it" in errors[1] and "mel" in errors[1]
@@ -209,9 +209,9 @@ def test_damaged_and_foreign_companions_are_named(config):
     assert str(ClipFiles(paths[3]).mel) in errors[3]
     assert "has 5 features and the config's speech encoder gives 8" in errors[4]
     assert isinstance(collate_diffusion([dataset[1, 5], dataset[1, 0]]), UserError)
-    config.train.cache_all_data = True
-    with pytest.raises(UserError, match="20 bins"):
-        training_set(config)
+    for config.train.cache_all_data in (True, False):
+        with pytest.raises(UserError, match="20 bins"):
+            training_set(config)
 
 
 def test_the_pickled_mels_of_the_original_train_too(config):

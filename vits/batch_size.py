@@ -13,7 +13,7 @@ from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.distributed import place
 from modules.epoch_batches import generator_of
-from modules.memory import free_memory, is_lack_of_memory, peak_memory
+from modules.memory import GIB, free_memory, is_lack_of_memory, peak_memory
 from vits.dataset import Batch, ClipDataset, Item, collate
 from vits.step import FRAMES_APART, Learner
 
@@ -61,8 +61,8 @@ def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
 class Trials:
     """Training steps with one batch size after the other; ``peaks`` has the memory, GiB, of each that fitted.
 
-    A size that would go over the ``limit``, by what the smaller ones took, is not tried: where the main memory runs
-    out, the system ends programs.
+    A size that would go over the ``limit``, by what the smaller ones took, is not tried in the main memory: where that
+    runs out, the system ends programs.
     """
 
     def __init__(self, config: Config, device: torch.device, *, cuda_graphs: bool = True):
@@ -74,12 +74,12 @@ class Trials:
         free, taken = free_memory(device), peak_memory(device)
         if free is None or taken is None:
             raise UserError(f"this system does not tell how much memory is free for {device}; try sizes by training")
-        self.all, self.limit = taken + free, taken + USABLE * free
+        self.total, self.limit = taken + free, taken + USABLE * free
         self.peaks: dict[int, float] = {}
 
     def fits(self, size: int) -> bool:
         """Whether a batch of ``size`` copies of the longest clip can be learnt within the limit."""
-        if self._expected(size) > self.limit:
+        if self.device.type != "cuda" and self._expected(size) > self.limit:
             log.info("batch size %d: would take about %.2f GiB", size, self._expected(size))
             return False
         peak = self._try(size)
@@ -120,27 +120,23 @@ class Trials:
 
     def _batches(self, size: int, *, recorded: bool) -> Iterator[Batch]:
         """What is learnt from with one size: the same batch twice, as the optimizers' state is there from the second
-        step on. Where steps are ``recorded``, whose memory adds up, then one of each length and of two numbers of
-        clips, as the last of an epoch has fewer."""
-        batch = collate([self.item] * size)
-        yield batch
+        step on. Where steps are ``recorded``, whose memory adds up, one of each length that a run records, and of two
+        numbers of clips, as the last batch of an epoch has fewer."""
+        longest = self.item.frames
         if not recorded:
-            yield batch
+            yield from [collate([self.item] * size)] * 2
             return
-        fewer = size - 1
-        if fewer:
-            yield collate([self.item] * fewer)
-        hop_length, segment_size = self.config.data.hop_length, self.config.train.segment_size
-        for clips in (size, fewer) if fewer else (size,):
-            for frames in range(self.item.frames, segment_size // hop_length - 1, -FRAMES_APART):
-                yield collate([self.item.crop(0, frames, hop_length)] * clips)
+        lengths = sorted({-(-f // FRAMES_APART): f for f in [*self.dataset.frames(), longest]}.values(), reverse=True)
+        sizes = [clips for clips in (size, size - 1) if clips]
+        for clips, frames in [*((n, longest) for n in sizes), *((n, f) for n in sizes for f in lengths)]:
+            yield collate([self.item.crop(0, frames, self.config.data.hop_length)] * clips)
 
     def _taken(self) -> float:
         """The most memory that a size has taken, GiB."""
-        peak = peak_memory(self.device)
-        if self.device.type == "cuda":  # PyTorch does not count what the driver keeps for recordings
-            peak = max(peak, self.all - free_memory(self.device))
-        return peak
+        taken = peak_memory(self.device)
+        if self.device.type == "cuda":  # the driver's share, for recordings above all, is not in PyTorch's count
+            taken += max(0.0, self.total - free_memory(self.device) - torch.cuda.memory_reserved(self.device) / GIB)
+        return taken
 
 
 def longest_item(dataset: ClipDataset) -> Item:

@@ -110,6 +110,7 @@ class ClipDataset(Dataset):
         shortest = config.train.segment_size if training else 0
         self.paths = usable(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
         self.speakers = {path: speaker_id(path, config.spk) for path in self.paths}
+        self.read(self.paths[0])  # a configuration that fits no clip is told before a run writes anything
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
 
     def __len__(self) -> int:

@@ -83,7 +83,6 @@ def compiler_errors() -> Iterator[None]:
 class Run(TrainingRun):
     """A run of ``logs/<model>``. ``best`` is the least mel distance of a validation, and its step."""
 
-    cure_of_memory = "halve it, see what fits with --find_batch_size, or give --no_cuda_graphs, which takes less"
     cure_of_losses = "lower train.learning_rate or set train.fp16_run to false"
 
     def __init__(
@@ -101,7 +100,6 @@ class Run(TrainingRun):
         allow_tf32(device)
         torch.manual_seed(train.seed)  # of the first weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
-        self.dataset.read(self.dataset.paths[0])  # features of another encoder are told before anything is written
         self.validation = Validation(config, device)
         shared = {name: part for name, part in config.to_dict().items() if name != "data"}  # which names local files
         distributed.demand_the_same("sections train, model and spk", shared)
@@ -115,6 +113,8 @@ class Run(TrainingRun):
         )  # fmt: skip
         super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)
         self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
+        less = ", or give --no_cuda_graphs, which takes less" if self.learner.alone.enabled else ""
+        self.cure_of_memory = f"halve it, or see what fits with --find_batch_size{less}"
         self.best = Best()
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.net_g)

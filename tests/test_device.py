@@ -1,0 +1,31 @@
+"""modules/device.py: what a device can do, and which one is meant."""
+
+import contextlib
+
+import pytest
+import torch
+
+from modules.console import UserError
+from modules.device import autocast, pick_device, without_autocast
+
+
+def test_a_gpu_with_a_number_becomes_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert pick_device("cuda") == torch.device("cuda") and pick_device("cpu") == torch.device("cpu")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="'cuda:2' is not available: there are 2 CUDA devices"):
+        pick_device("cuda:2")
+    assert current == [torch.device("cuda:1")]
+
+
+def test_where_a_pytorch_has_no_half_precision_it_is_refused_and_single_precision_is_what_there_is(monkeypatch):
+    mps, cpu = torch.device("mps"), torch.device("cpu")
+    monkeypatch.delattr(torch.amp, "is_autocast_available")  # as before 2.4
+    with pytest.raises(UserError, match="half precision on mps needs PyTorch 2.5"):
+        autocast(mps, "fp16")
+    assert isinstance(without_autocast(mps), contextlib.nullcontext)
+    with autocast(cpu, "bf16"), without_autocast(cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
