@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,6 +71,8 @@ class Trials:
         self.config, self.device, self.cuda_graphs = config, device, cuda_graphs
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.item = longest_item(self.dataset)
+        padded = {-(-frames // FRAMES_APART): frames for frames in [*self.dataset.frames(), self.item.frames]}
+        self.lengths = sorted(padded.values(), reverse=True)  # frames, one of each length that steps are recorded with
         allow_tf32(device)
         free, taken = free_memory(device), peak_memory(device)
         if free is None or taken is None:
@@ -122,13 +125,11 @@ class Trials:
         """What is learnt from with one size: the same batch twice, as the optimizers' state is there from the second
         step on. Where steps are ``recorded``, whose memory adds up, one of each length that a run records, and of two
         numbers of clips, as the last batch of an epoch has fewer."""
-        longest = self.item.frames
         if not recorded:
             yield from [collate([self.item] * size)] * 2
             return
-        lengths = sorted({-(-f // FRAMES_APART): f for f in [*self.dataset.frames(), longest]}.values(), reverse=True)
         sizes = [clips for clips in (size, size - 1) if clips]
-        for clips, frames in [*((n, longest) for n in sizes), *((n, f) for n in sizes for f in lengths)]:
+        for frames, clips in [*((self.item.frames, n) for n in sizes), *itertools.product(self.lengths, sizes)]:
             yield collate([self.item.crop(0, frames, self.config.data.hop_length)] * clips)
 
     def _taken(self) -> float:
