@@ -76,7 +76,7 @@ class DiffusionDataset(Dataset):
         device: where training clips are kept when ``cache_device`` is not the CPU.
 
     Raises UserError when no clip can be used, a training clip is too short for the crop, a speaker is not in the
-    configuration, or a companion of the first clip, when all is read at once of any, is damaged or of another setting.
+    configuration, or a companion of the first clip (with ``cache_all_data`` of any) is damaged or of another setting.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DiffusionDataset(Dataset):
         if training:
             self._refuse_short_clips(filelist)
         self.speakers = [self._speaker(path) for path in self.paths]
-        self.read(self.paths[0])  # a configuration that fits no clip is told before a run writes anything
+        self.read(self.paths[0])  # a configuration that fits no clip is told before a run begins
         self.cache = None
         if train.cache_all_data:
             self.cache = [self.read(path) for path in progress(self.paths, description="reading", unit="clip")]

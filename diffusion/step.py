@@ -27,6 +27,7 @@ class Learner:
             self.model = build_unit2mel(config, n_mels).to(device)
         self.optimizer = AdamW(self.model.parameters(), train.lr, weight_decay=train.weight_decay)
         self.scaler = grad_scaler(device, enabled=train.amp_dtype == "fp16")
+        self._precision()  # tells now of one that the device does not have
 
     def step(self, *batches: DiffusionBatch, number: int) -> tuple[Tensor, Tensor]:
         """Learn from some batches, those of other processes too, as step ``number`` of the run, from 1.

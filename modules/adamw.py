@@ -22,7 +22,7 @@ class AdamW(torch.optim.AdamW):
             kwargs.update(capturable=True)
             lr = torch.tensor(lr, device=parameters[0].device)
         try:
-            fused = True if parameters[0].device.type != "mps" else None  # whose kernel ignores ``found_inf``
+            fused = None if parameters[0].device.type == "mps" else True  # MPS's ignores ``found_inf``
             super().__init__(parameters, lr, *args, fused=fused, **kwargs)
         except RuntimeError:  # not for this device, or not in this version
             super().__init__(parameters, lr, *args, **kwargs)

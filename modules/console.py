@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 # What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
 BLOCKED = frozenset(
     getattr(errno, name)
-    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR", "EIO")
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR", "EIO", "ENOMEM")
     if hasattr(errno, name)  # Windows lacks some
 )
 
@@ -43,18 +43,22 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
             print(f"error: {where} cannot be written or read: {error.strerror}", file=sys.stderr)
             return 2
         except (MemoryError, RuntimeError) as error:
-            from modules.memory import is_lack_of_memory
-
-            if not is_lack_of_memory(error):
+            if isinstance(error, RuntimeError) and not _is_lack_of_memory(error):
                 raise
-            reason = str(error).partition("\n")[0].partition(". ")[0] or "the memory is too small"
-            print(f"error: {reason}; end other programs, and run it again", file=sys.stderr)
+            reason = f" ({str(error).partition(chr(10))[0]})" if str(error) else ""
+            print(f"error: the memory is too small{reason}; end other programs, and run it again", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
 
     return run
+
+
+def _is_lack_of_memory(error: RuntimeError) -> bool:
+    from modules.memory import is_lack_of_memory  # with PyTorch, which is there where a RuntimeError says so
+
+    return is_lack_of_memory(error)
 
 
 def set_up_logging() -> None:

@@ -36,7 +36,8 @@ def pick_device(name: str | None = None) -> torch.device:
 def autocast(device: torch.device, half_type: str) -> torch.autocast:
     """Mixed precision for a forward pass; ``half_type`` is "fp16" or "bf16".
 
-    Raises UserError for fp16 on a CPU, where gradients cannot be scaled, and where this PyTorch has none.
+    Raises UserError for fp16 on a CPU, where gradients cannot be scaled, and for a device for which this PyTorch has no
+    half precision.
     """
     if not _has_autocast(device):
         raise UserError(

@@ -29,7 +29,8 @@ class Recorder:
     place. A tensor in one place is always of one type. Draws come from the device's own generator, as that is seeded at
     the call.
 
-    What a call returns is overwritten by the next one.
+    What a call returns is overwritten by the next one. A new kind of call, and a tensor longer than those that were
+    recorded, drop all recordings.
     """
 
     def __init__(self, function: Callable[..., Any], device: torch.device, *, enabled: bool = True):
@@ -69,7 +70,7 @@ class Recorder:
 
     def _forget(self) -> None:
         """Drop all recordings: their memory is theirs alone, and what does not fit into it needs as much besides."""
-        if self.recordings:
+        if self.inputs:
             torch.cuda.synchronize(self.device)
             self.recordings.clear()
             self.inputs.clear()

@@ -59,14 +59,15 @@ def test_where_steps_are_recorded_every_shape_that_a_run_can_have_is_tried(confi
     dataset = ClipDataset(values.data.training_files, values, training=True)
     batches = EpochBatches(len(dataset), 2, values.train.seed, frames=dataset.frames())
     met = {
-        tuple(collate([dataset[key] for key in keys]).padded(FRAMES_APART).f0.shape)
+        tuple(collate([dataset[epoch, clip] for clip in clips]).padded(FRAMES_APART).f0.shape)
         for epoch in range(1, 40)
-        for keys in (batches.start(epoch), *batches)[1:]
+        for clips in batches.of_epoch(epoch)
     }
     trials = Trials(values, CPU)
     shapes = [tuple(batch.padded(FRAMES_APART).f0.shape) for batch in trials._batches(2, recorded=True)]
-    assert shapes[:2] == [(2, 256), (1, 256)] and len(shapes[2:]) == len(set(shapes[2:]))
-    assert met <= set(shapes[2:]) == {(clips, frames) for clips in (1, 2) for frames in (64, 128, 192, 256)}
+    # Those of a longer one that comes later would drop the ones before.
+    assert shapes == [(2, 256), (1, 256), *((clips, frames) for frames in (256, 192, 128, 64) for clips in (2, 1))]
+    assert met <= set(shapes[2:])
     assert {batch.f0.shape[0] for batch in trials._batches(1, recorded=True)} == {1}
     learner = Learner(trials.config, CPU)
     for number, batch in enumerate(trials._batches(2, recorded=True)):
@@ -115,6 +116,8 @@ def test_what_would_go_over_the_limit_by_what_less_has_taken_is_not_tried(config
     trials.limit = 4.6  # a batch of seven
     assert largest_fitting(trials.fits, 100) == 7
     assert max(tried) == 7 and trials.peaks[7] == 4.5
+    trials.device = torch.device("cuda")
+    assert not trials.fits(100) and tried[-1] == 100, "a GPU only says that it has no memory left"
 
 
 def test_when_nothing_fits_a_sentence_says_what_to_change(config, monkeypatch):

@@ -37,7 +37,11 @@ def test_a_bug_keeps_its_traceback(error):
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(MemoryError(), "the memory is too small"), (RuntimeError("CUDA out of memory. It\n"), "CUDA out of memory")],
+    [
+        (MemoryError(), ""),
+        (MemoryError("G_5.pth does not fit"), " (G_5.pth does not fit)"),
+        (RuntimeError("CUDA out of memory. It is full\nand"), " (CUDA out of memory. It is full)"),
+    ],
 )
 def test_a_lack_of_memory_is_one_line_too(error, reason, capsys):
     @script
@@ -45,7 +49,7 @@ def test_a_lack_of_memory_is_one_line_too(error, reason, capsys):
         raise error
 
     assert main() == 2
-    assert capsys.readouterr().err == f"error: {reason}; end other programs, and run it again\n"
+    assert capsys.readouterr().err == f"error: the memory is too small{reason}; end other programs, and run it again\n"
 
 
 def test_ctrl_c_ends_with_its_own_exit_code():

@@ -209,9 +209,13 @@ def test_damaged_and_foreign_companions_are_named(config):
     assert str(ClipFiles(paths[3]).mel) in errors[3]
     assert "has 5 features and the config's speech encoder gives 8" in errors[4]
     assert isinstance(collate_diffusion([dataset[1, 5], dataset[1, 0]]), UserError)
-    for config.train.cache_all_data in (True, False):
-        with pytest.raises(UserError, match="20 bins"):
-            training_set(config)
+    with pytest.raises(UserError, match="20 bins"):
+        training_set(config)
+    write_mels(paths[0])
+    assert len(training_set(config)) == len(paths), "the first is well again"
+    config.train.cache_all_data = True
+    with pytest.raises(UserError, match="files of other audio beside it"):
+        training_set(config)
 
 
 def test_the_pickled_mels_of_the_original_train_too(config):

@@ -363,6 +363,15 @@ def test_features_of_another_encoder_are_told_before_anything_is_written(work):
     assert not (work / "logs").exists()
 
 
+def test_a_damaged_clip_for_validation_is_told_before_the_first_step(work):
+    path = prepare(work)
+    (clip,) = Path(load_config(path).data.validation_files).read_text(encoding="utf-8").split()
+    ClipFiles(Path(clip)).units.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"soft\.pt"):
+        training.train(path, "44k", "cpu")
+    assert not (work / "logs").exists()
+
+
 def test_an_error_of_the_compiler_is_a_sentence_and_the_run_is_not_lost(work, monkeypatch):
     class NoCompiler(RuntimeError):
         __module__ = "torch._inductor.exc"

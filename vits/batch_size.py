@@ -71,8 +71,8 @@ class Trials:
         self.config, self.device, self.cuda_graphs = config, device, cuda_graphs
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.item = longest_item(self.dataset)
-        padded = {-(-frames // FRAMES_APART): frames for frames in [*self.dataset.frames(), self.item.frames]}
-        self.lengths = sorted(padded.values(), reverse=True)  # frames, one of each length that steps are recorded with
+        by_length = {-(-frames // FRAMES_APART): frames for frames in [*self.dataset.frames(), self.item.frames]}
+        self.lengths = sorted(by_length.values(), reverse=True)  # frames, one of each that steps are recorded with
         allow_tf32(device)
         free, taken = free_memory(device), peak_memory(device)
         if free is None or taken is None:
@@ -112,8 +112,7 @@ class Trials:
         try:
             learner = Learner(self.config, self.device, cuda_graphs=self.cuda_graphs)
             parts = min(self.config.train.accumulate_steps, 2)
-            recorded = learner.alone.enabled and parts == 1
-            for number, batch in enumerate(self._batches(size, recorded=recorded)):
+            for number, batch in enumerate(self._batches(size, recorded=learner.alone.enabled)):
                 learner.step(*[batch.to(self.device)] * parts, number=number)
             return self._taken()
         except (RuntimeError, MemoryError) as error:
@@ -123,8 +122,8 @@ class Trials:
 
     def _batches(self, size: int, *, recorded: bool) -> Iterator[Batch]:
         """What is learnt from with one size: the same batch twice, as the optimizers' state is there from the second
-        step on. Where steps are ``recorded``, whose memory adds up, one of each length that a run records, and of two
-        numbers of clips, as the last batch of an epoch has fewer."""
+        step on. Where steps are ``recorded``, whose memory adds up, batches of two numbers of clips, as the last one of
+        an epoch has fewer: the longest clips, which run as they are, then each length that a run has, longest first."""
         if not recorded:
             yield from [collate([self.item] * size)] * 2
             return

@@ -102,6 +102,9 @@ class ClipDataset(Dataset):
 
     Indexed by (epoch, clip) pairs, as EpochBatches gives them. Clips for ``training`` are cropped where they are long
     and, with ``vol_aug``, changed in loudness; those for validation are whole and as they are.
+
+    Raises UserError when no clip can be used, a speaker is not in the configuration, or the first clip (with
+    ``all_in_mem`` any) is damaged or of another setting.
     """
 
     def __init__(self, filelist: str | Path, config: Config, *, training: bool):
@@ -110,7 +113,7 @@ class ClipDataset(Dataset):
         shortest = config.train.segment_size if training else 0
         self.paths = usable(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
         self.speakers = {path: speaker_id(path, config.spk) for path in self.paths}
-        self.read(self.paths[0])  # a configuration that fits no clip is told before a run writes anything
+        self.read(self.paths[0])  # a configuration that fits no clip is told before a run begins
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
 
     def __len__(self) -> int:

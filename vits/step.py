@@ -105,7 +105,8 @@ class Learner:
         self.optim_g, self.optim_d = self._optimizer(self.net_g), self._optimizer(self.net_d)
         self.scaler = grad_scaler(device, enabled=train.fp16_run and train.half_type == "fp16")
         self._autocast()  # tells now of a precision that the device does not have
-        self.alone = Recorder(self._learn_alone, device, enabled=cuda_graphs and world_size() == 1)
+        recorded = cuda_graphs and world_size() == train.accumulate_steps == 1
+        self.alone = Recorder(self._learn_alone, device, enabled=recorded)
 
     def _optimizer(self, net: nn.Module) -> AdamW:
         train = self.config.train
