@@ -53,9 +53,7 @@ class Recorder:
             return self._run(tensors, *options)
         key = options, *(None if tensor is None else tensor.shape for tensor in tensors)
         if key not in self.recordings:
-            if any(tensor is not None and self._is_too_long(place, tensor) for place, tensor in enumerate(tensors)):
-                self._forget()
-            self.recordings[key] = Recording(self, tensors, options)
+            self.recordings[key] = Recording(self, self._inputs_like(tensors), options)
         return self.recordings[key].replay(tensors)
 
     def _run(self, tensors: Tensors, *options: Hashable) -> Any:
@@ -70,34 +68,33 @@ class Recorder:
 
     def _forget(self) -> None:
         """Drop all recordings: their memory is theirs alone, and what does not fit into it needs as much besides."""
-        if self.inputs:
+        if self.recordings:
             torch.cuda.synchronize(self.device)
             self.recordings.clear()
-            self.inputs.clear()
             self.pool = torch.cuda.graph_pool_handle()
             torch.cuda.empty_cache()
 
-    def _is_too_long(self, place: int, tensor: Tensor) -> bool:
-        return place in self.inputs and self.inputs[place].numel() < tensor.numel()
-
-    def input_like(self, place: int, tensor: Tensor | None) -> Tensor | None:
-        """A tensor for a recording to read from, of the shape of that in this place; all recordings have it in the same
-        memory."""
-        if tensor is None:
-            return None
-        if place not in self.inputs:
-            self.inputs[place] = tensor.new_empty(tensor.numel())
-        return self.inputs[place][: tensor.numel()].view(tensor.shape)
+    def _inputs_like(self, tensors: Tensors) -> list[Tensor | None]:
+        """Tensors of these shapes for a recording to read from; all recordings have them in the same memory, which only
+        grows, and then they are dropped."""
+        for place, tensor in enumerate(tensors):
+            if tensor is not None and (place not in self.inputs or self.inputs[place].numel() < tensor.numel()):
+                self._forget()
+                self.inputs[place] = tensor.new_empty(tensor.numel())
+        return [
+            None if tensor is None else self.inputs[place][: tensor.numel()].view(tensor.shape)
+            for place, tensor in enumerate(tensors)
+        ]
 
 
 class Recording:
-    """The function's work on inputs of one shape, as it was recorded; nothing has run yet.
+    """The function's work on ``inputs`` of one shape, as it was recorded; nothing has run yet.
 
     Raises an error of which ``is_lack_of_memory`` is true, or UserError when the work cannot be recorded.
     """
 
-    def __init__(self, recorder: Recorder, tensors: Tensors, options: tuple[Hashable, ...]):
-        self.inputs = [recorder.input_like(place, tensor) for place, tensor in enumerate(tensors)]
+    def __init__(self, recorder: Recorder, inputs: Tensors, options: tuple[Hashable, ...]):
+        self.inputs = inputs
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, which pin the next batch's memory, may go on meanwhile.
         recording = torch.cuda.graph(

@@ -302,8 +302,6 @@ def test_a_folder_that_another_run_has_is_refused_in_each_process(here):
         assert json.loads((here / f"process_{number}.json").read_text(encoding="utf-8"))["refused"]
 
 
-
-
 # -- ends -------------------------------------------------------------------------------------------------------------
 
 

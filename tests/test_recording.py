@@ -69,6 +69,13 @@ def test_recordings_read_from_the_same_memory_and_are_dropped_where_it_is_too_sm
     assert [kept.inputs[0].shape for kept in recorder.recordings.values()] == [(2, 6)]
 
 
+def test_many_short_inputs_and_few_long_ones_in_turn_are_recorded_once_each(recorder):
+    many, few = (torch.ones(3, 2), torch.ones(3)), (torch.ones(2, 9), torch.ones(2))
+    for tensors in (many, few) * 4:
+        recorder(tensors)
+    assert len(recorder.recordings) == 2 and len(recorder.calls) == 5, "one is recorded anew, as the memory grows"
+
+
 def test_a_replay_has_the_tensors_of_its_own_call(recorder):
     for value in (1, 2, 3):
         recorder([torch.full((2, 3), value), None])
