@@ -230,6 +230,7 @@ def measure_on_gpu(config: Config, device: torch.device, batch: Batch, arguments
         learner = make()
         seconds, memory = gpu_steps(learner, batch, 3 * arguments.steps)
         del learner
+        torch.compiler.reset()  # it stops to compile a function that has been compiled often
         gc.collect()
         torch.cuda.empty_cache()
         results[name] = {"step": seconds, "memory_gib": memory}

@@ -119,8 +119,8 @@ class Run(TrainingRun):
         workers = self.config.train.num_workers if to_be_moved else 0
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collate_diffusion, num_workers=workers,
-            pin_memory=to_be_moved and device.type == "cuda", persistent_workers=workers > 0,
-            worker_init_fn=ignore_stop_signals, generator=torch.Generator(),  # without one, torch's own is drawn from
+            pin_memory=to_be_moved and device.type == "cuda", worker_init_fn=ignore_stop_signals,
+            generator=torch.Generator(),  # without one, torch's own is drawn from
         )  # fmt: skip
 
     # -- beginning and continuing --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ it would have had, whatever the number of loader workers, and several processes 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -45,6 +46,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     Given the ``frames`` of each clip, a batch has clips of similar lengths, so that little of it is padding: those of
     eight batches in the epoch's order are shared out by length, and come in an order of their own.
 
+    Iteration goes from epoch to epoch without an end, so that a loader has the next one's first batches ready in time.
     The length is the number of batches of an epoch for all processes, none counted twice.
     """
 
@@ -59,7 +61,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch, self.first_batch = 1, 0
 
     def start(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose what the next iteration gives: ``epoch``, from batch number ``first_batch`` on."""
+        """Choose where the next iteration begins: at batch number ``first_batch`` of ``epoch``."""
         self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:
@@ -89,12 +91,19 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             batches += [alike[number] for number in torch.randperm(len(alike), generator=generator)]
         return batches
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batches = self.of_epoch(self.epoch)
-        for step in range(self.first_batch, len(batches), self.per_step):
+    def of_process(self, epoch: int, first_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """What this process has of an epoch, from batch number ``first_batch`` on."""
+        batches = self.of_epoch(epoch)
+        for step in range(first_batch, len(batches), self.per_step):
             for place in range(self.accumulated):
                 number = step + self.process * self.accumulated + place
-                yield [(self.epoch, clip) for clip in batches[number % len(batches)]]
+                yield [(epoch, clip) for clip in batches[number % len(batches)]]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first_batch = self.first_batch
+        for epoch in itertools.count(self.epoch):
+            yield from self.of_process(epoch, first_batch)
+            first_batch = 0
 
 
 def _pieces(clips: list[int], size: int) -> Iterator[list[int]]:

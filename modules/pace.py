@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -60,8 +61,8 @@ class Report:
 class Pace:
     """A stopwatch beside the loop over batches; ``step`` of ``total`` steps are done when it starts.
 
-    Where the device computes by itself, it may wait less for data than the program does, and the seconds of a step that
-    waits for it hold those of the steps before it too.
+    A CUDA device computes by itself, many steps behind the program. There a step waits for data only while the device
+    has nothing to do; what the program waits besides is counted as computing.
     """
 
     def __init__(self, step: int, total: int, device: torch.device):
@@ -69,12 +70,14 @@ class Pace:
         self.first_step = self.reported_step = step
         self.began = time.monotonic()
         self.data_seconds = self.compute_seconds = 0.0
+        self.end_of_step: torch.cuda.Event | None = None
+        self.waits: deque[Wait] = deque()  # of a CUDA device, which it has not come to yet
 
     def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
         """The loader's batches, each waited for on the clock."""
         waiting = time.monotonic()
         for batch in loader:
-            self.data_seconds += time.monotonic() - waiting
+            self._waited(time.monotonic() - waiting)
             self.learning = time.monotonic()
             yield batch
             waiting = time.monotonic()
@@ -82,14 +85,31 @@ class Pace:
     def learnt(self) -> None:
         """The step on the batch is done; what else is done before the next one is no part of it."""
         self.compute_seconds += time.monotonic() - self.learning
+        if self.device.type == "cuda":
+            self.end_of_step = _now_on_the_device()
+
+    def _waited(self, seconds: float) -> None:
+        if self.end_of_step is None:
+            self.data_seconds += seconds
+        else:
+            self.waits.append(Wait(seconds, self.end_of_step, _now_on_the_device()))
+
+    def _settle(self) -> None:
+        """Count the waits that the device has come to by now; waits for nothing."""
+        while self.waits and self.waits[0].is_over:
+            wait = self.waits.popleft()
+            self.data_seconds += wait.idle_seconds
+            self.compute_seconds += wait.seconds - wait.idle_seconds
 
     @property
     def data_share(self) -> float:
         """The part of the time since the last report that was waiting for data, 0 to 1."""
+        self._settle()
         return self.data_seconds / max(self.data_seconds + self.compute_seconds, 1e-9)
 
     def report(self, step: int) -> Report:
         """The figures at ``step``; the means of the next report begin here."""
+        self._settle()
         steps = max(step - self.reported_step, 1)
         rate = (time.monotonic() - self.began) / max(step - self.first_step, 1)
         report = Report(
@@ -100,3 +120,27 @@ class Pace:
         )
         self.reported_step, self.data_seconds, self.compute_seconds = step, 0.0, 0.0
         return report
+
+
+class Wait(NamedTuple):
+    """``seconds`` that the program waited for a batch, between two moments of a CUDA device."""
+
+    seconds: float
+    end_of_step: torch.cuda.Event
+    start_of_next: torch.cuda.Event
+
+    @property
+    def is_over(self) -> bool:
+        return self.start_of_next.query()
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long the device had nothing to do meanwhile."""
+        return min(self.seconds, self.end_of_step.elapsed_time(self.start_of_next) / 1000)
+
+
+def _now_on_the_device() -> torch.cuda.Event:
+    """The moment at which the device will have done what it was given so far."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,12 @@ class TrainingRun(ABC):
             log.info("training on the CPU, which is slow; with a GPU install the PyTorch build made for it")
         total = self.step + (self.epochs - self.epoch) * self.batches.steps() + self.batches.steps(self.batch)
         self.pace = Pace(self.step, total, self.device)
+        self.batches.start(self.epoch, self.batch)
+        feed = self.pace.batches(in_steps(self.loader, self.accumulate_steps))
         with progress(total=total, initial=self.step, description="training", unit="step") as bar:
             try:
                 while self.epoch <= self.epochs and not self.stopping:
-                    self.run_epoch(logbook, stop, bar)
+                    self.run_epoch(feed, logbook, stop, bar)
             except KeyboardInterrupt:  # the second one: at once
                 raise
             except BaseException as error:
@@ -149,11 +152,11 @@ class TrainingRun(ABC):
         else:
             self.save()
 
-    def run_epoch(self, logbook: Any, stop: StopSignal, bar) -> None:
-        """The rest of the current epoch; returns early, at a step's end, when a stop signal has come."""
+    def run_epoch(self, feed: Iterator[list[Any]], logbook: Any, stop: StopSignal, bar) -> None:
+        """The rest of the current epoch, from what ``feed`` gives of it; returns early, at a step's end, when a stop
+        signal has come."""
         began = time.monotonic()
-        self.batches.start(self.epoch, self.batch)
-        for batches in self.pace.batches(in_steps(self.loader, self.accumulate_steps)):
+        for batches in feed:
             result = self.learn(*(batch.to(self.device) for batch in batches))
             self.pace.learnt()
             bar.update()
@@ -165,7 +168,7 @@ class TrainingRun(ABC):
             if distributed.is_first():
                 self.keep(logbook, stop)
             self.stopping = distributed.largest(stop.number)  # all wait for the first here, and stop at the same step
-            if self.stopping:
+            if self.stopping or self.batch >= len(self.batches):
                 break
         if self.batch >= len(self.batches):
             log.debug("====> Epoch: %d, cost %.2f s", self.epoch, time.monotonic() - began)

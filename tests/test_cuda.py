@@ -1,11 +1,13 @@
 """Training and conversion on a CUDA device: what a CPU's tests cannot see."""
 
 import shutil
+import time
 
 import pytest
 import torch
 
 from modules import checkpoint
+from modules.pace import Pace
 from modules.recording import Recording
 from tests.test_step import batch_of
 from tests.test_training import logged_losses, prepare
@@ -83,6 +85,19 @@ def test_a_run_learns_saves_and_goes_on(tmp_path, monkeypatch):
         assert [float(loss) for loss in told.split(", ")] == pytest.approx(wanted, rel=1e-2, abs=1e-3), step
     group = checkpoint.load_checkpoint(parts / "G_12.pth")["optimizer"]["param_groups"][0]
     assert isinstance(group["lr"], float) and not group["capturable"] and group["fused"] is None
+
+
+def test_a_step_waits_for_data_only_while_the_device_is_idle():
+    def share(device_ms, loader_seconds):
+        watch = Pace(0, 30, CUDA)
+        for _ in watch.batches(time.sleep(loader_seconds) for _ in range(30)):
+            torch.cuda._sleep(int(device_ms * 1e6))  # cycles, of which a device has one to two million a millisecond
+            watch.learnt()
+        torch.cuda.synchronize()
+        return watch.data_share
+
+    assert share(device_ms=40, loader_seconds=0.005) < 0.1
+    assert share(device_ms=5, loader_seconds=0.05) > 0.8
 
 
 def test_the_largest_batch_is_found_by_recorded_steps(tmp_path, monkeypatch, caplog):

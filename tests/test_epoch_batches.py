@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -10,8 +11,7 @@ from modules.epoch_batches import EpochBatches, generator_of
 
 
 def order(batches, epoch, first_batch=0):
-    batches.start(epoch, first_batch)
-    return list(batches)
+    return list(batches.of_process(epoch, first_batch))
 
 
 def test_every_epoch_has_every_clip_once_in_an_order_of_its_own():
@@ -47,6 +47,13 @@ def test_an_epoch_can_be_entered_at_any_batch():
     assert len(batches) == 4
     for first in range(4):
         assert order(batches, 7, first) == order(batches, 7)[first:]
+
+
+def test_one_epoch_follows_the_other_without_an_end():
+    batches = EpochBatches(clips=10, batch_size=3, seed=1)
+    batches.start(2, first_batch=3)
+    wanted = order(batches, 2)[3:] + order(batches, 3) + order(batches, 4)
+    assert list(islice(batches, len(wanted))) == wanted
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():

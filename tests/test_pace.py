@@ -44,6 +44,59 @@ def test_waiting_learning_and_what_is_neither_are_told_apart(clock):
     assert report.seconds_left == 40 * 4.0, "evaluations and checkpoints will take their time again"
 
 
+class Device:
+    """A CUDA device that works off what it is given, one after the other, while the program goes on."""
+
+    def __init__(self, clock):
+        self.clock, self.busy_until = clock, 0.0
+
+    def give(self, seconds):
+        self.busy_until = max(self.busy_until, self.clock[0]) + seconds
+
+    def event(self, enable_timing):
+        assert enable_timing
+        return Event(self)
+
+
+class Event:
+    def __init__(self, device):
+        self.device = device
+
+    def record(self):
+        self.moment = max(self.device.busy_until, self.device.clock[0])
+
+    def query(self):
+        return self.moment <= self.device.clock[0]
+
+    def elapsed_time(self, later):
+        assert self.query() and later.query()
+        return 1000 * (later.moment - self.moment)
+
+
+@pytest.mark.parametrize(("waiting", "idle"), [(1.0, 0.0), (3.5, 0.0), (10.0, 6.0)])
+def test_a_device_that_has_steps_in_hand_waits_for_no_data(clock, monkeypatch, waiting, idle):
+    device = Device(clock)
+    monkeypatch.setattr(torch.cuda, "Event", device.event)
+    watch = Pace(0, 20, torch.device("cuda"))
+
+    def loader():
+        for number in range(20):
+            clock[0] += 0 if number == 0 else waiting
+            yield number
+
+    for number in watch.batches(loader()):
+        device.give(4.0)
+        if number % 5 == 4:  # the program looks at what has come out
+            clock[0] = max(clock[0], device.busy_until)
+        watch.learnt()
+        if number == 9:
+            watch.report(10)
+    report = watch.report(20)
+    looks = 2 / 10 * (waiting - idle)  # the two waits right after a look are the device's too
+    assert report.data_seconds == pytest.approx(idle + looks)
+    assert report.data_seconds + report.compute_seconds == pytest.approx(max(4.0 + looks, waiting), rel=0.15)
+
+
 def test_each_report_is_of_the_steps_since_the_one_before(clock):
     watch = Pace(0, 20, CPU)
     run(watch, clock, 5, waiting=0, learning=4)

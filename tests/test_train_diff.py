@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -280,9 +281,8 @@ def test_the_model_learns(work, precision):
     run = run_of(change(prepare(work, amp_dtype=precision, lr=1e-2), "model", timesteps=500, n_chans=32))
     with contextlib.closing(Logbook(Path("log"))) as logbook:
         before = run.validation.run(run.learner.model, logbook, 0, StopSignal())
-        for _ in range(20):
-            for batch in run.loader:
-                run.learn(batch)
+        for batch in islice(run.loader, 20 * len(run.batches)):
+            run.learn(batch)
         after = run.validation.run(run.learner.model, logbook, run.step, StopSignal())
     assert after < 0.8 * before and run.bad_steps == 0
 
@@ -313,7 +313,7 @@ def test_the_learning_rate_is_that_of_the_published_scheduler_begun_at_any_step(
 def test_a_run_goes_on_with_batches_so_large_that_its_epoch_is_over(work):
     path = prepare(work, batch_size=2, epochs=1)
     run = run_of(path)
-    for batch in list(run.loader)[:2]:
+    for batch in islice(run.loader, 2):
         run.learn(batch)
     run.save()
     assert training.train(change(path, "train", batch_size=9, epochs=3), "cpu") == 0

@@ -125,8 +125,8 @@ class Run(TrainingRun):
         workers = 0 if self.config.train.all_in_mem or device.type == "cpu" else min(5, os.cpu_count() or 1)
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers,
-            pin_memory=device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=ignore_stop_signals,
-            generator=torch.Generator(),  # each start of an epoch draws from it, and not from the one that is saved
+            pin_memory=device.type == "cuda", worker_init_fn=ignore_stop_signals,
+            generator=torch.Generator(),  # without one, torch's own is drawn from
         )  # fmt: skip
 
     # -- beginning and continuing --------------------------------------------------------------------------------------
