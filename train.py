@@ -45,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--compile", action="store_true", help="let PyTorch's compiler write the kernels of the decoder and the "
-        "discriminators, which takes minutes; for trials on GPUs, as a CPU gains nothing (needs a C++ compiler, and "
-        "Triton for GPUs)",
+        "discriminators: a GPU's steps are 1.04 to 1.15 times as fast after two minutes or so of compiling, and a CPU "
+        "gains nothing (needs a C++ compiler, and Triton for GPUs)",
     )  # fmt: skip
     parser.add_argument(
         "--no_cuda_graphs", action="store_true", help="start each kernel of a GPU's step by itself: slower, and a way "
