@@ -61,7 +61,7 @@ class Report:
 class Pace:
     """A stopwatch beside the loop over batches; ``step`` of ``total`` steps are done when it starts.
 
-    A CUDA device computes by itself, many steps behind the program. There a step waits for data only while the device
+    A CUDA device computes by itself, some steps behind the program. There a step waits for data only while the device
     has nothing to do; what the program waits besides is counted as computing.
     """
 
@@ -70,29 +70,32 @@ class Pace:
         self.first_step = self.reported_step = step
         self.began = time.monotonic()
         self.data_seconds = self.compute_seconds = 0.0
-        self.end_of_step: torch.cuda.Event | None = None
-        self.waits: deque[Wait] = deque()  # of a CUDA device, which it has not come to yet
+        self.waits: deque[Wait] = deque()  # those that a CUDA device had not come to when it was last asked
 
     def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
         """The loader's batches, each waited for on the clock."""
-        waiting = time.monotonic()
+        waiting, on_device = time.monotonic(), self._mark()
         for batch in loader:
-            self._waited(time.monotonic() - waiting)
+            seconds = time.monotonic() - waiting
+            if on_device is None:
+                self.data_seconds += seconds
+            else:
+                self.waits.append(Wait(seconds, on_device, self._mark()))
             self.learning = time.monotonic()
             yield batch
-            waiting = time.monotonic()
+            waiting, on_device = time.monotonic(), self._mark()
 
     def learnt(self) -> None:
         """The step on the batch is done; what else is done before the next one is no part of it."""
         self.compute_seconds += time.monotonic() - self.learning
-        if self.device.type == "cuda":
-            self.end_of_step = _now_on_the_device()
 
-    def _waited(self, seconds: float) -> None:
-        if self.end_of_step is None:
-            self.data_seconds += seconds
-        else:
-            self.waits.append(Wait(seconds, self.end_of_step, _now_on_the_device()))
+    def _mark(self) -> torch.cuda.Event | None:
+        """The moment at which a CUDA device has done what it was given so far; None on another device."""
+        if self.device.type != "cuda":
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def _settle(self) -> None:
         """Count the waits that the device has come to by now; waits for nothing."""
@@ -123,24 +126,17 @@ class Pace:
 
 
 class Wait(NamedTuple):
-    """``seconds`` that the program waited for a batch, between two moments of a CUDA device."""
+    """``seconds`` that the program waited for a batch, and when a CUDA device came to their beginning and end."""
 
     seconds: float
-    end_of_step: torch.cuda.Event
-    start_of_next: torch.cuda.Event
+    beginning: torch.cuda.Event
+    end: torch.cuda.Event
 
     @property
     def is_over(self) -> bool:
-        return self.start_of_next.query()
+        return self.end.query()
 
     @property
     def idle_seconds(self) -> float:
         """How long the device had nothing to do meanwhile."""
-        return min(self.seconds, self.end_of_step.elapsed_time(self.start_of_next) / 1000)
-
-
-def _now_on_the_device() -> torch.cuda.Event:
-    """The moment at which the device will have done what it was given so far."""
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
+        return self.beginning.elapsed_time(self.end) / 1000

@@ -156,7 +156,8 @@ class TrainingRun(ABC):
         """The rest of the current epoch, from what ``feed`` gives of it; returns early, at a step's end, when a stop
         signal has come."""
         began = time.monotonic()
-        for batches in feed:
+        while self.batch < len(self.batches) and not self.stopping:
+            batches = next(feed)
             result = self.learn(*(batch.to(self.device) for batch in batches))
             self.pace.learnt()
             bar.update()
@@ -168,8 +169,6 @@ class TrainingRun(ABC):
             if distributed.is_first():
                 self.keep(logbook, stop)
             self.stopping = distributed.largest(stop.number)  # all wait for the first here, and stop at the same step
-            if self.stopping or self.batch >= len(self.batches):
-                break
         if self.batch >= len(self.batches):
             log.debug("====> Epoch: %d, cost %.2f s", self.epoch, time.monotonic() - began)
         self._close_epoch()

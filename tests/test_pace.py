@@ -81,14 +81,19 @@ def test_a_device_that_has_steps_in_hand_waits_for_no_data(clock, monkeypatch, w
 
     def loader():
         for number in range(20):
-            clock[0] += 0 if number == 0 else waiting
+            clock[0] += waiting
             yield number
 
     for number in watch.batches(loader()):
         device.give(4.0)
-        if number % 5 == 4:  # the program looks at what has come out
+        looks = number % 5 == 4
+        if looks:  # at what has come out, and so it waits for the device
             clock[0] = max(clock[0], device.busy_until)
         watch.learnt()
+        share = watch.data_share
+        if looks:
+            assert share > 0, "the wait after the look before"
+            clock[0] += 50  # a validation
         if number == 9:
             watch.report(10)
     report = watch.report(20)

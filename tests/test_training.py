@@ -21,6 +21,7 @@ from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
 from modules.console import UserError
 from modules.device import grad_scaler
+from modules.epoch_batches import EpochBatches
 from modules.stop_signal import stop_signal
 from tests.tiny import tiny_config, write_dataset
 from vits import batch_size, checkpoints, training
@@ -86,6 +87,17 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     resumed = logged_losses(work / "logs" / "killed")
     assert list(resumed) == list(range(6, 13)), "step 5 lies within an epoch: the rest of it comes, and nothing twice"
     assert resumed == {step: whole[step] for step in resumed}
+
+
+def test_a_run_begins_to_read_once_and_not_at_every_epoch(work, monkeypatch):
+    read, starts = EpochBatches.__iter__, []
+    monkeypatch.setattr(EpochBatches, "__iter__", lambda batches: starts.append(batches.epoch) or read(batches))
+    path = prepare(work)
+    config = load_config(path)
+    for config.train.epochs in (2, 4):
+        save_config(config, path)
+        assert training.train(path, "44k", "cpu") == 0
+    assert starts == [1, 3]
 
 
 def test_a_model_that_embeds_loudness_trains_with_it_changed_and_resumes_exactly(work):

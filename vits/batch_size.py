@@ -122,8 +122,8 @@ class Trials:
 
     def _batches(self, size: int, *, recorded: bool) -> Iterator[Batch]:
         """What is learnt from with one size: the same batch twice, as the optimizers' state is there from the second
-        step on. Where steps are ``recorded``, whose memory adds up, batches of two numbers of clips, as the last one of
-        an epoch has fewer: the longest clips, which run as they are, then each length that a run has, longest first."""
+        step on. Where steps are ``recorded``, whose memory adds up, batches of two numbers of clips, as one of an
+        epoch may have fewer: the longest clips, which run as they are, then each length of a run, longest first."""
         if not recorded:
             yield from [collate([self.item] * size)] * 2
             return

@@ -176,7 +176,7 @@ class Learner:
             torch.manual_seed(seed_of(self.config.train.seed, 0, number, place))
 
     def compile(self) -> None:
-        """Let PyTorch's compiler write the kernels of the decoder and the discriminator, whose shapes never change."""
+        """Let PyTorch's compiler write the kernels of decoder and discriminator, which see segments of one length."""
         options = {"fallback_random": True}  # the numbers drawn stay those of the uncompiled step
         self.net_g.dec.compile(dynamic=False, options=options)
         self.net_d.compile(dynamic=False, options=options)

@@ -61,7 +61,7 @@ def train(
         run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
         if compiled:
             run.learner.compile()
-            log.info("the first step compiles, for minutes, and so does the first batch with fewer clips")
+            run.beginning += "; the first step compiles, for minutes, and so does the first on fewer clips"
         if distributed.is_first():
             write_text(folder / "config.json", Path(config_path).read_text(encoding="utf-8-sig"))
         logbook = Logbook(folder) if distributed.is_first() else distributed.Silent()
