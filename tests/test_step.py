@@ -20,10 +20,11 @@ def as_in_large_networks(monkeypatch):
     monkeypatch.setattr(convolution, "LEAST_WORK", 0)
 
 
-def learner_of(*, f0_decoder=False, volume=False, **train):
+def learner_of(*, f0_decoder=False, volume=False, periods=(2, 3), **train):
     config = tiny_config(eps=1e-3, **train)  # so large that an update is a smooth function of the gradient
     config.model.p_dropout = 0.0  # whose numbers are drawn in an order of memory
     config.model.use_automatic_f0_prediction, config.model.vol_embedding = f0_decoder, volume
+    config.model.discriminator_periods = list(periods)
     torch.manual_seed(0)
     learner = Learner(config, torch.device("cpu"))
     with torch.no_grad():  # couplings that do something
@@ -145,7 +146,7 @@ def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(by_column
         compile_module(module, dynamic=dynamic, fullgraph=True, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    compiled, plain = learner_of(), learner_of()
+    compiled, plain = (learner_of(periods=[3]) for _ in range(2))
     compiled.compile()
     for judge in compiled.net_d.discriminators:
         judge.by_columns = by_columns
