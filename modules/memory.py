@@ -34,6 +34,10 @@ def peak_memory(device: torch.device) -> float | None:
     """The most memory that this process has held so far, GiB; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / GIB
+    with contextlib.suppress(OSError):  # Linux, where the usage of resources begins with the peak of the parent
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
+            return int(found[1]) * 1024 / GIB
     try:
         import resource
     except ImportError:  # Windows
