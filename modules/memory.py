@@ -35,7 +35,7 @@ def peak_memory(device: torch.device) -> float | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / GIB
     with contextlib.suppress(OSError):  # Linux, where the usage of resources begins with the peak of the parent
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")  # a name cut anywhere
         if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
             return int(found[1]) * 1024 / GIB
     try:
