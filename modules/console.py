@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -15,6 +16,11 @@ BLOCKED = frozenset(
     for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR", "EIO", "ENOMEM")
     if hasattr(errno, name)  # Windows lacks some
 )
+
+# How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and two threads that
+# wait for each other beside another busy process then take four times as long. benchmarks/thread_waiting.py measures it.
+SPIN_COUNT = "20000"
+WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 class UserError(Exception):
@@ -30,6 +36,7 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        limit_spinning()
         set_up_logging()
         try:
             return main(argv) or 0
@@ -53,6 +60,15 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
             return 130
 
     return run
+
+
+def limit_spinning() -> None:
+    """Let idle OpenMP threads sleep soon, unless the user has chosen how they wait.
+
+    GNU's OpenMP, which PyTorch's Linux builds use, reads this once, when PyTorch is loaded: call it before.
+    """
+    if not any(name in os.environ for name in WAIT_SETTINGS):
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
 
 
 def _is_lack_of_memory(error: RuntimeError) -> bool:
