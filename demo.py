@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent
 STEPS = 1800
-PROCESSES = 2 if os.name == "posix" else 1  # that train: two of one thread do 1.8 times as much as one, two threads 1.25
+# That train, of one thread each: on two cores they take 1.8 times as many steps as one thread, and two threads 1.25.
+PROCESSES = 2 if os.name == "posix" else 1
 BATCH_SIZE = 4  # of all processes together
 PHRASES = 14  # for each voice, of five to eight seconds
 RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers
@@ -45,10 +46,9 @@ SMALL_MODEL = {
     "upsample_rates": [8, 4, 4, 4], "upsample_kernel_sizes": [16, 8, 8, 8],
     "discriminator_periods": [2, 3], "discriminator_width": 0.25,
 }  # fmt: skip
-LAST_RATE = 0.02  # of the learning rate, at the end
 SEED = 1234
 SHORT_TRAINING = {
-    "segment_size": 8192, "crop_frames": 40, "learning_rate": 2e-3,
+    "segment_size": 8192, "crop_frames": 40, "learning_rate": 2e-3, "cosine_end": 0.02,
     "all_in_mem": True, "eval_interval": 10**6,
     # The spectrogram's loss alone teaches the words but leaves a buzz at the frame rate. The discriminator, which costs
     # more time, comes last, and counts nine times as much beside that loss as in the published training.
@@ -134,7 +134,8 @@ def run(folder: Path, name: str, *flags: str, threads: int | None = None, proces
     environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     torchrun = ["--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"] if processes > 1 else []
     started_by = ["-m", "torch.distributed.run", *torchrun] if torchrun else []
-    print(f"\n$ {' '.join(('torchrun', torchrun[-1]) if torchrun else ('python',))} {' '.join((name, *flags))}", flush=True)
+    shown = ["torchrun", torchrun[-1]] if torchrun else ["python"]
+    print(f"\n$ {' '.join((*shown, name, *flags))}", flush=True)
     began = time.monotonic()
     command = [sys.executable, *started_by, PROJECT / name, *flags]
     if subprocess.run(command, cwd=folder, env=environment).returncode:
@@ -153,7 +154,6 @@ def shrink(folder: Path, steps: int, seed: int, processes: int) -> None:
             setattr(section, key, value)
     config.train.seed, config.train.batch_size = seed, BATCH_SIZE // processes
     config.train.epochs = round(steps / math.ceil(training_clips(folder) / BATCH_SIZE))
-    config.train.lr_decay = LAST_RATE ** (1 / config.train.epochs)
     save_config(config, path)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from modules.checkpoint import Saved, load_checkpoint, model_of, newest_whole
+from modules.checkpoint import Saved, base_file, load_checkpoint, model_of, newest_whole, read_base
 from modules.console import get_logger
 
 log = get_logger("checkpoint")
@@ -19,7 +19,8 @@ class DiffusionCheckpoint(Saved):
 
     @property
     def model(self) -> Path:
-        return self.folder / f"model_{self.step}.pt"
+        path = self.folder / f"model_{self.step}.pt"
+        return path if self.step else base_file(path)
 
     @property
     def state(self) -> Path:
@@ -31,6 +32,8 @@ class DiffusionCheckpoint(Saved):
 
     def read(self) -> tuple[dict, dict | None]:
         """The contents; the state may be None, see read_state."""
+        if self.step == 0:
+            return read_base(self.model, "shallow diffusion"), None
         content = load_checkpoint(self.model)
         model_of(content, self.model)
         return content, self.read_state()
@@ -39,7 +42,8 @@ class DiffusionCheckpoint(Saved):
 def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
     """Every ``model_<step>.pt`` of a run's folder, the newest first; step 0 is the base model."""
     folder = Path(folder)
-    steps = {int(m[1]) for path in folder.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)\.pt", path.name))}
+    names = (re.fullmatch(r"model_(?:(\d+)\.pt|0\.safetensors)", path.name) for path in folder.glob("model_*"))
+    steps = {int(name[1] or 0) for name in names if name}
     return [DiffusionCheckpoint(folder, step) for step in sorted(steps, reverse=True)]
 
 

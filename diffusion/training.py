@@ -24,6 +24,7 @@ from diffusion.logbook import Logbook
 from diffusion.step import Learner, learning_rate
 from diffusion.validation import Validation, load_vocoder
 from modules import checkpoint, distributed
+from modules.adamw import resume_optimizer
 from modules.autosave import MINUTES
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config
 from modules.console import UserError, get_logger
@@ -141,10 +142,7 @@ class Run(TrainingRun):
             return f"a new run in {self.folder} from the base model {saved.model.name}"
         checkpoint.load_weights(learner.model, content["model"], saved.model, config="diffusion configuration")
         optimizer = content.get("optimizer") or (state or {}).get("optimizer")
-        if optimizer:
-            learner.optimizer.load_state_dict(optimizer)
-        else:
-            log.warning("%s comes without its optimizer's state, so that begins afresh", saved.model)
+        resume_optimizer(learner.optimizer, optimizer, saved.model)
         if state and state["scaler"]:  # empty where it was off
             learner.scaler.load_state_dict(state["scaler"])
         self.step = self.saved_step = distributed.from_the_first(saved.recorded_step)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,21 @@ from torch import nn
 from modules.console import UserError, get_logger
 from modules.memory import is_lack_of_memory
 from modules.safetensors_file import SUFFIX, read_safetensors
-from modules.saving import delete_unfinished, save_together
+from modules.saving import delete_unfinished, save_together, unfinished, unfinished_name
+from modules.weight_file import read_weight_file
 
 log = get_logger("checkpoint")
+
+
+class TruncatedFile(UserError):
+    """A file that ends before its content does, as a full disk or a power failure leaves it."""
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint dictionary onto the CPU, running no code of the file's; weights in safetensors are its model.
 
-    Raises UserError when the file is missing, truncated, or holds anything but tensors and plain values.
+    Raises TruncatedFile when the file is, and UserError when it is missing or holds anything but tensors and plain
+    values.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,13 +48,27 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         if is_lack_of_memory(error):
             raise MemoryError(f"{path} does not fit into the memory that is left") from error
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        size = f"{path} ({path.stat().st_size:,} bytes)"
+        if _is_truncated(path, error):
+            raise TruncatedFile(f"{size} cannot be read as a checkpoint; it is truncated ({reason})") from error
         raise UserError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint; it is truncated, of another kind, "
-            f"or holds more than tensors ({reason})"
+            f"{size} cannot be read as a checkpoint; it is of another kind, damaged, of a newer PyTorch, or holds more "
+            f"than tensors ({reason})"
         ) from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint dictionary")
     return checkpoint
+
+
+def _is_truncated(path: Path, error: Exception) -> bool:
+    """Return whether a file that torch cannot read is empty, unwritten (zeros) or ends too early."""
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    if not start.strip(b"\0"):
+        return True
+    if start.startswith(b"PK\x03\x04"):  # a zip archive, whose table of contents is at the end
+        return not zipfile.is_zipfile(path)
+    return isinstance(error, EOFError) or "truncated" in str(error) or "unexpected EOF" in str(error)
 
 
 def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
@@ -147,10 +168,7 @@ class Saved:
 
         Raises UserError when there is no room or they are not what was written; all that was there before stays.
         """
-        delete_unfinished(self.folder)
-        for path in self._lone_states():
-            path.unlink(missing_ok=True)
-            log.debug("deleted %s, whose model was never written", path)
+        self._delete_cut_off()
         # The state first: a model without it would be taken for one of the original's.
         save_together(self.files[::-1], contents[::-1])
         try:
@@ -162,11 +180,22 @@ class Saved:
         except (MemoryError, OSError) as error:
             raise UserError(f"{self.files[0]} is written, but could not be read back ({error})") from error
 
-    def _lone_states(self) -> list[Path]:
-        """The extra states of the folder without their models: of a save or a deletion that was cut off."""
-        found = [(path, re.fullmatch(self.STATE, path.name)) for path in self.folder.glob("*state*.pth")]
-        steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match]
-        return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
+    def _delete_cut_off(self) -> None:
+        """Delete what a save or a deletion left when it was killed between two files.
+
+        Both leave a temporary file. Without one a lone file may be the user's, who has moved the other: it stays.
+        """
+        cut_off = bool(unfinished(self.folder))
+        for path in self.folder.glob("*state*.pth"):
+            if not (match := re.fullmatch(self.STATE, path.name)):
+                continue
+            saved = type(self)(self.folder, int(match[1]))
+            there = [file for file in saved.files if file.exists()]
+            if there == [path] or (cut_off and len(there) < len(saved.files)):
+                for file in there:
+                    file.unlink(missing_ok=True)
+                    log.debug("deleted %s of a save that was cut off", file)
+        delete_unfinished(self.folder)
 
     def read_state(self) -> dict[str, Any] | None:
         """The extra state; None where another program wrote the checkpoint, or where the state alone is broken.
@@ -182,7 +211,12 @@ class Saved:
             return None
 
     def delete(self) -> None:
-        for path in self.files:
+        """Delete the files. The first becomes a temporary file until the others are gone, see _delete_cut_off."""
+        first, *others = self.files
+        temporary = self.folder / unfinished_name(first)
+        with contextlib.suppress(FileNotFoundError):
+            first.replace(temporary)
+        for path in (*others, temporary):
             path.unlink(missing_ok=True)
 
     def set_aside(self) -> None:
@@ -197,13 +231,37 @@ def _set_aside(path: Path) -> None:
 
 
 def newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
-    """The first by recorded step that can be read whole, and its contents. Raises UserError when all are broken."""
-    for saved in sorted(there, key=Saved.recorded_step, reverse=True):
+    """The first by recorded step that can be read whole, and its contents; the base model where there is no other.
+
+    Truncated ones are renamed to ``*.broken`` with a warning. Raises UserError when a file is refused for another
+    reason, or all are truncated. The files of step 0 belong to the user: they are never renamed.
+    """
+    base, run = ([saved for saved in there if (saved.step == 0) is is_base] for is_base in (True, False))
+    for saved in sorted(run, key=Saved.recorded_step, reverse=True):
         try:
             return saved, saved.read()
-        except UserError as error:
+        except TruncatedFile as error:
             log.warning("%s; passing it over for the one before and renaming its files to *.broken", error)
             saved.set_aside()
-    if there:
+        except UserError as error:
+            raise UserError(
+                f"{error}. Nothing was changed; to go on from the checkpoint before, move the files of step "
+                f"{saved.step} away"
+            ) from error
+    if run:
         raise UserError(f"no checkpoint in {folder} can be read (see *.broken); run the same command to begin anew")
-    return None
+    return (base[0], base[0].read()) if base else None
+
+
+def base_file(path: Path) -> Path:
+    """The file of a base model: ``path``, or the ``.safetensors`` of that name if only that exists."""
+    other = path.with_suffix(SUFFIX)
+    return other if other.exists() and not path.exists() else path
+
+
+def read_base(path: Path, family: str) -> dict[str, Any]:
+    """Read the base model ``path``: a checkpoint, a bare state dict or safetensors, of a ``family`` of weight files.
+
+    Raises UserError when it cannot be read or is of another family.
+    """
+    return {"model": read_weight_file(path, family)}

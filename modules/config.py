@@ -45,6 +45,7 @@ class TrainConfig(Section):
     vol_aug: bool = False
     crop_frames: int = ours(790)  # longer clips give a random crop of this many frames
     accumulate_steps: int = ours(1, least=1)  # batches of each process whose gradients make one step
+    cosine_end: float = ours(0.0)  # share of learning_rate at the last epoch, by a cosine in place of lr_decay; 0: off
     discriminator_start_step: int = ours(0)  # before this step only the reconstruction losses train the generator
 
 

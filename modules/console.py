@@ -17,8 +17,8 @@ BLOCKED = frozenset(
     if hasattr(errno, name)  # Windows lacks some
 )
 
-# How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and two threads that
-# wait for each other beside another busy process then take four times as long. benchmarks/thread_waiting.py measures it.
+# How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and threads that
+# wait for each other beside another busy process then take several times as long (benchmarks/thread_waiting.py).
 SPIN_COUNT = "20000"
 WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

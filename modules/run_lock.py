@@ -32,6 +32,7 @@ def sole_run(folder: Path) -> Iterator[None]:
 
 
 def _take(folder: Path, stack: contextlib.ExitStack) -> None:
+    _refuse_what_is_no_folder(folder)
     if fcntl is None:
         return
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -45,10 +46,18 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> None:
                 break
         except FileNotFoundError:
             pass  # as where the file is another by now: the run that has just ended has deleted its own
-        except FileExistsError:  # what mkdir also says of a folder that is deleted meanwhile
-            if folder.is_file() or folder.is_symlink():
-                raise
+        except FileExistsError:  # mkdir also raises it for a folder that is deleted meanwhile
+            _refuse_what_is_no_folder(folder)
     stack.callback(_tidy, path, new_folders)
+
+
+def _refuse_what_is_no_folder(folder: Path) -> None:
+    """Raise UserError when the folder or one above it is a file or a link that leads nowhere."""
+    for path in (folder, *folder.parents):
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} is a link to a folder that does not exist; make that folder or remove the link")
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file, and a folder has to be there; move it away or choose another name")
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

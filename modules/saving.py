@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def unfinished(folder: Path) -> list[Path]:
     """The files that a run of this folder was writing when it was killed."""
     return list(folder.glob(f".*.{MARK}.pt*"))
+
+
+def unfinished_name(path: Path) -> str:
+    """A new name for ``path`` that ``unfinished`` finds."""
+    return f".{uuid.uuid4().hex[:8]}.{MARK}{path.suffix}"
 
 
 def delete_unfinished(folder: Path) -> None:

@@ -1,12 +1,13 @@
 """modules/adamw.py: one kernel, the numbers and the files of PyTorch's own."""
 
 import copy
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from modules.adamw import AdamW
+from modules.adamw import AdamW, resume_optimizer
 
 
 def stepped(kind, steps=3, state=None):
@@ -74,3 +75,45 @@ def test_a_step_unless_bad_is_taken_or_leaves_weights_and_state_alone():
     optimizer.step_unless(torch.tensor(False))
     assert float(optimizer.state[weights[0]]["step"]) == steps + 1
     assert not torch.equal(weights[0], before[0][0])
+
+
+def widened(state):
+    """A state whose first moments are those of a parameter with more rows."""
+    state["state"][0]["exp_avg"] = torch.zeros(40, 3)
+
+
+def expanded(state):
+    """Moments of the right shape that share one number in memory."""
+    state["state"][0]["exp_avg"] = torch.zeros(1).expand(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (widened, r"exp_avg is \[40, 3\] and its parameter \[4, 3\]"),
+        (lambda state: state["param_groups"][0]["params"].append(2), r"groups of \[3\] parameters and the model has"),
+        (lambda state: state["param_groups"].append(state["param_groups"][0]), "groups of"),
+        (lambda state: state["state"][1].pop("exp_avg_sq"), "no moments"),
+        (lambda state: state["state"][1].update(step=torch.zeros(7)), "no step count"),
+        (lambda state: state["state"][1].update(exp_avg=torch.zeros(5, dtype=torch.long)), "floating-point"),
+        (lambda state: state["state"][1].update(exp_avg=torch.zeros(5).to_sparse()), "layout"),
+        (lambda state: state["param_groups"][0].update(lr=float("nan")), "not the state of an AdamW"),
+        (lambda state: state.pop("param_groups"), "not the state of an AdamW"),
+    ],
+)
+def test_moments_of_other_parameters_are_dropped_with_the_reason(change, reason, caplog):
+    state = copy.deepcopy(stepped(AdamW)[1].state_dict())
+    change(state)
+    _, optimizer = stepped(AdamW, steps=0)
+    with pytest.raises(ValueError, match=reason):
+        optimizer.load_state_dict(state)
+    assert not resume_optimizer(optimizer, state, "logs/44k/G_8.pth") and not optimizer.state
+    assert "logs/44k/G_8.pth" in caplog.text and re.search(reason, caplog.text)
+
+
+def test_moments_that_share_memory_are_copied_before_a_kernel_writes_to_them():
+    state = copy.deepcopy(stepped(AdamW)[1].state_dict())
+    expanded(state)
+    weights, optimizer = stepped(AdamW, steps=0)
+    optimizer.load_state_dict(state)
+    assert optimizer.state[weights[0]]["exp_avg"].stride() == weights[0].stride()

@@ -1,11 +1,15 @@
 """modules/checkpoint.py: what is written is whole, what is found is good, what is kept is right."""
 
+import argparse
+import contextlib
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from diffusion.checkpoints import (
@@ -108,6 +112,112 @@ def test_a_run_does_not_quietly_begin_from_nothing(tmp_path):
     write_pair(tmp_path, 0, state=False).discriminator.unlink()
     with pytest.raises(UserError, match=r"holds G_0\.pth alone"):
         checkpoints.read_newest(tmp_path)
+
+
+class Harmless:
+    """A class that torch's reader does not allow."""
+
+
+@pytest.mark.parametrize("content", [{"model": {"w": torch.ones(1)}, "note": Harmless()}, b"a newer format"])
+def test_what_is_refused_stays_in_place_and_stops_the_run(tmp_path, content):
+    write_pair(tmp_path, 10)
+    pair = write_pair(tmp_path, 20)
+    if isinstance(content, bytes):
+        pair.generator.write_bytes(content)
+    else:
+        torch.save(content, pair.generator)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"G_20\.pth .* cannot be read .* move the files of step 20 away"):
+        checkpoints.read_newest(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_a_file_that_a_power_failure_left_unwritten_counts_as_truncated(tmp_path, size):
+    write_pair(tmp_path, 10)
+    write_pair(tmp_path, 20).generator.write_bytes(bytes(size))
+    assert checkpoints.read_newest(tmp_path)[0].step == 10
+
+
+def base_models():
+    """The networks of a base model, with the names by which a file's kind is recognised."""
+    generator = {"enc_p.proj.weight": torch.ones(2, 2), "dec.conv_pre.bias": torch.ones(2)}
+    return {"G": generator, "D": {"discriminators.0.convs.0.bias": torch.ones(2)}}
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "bare", "safetensors", "harmless"])
+def test_a_base_model_is_taken_in_every_form_that_people_have(tmp_path, form):
+    for letter, state in base_models().items():
+        if form == "safetensors":
+            save_file(state, tmp_path / f"{letter}_0.safetensors")
+        else:
+            whole = {"model": state, "iteration": 1}
+            contents = {"checkpoint": whole, "bare": state, "harmless": {**whole, "args": argparse.Namespace(lr=1)}}
+            torch.save(contents[form], tmp_path / f"{letter}_0.pth")
+    pair, (of_g, of_d, state) = checkpoints.read_newest(tmp_path)
+    assert pair.step == 0 and state is None
+    for content, expected in zip((of_g, of_d), base_models().values(), strict=True):
+        torch.testing.assert_close(content["model"], expected)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "of another kind", "half of it"])
+def test_a_base_model_is_never_renamed_and_never_done_without(tmp_path, fault):
+    for letter, state in base_models().items():
+        torch.save({"model": state}, tmp_path / f"{letter}_0.pth")
+    if fault == "truncated":
+        truncate(tmp_path / "D_0.pth")
+    elif fault == "of another kind":
+        torch.save({"model": {"w": torch.ones(1)}}, tmp_path / "G_0.pth")
+    else:
+        (tmp_path / "D_0.pth").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"[GD]_0\.pth"):
+        checkpoints.read_newest(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_whose_checkpoints_are_all_truncated_does_not_fall_back_to_the_base_model(tmp_path):
+    for letter, state in base_models().items():
+        torch.save({"model": state}, tmp_path / f"{letter}_0.pth")
+    truncate(write_pair(tmp_path, 10).generator)
+    with pytest.raises(UserError, match="run the same command to begin anew"):
+        checkpoints.read_newest(tmp_path)
+    assert checkpoints.read_newest(tmp_path)[0].step == 0
+
+
+@pytest.mark.parametrize("killed_at", range(5))
+def test_a_killed_deletion_leaves_no_lone_half_of_a_pair(tmp_path, monkeypatch, killed_at):
+    write_pair(tmp_path, 10)
+    done, unlink = [], Path.unlink
+
+    def unlink_until_killed(path, **options):
+        done.append(path)
+        if len(done) > killed_at:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", unlink_until_killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            checkpoints.Pair(tmp_path, 10).delete()
+    content = {"model": {"w": torch.ones(1)}}
+    checkpoints.Pair(tmp_path, 20).write(content, content, {"step": 20})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["D_20.pth", "G_20.pth", "state_20.pth"]
+
+
+def test_a_discriminator_whose_generator_the_user_moved_stays(tmp_path):
+    write_pair(tmp_path, 10).generator.unlink()
+    content = {"model": {"w": torch.ones(1)}}
+    checkpoints.Pair(tmp_path, 20).write(content, content, {"step": 20})
+    assert (tmp_path / "D_10.pth").exists()
+
+
+def test_no_file_but_a_checkpoint_is_one_by_the_names_that_the_original_looks_for(tmp_path):
+    checkpoints.write_best(tmp_path, {"model": {}}, checkpoints.Best(1.0, 8))
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("G", "D"))]
+    checkpoints.best_generator(tmp_path).rename(tmp_path / "G_best.pth")
+    checkpoints.rename_former_best(tmp_path)
+    assert checkpoints.read_best(tmp_path) == (1.0, 8) and not (tmp_path / "G_best.pth").exists()
 
 
 def test_a_new_pair_is_never_deleted_for_the_sake_of_one_with_a_higher_number(tmp_path):

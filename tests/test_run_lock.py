@@ -73,3 +73,20 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock.fcntl, "lockf", refuse)
     with sole_run(tmp_path), sole_run(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("parent", ["", "logs"])
+def test_a_place_where_no_folder_can_be_is_a_sentence(tmp_path, parent):
+    where = tmp_path / (parent or "run")
+    where.symlink_to(tmp_path / "nowhere")
+    folder = where / "44k" if parent else where
+    with pytest.raises(UserError, match="is a link to a folder that does not exist"), sole_run(folder):
+        pass
+    where.unlink()
+    where.symlink_to(where)
+    with pytest.raises(UserError, match="is a link to a folder that does not exist"), sole_run(folder):
+        pass
+    where.unlink()
+    where.write_text("a file", encoding="utf-8")
+    with pytest.raises(UserError, match="is a file, and a folder has to be there"), sole_run(folder):
+        pass

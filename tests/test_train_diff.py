@@ -143,7 +143,7 @@ def test_a_checkpoint_of_the_original_resumes_at_its_step_with_a_fresh_optimizer
     (folder / "model_6.state.pth").unlink()
     run = run_of(change(path, "train", epochs=3))
     assert (run.step, run.epoch) == (6, 3) and not run.learner.optimizer.state
-    assert "model_6.pt comes without its optimizer's state" in caplog.text
+    assert "model_6.pt is not used, it starts afresh: it has none" in caplog.text
 
 
 def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(work, caplog):

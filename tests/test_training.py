@@ -239,6 +239,22 @@ def test_a_pair_of_the_original_resumes_at_its_step_and_repeats_its_epoch(work):
     assert (run.step, run.epoch, run.batch) == (9, 2, 0)
 
 
+def test_moments_of_another_network_are_dropped_and_the_run_goes_on(work, caplog):
+    config = prepare(work, epochs=2, eval_interval=100)
+    training.train(config, "44k", "cpu")
+    path = work / "logs" / "44k" / "G_6.pth"
+    content = checkpoint.load_checkpoint(path)
+    content["optimizer"]["state"][0]["exp_avg"] = torch.zeros(200, 4)  # of a table with more speakers
+    checkpoint.save_checkpoint(path, content)
+    longer = load_config(config)
+    longer.train.epochs = 3
+    save_config(longer, config)
+    assert training.train(config, "44k", "cpu") == 0
+    assert "G_6.pth is not used, it starts afresh: a exp_avg is [200, 4] and its parameter [2, 4]" in caplog.text
+    moments = checkpoint.load_checkpoint(path.with_name("G_9.pth"))["optimizer"]["state"][0]
+    assert moments["exp_avg"].shape == (2, 4) and moments["step"] == 3
+
+
 def test_a_base_model_gives_weights_but_no_step(work):
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")
@@ -303,7 +319,7 @@ def test_a_stop_cuts_a_validation_short_and_the_step_is_saved(work, monkeypatch)
     assert training.train(config, "44k", "cpu") == 128 + signal.SIGTERM
     assert len(sung) == 1
     assert [pair.step for pair in checkpoints.pairs(work / "logs" / "44k")] == [2]
-    assert not (work / "logs" / "44k" / "G_best.pth").exists()
+    assert not (work / "logs" / "44k" / "best_G.pth").exists()
 
 
 def test_a_second_ctrl_c_ends_without_a_save(work, monkeypatch):
@@ -444,6 +460,8 @@ def test_the_learning_rate_warms_up_and_then_decays_once_an_epoch():
     assert [learning_rate(config, epoch) for epoch in range(1, 8)] == [0.25, 0.5, 0.75, 1, 0.5, 0.25, 0.125]
     config.train.warmup_epochs = 0
     assert [learning_rate(config, epoch) for epoch in (1, 2, 3)] == [1, 0.5, 0.25]
+    config.train.epochs, config.train.cosine_end = 5, 0.1
+    assert [learning_rate(config, epoch) for epoch in (1, 3, 5, 9)] == pytest.approx([1, 0.55, 0.1, 0.1])
 
 
 def test_a_checkpoint_of_another_configuration_is_named_with_keys_and_shapes(work):

@@ -1,6 +1,7 @@
 """The synthesizer's checkpoints: ``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer,
 learning_rate}`` as published; what an exact resume needs beyond that lies in ``state_<step>.pth``, which other programs
-need not know. ``G_best.pth`` is the generator of the best validation so far."""
+need not know. ``best_G.pth`` is the generator of the best validation so far; its name is none that the original takes
+for a checkpoint. ``G_0`` and ``D_0`` are the user's base model, also as bare state dicts or ``.safetensors``."""
 
 from __future__ import annotations
 
@@ -9,11 +10,21 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modules.checkpoint import Saved, load_checkpoint, model_of, newest_whole, save_checkpoint
+from modules.checkpoint import (
+    Saved,
+    base_file,
+    load_checkpoint,
+    model_of,
+    newest_whole,
+    read_base,
+    save_checkpoint,
+)
 from modules.console import UserError, get_logger
 from modules.saving import unfinished
 
 log = get_logger("checkpoint")
+
+NUMBERED = re.compile(r"([GD])_(?:(\d+)\.pth|0\.safetensors)")
 
 
 class Pair(Saved):
@@ -23,11 +34,15 @@ class Pair(Saved):
 
     @property
     def generator(self) -> Path:
-        return self.folder / f"G_{self.step}.pth"
+        return self._file("G")
 
     @property
     def discriminator(self) -> Path:
-        return self.folder / f"D_{self.step}.pth"
+        return self._file("D")
+
+    def _file(self, letter: str) -> Path:
+        path = self.folder / f"{letter}_{self.step}.pth"
+        return path if self.step else base_file(path)
 
     @property
     def state(self) -> Path:
@@ -39,6 +54,9 @@ class Pair(Saved):
 
     def read(self) -> tuple[dict, dict, dict | None]:
         """The three files' contents; the state may be None, see read_state."""
+        if self.step == 0:
+            generator = read_base(self.generator, "SoVITS generator")
+            return generator, read_base(self.discriminator, "SoVITS discriminator"), None
         generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
         model_of(generator, self.generator)
         model_of(discriminator, self.discriminator)
@@ -49,21 +67,21 @@ def pairs(folder: str | Path) -> list[Pair]:
     """Every complete pair of a run's folder, the newest first; step 0 is the base model."""
     folder = Path(folder)
     steps = {prefix: set() for prefix in "GD"}
-    for path in folder.glob("*.pth"):
-        if match := re.fullmatch(r"([GD])_(\d+)\.pth", path.name):
-            steps[match[1]].add(int(match[2]))
+    for path in folder.glob("[GD]_*"):
+        if match := NUMBERED.fullmatch(path.name):
+            steps[match[1]].add(int(match[2] or 0))
     return [Pair(folder, step) for step in sorted(steps["G"] & steps["D"], reverse=True)]
 
 
 def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None]] | None:
     """The newest pair that can be read whole; None when the folder holds no checkpoint.
 
-    Broken pairs are passed over with a warning and set aside. Raises UserError when there are checkpoints but none of
-    use: a run must not quietly begin from nothing.
+    Truncated pairs are passed over with a warning and set aside. Raises UserError when there are checkpoints and none
+    can be used, so that a run does not quietly begin from nothing.
     """
     if found := newest_whole(folder, pairs(folder)):
         return found
-    lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
+    lone = sorted(path.name for path in Path(folder).glob("[GD]_*") if NUMBERED.fullmatch(path.name))
     if lone and unfinished(Path(folder)):
         log.warning("%s holds %s of a first save that was cut off; beginning anew", folder, ", ".join(lone))
     elif lone:
@@ -91,8 +109,18 @@ class Best(NamedTuple):
 
 
 def best_generator(folder: Path) -> Path:
-    """Where the generator of the best validation lies: by its name it is neither the newest nor ever an old one."""
-    return folder / "G_best.pth"
+    """Where the generator of the best validation is.
+
+    The original counts every ``G_*`` as a checkpoint, when it resumes and when it deletes old ones; this is none.
+    """
+    return folder / "best_G.pth"
+
+
+def rename_former_best(folder: Path) -> None:
+    """Give a best generator of an earlier version (``G_best.pth``) its present name, unless there is a newer one."""
+    former = folder / "G_best.pth"
+    if former.exists() and not best_generator(folder).exists():
+        former.replace(best_generator(folder))
 
 
 def read_best(folder: Path) -> Best:

@@ -12,6 +12,7 @@ may wait for the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -280,8 +281,17 @@ def mel_of_spec(spec: Tensor, data: DataConfig) -> Tensor:
 
 
 def learning_rate(config: Config, epoch: int) -> float:
-    """The rate of an epoch (from 1): a linear warm-up over ``warmup_epochs``, then ``lr_decay`` once an epoch."""
+    """Learning rate of an epoch (from 1): a linear warm-up over ``warmup_epochs``, then ``lr_decay`` once an epoch.
+
+    With ``cosine_end`` half a cosine takes the place of ``lr_decay``: it ends at the last of ``epochs`` at that share
+    of ``learning_rate`` (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, equation 5, without restarts).
+    """
     train = config.train
     if epoch <= train.warmup_epochs:
         return train.learning_rate * epoch / train.warmup_epochs
-    return train.learning_rate * train.lr_decay ** (epoch - max(train.warmup_epochs, 1))
+    first = max(train.warmup_epochs, 1)
+    if not train.cosine_end:
+        return train.learning_rate * train.lr_decay ** (epoch - first)
+    progress = min((epoch - first) / max(train.epochs - first, 1), 1.0)
+    fall = (1 - train.cosine_end) * (1 + math.cos(math.pi * progress)) / 2
+    return train.learning_rate * (train.cosine_end + fall)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modules import checkpoint, distributed
+from modules.adamw import resume_optimizer
 from modules.atomic_file import write_text
 from modules.autosave import MINUTES
 from modules.config import Config, load_config
@@ -148,9 +149,8 @@ class Run(TrainingRun):
             return f"a new run in {self.folder} from the base model {pair.generator.name}"
         checkpoint.load_weights(learner.net_g, of_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_d, of_d["model"], pair.discriminator)
-        for optimizer, content in ((learner.optim_g, of_g), (learner.optim_d, of_d)):
-            if content.get("optimizer"):
-                optimizer.load_state_dict(content["optimizer"])
+        resume_optimizer(learner.optim_g, of_g.get("optimizer"), pair.generator)
+        resume_optimizer(learner.optim_d, of_d.get("optimizer"), pair.discriminator)
         self.step = self.saved_step = distributed.from_the_first(pair.recorded_step)
         if state is None:  # written by the original, which counts epochs only, or broken
             self.epoch = max(int(of_d.get("iteration", 1)), 1)
@@ -164,6 +164,7 @@ class Run(TrainingRun):
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def _find_best(self, generator: dict, state: dict | None) -> None:
+        checkpoints.rename_former_best(self.folder)
         self.best = checkpoints.read_best(self.folder)
         of_this_step = Best(*(state or {}).get("best", self.best))
         if of_this_step.step == self.step != self.best.step:  # a crash came between the pair and its copy
