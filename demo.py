@@ -79,13 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     run(folder, "preprocess_flist_config.py", "--speech_encoder", "mfcc")
     run(folder, "preprocess_hubert_f0.py", "--f0_predictor", "pm")
     shrink(folder, args.steps)
+    convert = "-n", "song.wav", "-s", "bright", "-f0p", "pm", "-wf", "wav"
     run(folder, "train.py", "-c", "configs/config.json", "-m", "44k")
-    run(folder, "inference_main.py", "-n", "song.wav", "-s", "bright", "-wf", "wav")
+    run(folder, "inference_main.py", *convert)
     train_vocoder(folder)
     run(folder, "preprocess_hubert_f0.py", "--f0_predictor", "pm", "--use_diff")
     shrink_diffusion(folder)
     run(folder, "train_diff.py", "-c", "configs/diffusion.yaml")
-    run(folder, "inference_main.py", "-n", "song.wav", "-s", "bright", "-wf", "wav", "-shd", "-ks", str(K_STEP))
+    run(folder, "inference_main.py", *convert, "-shd", "-ks", str(K_STEP))
     return show(folder / "results", source, target, began)
 
 
