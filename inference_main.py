@@ -24,6 +24,7 @@ from inference.conversion import Conversion, Parts
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
 from modules.console import UserError, get_logger, script
+from modules.f0 import list_predictors
 
 if TYPE_CHECKING:
     from inference.svc import Svc
@@ -44,7 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("-t", "--trans", nargs="+", type=int, default=[0], help="semitones for each song (default 0)")
     add("-s", "--spk_list", nargs="+", metavar="SPEAKER", help="names or ids (default: the only one the model has)")
     add("-a", "--auto_predict_f0", action="store_true", help="let the model choose the pitch; for speech, not songs")
-    add("-f0p", "--f0_predictor", help="rmvpe, fcpe, crepe, pm, dio, harvest (%(default)s)")
+    add("-f0p", "--f0_predictor", metavar="KEY",
+        help=f"{list_predictors()}; outside of these F0 is wrong or missing (%(default)s)")  # fmt: skip
     add("-ft", "--f0_filter_threshold", dest="cr_threshold", type=float, metavar="CERTAINTY",
         help="rmvpe, fcpe, crepe: unvoiced below it (%(default)s)")  # fmt: skip
     add("-sd", "--slice_db", type=float, metavar="DB", help="silence below: -30 noisy, -50 keeps breaths (%(default)s)")

@@ -23,6 +23,7 @@ import argparse
 from collections.abc import Sequence
 
 from modules.console import get_logger, script
+from modules.f0 import list_predictors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="also make what train_diff.py reads: volume, the vocoder's mel, and both at a random loudness and key",
     )
     parser.add_argument(
-        "--f0_predictor", default="rmvpe", help="rmvpe, fcpe, crepe, pm, dio or harvest (default: %(default)s)"
+        "--f0_predictor",
+        default="rmvpe",
+        metavar="KEY",
+        help=f"{list_predictors()}; outside of these F0 is wrong or missing (default: %(default)s)",
     )
     parser.add_argument("--plot_f0", metavar="DIR", help="draw the F0 of a dozen clips over their spectrograms")
     parser.add_argument("--num_processes", type=int, default=1, help="workers; 0: one a CPU (default: %(default)s)")

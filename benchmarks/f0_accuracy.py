@@ -3,10 +3,15 @@
 The singer is tests/singer.py, in three registers from 80 to 1000 Hz. Every predictor is measured that needs no file or
 has it under pretrain/. Of the voiced frames: raw pitch accuracy within 50 cents, raw chroma accuracy (octaves
 forgiven), and their difference, the octave errors; of all frames the share with wrong voicing. The measures are
-mir_eval's; F0 counts as training gets it, drawn through gaps. The last line is JSON.
+mir_eval's; F0 counts as training gets it, drawn through gaps.
+
+Then 80 bright high notes are held, 440 to 880 Hz on five vowels with four tilts of the source: notes of which more than
+half is an octave off, and the same measures. With --speech, recordings are measured too: where crepe and harvest agree
+within 50 cents, the share of frames that the predictor finds within 50 cents of crepe. The last line is JSON.
 
     python benchmarks/f0_accuracy.py
     python benchmarks/f0_accuracy.py --predictors fcpe rmvpe --thresholds 0.006 0.05 --seconds 10
+    python benchmarks/f0_accuracy.py --predictors pm fcpe --octave_costs 0.03 0.1 --speech recordings/
 """
 
 from __future__ import annotations
@@ -35,6 +40,8 @@ FORMANTS_AND_TILT = {"low": (0.92, 8.5), "middle": (1.12, 6.0), "high": (1.12, 6
 CLEAR, BREATHY = 0.1, 0.4  # breath: a source-filter voice does not sing high notes louder, its breath stays as it is
 NOISES = {"noise 30 dB": 30, "noise 10 dB": 10, "noise 0 dB": 0}
 CONDITIONS = ("clean", "vibrato", "glides", "breathy", *NOISES, "accompaniment 0 dB")
+HELD_TILTS, HELD_PITCHES = (3.0, 5.0, 7.0, 9.0), (69, 74, 78, 81)  # dB per octave; MIDI: 440, 587, 740, 880 Hz
+HELD = "held high notes"
 MEASURES = ("pitch", "chroma", "octave", "voicing")
 
 
@@ -42,6 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictors", nargs="+", help="default: all that have their weights")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.05], help="of the networks (default: 0.05)")
+    parser.add_argument(
+        "--octave_costs", type=float, nargs="+", default=[], help="measure pm with these of Praat's too"
+    )
+    parser.add_argument("--speech", type=Path, metavar="DIR", help="recordings of speech to measure too")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each song (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of melodies and noises (default: %(default)s)")
     parser.add_argument("-d", "--device", default="cpu", help="of the networks (default: cpu)")
@@ -53,27 +64,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     import numpy as np
 
     arguments = build_parser().parse_args(argv)
-    songs = list(make_songs(arguments.seconds, arguments.seed))
-    figures = []
+    songs = [*make_songs(arguments.seconds, arguments.seed), *make_held_notes(arguments.seed)]
+    speech = read_speech(arguments.speech) if arguments.speech else []
+    figures, speech_figures = [], []
     print(f"{'predictor':<14} {'condition':<18} " + " ".join(f"{name:>7}" for name in MEASURES))
-    for name, predictor in predictors(arguments.predictors, arguments.thresholds, arguments.device):
+    for name, predictor in predictors(arguments):
         rows = [(condition, register, measure(predictor, song)) for condition, register, song in songs]
         figures += [
             {"predictor": name, "condition": condition, "register": register, **row}
             for condition, register, row in rows
         ]
-        for group in (*CONDITIONS, *REGISTERS, "all"):
-            chosen = [row for condition, register, row in rows if group in (condition, register, "all")]
+        for group in (*CONDITIONS, *REGISTERS, "all", HELD):
+            chosen = [
+                row
+                for condition, register, row in rows
+                if group in (condition, register) or (group == "all" and condition != HELD)
+            ]
             means = [100 * np.mean([row[measure] for row in chosen]) for measure in MEASURES]
             print(f"{name:<14} {group:<18} " + " ".join(f"{mean:>7.1f}" for mean in means), flush=True)
-    print(json.dumps({"benchmark": "f0_accuracy", "seconds": arguments.seconds, "figures": figures}))
+        print(f"{name:<14} {sum(row['octave'] > 0.5 for row in chosen)} of {len(chosen)} held notes an octave off")
+        if speech:
+            pitch, voiced = measure_speech(predictor, speech)
+            speech_figures.append({"predictor": name, "pitch": pitch, "voiced": voiced})
+            print(f"{name:<14} {'speech':<18} {100 * pitch:>7.1f}, {100 * voiced:.1f} voiced", flush=True)
+    results = {"figures": figures, "speech": speech_figures}
+    print(json.dumps({"benchmark": "f0_accuracy", "seconds": arguments.seconds, **results}))
     return 0
 
 
-def predictors(
-    keys: Sequence[str] | None, thresholds: Sequence[float], device: str
-) -> Iterator[tuple[str, F0Predictor]]:
-    """Those asked for, or all that have their weights; networks once for each threshold."""
+def predictors(arguments: argparse.Namespace) -> Iterator[tuple[str, F0Predictor]]:
+    """Those asked for, or all that have their weights; networks once for each threshold, pm for each octave cost."""
+    keys, thresholds, device = arguments.predictors, arguments.thresholds, arguments.device
+    for cost in arguments.octave_costs:
+        praat = build_f0_predictor("pm")
+        praat.octave_cost = cost
+        yield f"pm {cost}", praat
     for key in keys or F0_PREDICTORS:
         row = F0_PREDICTORS[key]
         if keys is None and row.weight and not row.weight_is_optional and not (ROOT / "pretrain" / row.weight).exists():
@@ -101,6 +126,18 @@ def make_songs(seconds: float, seed: int) -> Iterator[tuple[str, str, Song]]:
         for condition, snr in NOISES.items():
             yield condition, register, beside(clean, rng.standard_normal(len(clean.audio)), snr)
         yield "accompaniment 0 dB", register, beside(clean, chords(rng, len(clean.audio)), 0)
+
+
+def make_held_notes(seed: int) -> Iterator[tuple[str, str, Song]]:
+    """One note of a second for each tilt of the source, vowel and pitch, as ``make_songs`` gives songs."""
+    from tests.singer import VOWELS, Note, Voice, sing
+
+    for tilt in HELD_TILTS:
+        for vowel in VOWELS:
+            for pitch in HELD_PITCHES:
+                notes = [Note(pitch, 0.15, ""), Note(pitch, 1.0, vowel), Note(pitch, 0.15, "")]
+                voice = Voice(FORMANTS_AND_TILT["high"][0], tilt, CLEAR)
+                yield HELD, "", sing(voice, notes, seed + int(pitch + 10 * tilt))
 
 
 def glides(rng: np.random.Generator, seconds: float, low: float, high: float) -> list[Note]:
@@ -159,6 +196,43 @@ def measure(predictor: F0Predictor, song: Song) -> dict[str, float]:
     chroma = melody.raw_chroma_accuracy(voiced, truth, uv.astype(float), found)
     wrong = np.mean(song.voiced != (uv > 0))
     return {"pitch": pitch, "chroma": chroma, "octave": chroma - pitch, "voicing": float(wrong)}
+
+
+def read_speech(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each recording the sound at 44.1 kHz and the F0 (Hz) in which crepe and harvest agree, elsewhere 0."""
+    import numpy as np
+    import torch
+
+    from modules.audio import read_audio, sinc_resample
+    from tests.singer import SAMPLING_RATE
+
+    judges = [build_f0_predictor(key) for key in ("crepe", "harvest")]
+    recordings = []
+    for path in sorted(folder.glob("*.wav")):
+        audio, rate = read_audio(path)
+        audio = sinc_resample(torch.from_numpy(audio), rate, SAMPLING_RATE).numpy()
+        (f0, uv), (other, other_uv) = (judge(audio) for judge in judges)
+        agreed = (uv > 0) & (other_uv > 0) & (np.abs(cents_between(f0, other)) < 50)
+        recordings.append((audio, np.where(agreed, f0, 0)))
+    return recordings
+
+
+def measure_speech(predictor: F0Predictor, recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Shares of the frames with an agreed F0: found within 50 cents, and voiced."""
+    import numpy as np
+
+    right, voiced = [], []
+    for audio, agreed in recordings:
+        f0, uv = predictor(audio)
+        right.append(np.abs(cents_between(f0, agreed))[agreed > 0] < 50)
+        voiced.append(uv[agreed > 0])
+    return float(np.concatenate(right).mean()), float(np.concatenate(voiced).mean())
+
+
+def cents_between(f0: np.ndarray, other: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return 1200 * np.log2(np.maximum(f0, 1) / np.maximum(other, 1))
 
 
 if __name__ == "__main__":

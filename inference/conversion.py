@@ -20,6 +20,9 @@ def within(default: float, flag: str, lowest: float, highest: float) -> Any:
 class Conversion:
     """What one conversion shall do: the published names, order and defaults of ``slice_inference``.
 
+    One default differs: ``f0_predictor`` is published as pm, which puts bright high notes an octave low
+    (benchmarks/README.md). The flags of inference_main.py and the functions of ``Svc`` take their defaults from here.
+
     Attributes:
         spk: speaker name or id; with ``use_spk_mix`` a map of speaker mixes (inference/speaker_mix.py).
         tran: semitones.
@@ -50,7 +53,7 @@ class Conversion:
     clip_seconds: float = within(0, "-cl", 0, 3600)
     lg_num: float = within(0, "-lg", 0, 30)
     lgr_num: float = within(0.75, "-lgr", 0.01, 1)
-    f0_predictor: str = "pm"
+    f0_predictor: str = "fcpe"
     enhancer_adaptive_key: int = within(0, "-eak", -48, 48)
     cr_threshold: float = within(0.05, "-ft", 0, 1)
     k_step: int = within(100, "-ks", 1, 10000)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.voices import Voices
+from inference.voicing import Voicing
 from modules.audio import sinc_resample
 from modules.clip_files import stretch_units
 from modules.console import get_logger
@@ -31,6 +32,7 @@ class Listener:
     def __init__(self, voices: Voices, device: torch.device, pretrain_folder: str | Path, onnx: bool = False):
         self.voices, self.device, self.pretrain_folder, self.onnx = voices, device, Path(pretrain_folder), onnx
         self.encoder = self._build_encoder()
+        self.voicing: Voicing | None = None  # of the song that is being converted
         self._predictors: dict[tuple[str, float], Callable] = {}
 
     def units(self, wav: Tensor, frames: int) -> Tensor:
@@ -41,7 +43,11 @@ class Listener:
 
     def f0(self, wav: Tensor, key: str, threshold: float) -> tuple[Tensor, Tensor]:
         """F0 in Hz and voicing, (T,) each, of wav (L,), by the predictor of this key and threshold."""
-        f0, uv = (torch.from_numpy(track) for track in self.predictor(key, threshold)(wav.cpu().numpy()))
+        audio = wav.cpu().numpy()
+        f0, uv = self.predictor(key, threshold)(audio)
+        if self.voicing:
+            self.voicing.add(audio, uv, self.voices.hop_length)
+        f0, uv = torch.from_numpy(f0), torch.from_numpy(uv)
         return f0.to(self.device), uv.to(self.device)
 
     def predictor(self, key: str, threshold: float) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:

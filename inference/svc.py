@@ -27,6 +27,7 @@ from inference.song import Song
 from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
 from inference.voices import synthesizer_voices
+from inference.voicing import Voicing
 from modules.audio import match_envelope, read_audio, sinc_resample, volume
 from modules.config import load_config
 from modules.console import UserError, get_logger
@@ -137,6 +138,7 @@ class Svc:
         Raises UserError as ``check`` and ``convert_wav``.
         """
         self.check(conversion)
+        voicing = self.listener.voicing = Voicing()
         slices = lay_out(song, conversion, self.target_sample, self.hop_size)
         mixes = itertools.repeat(itertools.repeat(None))
         if conversion.use_spk_mix:
@@ -150,6 +152,9 @@ class Svc:
                 for place, mix in zip(part.places, weights, strict=False)
             )
             yield from join(converted, [place.overlap for place in part.places], conversion.lgr_num)
+        self.listener.voicing = None
+        if voicing.is_lost:
+            log.warning("%s", voicing.warning(song.path, conversion.f0_predictor))
 
     def _convert_piece(
         self, audio: np.ndarray, rate: int, place: Place, conversion: Conversion, mix: Tensor | None

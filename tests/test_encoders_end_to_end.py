@@ -77,6 +77,6 @@ def test_recordings_become_a_converted_song(work, monkeypatch, key):
 
     command = ["-m", str(model), "-n", "song.wav", "-s", "alto", "-d", "cpu", "-wf", "wav", "-o", f"results/{key}"]
     assert inference_main.main(command) == 0
-    audio, rate = soundfile.read(work / "results" / key / "song.wav_0key_alto_sovits_pm.wav")
+    audio, rate = soundfile.read(work / "results" / key / "song.wav_0key_alto_sovits_fcpe.wav")
     assert (rate, len(audio)) == (RATE, RATE) and np.isfinite(audio).all() and audio.any()
     file.unlink()

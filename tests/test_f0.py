@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import inference_main
+import preprocess_hubert_f0
+from inference.conversion import Conversion
 from modules.console import UserError
-from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor
+from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor, list_predictors
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
 from modules.f0.crepe import FourierConv, masked_mean, masked_median
+from tests.singer import Note, Voice, sing
 
 RATE, HOP = 44100, 512
 CHEAP = ["pm", "dio", "harvest"]
@@ -152,6 +159,44 @@ def test_every_row_that_needs_no_file_builds_a_predictor(tmp_path):
     assert set(keys) >= {*CHEAP, "crepe"}
     for key in keys:
         assert isinstance(build_f0_predictor(key, 16000, 160, folder=tmp_path), F0Predictor)
+
+
+@pytest.mark.parametrize("key", [*CHEAP, "crepe", "fcpe"])
+def test_f0_is_found_within_the_rows_range_and_never_outside_it(key):
+    row, predict = F0_PREDICTORS[key], build_f0_predictor(key)
+    room = np.random.default_rng(0).normal(0, 0.01, RATE // 2).astype(np.float32)
+    for low, high in ((60, 62), (700, 1050)):
+        f0, uv = predict(glide(0.5, low, high)[0] + room)
+        assert uv[6:-6].mean() > 0.6 and low / 1.05 < np.median(f0[uv > 0]) < high * 1.05
+    for low, high in ((20, 32), (1150, 2500)):
+        f0, uv = predict(glide(0.5, low, high)[0] + room)
+        assert (f0[uv > 0] > row.lowest / 1.1).all() and (f0[uv > 0] < row.highest * 1.1).all()
+
+
+def test_conversions_default_keeps_bright_high_notes_in_their_octave():
+    predict = build_f0_predictor(Conversion.f0_predictor)
+    for tilt, vowel in ((7, "e"), (7, "u"), (9, "e"), (9, "a")):
+        song = sing(Voice(1.12, tilt, 0.1), [Note(81, 0.6, vowel)], seed=81 + 10 * tilt)
+        f0, _ = predict(song.audio, len(song.f0))
+        assert np.median(np.abs(1200 * np.log2(f0 / song.f0)[song.voiced])) < 50, (tilt, vowel)
+
+
+def test_rmvpes_range_is_its_first_and_last_bin():
+    from modules.f0.rmvpe import BIN_WIDTH, BINS, FIRST_BIN
+
+    first, last = (10 * 2 ** ((FIRST_BIN + BIN_WIDTH * number) / 1200) for number in (0, BINS - 1))
+    row = F0_PREDICTORS["rmvpe"]
+    assert (row.lowest, row.highest) == (pytest.approx(first, abs=0.5), pytest.approx(last, abs=1))
+
+
+def test_flags_and_readme_name_every_predictor_with_its_range():
+    listed = list_predictors()
+    for key, row in F0_PREDICTORS.rows.items():
+        assert re.search(rf"\b{key}\b[^()]*\({row.range}\)", listed)
+    root = Path(__file__).parents[1]
+    assert (root / "README.md").read_text(encoding="utf-8").replace("`", "").count(listed) == 2
+    for module in (inference_main, preprocess_hubert_f0):
+        assert listed in " ".join(module.build_parser().format_help().split())
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def arguments(flags: frozenset[str]) -> list[str]:
 def name_of(flags: frozenset[str]) -> str:
     speaker = "spk_mix" if "-usm" in flags else "tenor_0.5" if "-cr" in flags else "tenor"
     kind = "diff" if "-od" in flags else "sovdiff" if "-shd" in flags else "sovits"
-    return f"a_{'auto' if '-a' in flags else '0key'}_{speaker}_{kind}_pm.wav"
+    return f"a_{'auto' if '-a' in flags else '0key'}_{speaker}_{kind}_fcpe.wav"
 
 
 @pytest.mark.parametrize("flags", [c for c in COMBINATIONS if not forbidden(c)], ids=lambda c: " ".join(sorted(c)))

@@ -47,9 +47,9 @@ def refused(capsys, *argv: str) -> str:
 def test_the_result_has_the_published_name_the_models_rate_and_the_songs_length(here, capsys):
     write_song(here / "raw" / "a.wav", 1.0, rate=32000)
     assert main(["-n", "a.wav", "-s", "alto"]) == 0
-    assert results(here) == ["a.wav_0key_alto_sovits_pm.flac"]
-    assert capsys.readouterr().out.strip() == str(Path("results/a.wav_0key_alto_sovits_pm.flac"))
-    info = soundfile.info(here / "results" / "a.wav_0key_alto_sovits_pm.flac")
+    assert results(here) == ["a.wav_0key_alto_sovits_fcpe.flac"]
+    assert capsys.readouterr().out.strip() == str(Path("results/a.wav_0key_alto_sovits_fcpe.flac"))
+    info = soundfile.info(here / "results" / "a.wav_0key_alto_sovits_fcpe.flac")
     assert (info.samplerate, info.channels, info.frames, info.format) == (44100, 1, 44100, "FLAC")
 
 
@@ -68,7 +68,7 @@ def test_every_song_goes_to_every_speaker_and_missing_shifts_repeat_the_first(he
 def test_automatic_f0_stands_in_the_name(here):
     write_song(here / "raw" / "a.wav", 0.5)
     assert main(["-n", "a", "-s", "alto", "-a"]) == 0
-    assert results(here) == ["a_auto_alto_sovits_pm.flac"]
+    assert results(here) == ["a_auto_alto_sovits_fcpe.flac"]
 
 
 @pytest.mark.parametrize("name", ["空 格 (1).wav", "Größe.flac", "two.dots.ogg"])
@@ -76,7 +76,7 @@ def test_songs_of_any_name_and_format_are_read_and_nothing_is_left_beside_them(h
     soundfile.write(here / "raw" / name, 0.1 * np.sin(np.arange(22050) / 20), 22050)
     assert main(["-n", name, "-s", "tenor"]) == 0
     assert [path.name for path in (here / "raw").iterdir()] == [name]
-    assert results(here) == [f"{name}_0key_tenor_sovits_pm.flac"]
+    assert results(here) == [f"{name}_0key_tenor_sovits_fcpe.flac"]
 
 
 def test_a_song_may_be_given_as_a_path(here):
@@ -92,7 +92,7 @@ def test_the_same_command_twice_gives_the_same_file_and_another_seed_another(her
     write_song(here / "raw" / "a.wav", 0.5)
     for folder, more in [("one", []), ("two", []), ("three", ["--seed", "1"])]:
         assert main(["-n", "a", "-s", "alto", "-wf", "wav", "-ns", "5", "-o", folder, *more]) == 0
-    one, two, three = ((here / f / "a_0key_alto_sovits_pm.wav").read_bytes() for f in ("one", "two", "three"))
+    one, two, three = ((here / f / "a_0key_alto_sovits_fcpe.wav").read_bytes() for f in ("one", "two", "three"))
     assert one == two
     assert one != three
 
@@ -107,7 +107,7 @@ def test_the_newest_model_is_taken_and_its_only_speaker(here):
     model.write_bytes(b"not this one")
     write_song(here / "raw" / "a.wav", 0.5)
     assert main(["-n", "a"]) == 0
-    assert results(here) == ["a_0key_solo_sovits_pm.flac"]
+    assert results(here) == ["a_0key_solo_sovits_fcpe.flac"]
 
 
 def test_the_config_is_sought_beside_the_model(here):
@@ -122,7 +122,7 @@ def test_a_mix_needs_no_choice_of_a_speaker_and_is_named_as_published(here, monk
     monkeypatch.setattr("spkmix.spk_mix_map", {0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]})
     write_song(here / "raw" / "a.wav", 0.5)
     assert main(["-n", "a", "-usm"]) == 0
-    assert results(here) == ["a_0key_spk_mix_sovits_pm.flac"]
+    assert results(here) == ["a_0key_spk_mix_sovits_fcpe.flac"]
 
 
 def test_of_several_diffusion_models_the_newest_is_taken_with_the_yaml_beside_it(here):
@@ -134,7 +134,7 @@ def test_of_several_diffusion_models_the_newest_is_taken_with_the_yaml_beside_it
         (folder / name).write_bytes(b"not this one")
     write_song(here / "raw" / "a.wav", 0.3)
     assert main(["-n", "a", "-s", "alto", "-shd", "-ks", "20"]) == 0
-    assert results(here) == ["a_0key_alto_sovdiff_pm.flac"]
+    assert results(here) == ["a_0key_alto_sovdiff_fcpe.flac"]
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -236,9 +236,9 @@ def test_one_bad_song_is_named_and_does_not_stop_the_others(here, capsys, caplog
     (here / "raw" / "b.wav").write_text("none here either", encoding="utf-8")
     write_song(here / "raw" / "c.wav", 0.5)
     assert main(["-n", "a", "c", "b", "-s", "alto"]) == 1
-    assert results(here) == ["c_0key_alto_sovits_pm.flac"]
+    assert results(here) == ["c_0key_alto_sovits_fcpe.flac"]
     assert [line.startswith("not converted: raw/") for line in caplog.messages].count(True) == 2
-    (here / "results" / "c_0key_alto_sovits_pm.flac").unlink()
+    (here / "results" / "c_0key_alto_sovits_fcpe.flac").unlink()
     sentence = refused(capsys, "-n", "a", "b", "-s", "alto")
     assert "a.wav" in sentence and "b.wav" in sentence
 
@@ -283,7 +283,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(here, capsys):
 def test_a_song_that_breaks_off_leaves_the_former_result(here, capsys):
     write_song(here / "raw" / "a.flac", 20, gaps=(8,))
     (here / "results").mkdir()
-    former = here / "results" / "a.flac_0key_alto_sovits_pm.flac"
+    former = here / "results" / "a.flac_0key_alto_sovits_fcpe.flac"
     former.write_text("of yesterday", encoding="utf-8")
     data = (here / "raw" / "a.flac").read_bytes()
     (here / "raw" / "a.flac").write_bytes(data[: len(data) // 2])

@@ -163,12 +163,12 @@ GRAPH = "checkpoints/choir/choir_SoVits.onnx"
 def test_the_script_finds_the_config_beside_the_graph_and_writes_the_same_song_each_time(here):
     for folder in ("one", "two"):
         assert main(["--onnx", GRAPH, "-n", "a", "-s", "alto", "tenor", "-wf", "wav", "-o", folder]) == 0
-    names = ["a_0key_alto_sovits_pm.wav", "a_0key_tenor_sovits_pm.wav"]
+    names = ["a_0key_alto_sovits_fcpe.wav", "a_0key_tenor_sovits_fcpe.wav"]
     assert sorted(path.name for path in (here / "one").iterdir()) == names
     for name in names:
         assert (here / "one" / name).read_bytes() == (here / "two" / name).read_bytes()
     assert main(["--onnx", GRAPH, "-n", "a", "-usm"]) == 0
-    assert (here / "results" / "a_0key_spk_mix_sovits_pm.flac").is_file()
+    assert (here / "results" / "a_0key_spk_mix_sovits_fcpe.flac").is_file()
 
 
 def test_a_graph_that_was_written_elsewhere_sings_when_its_config_is_named(here, capsys):
@@ -177,7 +177,7 @@ def test_a_graph_that_was_written_elsewhere_sings_when_its_config_is_named(here,
     assert main(convert) == 2
     assert "there is no alto/config.json" in capsys.readouterr().err
     assert main([*convert, "-c", "checkpoints/choir/config.json"]) == 0
-    assert (here / "results" / "a_0key_alto_sovits_pm.flac").is_file()
+    assert (here / "results" / "a_0key_alto_sovits_fcpe.flac").is_file()
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,21 @@ F0_MIN, F0_MAX = 50.0, 1100.0  # Hz; the coarse scale that models are trained on
 class F0Row(Row):
     """A predictor: its class, its file under ``pretrain/`` if there is one, whether it has weights without it, whether
     ``threshold`` means anything to it, and whether it is a network, which runs on the device and is worth loading once.
+
+    ``lowest`` and ``highest`` (Hz) are the F0 that it can find; a note outside of them is unvoiced or octaves off.
     """
 
     weight: str | None = None
     weight_is_optional: bool = False
     uses_threshold: bool = False
     neural: bool = False
+    lowest: float = F0_MIN
+    highest: float = F0_MAX
+
+    @property
+    def range(self) -> str:
+        """``lowest`` and ``highest`` in words."""
+        return f"{self.lowest:.0f} to {self.highest:.0f} Hz"
 
     def find_weight(self, key: str, folder: str | Path) -> Path | None:
         """Its file in ``folder``; None where it does without. Raises UserError naming the file and the alternatives."""
@@ -55,10 +64,25 @@ F0_PREDICTORS: Registry[F0Row] = Registry(
         "dio": F0Row("modules.f0.dio:Dio"),
         "harvest": F0Row("modules.f0.harvest:Harvest"),
         "crepe": F0Row("modules.f0.crepe:Crepe", uses_threshold=True, neural=True),
-        "rmvpe": F0Row("modules.f0.rmvpe:Rmvpe", "rmvpe.pt", uses_threshold=True, neural=True),
-        "fcpe": F0Row("modules.f0.fcpe:Fcpe", "fcpe.pt", weight_is_optional=True, uses_threshold=True, neural=True),
+        # The first and the last of its bins.
+        "rmvpe": F0Row(
+            "modules.f0.rmvpe:Rmvpe", "rmvpe.pt", uses_threshold=True, neural=True, lowest=32.0, highest=2005.0
+        ),
+        # From its first bin to what torchfcpe's weights reach: its bins go to 1975 Hz, but above 1107 Hz notes come out
+        # an octave low.
+        "fcpe": F0Row(
+            "modules.f0.fcpe:Fcpe", "fcpe.pt", weight_is_optional=True, uses_threshold=True, neural=True, lowest=33.0
+        ),
     },
 )
+
+
+def list_predictors() -> str:
+    """All keys, each group with its range, for help texts: ``pm, dio (50 to 1100 Hz), rmvpe (32 to 2005 Hz)``."""
+    groups: dict[str, list[str]] = {}
+    for key, row in F0_PREDICTORS.rows.items():
+        groups.setdefault(row.range, []).append(key)
+    return ", ".join(f"{', '.join(keys)} ({span})" for span, keys in groups.items())
 
 
 class F0Predictor(ABC):

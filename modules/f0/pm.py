@@ -13,6 +13,8 @@ PERIODS_IN_WINDOW = 3  # Praat's analysis window, in periods of the lowest F0; i
 class Praat(F0Predictor):
     """P. Boersma, "Accurate short-term analysis of the fundamental frequency" (1993), through parselmouth."""
 
+    octave_cost = 0.01  # Praat's default: how much a candidate gains by being an octave higher
+
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
         import parselmouth
 
@@ -24,6 +26,7 @@ class Praat(F0Predictor):
             voicing_threshold=VOICING_THRESHOLD,
             pitch_floor=F0_MIN,
             pitch_ceiling=F0_MAX,
+            octave_cost=self.octave_cost,
         )
         return _centred(pitch.selected_array["frequency"], frames)
 
