@@ -4,6 +4,9 @@ Reads dataset/44k/<speaker>/*.wav (headers only) and configs_template/.
 Writes filelists/train.txt, filelists/val.txt, configs/config.json and configs/diffusion.yaml. Clips shorter than 0.3 s
 are passed over and named; so are those that cannot be used, and the exit code is 1 then.
 
+A second run keeps what you changed in the two configurations, and the numbers that speakers have there or in
+logs/44k/config.json; --fresh starts from the templates.
+
     python preprocess_flist_config.py
     python preprocess_flist_config.py --speech_encoder vec256l9 --tiny
 """
@@ -22,27 +25,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_list", default="./filelists/train.txt", help="training list (default: %(default)s)")
     parser.add_argument("--val_list", default="./filelists/val.txt", help="validation list (default: %(default)s)")
     parser.add_argument("--source_dir", default="./dataset/44k", help="folder of the speakers (default: %(default)s)")
-    parser.add_argument("--speech_encoder", default="vec768l12", help="speech encoder (default: %(default)s)")
+    parser.add_argument("--speech_encoder", help="speech encoder (default: the former configuration's, else vec768l12)")
     parser.add_argument("--vol_aug", action="store_true", help="train with loudness embedding and augmentation")
     parser.add_argument("--tiny", action="store_true", help="the small model's configuration")
     parser.add_argument("--seed", type=int, default=1234, help="of the split (default: %(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="forget former configurations and speaker numbers")
     return parser
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    from preparation.configs import CONFIG, DIFFUSION_CONFIG, fitted_configs, load_template, write_configs
+    from preparation import configs
     from preparation.filelists import take_inventory, write_filelists
     from vencoder import ENCODERS
 
-    ENCODERS[args.speech_encoder]  # an unknown one is refused before the clips are looked through
-    inventory = take_inventory(args.source_dir, load_template(args.tiny).data.sampling_rate)
-    configs = fitted_configs(inventory.speakers, args.speech_encoder, vol_aug=args.vol_aug, tiny=args.tiny)
-    for path in (args.train_list, args.val_list, CONFIG, DIFFUSION_CONFIG):  # lists and configurations go together:
+    former = (None, None) if args.fresh else configs.load_former()
+    encoder = args.speech_encoder or (former[0].model.speech_encoder if former[0] else configs.DEFAULT_ENCODER)
+    ENCODERS[encoder]  # an unknown one is refused before the clips are looked through
+    tiny = args.tiny or configs.is_tiny(former[0])
+    inventory = take_inventory(args.source_dir, configs.load_template(tiny).data.sampling_rate)
+    speakers = inventory.speakers if args.fresh else configs.number_speakers(inventory.clips, former[0])
+    fitted = configs.fitted_configs(speakers, encoder, vol_aug=args.vol_aug, tiny=tiny, former=former)
+    both = configs.CONFIG, configs.DIFFUSION_CONFIG
+    for path in (args.train_list, args.val_list, *both):  # lists and configurations go together:
         Path(path).parent.mkdir(parents=True, exist_ok=True)  # what is in the way is met before one of them is written
     write_filelists(inventory, args.source_dir, args.train_list, args.val_list, args.seed)
-    write_configs(*configs, args.train_list, args.val_list)
+    configs.write_configs(*fitted, args.train_list, args.val_list)
     return 1 if inventory.unusable else 0
 
 

@@ -35,6 +35,15 @@ class Report:
     unconverted: float  # the song that was converted and the target voice
     buzz: float  # dB by which the line at the frame rate stands higher than in the target
 
+    def figures(self) -> dict[str, float]:
+        """The figures that have a goal, by name; ``correlation`` is the second best predictor's."""
+        return {
+            "correlation": sorted(self.correlations.values())[-2],
+            "voicing_error": self._voicing_error,
+            "distance": self.to_target / self.unconverted,
+            "nearer_to_target": self.to_source - self.to_target,
+        }
+
     def missed(self) -> list[str]:
         """The goals that are not reached, in words."""
         goals = {

@@ -244,8 +244,11 @@ def _check_together(config: Config, path: str | Path) -> None:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write ``config.json`` as the original does: UTF-8, two spaces of indent."""
-    write_text(path, json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    """Write ``config.json`` as the original does, with two spaces of indent.
+
+    Names are written in ASCII escapes: the original reads the file in the encoding of the locale.
+    """
+    write_text(path, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def load_diffusion_config(path: str | Path) -> DiffusionConfig:
@@ -272,10 +275,10 @@ def load_diffusion_config(path: str | Path) -> DiffusionConfig:
 
 
 def save_diffusion_config(config: DiffusionConfig, path: str | Path) -> None:
-    """Write ``diffusion.yaml`` as the original does: block style, keys sorted."""
+    """Write ``diffusion.yaml`` as the original does: block style, keys sorted; in ASCII, as save_config."""
     import yaml
 
-    write_text(path, yaml.safe_dump(config.to_dict(), allow_unicode=True))
+    write_text(path, yaml.safe_dump(config.to_dict()))
 
 
 def _read(path: str | Path, maker: str) -> str:

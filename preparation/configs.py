@@ -1,8 +1,14 @@
-"""The configuration that fits a data set: its speakers, its speech encoder, its filelists."""
+"""The configuration that fits a data set: its speakers, its speech encoder, its filelists.
+
+What a person set in a former configuration is kept, and so are the numbers of its speakers, which are rows of a trained
+model's table.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from modules.config import (
     Config,
@@ -12,45 +18,143 @@ from modules.config import (
     save_config,
     save_diffusion_config,
 )
-from modules.console import get_logger
+from modules.console import UserError, get_logger
+from modules.section import Section
 from vencoder import ENCODERS
 
 log = get_logger("configs")
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "configs_template"
 CONFIG, DIFFUSION_CONFIG = Path("configs/config.json"), Path("configs/diffusion.yaml")
+RUN_CONFIG = Path("logs/44k/config.json")  # of the run that the README's commands train
+DEFAULT_ENCODER = "vec768l12"
+
+# Keys that follow the data set, the encoder and the flags. A former value of any other key is kept.
+DERIVED = {
+    "spk", "data.training_files", "data.validation_files", "model.n_speakers", "model.speech_encoder",
+    "model.ssl_dim", "model.n_spk", "data.encoder", "data.encoder_out_channels",
+}  # fmt: skip
 
 
 def load_template(tiny: bool = False) -> Config:
-    """The configuration before it is fitted."""
+    """Load the configuration before it is fitted."""
     return load_config(TEMPLATES / ("config_tiny_template.json" if tiny else "config_template.json"))
 
 
+def load_former() -> tuple[Config | None, DiffusionConfig | None]:
+    """Load the configurations that an earlier run of stage 2 wrote; None for each that is missing.
+
+    Raises UserError when one cannot be read.
+    """
+    readers = {CONFIG: load_config, DIFFUSION_CONFIG: load_diffusion_config}
+    try:
+        config, diffusion = (reader(path) if path.exists() else None for path, reader in readers.items())
+    except UserError as error:
+        raise UserError(f"{error}; mend it, or start from the template with --fresh") from None
+    return config, diffusion
+
+
+def number_speakers(names: Iterable[str], former: Config | None) -> dict[str, int]:
+    """Return speaker name -> number: in alphabetical order from 0, new speakers behind those that have a number.
+
+    Numbers come from the run in logs/44k, else from ``former``. A speaker without clips keeps its number there.
+    """
+    if RUN_CONFIG.exists():
+        former, where = load_config(RUN_CONFIG), RUN_CONFIG
+    else:
+        where = CONFIG
+    numbers = dict(former.spk) if former else {}
+    if numbers:
+        new, gone = sorted(set(names) - set(numbers)), sorted(set(numbers) - set(names))
+        log.info("speaker numbers of %s are kept%s%s", where, _list("; new: ", new), _list("; without clips: ", gone))
+    for name in sorted(set(names) - set(numbers)):
+        numbers[name] = max(numbers.values(), default=-1) + 1
+    return numbers
+
+
+def _list(words: str, names: list[str]) -> str:
+    return words + ", ".join(names) if names else ""
+
+
 def fitted_configs(
-    speakers: dict[str, int], speech_encoder: str, *, vol_aug: bool = False, tiny: bool = False
+    speakers: dict[str, int],
+    speech_encoder: str,
+    *,
+    vol_aug: bool = False,
+    tiny: bool = False,
+    former: tuple[Config | None, DiffusionConfig | None] = (None, None),
 ) -> tuple[Config, DiffusionConfig]:
     """The templates, filled for the speakers (name -> number) and the encoder.
 
-    Widths that follow the encoder come from its row; the tiny model's feed-forward layers keep their own. Raises
-    UserError for an unknown encoder.
+    Widths that follow the encoder come from its row; the tiny model's feed-forward layers keep their own. Values of the
+    ``former`` configurations are kept, but for those of another encoder or size of model. Raises UserError for an
+    unknown encoder.
     """
     row = ENCODERS[speech_encoder]
+    former_config, former_diffusion = former
+    rows = max(speakers.values(), default=-1) + 1
     config = load_template(tiny)
-    config.spk = dict(speakers)
-    config.model.n_speakers = len(speakers)
-    config.model.speech_encoder = speech_encoder
     for key, value in row.sizes().items():
         if not (tiny and key == "filter_channels"):
             setattr(config.model, key, value)
+    if former_config:
+        same_model = former_config.model.speech_encoder == speech_encoder and _is_tiny(former_config) == tiny
+        keep_values(config, former_config, CONFIG, leave_out=() if same_model else ("model",))
+        rows = max(rows, former_config.model.n_speakers)
+    config.spk = dict(speakers)
+    config.model.n_speakers = rows
+    config.model.speech_encoder = speech_encoder
     if vol_aug:
         config.train.vol_aug = config.model.vol_embedding = True
+    config.train.vol_aug &= config.model.vol_embedding
 
     diffusion = load_diffusion_config(TEMPLATES / "diffusion_template.yaml")
+    if former_diffusion:
+        keep_values(diffusion, former_diffusion, DIFFUSION_CONFIG)
     diffusion.spk = dict(speakers)
-    diffusion.model.n_spk = len(speakers)
+    diffusion.model.n_spk = rows
     diffusion.data.encoder = speech_encoder
     diffusion.data.encoder_out_channels = row.ssl_dim
     return config, diffusion
+
+
+def is_tiny(former: Config | None) -> bool:
+    """Return whether a former configuration, if there is one, is of the tiny model."""
+    return former is not None and _is_tiny(former)
+
+
+def _is_tiny(config: Config) -> bool:
+    return config.model.use_depthwise_conv and config.model.flow_share_parameter
+
+
+def keep_values(config: Section, former: Section, path: Path, leave_out: tuple[str, ...] = ()) -> None:
+    """Give ``config`` every value of ``former`` that no stage derives, and log those that differ from the template."""
+    kept = []
+    for place, section, key, value in _values(former):
+        target = config
+        for part in place:
+            target = getattr(target, part)
+        name = ".".join((*place, key))
+        if name in DERIVED or (place and place[0] in leave_out):
+            continue
+        if section and getattr(target, key) != value:
+            setattr(target, key, value)
+            kept.append(f"{name} {value}")
+        elif not section:
+            target.extra[key] = value
+    if kept:
+        log.info("kept from %s (--fresh starts from the template): %s", path, ", ".join(kept))
+
+
+def _values(section: Section, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool, str, Any]]:
+    """Every value below a section: where, whether the key is a known one, the key and the value."""
+    for key, value in vars(section).items():
+        if isinstance(value, Section):
+            yield from _values(value, (*place, key))
+        elif key != "extra":
+            yield place, True, key, value
+    for key, value in section.extra.items():
+        yield place, False, key, value
 
 
 def write_configs(config: Config, diffusion: DiffusionConfig, train_list: str | Path, val_list: str | Path) -> None:

@@ -172,6 +172,67 @@ def test_the_script_writes_lists_and_configurations_twice_the_same(data_set, tmp
     assert len(written[0][0].decode("utf-8").splitlines()) == 6
 
 
+def edit(path, **values):
+    """Change keys of the JSON file's ``train`` section, and add one that nobody knows."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["train"].update(values)
+    config["model"]["p_dropout"], config["note"] = 0.2, "mine"
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_a_second_run_keeps_what_people_set_and_fresh_does_not(data_set, tmp_path):
+    run_script(tmp_path, "--speech_encoder", "mfcc")
+    path = tmp_path / "configs/config.json"
+    edit(path, batch_size=3, epochs=77)
+    (tmp_path / "configs/diffusion.yaml").write_text("train: {batch_size: 7}", encoding="utf-8")
+    done = run_script(tmp_path, "--vol_aug")
+    assert "kept from configs/config.json (--fresh" in done.stderr
+    assert "train.batch_size 3" in done.stderr and "train.epochs 77" in done.stderr
+    config = json.loads(path.read_text(encoding="utf-8"))
+    assert (config["train"]["batch_size"], config["train"]["epochs"], config["train"]["vol_aug"]) == (3, 77, True)
+    assert (config["model"]["speech_encoder"], config["model"]["p_dropout"], config["note"]) == ("mfcc", 0.2, "mine")
+    assert yaml.safe_load((tmp_path / "configs/diffusion.yaml").read_text(encoding="utf-8"))["train"]["batch_size"] == 7
+    assert run_script(tmp_path, "--fresh", "--speech_encoder", "mfcc").returncode == 0
+    config = json.loads(path.read_text(encoding="utf-8"))
+    assert (config["train"]["batch_size"], config["train"]["vol_aug"], "note" in config) == (6, False, False)
+
+
+def test_another_encoder_brings_its_own_sizes_and_leaves_the_training_as_it_was(data_set, tmp_path):
+    run_script(tmp_path, "--speech_encoder", "mfcc")
+    edit(tmp_path / "configs/config.json", epochs=77)
+    run_script(tmp_path, "--speech_encoder", "vec256l9", "--tiny")
+    config = json.loads((tmp_path / "configs/config.json").read_text(encoding="utf-8"))
+    model = config["model"]
+    assert (model["ssl_dim"], model["use_depthwise_conv"], config["train"]["epochs"]) == (256, True, 77)
+    run_script(tmp_path)
+    again = json.loads((tmp_path / "configs/config.json").read_text(encoding="utf-8"))
+    assert again == config
+
+
+@pytest.mark.parametrize("source", ["configs/config.json", "logs/44k/config.json"])
+def test_new_speakers_get_the_numbers_behind_those_that_a_model_has(data_set, tmp_path, source):
+    run_script(tmp_path, "--speech_encoder", "mfcc")
+    former = (tmp_path / "configs/config.json").read_text(encoding="utf-8").replace('"alto"', '"zoe"')
+    if source.startswith("logs"):
+        (tmp_path / "configs/config.json").unlink()
+    (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / source).write_text(former, encoding="utf-8")
+    done = run_script(tmp_path, "--speech_encoder", "mfcc")
+    assert f"speaker numbers of {source} are kept; new: alto; without clips: zoe" in done.stderr
+    config = json.loads((tmp_path / "configs/config.json").read_text(encoding="utf-8"))
+    assert config["spk"] == {"zoe": 0, "名 前": 1, "alto": 2} and config["model"]["n_speakers"] == 3
+    assert yaml.safe_load((tmp_path / "configs/diffusion.yaml").read_text(encoding="utf-8"))["spk"] == config["spk"]
+
+
+def test_a_former_configuration_that_cannot_be_read_is_refused_and_stays(data_set, tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/config.json").write_text("{broken", encoding="utf-8")
+    done = run_script(tmp_path)
+    assert done.returncode == 2 and "configs/config.json is not valid JSON" in done.stderr and "--fresh" in done.stderr
+    assert (tmp_path / "configs/config.json").read_text(encoding="utf-8") == "{broken"
+    assert not (tmp_path / "filelists").exists()
+
+
 def test_wrong_input_is_one_sentence_and_exit_code_2_with_nothing_written(tmp_path):
     for flags, words in (((), "resample.py"), (("--speech_encoder", "mfc"), "known: mfcc")):
         done = run_script(tmp_path, *flags)
