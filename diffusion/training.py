@@ -30,6 +30,7 @@ from modules.config import DiffusionConfig, load_diffusion_config, save_diffusio
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.run_config import refuse_another_model
 from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from modules.training_run import TrainingRun
@@ -47,6 +48,7 @@ def train(config_path: str | Path, device: str | None = None, save_every_minutes
     ENCODERS[config.data.encoder]  # a model of an unknown encoder could be trained, but never used
     processes = distributed.process_group(choose_device(config, device))
     with processes as own_device, sole_run(Path(config.env.expdir)):
+        distributed.from_the_first(lambda: check_run_config(config))
         run = Run(config, own_device, save_every_minutes)
         if distributed.is_first():
             save_diffusion_config(config, run.folder / "config.yaml")
@@ -54,6 +56,21 @@ def train(config_path: str | Path, device: str | None = None, save_every_minutes
         with contextlib.closing(logbook), stop_signal() as stop:
             logbook.begin(sum(parameter.numel() for parameter in run.learner.model.parameters()), run.step)
             return run.loop(logbook, stop)
+
+
+# What stays the same when a run resumes; the other keys of the model are shapes of the checkpoint.
+FIXED_KEYS = (
+    "data.encoder", "data.sampling_rate", "data.block_size", "data.unit_interpolate_mode", "model.timesteps",
+    "vocoder.type",
+)  # fmt: skip
+
+
+def check_run_config(config: DiffusionConfig) -> None:
+    """Raise UserError when ``env.expdir`` has a run of another model than the configuration's."""
+    folder = Path(config.env.expdir)
+    path = folder / "config.yaml"
+    if path.exists() and any(saved.step for saved in diffusion_checkpoints(folder)):
+        refuse_another_model(config, load_diffusion_config(path), path, FIXED_KEYS)
 
 
 def choose_device(config: DiffusionConfig, name: str | None) -> torch.device:

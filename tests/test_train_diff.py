@@ -489,3 +489,26 @@ def test_features_of_another_encoder_are_refused_too_where_clips_are_read_when_a
 def test_an_empty_validation_list_is_refused(work, capsys):
     Path("filelists/val.txt").write_text("", encoding="utf-8")
     assert "val.txt names no clip" in refused(capsys, prepare(work))
+
+
+def swap_speakers(config):
+    config.spk = dict(zip(config.spk, reversed(config.spk.values()), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change_config", "words"),
+    [
+        (lambda config: setattr(config.data, "encoder", "vec256l9"), "data.encoder is 'mfcc' there and 'vec256l9' now"),
+        (swap_speakers, "the speakers are"),
+    ],
+)
+def test_a_run_does_not_resume_as_another_model_of_the_same_shapes(work, change_config, words):
+    path = prepare(work, epochs=1)
+    training.train(path, "cpu")
+    config = load_diffusion_config(path)
+    change_config(config)
+    save_diffusion_config(config, path)
+    before = Path("logs/44k/diffusion/config.yaml").read_bytes()
+    with pytest.raises(UserError, match=words):
+        training.train(path, "cpu")
+    assert Path("logs/44k/diffusion/config.yaml").read_bytes() == before

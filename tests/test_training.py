@@ -464,6 +464,51 @@ def test_the_learning_rate_warms_up_and_then_decays_once_an_epoch():
     assert [learning_rate(config, epoch) for epoch in (1, 3, 5, 9)] == pytest.approx([1, 0.55, 0.1, 0.1])
 
 
+def swap_speakers(config):
+    config.spk = {"tenor": 0, "alto": 1}
+
+
+def forget_a_speaker(config):
+    config.spk = {"alto": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (swap_speakers, r"the speakers are {'alto': 0, 'tenor': 1} there and {'tenor': 0, 'alto': 1} now"),
+        (forget_a_speaker, r"the speakers are .* there and {'alto': 0} now"),
+        (lambda config: setattr(config.model, "speech_encoder", "vec256l9"), "encoder is 'mfcc' there and 'vec256l9'"),
+        (lambda config: setattr(config.data, "sampling_rate", 48000), "sampling_rate is 44100 there and 48000 now"),
+        (lambda config: setattr(config.data, "unit_interpolate_mode", "left"), "interpolate_mode is 'nearest' there"),
+        (lambda config: setattr(config.model, "n_heads", 4), "model.n_heads is 2 there and 4 now"),
+    ],
+)  # fmt: skip
+def test_a_run_does_not_resume_as_another_model_of_the_same_shapes(work, change, words):
+    path = prepare(work, epochs=1)
+    training.train(path, "44k", "cpu")
+    folder = work / "logs" / "44k"
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    config = load_config(path)
+    config.train.epochs = 2
+    change(config)
+    save_config(config, path)
+    with pytest.raises(UserError, match=words):
+        training.train(path, "44k", "cpu")
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+
+
+def test_a_speaker_may_be_added_in_a_free_row(work):
+    config = prepare(work, epochs=1)
+    values = load_config(config)
+    values.model.n_speakers = 3
+    save_config(values, config)
+    training.train(config, "44k", "cpu")
+    values.spk["bass"], values.train.epochs = 2, 2
+    save_config(values, config)
+    assert training.train(config, "44k", "cpu") == 0
+    assert load_config(work / "logs" / "44k" / "config.json").spk == {"alto": 0, "tenor": 1, "bass": 2}
+
+
 def test_a_checkpoint_of_another_configuration_is_named_with_keys_and_shapes(work):
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")

@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -21,10 +22,11 @@ from modules import checkpoint, distributed
 from modules.adamw import resume_optimizer
 from modules.atomic_file import write_text
 from modules.autosave import MINUTES
-from modules.config import Config, load_config
+from modules.config import Config, ModelConfig, load_config
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.run_config import refuse_another_model
 from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from modules.training_run import TrainingRun
@@ -59,6 +61,7 @@ def train(
     ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
     folder = Path("logs") / model
     with distributed.process_group(pick_device(device)) as own_device, sole_run(folder):
+        distributed.from_the_first(lambda: check_run_config(config, folder))
         run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
         if compiled:
             run.learner.compile()
@@ -68,6 +71,21 @@ def train(
         logbook = Logbook(folder) if distributed.is_first() else distributed.Silent()
         with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
             return run.loop(logbook, stop)
+
+
+# What stays the same when a run resumes. The number of speakers is compared as a shape of the checkpoint.
+FREE_MODEL_KEYS = ("n_speakers", "p_dropout", "extra")
+FIXED_KEYS = (
+    *(f"data.{key}" for key in ("sampling_rate", "filter_length", "hop_length", "win_length", "unit_interpolate_mode")),
+    *(f"model.{field.name}" for field in fields(ModelConfig) if field.name not in FREE_MODEL_KEYS),
+)
+
+
+def check_run_config(config: Config, folder: Path) -> None:
+    """Raise UserError when the folder has a run of another model than the configuration's."""
+    path = folder / "config.json"
+    if path.exists() and any(pair.step for pair in checkpoints.pairs(folder)):
+        refuse_another_model(config, load_config(path), path, FIXED_KEYS)
 
 
 @contextlib.contextmanager
