@@ -1,8 +1,9 @@
-"""Where the pieces of a song lie, at its own rate and at the model's, before any of it is converted."""
+"""Where the pieces of a song are, at its own rate and at the model's, before any of it is converted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from inference.conversion import Conversion
 from inference.segments import at_rate, plan_pieces
@@ -10,31 +11,40 @@ from inference.song import Song
 from modules.slicer import Chunk
 
 SHORTEST_PIECE = 0.1  # seconds; encoders and predictors need a few frames, so less is padded up to this
+FADE_SECONDS = 0.01  # to each side of a joint, where one piece fades out and the next fades in
 
 
 @dataclass(frozen=True)
 class Place:
-    """Samples ``start`` to ``end`` of a slice, which are converted with ``padding`` zeros on both sides.
+    """A piece: samples ``start`` to ``end`` of a slice of the song.
 
-    ``frames`` is how many the model makes of that. At the model's rate the piece has ``length`` samples, of which the
-    first ``overlap`` belong to the piece before as well, when ``cut`` have been taken off both ends.
+    At the song's rate ``padding`` samples come before and behind it: the nearest ``before`` and ``after`` are the
+    song's own, the others zeros. The model makes ``frames`` of that. At the model's rate the piece begins ``offset``
+    samples behind the first frame and has ``length``; ``lead`` samples before it and ``trail`` behind it fade into the
+    pieces beside it. Its first ``overlap`` samples, the lead among them, belong to the piece before as well; the share
+    ``retain`` of them is blended.
     """
 
     start: int
     end: int
     padding: int
-    cut: int
+    offset: int
     frames: int
     length: int
     overlap: int
+    retain: float = 1.0
+    before: int = 0
+    after: int = 0
+    lead: int = 0
+    trail: int = 0
 
 
 @dataclass(frozen=True)
 class SliceLayout:
-    """A slice of ``length`` samples at the model's rate; of silence, too, the one place tells how it counts."""
+    """A slice: silence, which has one place, or pieces to convert. Its first sample in the song is ``start``."""
 
     is_silence: bool
-    length: int
+    start: int
     places: list[Place]
 
     @property
@@ -44,7 +54,7 @@ class SliceLayout:
 
 
 def lay_out(song: Song, conversion: Conversion, rate: int, hop_length: int) -> list[SliceLayout]:
-    """The slices of a song for a model of this rate and frame length, in their order."""
+    """The slices of a song for a model of this rate and frame length, in their order, as published."""
     return [
         _lay_out(chunk, song.sampling_rate, conversion, rate, hop_length) for chunk in song.chunks(conversion.slice_db)
     ]
@@ -58,15 +68,53 @@ def _lay_out(chunk: Chunk, song_rate: int, conversion: Conversion, rate: int, ho
     samples = chunk.end - chunk.start
     whole = length(0, samples)
     if chunk.is_silence:
-        return SliceLayout(True, whole, [Place(0, samples, 0, 0, whole // hop_length, whole, 0)])
+        return SliceLayout(True, chunk.start, [Place(0, samples, 0, 0, whole // hop_length, whole, 0)])
     places = []
     for piece in plan_pieces(samples, song_rate, conversion.clip_seconds, conversion.lg_num):
         size = piece.end - piece.start
         pad = max(conversion.pad_seconds, (SHORTEST_PIECE - size / song_rate) / 2)
         padding = int(pad * song_rate)
-        frames = at_rate(size + 2 * padding, song_rate, rate) // hop_length
-        overlap = length(piece.start, piece.start + piece.lead_in)
-        places.append(
-            Place(piece.start, piece.end, padding, int(pad * rate), frames, length(piece.start, piece.end), overlap)
-        )
-    return SliceLayout(False, whole, places)
+        place = Place(
+            piece.start, piece.end, padding, offset=0, frames=0, length=length(piece.start, piece.end),
+            overlap=length(piece.start, piece.start + piece.lead_in), retain=conversion.lgr_num,
+        )  # fmt: skip
+        places.append(_with_frames(place, song_rate, rate, hop_length))
+    return SliceLayout(False, chunk.start, places)
+
+
+def _with_frames(place: Place, song_rate: int, rate: int, hop_length: int) -> Place:
+    """The place with its offset and frames, as many as the padded piece has, and all that it needs."""
+    offset = round(place.padding * rate / song_rate)
+    padded = at_rate(place.end - place.start + 2 * place.padding, song_rate, rate)
+    needed = offset + place.length + place.trail
+    return replace(place, offset=offset, frames=max(padded // hop_length, math.ceil(needed / hop_length)))
+
+
+def with_fades(slices: list[SliceLayout], song_rate: int, rate: int, hop_length: int) -> list[SliceLayout]:
+    """The slices with a fade at every joint that has no cross-fade yet, at those with silence too.
+
+    The pieces are converted with the song's own sound beyond the joint, which is silence's noise or the next phrase. In
+    the usual padding that takes the place of zeros, so the number of frames stays the published one.
+    """
+    places = [place for part in slices for place in part.places]
+    for index in range(len(places) - 1):
+        left, right = places[index : index + 2]
+        fade = min(int(FADE_SECONDS * rate), left.length // 2, right.length // 2)
+        if right.overlap or fade == 0:
+            continue
+        context = math.ceil(fade * song_rate / rate)
+        places[index] = replace(left, after=context, trail=fade)
+        places[index + 1] = replace(right, before=context, lead=fade, overlap=2 * fade, retain=1.0)
+    faded = iter(places)
+    return [
+        replace(part, places=[_extended(part, next(faded), song_rate, rate, hop_length) for _ in part.places])
+        for part in slices
+    ]
+
+
+def _extended(part: SliceLayout, place: Place, song_rate: int, rate: int, hop_length: int) -> Place:
+    """The place with room for its fades in the padding."""
+    if part.is_silence:
+        return place
+    place = replace(place, padding=max(place.padding, place.before, place.after))
+    return _with_frames(place, song_rate, rate, hop_length)

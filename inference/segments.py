@@ -52,12 +52,6 @@ def at_rate(position: int, from_rate: int, to_rate: int) -> int:
     return -(-position * to_rate // from_rate)
 
 
-def pad_centred(audio: np.ndarray, length: int) -> np.ndarray:
-    """Zeros on both sides up to ``length`` samples, the odd one on the right; longer audio is left as it is."""
-    lacking = max(0, length - len(audio))
-    return np.pad(audio, (lacking // 2, lacking - lacking // 2))
-
-
 def through_pcm16(audio: np.ndarray) -> np.ndarray:
     """The float32 values that audio (L,) has after being written as 16-bit samples and read back.
 
@@ -80,14 +74,15 @@ def cross_fade(before: np.ndarray, after: np.ndarray, retain: float) -> np.ndarr
     )
 
 
-def join(audios: Iterable[np.ndarray], overlaps: Sequence[int], retain: float = 0.75) -> Iterator[np.ndarray]:
+def join(audios: Iterable[np.ndarray], overlaps: Sequence[int], retains: Sequence[float]) -> Iterator[np.ndarray]:
     """Yield the audio of consecutive pieces as one signal, as far as it is settled after each.
 
-    ``overlaps[k]`` is how many samples piece k has in common with the one before (at most that one's length; the first
-    has none). The sum of what is yielded is the sum of the pieces' lengths less the overlaps.
+    Piece k has ``overlaps[k]`` samples in common with the one before (at most that one's length; the first has none),
+    of which the share ``retains[k]`` is blended. The sum of what is yielded is the sum of the pieces' lengths less the
+    overlaps.
     """
     tail = np.zeros(0, dtype=np.float32)
-    for audio, overlap, coming in zip(audios, overlaps, [*overlaps[1:], 0], strict=True):
+    for audio, overlap, retain, coming in zip(audios, overlaps, retains, [*overlaps[1:], 0], strict=True):
         audio = np.concatenate([cross_fade(tail, audio[:overlap], retain), audio[overlap:]])
         settled = len(audio) - coming
         tail = audio[settled:]

@@ -1,8 +1,8 @@
-"""A song on disk, read slice by slice, so that its length costs no memory."""
+"""A song on disk, read span by span, so that its length costs no memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,22 +43,25 @@ class Song:
             self._chunks[threshold] = chunks
         return self._chunks[threshold]
 
-    def slices(self, threshold: float = -40) -> Iterator[tuple[int, bool, np.ndarray]]:
-        """Yield (first sample, whether it is silence, audio (n,) float32) of consecutive slices, together the song.
+    def spans(self, spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Yield the audio (end - start,) float32 of spans (start, end) in samples, read once from front to back.
 
-        The file is read twice: for its loudness, then for the slices.
+        No span may start before the one before it; they may overlap. Memory is one span and a block.
         """
-        chunks = self.chunks(threshold)
-        audios = self._read([chunk.end - chunk.start for chunk in chunks])
-        for chunk, audio in zip(chunks, audios, strict=True):
-            yield chunk.start, chunk.is_silence, audio
+        blocks, held, first = self._read(), np.zeros(0, np.float32), 0
+        for start, end in spans:
+            while first + len(held) < end:
+                block = next(blocks)
+                unused = min(max(start - first, 0), len(held))
+                held, first = np.concatenate((held[unused:], block)), first + unused
+            yield held[start - first : end - first]
 
-    def _read(self, lengths: list[int] | None = None) -> Iterator[np.ndarray]:
-        """Consecutive mono parts of these lengths in samples; in blocks to the end when None."""
+    def _read(self) -> Iterator[np.ndarray]:
+        """Consecutive mono blocks, to the end."""
         with open_audio(self.path) as file:
-            for length in [BLOCK] * (file.frames // BLOCK + 1) if lengths is None else lengths:
+            for _ in range(file.frames // BLOCK + 1):
                 try:
-                    audio = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
+                    audio = file.read(BLOCK, dtype="float32", always_2d=True).mean(axis=1)
                 except (RuntimeError, ValueError) as error:
                     raise UserError(f"{self.path} is damaged: {error}") from None
                 if not np.isfinite(audio).all():

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inference.conversion import Conversion, Parts
-from inference.layout import Place, lay_out
+from inference.layout import Place, SliceLayout, lay_out, with_fades
 from inference.listener import Listener
 from inference.model_files import GRAPH_SUFFIX
 from inference.onnx_synthesizer import OnnxSynthesizer
 from inference.refinement import Refiner
-from inference.segments import join, pad_centred, through_pcm16
+from inference.segments import join, through_pcm16
 from inference.song import Song
 from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
@@ -139,31 +140,46 @@ class Svc:
         """
         self.check(conversion)
         voicing = self.listener.voicing = Voicing()
-        slices = lay_out(song, conversion, self.target_sample, self.hop_size)
-        mixes = itertools.repeat(itertools.repeat(None))
-        if conversion.use_spk_mix:
-            mixes = SpeakerMix(conversion.spk, self.voices).spread([part.frames for part in slices])
-        for part, (_, _, audio), weights in zip(slices, song.slices(conversion.slice_db), mixes, strict=False):
-            if part.is_silence or not audio.any():
-                yield np.zeros(part.length, dtype=np.float32)
-                continue
-            converted = (
-                self._convert_piece(audio[place.start : place.end], song.sampling_rate, place, conversion, mix)
-                for place, mix in zip(part.places, weights, strict=False)
-            )
-            yield from join(converted, [place.overlap for place in part.places], conversion.lgr_num)
+        rates = song.sampling_rate, self.target_sample, self.hop_size
+        slices = with_fades(lay_out(song, conversion, *rates[1:]), *rates)
+        places = [place for part in slices for place in part.places]
+        parts = self._converted(song, slices, conversion)
+        yield from join(parts, [place.overlap for place in places], [place.retain for place in places])
         self.listener.voicing = None
         if voicing.is_lost:
             log.warning("%s", voicing.warning(song.path, conversion.f0_predictor))
 
+    def _converted(self, song: Song, slices: list[SliceLayout], conversion: Conversion) -> Iterator[np.ndarray]:
+        """Yield the converted pieces and the silences of a song, each with what fades into its neighbours."""
+        mixes = itertools.repeat(itertools.repeat(None))
+        if conversion.use_spk_mix:
+            mixes = SpeakerMix(conversion.spk, self.voices).spread([part.frames for part in slices])
+        audios = song.spans(
+            (part.start + place.start - place.before, part.start + place.end + place.after)
+            for part in slices for place in part.places if not part.is_silence
+        )  # fmt: skip
+        for part, weights in zip(slices, mixes, strict=False):
+            for place, mix in zip(part.places, weights, strict=False):
+                audio = None if part.is_silence else next(audios)
+                if audio is None or not audio.any():
+                    yield np.zeros(place.lead + place.length + place.trail, dtype=np.float32)
+                else:
+                    yield self._convert_piece(audio, song.sampling_rate, place, conversion, mix)
+
     def _convert_piece(
         self, audio: np.ndarray, rate: int, place: Place, conversion: Conversion, mix: Tensor | None
     ) -> np.ndarray:
-        """Convert the mono audio of one place into exactly its length at ``target_sample``."""
-        padded = through_pcm16(np.pad(audio, place.padding))
-        wav = sinc_resample(torch.from_numpy(padded).to(self.device), rate, self.target_sample)
+        """Convert the mono audio of one place into its lead, length and trail at ``target_sample``.
+
+        Frame i of the model is the sound from sample ``i * hop`` on, so the piece begins at the place's offset.
+        """
+        padding = place.padding - place.before, place.padding - place.after
+        wav = torch.from_numpy(through_pcm16(np.pad(audio, padding))).to(self.device)
+        wav = sinc_resample(wav, rate, self.target_sample)
+        wav = functional.pad(wav, (0, max(0, place.frames * self.hop_size - len(wav))))
         output = self.convert_wav(wav, conversion, mix=mix).cpu().numpy()
-        return pad_centred(output[place.cut : len(output) - place.cut], place.length)[: place.length]
+        wanted = output[place.offset - place.lead : place.offset + place.length + place.trail]
+        return np.pad(wanted, (0, place.lead + place.length + place.trail - len(wanted)))  # the enhancer may give less
 
     # -- one piece ----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from inference.svc import Svc
 from modules.config import Config, save_config
 from tests.checkpoint_files import write_fairseq_checkpoint
 from tests.parity import FOLDER, fill, load_meta, recipe_values
+from tests.parity.inference import use_published_placement
 from vits.synthesizer import Synthesizer
 
 E2E = FOLDER / "e2e"
@@ -79,7 +80,8 @@ def write_clusters(path: Path, features: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RESULTS))
-def test_the_same_command_gives_the_same_song(name, converters):
+def test_the_same_command_gives_the_same_song(name, converters, monkeypatch):
+    use_published_placement(monkeypatch)
     variant, case = name.split("_", 1)
     settings = SETTINGS["base"] | SETTINGS["cases"][case]
     if settings["use_spk_mix"]:

@@ -8,14 +8,19 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+import torch
 
+import inference.svc
 from inference.conversion import Conversion
 from inference.layout import Place, SliceLayout, lay_out
-from inference.segments import join, pad_centred, split, through_pcm16
+from inference.segments import join, split, through_pcm16
 from inference.song import Song
 from inference.speaker_mix import SpeakerMix
+from inference.svc import Svc
 from inference.voices import Voices
+from modules.audio import sinc_resample
 
 Arrays = dict[str, np.ndarray]
 HOP, SONG_RATE = 512, 16000
@@ -82,14 +87,15 @@ def converted(song: Song, layout: list[SliceLayout], conversion: Conversion, rat
     """The joined song. The original overlaps pieces by as many samples as at the song's rate, whatever the model's;
     so do we here, while ``Place.overlap`` is at the model's."""
     parts = []
-    for part, (_, _, audio) in zip(layout, song.slices(conversion.slice_db), strict=True):
+    spans = ((chunk.start, chunk.end) for chunk in song.chunks(conversion.slice_db))
+    for part, audio in zip(layout, song.spans(spans), strict=True):
         if part.is_silence:
-            parts.append(np.zeros(part.length, np.float32))
+            parts.append(np.zeros(part.places[0].length, np.float32))
             continue
         overlap = int(conversion.lg_num * SONG_RATE)
         overlaps = [overlap if place.overlap else 0 for place in part.places]
         pieces = [stand_in(audio[place.start : place.end], place, rate) for place in part.places]
-        parts += join(pieces, overlaps, conversion.lgr_num)
+        parts += join(pieces, overlaps, [conversion.lgr_num] * len(pieces))
     return np.concatenate(parts)
 
 
@@ -99,7 +105,30 @@ def stand_in(audio: np.ndarray, place: Place, rate: int) -> np.ndarray:
     length = -(-len(padded) * rate // SONG_RATE)
     output = np.interp(np.arange(length) / rate, np.arange(len(padded)) / SONG_RATE, padded)
     output = (output + 0.001 * np.arange(length) / length).astype(np.float32)
-    return pad_centred(output[place.cut : len(output) - place.cut], place.length)
+    return published_placement(output, place)
+
+
+def published_placement(output: np.ndarray, place: Place) -> np.ndarray:
+    """The piece (length,) from the model's output as the original places it: late by half of what whole frames lack."""
+    return pad_centred(output[place.offset : len(output) - place.offset], place.length)[: place.length]
+
+
+def use_published_placement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let converters place and join pieces as the original does: without fades, and late by up to half a frame."""
+
+    def convert_piece(svc, audio, rate, place, conversion, mix):
+        wav = torch.from_numpy(through_pcm16(np.pad(audio, place.padding)))
+        wav = sinc_resample(wav, rate, svc.target_sample)
+        return published_placement(svc.convert_wav(wav, conversion, mix=mix).numpy(), place)
+
+    monkeypatch.setattr(inference.svc, "with_fades", lambda slices, *rates: slices)
+    monkeypatch.setattr(Svc, "_convert_piece", convert_piece)
+
+
+def pad_centred(audio: np.ndarray, length: int) -> np.ndarray:
+    """Zeros on both sides up to ``length`` samples, the odd one on the right; longer audio is left as it is."""
+    lacking = max(0, length - len(audio))
+    return np.pad(audio, (lacking // 2, lacking - lacking // 2))
 
 
 ADAPTERS = {"D_split_pad": split_pad, "D_spkmix_slice_inference": spkmix_slice_inference}
