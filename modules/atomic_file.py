@@ -44,7 +44,7 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     try:
         yield temporaries
         for temporary in temporaries:
-            with open(temporary, "rb") as file:
+            with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, whole, strict=True):
             os.replace(temporary, path)
