@@ -27,10 +27,11 @@ from inference.song import Song
 from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
 from inference.voices import synthesizer_voices
-from modules.audio import match_envelope, read_audio, sinc_resample, volume
+from modules.audio import sinc_resample
 from modules.config import load_config
 from modules.console import UserError, get_logger
 from modules.device import pick_device
+from modules.loudness import match_envelope, volume
 from modules.memory import is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
@@ -198,8 +199,8 @@ class Svc:
             loudness_envelope_adjustment=loudness_envelope_adjustment,
         )
         self.check(conversion)
-        audio, rate = read_audio(raw_path)
-        wav = sinc_resample(torch.from_numpy(audio).to(self.device), rate, self.target_sample)
+        song = Song(raw_path)
+        wav = sinc_resample(torch.from_numpy(song.read()).to(self.device), song.sampling_rate, self.target_sample)
         mix = torch.as_tensor(speaker)[:, frame : frame + len(wav) // self.hop_size].t() if spk_mix else None
         output = self.convert_wav(wav, conversion, f0_filter, mix)
         return output, len(output), len(output) // self.hop_size
