@@ -84,7 +84,7 @@ def read_block(file: soundfile.SoundFile, samples: int) -> np.ndarray:
     try:
         block = file.read(samples, dtype="float32", always_2d=True)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {reason(error)}") from None
+        raise UserError(f"{path} is damaged: {reason(error)}; copy or export it again") from None
     if not np.isfinite(block).all():
         raise UserError(f"{path} holds NaN or infinite samples; export it again or leave it out")
     return block

@@ -22,9 +22,9 @@ CANCELLED = 10  # dB by which the channels' mean must be fainter than the loudes
 UNKNOWN = 0x7FFFF000  # bytes; programs that write WAV to a pipe give this length or a greater one
 TOLERANCE = 0.1  # seconds that may be missing: encoders count their delay differently
 
-# How libsndfile notes that a header gives more bytes than there are (WAV, AIFF, W64, RF64, AU), or an Ogg has no end.
+# How libsndfile notes that a header gives more bytes than there are: WAV, AIFF, W64, RF64, AU.
 SHORT_OF = re.compile(r"^ *(?:data|SSND|riff|Riff size|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-OGG_WITHOUT_END = "lacks an end-of-stream bit"
+OGG_PAGE = 65307  # bytes at most
 
 
 class MonoFile:
@@ -96,7 +96,7 @@ class MonoFile:
     def _scan(self, frame_length: int, hop_length: int) -> tuple[_Totals, Levels]:
         totals, meter = _Totals(), LevelMeter(self.sampling_rate, frame_length, hop_length)
         with open_audio(self.path) as file:
-            self._frames, self._notes = file.frames, file.extra_info
+            self._frames, self._notes, self._format = file.frames, file.extra_info, file.format
             for block in read_blocks(file):
                 mono = self._mono(block)
                 totals.add(mono, block)
@@ -123,9 +123,18 @@ class MonoFile:
         if promised > self.samples + TOLERANCE * self.sampling_rate:
             whole = promised / self.sampling_rate
             return f"{self.path} is cut off: its header gives {whole:.1f} s, {self.seconds:.1f} s are there; {cure}"
-        if OGG_WITHOUT_END in self._notes:
+        if self._format == "OGG" and _lacks_ogg_end(self.path):
             return f"{self.path} is cut off: {self.seconds:.1f} s are there, without the mark of their end; {cure}"
         return None
+
+
+def _lacks_ogg_end(path: Path) -> bool:
+    """Whether the last page of an Ogg file (RFC 3533) lacks the mark of the end of its stream."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - OGG_PAGE))
+        tail = file.read()
+    page = tail.rfind(b"OggS")
+    return page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4
 
 
 class _Totals:
