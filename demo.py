@@ -5,8 +5,8 @@ model learns both voices; a song that it has never heard goes from the dark voic
 compared with the bright voice's own singing of that song. Then a small diffusion model learns as well, and refines the
 same song. No weights, no GPU: some six minutes on two CPU cores.
 
-Writes demo_run/ (made anew each time), results/demo.wav, results/demo_diffusion.wav and results/demo.png. Exit code 1
-when a goal is missed.
+Writes demo_run/ (made anew each time; a folder that no demo made is refused), results/demo.wav,
+results/demo_diffusion.wav and results/demo.png. Exit code 1 when a goal is missed.
 
     python demo.py
 """
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.singer import Song
 
 PROJECT = Path(__file__).resolve().parent
+MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
 STEPS = 2000
 # That train, of one thread each: on two cores they take 1.8 times as many steps as one thread, and two threads 1.25.
 PROCESSES = 2 if os.name == "posix" else 1
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     began = time.monotonic()
     folder = args.folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     source, target = record(folder)
     prepare(folder)
     train_voices(folder, args.steps, args.seed)
@@ -91,6 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     run(folder, "train_diff.py", "-c", "configs/diffusion.yaml")
     run(folder, "inference_main.py", *CONVERT, "-shd", "-ks", str(K_STEP))
     return show(folder / "results", source, target, began)
+
+
+def clear(folder: Path) -> None:
+    """Delete an earlier demo's ``folder`` and make it anew. Raises UserError when something else is in its place."""
+    if folder.exists():
+        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARK).is_file()):
+            raise UserError(f"{folder} was not made by the demo; delete it yourself, or give --folder another place")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
 
 
 def record(folder: Path) -> tuple[Song, Song]:

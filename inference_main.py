@@ -2,7 +2,8 @@
 
 Reads songs from raw/ (or from any path) and a generator of logs/44k, and writes
 results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). Songs
-that cannot be converted are named at the end, and the exit code is 1 then; it is 2 when none could be.
+that cannot be converted, or whose files are cut off, are named at the end, and the exit code is 1 then; it is 2 when
+none could be converted.
 
     python inference_main.py -n song.wav -s alto
     python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from inference.conversion import Conversion, Parts
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
-from modules.console import UserError, get_logger, script
+from modules.console import UserError, failure, get_logger, script
 from modules.f0 import list_predictors
 
 if TYPE_CHECKING:
@@ -173,27 +174,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     find_format(args.wav_format)
 
-    def jobs_for(speakers: Sequence[str]) -> list[Job]:
+    def jobs_for(speakers: Sequence[str]) -> tuple[list[Job], list[str]]:
         where = args.output_dir, args.wav_format
         return plan(args.clean_names, args.trans, speakers, conversion, parts.kind, *where)
 
     jobs_for(args.spk_list or [""])  # what has no plan is refused before the model is loaded
     svc = load_models(args)
-    jobs = jobs_for(args.spk_list or ([] if args.use_spk_mix else [svc.voices.only()]))
+    jobs, failed = jobs_for(args.spk_list or ([] if args.use_spk_mix else [svc.voices.only()]))
     for job in jobs:
         svc.check(job.conversion)  # what would make every song fail is told once, not by song
-    failed = []
+    done, incomplete = 0, []
     for job in jobs:
         try:
-            job.run(svc)
-            print(job.output)
-        except UserError as error:
-            failed.append(str(error) if str(job.song) in str(error) else f"{job.song}: {error}")
-    if len(failed) == len(jobs):
+            whole = job.run(svc)
+        except Exception as error:  # one song must not stop the others
+            failed.append(failure(job.song, error))
+            continue
+        print(job.output, flush=True)
+        done += 1
+        if not whole:
+            incomplete.append(job.output)
+    if not done:
         raise UserError("; ".join(failed))
     for sentence in failed:
         log.info("not converted: %s", sentence)
-    return 1 if failed else 0
+    for output in incomplete:
+        log.info("incomplete, since its song is cut off: %s", output)
+    return 1 if failed or incomplete else 0
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ Writes  dataset/44k/<speaker>/*.wav    mono, 16 bit, at the rate of --sr2
 
 Silence at both ends is trimmed, and each clip is brought to full scale unless --skip_loudnorm is given. Clips that are
 there already and newer than their recording are left alone, so a run that was stopped continues when it is started
-again. Recordings that cannot be used, those with less than 0.3 s of sound among them, are named at the end, and the
-exit code is 1 then.
+again. Recordings that cannot be used, those with less than 0.3 s of sound among them, and those whose files are cut off
+are named at the end, and the exit code is 1 then.
 
     python resample.py
     python resample.py --in_dir my_voices --skip_loudnorm --num_processes 4
@@ -43,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("resample").info
     for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
         log(sentence)
+    for sentence in report.cut_off:
+        log(f"incomplete: {sentence}")
     log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir2}")
-    return 1 if report.failed else 0
+    return 1 if report.failed or report.cut_off else 0
 
 
 if __name__ == "__main__":

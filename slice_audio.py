@@ -6,8 +6,8 @@ Writes  dataset_raw/<speaker>/<name>_0000.wav ...    mono, 16 bit, at the record
 Silence of half a second stays at a clip's ends, and breaths with it. A stretch of singing without silence is cut where
 it is quietest. What is shorter than --min_length joins its neighbour, or is dropped and counted when it stands alone.
 Recordings that were cut before are left alone unless they or the settings changed; then their former clips are
-replaced. Files that this script did not make are never overwritten. Recordings that cannot be cut are named at the end,
-and the exit code is 1 then.
+replaced. Files that this script did not make are never overwritten. Recordings that cannot be cut, or whose files are
+cut off, are named, and the exit code is 1 then.
 
     python slice_audio.py
     python slice_audio.py --in_dir "my recordings/anna" --max_length 12 --threshold -50
@@ -44,13 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("slice").info
     for sentence in report.passed_over + [f"not cut: {sentence}" for sentence in report.failed]:
         log(sentence)
+    for sentence in report.cut_off:
+        log(f"incomplete: {sentence}")
     log(f"clips made: {report.clips}, {report.seconds:.1f} s together, in {args.out_dir}")
     log(f"recordings cut before and unchanged: {report.up_to_date}; not cut: {len(report.failed)}")
     log(
         f"left out: {report.silent_seconds:.1f} s of silence, and {report.dropped_seconds:.1f} s "
         f"in pieces shorter than {args.min_length:g} s that stand alone ({report.dropped})"
     )
-    return 1 if report.failed else 0
+    return 1 if report.failed or report.cut_off else 0
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def write_song(path: Path, seconds: float, rate: int) -> Path:
 def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
     """Seconds of each stage of one conversion from disk to disk, and of the whole."""
     watch = Stopwatch(svc.device)
-    song = Song(path)
+    song = watch.function("measure", Song)(path)
     synthesizer, listener = svc.synthesizer, svc.listener
     encoder, predictor = listener.encoder, listener.predictor
     encode, decode, infer, slices = encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer, song.slices
@@ -126,13 +126,14 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
         start = watch.now()
         parts = watch.iterator("convert", svc.convert(song, conversion))
         write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
-        total = watch.now() - start
+        converted = watch.now() - start
     finally:
         del listener.predictor, encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer
     spent = watch.seconds
     stages = {name: spent[name] for name in ("read and slice", "F0", "encoder", "decoder")}
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]
-    stages["write"] = total - spent["convert"]
+    stages["write"] = converted - spent["convert"]
+    total = converted + spent["measure"]
     stages["rest"] = total - sum(stages.values())
     return {**stages, "total": total}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,8 @@ class Job:
     output: Path
     wav_format: str
 
-    def run(self, svc: Svc) -> None:
-        """Convert from disk to disk under a progress bar over the song's seconds."""
+    def run(self, svc: Svc) -> bool:
+        """Convert from disk to disk under a progress bar over the song's seconds; False when the song is cut off."""
         from inference.song import Song
         from modules.audio import write_audio
 
@@ -44,6 +45,7 @@ class Job:
                     yield part
 
         write_audio(self.output, watched(), svc.target_sample, self.wav_format)
+        return song.cut_off is None
 
 
 def plan(
@@ -54,17 +56,23 @@ def plan(
     kind: str,
     folder: Path,
     wav_format: str,
-) -> list[Job]:
-    """Every song for every speaker; a lacking shift is the first. Results are named as published, ``kind`` included.
+) -> tuple[list[Job], list[str]]:
+    """Every song for every speaker, and a sentence for each song that is not there.
 
-    Raises UserError when a song is not there, there are more shifts than songs, or two results have one name.
+    A lacking shift is the first. Results are named as published, ``kind`` included. Raises UserError when no song is
+    there, there are more shifts than songs, or two results have one name.
     """
     if len(shifts) > len(names):
         raise UserError(f"-t gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all")
     jobs: dict[Path, Job] = {}
+    missing = []
     ratio = f"_{conversion.cluster_infer_ratio}" if conversion.cluster_infer_ratio else ""
     for name, shift in itertools.zip_longest(names, shifts, fillvalue=shifts[0]):
-        song = find_song(name)
+        try:
+            song = find_song(name)
+        except UserError as error:
+            missing.append(str(error))
+            continue
         key = "auto" if conversion.auto_predict_f0 else f"{shift}key"
         for speaker in ["spk_mix"] if conversion.use_spk_mix else speakers:
             done = f"{Path(name).name}_{key}_{speaker}{ratio}_{kind}_{conversion.f0_predictor}.{wav_format}"
@@ -73,14 +81,16 @@ def plan(
                 raise UserError(f"two conversions would be written to {output}; make them in two runs")
             spk = conversion.spk if conversion.use_spk_mix else speaker
             jobs[output] = Job(song, dataclasses.replace(conversion, spk=spk, tran=shift), output, wav_format)
-    return list(jobs.values())
+    if len(missing) == len(names):
+        raise UserError("; ".join(missing))
+    return list(jobs.values()), missing
 
 
 def find_song(name: str) -> Path:
     """The file that ``name`` means: under raw/ or as a path, ``.wav`` may be left out. UserError when there is none."""
     candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # also False for a name that is too long
             return path
     there = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
     nearest = f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"

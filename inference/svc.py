@@ -29,10 +29,11 @@ from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
 from inference.voices import synthesizer_voices
 from inference.voicing import Voicing
-from modules.audio import match_envelope, read_audio, sinc_resample, volume
+from modules.audio import sinc_resample
 from modules.config import load_config
 from modules.console import UserError, get_logger
 from modules.device import pick_device
+from modules.loudness import match_envelope, volume
 from modules.memory import is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
@@ -154,7 +155,7 @@ class Svc:
         mixes = itertools.repeat(itertools.repeat(None))
         if conversion.use_spk_mix:
             mixes = SpeakerMix(conversion.spk, self.voices).spread([part.frames for part in slices])
-        audios = song.spans(
+        audios = song.parts(
             (part.start + place.start - place.before, part.start + place.end + place.after)
             for part in slices for place in part.places if not part.is_silence
         )  # fmt: skip
@@ -219,8 +220,8 @@ class Svc:
             loudness_envelope_adjustment=loudness_envelope_adjustment,
         )
         self.check(conversion)
-        audio, rate = read_audio(raw_path)
-        wav = sinc_resample(torch.from_numpy(audio).to(self.device), rate, self.target_sample)
+        song = Song(raw_path)
+        wav = sinc_resample(torch.from_numpy(song.read()).to(self.device), song.sampling_rate, self.target_sample)
         mix = torch.as_tensor(speaker)[:, frame : frame + len(wav) // self.hop_size].t() if spk_mix else None
         output = self.convert_wav(wav, conversion, f0_filter, mix)
         return output, len(output), len(output) // self.hop_size

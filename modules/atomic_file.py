@@ -36,7 +36,7 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     """
     whole = [Path(path) for path in paths]
     for path in whole:
-        if path.is_dir():
+        if os.path.isdir(path):  # also False for a name that is too long
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporaries = [path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}") for path in whole]
     for path in whole:
@@ -44,7 +44,7 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     try:
         yield temporaries
         for temporary in temporaries:
-            with open(temporary, "rb") as file:
+            with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, whole, strict=True):
             os.replace(temporary, path)
@@ -90,7 +90,7 @@ def output_paths(*paths: str | os.PathLike, library_error: type[Exception] = OSE
 def _blocked(paths: list[Path]) -> Iterator[tuple[Path, str]]:
     """Those that something else has the place of, and what that is."""
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             yield path, "it is a folder"
         for folder in path.parents:
             if folder.exists() and not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Read, write and resample sound; loudness over time.
+"""Read, write and resample sound.
 
 Sound is float32 in [-1, 1], mono, ``(L,)`` samples, wherever nothing else is said.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: the stages that only ha
 
 BLOCK = 1 << 20  # samples that are worked on at once where a whole recording need not be in memory
 SIXTEEN_BIT = ("WAV", "FLAC", "AIFF", "CAF", "W64", "RF64")
+RATES = (1000, 1_000_000)  # Hz that a header may give
 LARGEST_KERNEL = 1 << 23  # values, 64 MiB while it is made; ordinary rates need a fiftieth
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -37,15 +38,10 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
     """
     with open_audio(path) as file:
         rate = file.samplerate
-        try:
-            samples = file.read(dtype="float32", always_2d=True)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {reason(error)}") from None
-    if len(samples) == 0:
-        raise UserError(f"{path} holds no sound: its length is 0 samples")
-    audio = samples.mean(axis=1)
-    if not np.isfinite(audio).all():
-        raise UserError(f"{path} holds NaN or infinite samples; export it again or leave it out")
+        blocks = list(read_blocks(file))
+    if not blocks:
+        raise no_sound(path)
+    audio = np.concatenate([block.mean(axis=1) for block in blocks])
     if sampling_rate is None or sampling_rate == rate:
         return audio, rate
     return resample(audio, rate, sampling_rate), sampling_rate
@@ -55,10 +51,54 @@ def open_audio(path: str | os.PathLike) -> soundfile.SoundFile:
     """Open a sound file for reading in pieces. Raises UserError when it is missing or not audio."""
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}")
+    name = os.fspath(path) if os.name == "nt" else os.fsencode(path)  # which need not be Unicode
     try:
-        return soundfile.SoundFile(os.fspath(path))
+        file = _InOrder(name)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as audio: {reason(error)}") from None
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        file.close()
+        raise UserError(f"{path} cannot be read: its header gives a rate of {file.samplerate} Hz; export it again")
+    return file
+
+
+class _InOrder(soundfile.SoundFile):
+    """soundfile.SoundFile seeks after every read, which fails at the end of FLAC whose header gives no length."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def read_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """The rest of a file that open_audio opened, as ``(n, channels)`` float32, whatever length its header gives.
+
+    Raises UserError when it is damaged or holds NaN or infinity.
+    """
+    while len(block := read_block(file, BLOCK)):
+        yield block
+
+
+def read_block(file: soundfile.SoundFile, samples: int) -> np.ndarray:
+    """The next ``samples`` of it or what there is, as ``read_blocks``."""
+    path = os.fsdecode(file.name)
+    try:
+        block = file.read(samples, dtype="float32", always_2d=True)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {reason(error)}; copy or export it again") from None
+    if not np.isfinite(block).all():
+        raise UserError(f"{path} holds NaN or infinite samples; export it again or leave it out")
+    return block
+
+
+def no_sound(path: str | os.PathLike) -> UserError:
+    """The error for a file of no samples."""
+    size = os.path.getsize(path)
+    if size < 1000:
+        return UserError(f"{path} holds no sound: its length is 0 samples")
+    return UserError(
+        f"{path} holds {size} bytes, but its header gives a length of 0 samples, as programs write it that send sound "
+        "through a pipe; let them write a file, or export it again"
+    )
 
 
 def write_audio(
@@ -161,82 +201,3 @@ def _resample_rows(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
     rows = audio.detach().reshape(-1, audio.shape[-1]).float().cpu().numpy()
     resampled = torch.stack([torch.from_numpy(resample(row, from_rate, to_rate)) for row in rows])
     return resampled.reshape(*audio.shape[:-1], -1).to(audio)
-
-
-# -- loudness ---------------------------------------------------------------------------------------------------------
-
-
-def frame_rms(audio: np.ndarray | Iterable[np.ndarray], frame_length: int, hop_length: int) -> np.ndarray:
-    """Root mean square around every ``hop_length``-th sample: ``(1 + L // hop_length,)`` for an even frame length.
-
-    Windows are centred and at least as long as the hop; the sound is continued with ``frame_length // 2`` zeros at both
-    ends. ``audio`` is ``(L,)``, or its consecutive pieces, for a recording that is too long to be held.
-    """
-    blocks = in_blocks(audio) if isinstance(audio, np.ndarray) else audio
-    padding = np.zeros(frame_length // 2, np.float32)
-    pending, curve = padding, []
-    for block in _then(blocks, padding):
-        pending = np.concatenate((pending, block))
-        if len(pending) >= frame_length:
-            frames = np.lib.stride_tricks.sliding_window_view(pending, frame_length)[::hop_length]
-            curve.append(np.sqrt(np.mean(np.square(frames), axis=-1)))
-            pending = pending[len(frames) * hop_length :]
-    return np.concatenate(curve) if curve else np.zeros(0, np.float32)
-
-
-def _then(blocks: Iterable[np.ndarray], last: np.ndarray) -> Iterator[np.ndarray]:
-    yield from blocks
-    yield last
-
-
-def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
-    """Loudness a frame, the volume embedding's input: ``(L,)`` -> ``(L // hop_length,)``, of the kind that came in.
-
-    Root of the mean square of the ``hop_length`` samples around each frame's first one; ends are mirrored.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    if isinstance(audio, np.ndarray):
-        return volume(torch.from_numpy(audio), hop_length).numpy()
-    frames = audio.shape[-1] // hop_length
-    if frames == 0:
-        return audio.new_zeros(0)
-    power = audio.float().square()[None]
-    padded = F.pad(power, (hop_length // 2, (hop_length + 1) // 2), mode="reflect")[0]
-    return padded[: frames * hop_length].view(frames, hop_length).mean(-1).sqrt()
-
-
-def random_gain(audio: Tensor, generator: torch.Generator) -> float:
-    """A factor for ``(L,)`` from a tenth to tenfold, uniform in its logarithm, that leaves every sample within [-1, 1].
-
-    The published loudness augmentation. Of a sound beyond that range it is the least, a tenth, to what brings it back.
-    """
-    import torch
-
-    peak = float(audio.abs().max()) + 1e-5
-    highest = min(1.0, math.log10(1 / peak))
-    return 10 ** (-1 + (highest + 1) * float(torch.rand((), generator=generator)))
-
-
-def match_envelope(
-    source: Tensor | np.ndarray, source_rate: int, output: Tensor, output_rate: int, rate: float
-) -> Tensor:
-    """Give ``output`` ``(L,)`` the loudness of ``source`` over time, whole (``rate`` 0), in part, or not at all (1).
-
-    Both envelopes are taken twice a second and drawn out linearly to the length of the output.
-    """
-    if rate == 1:
-        return output
-    wanted = _envelope(source, source_rate, output)
-    present = _envelope(output, output_rate, output).clamp(min=1e-6)
-    return output * wanted.pow(1 - rate) * present.pow(rate - 1)
-
-
-def _envelope(audio: Tensor | np.ndarray, rate: int, like: Tensor) -> Tensor:
-    import torch
-    from torch.nn import functional as F
-
-    samples = audio if isinstance(audio, np.ndarray) else audio.detach().float().cpu().numpy()
-    points = torch.from_numpy(frame_rms(samples, rate // 2 * 2, rate // 2)).to(like)
-    return F.interpolate(points[None, None], size=len(like), mode="linear")[0, 0]

@@ -11,11 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 # What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
-BLOCKED = frozenset(
-    getattr(errno, name)
-    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR", "EIO", "ENOMEM")
-    if hasattr(errno, name)  # Windows lacks some
-)
+REFUSALS = "EACCES EPERM EROFS ENOSPC EDQUOT EEXIST ENOTDIR EISDIR EIO ENOMEM ENAMETOOLONG".split()
+BLOCKED = frozenset(getattr(errno, name) for name in REFUSALS if hasattr(errno, name))  # Windows lacks some
 
 # How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and threads that
 # wait for each other beside another busy process then take several times as long (benchmarks/thread_waiting.py).
@@ -37,27 +34,19 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         limit_spinning()
+        _accept_any_text()
         set_up_logging()
         try:
             return main(argv) or 0
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except OSError as error:
-            if error.errno not in BLOCKED:
-                raise
-            where = error.filename or "a file"
-            print(f"error: {where} cannot be written or read: {error.strerror}", file=sys.stderr)
-            return 2
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _is_lack_of_memory(error):
-                raise
-            reason = f" ({str(error).partition(chr(10))[0]})" if str(error) else ""
-            print(f"error: the memory is too small{reason}; end other programs, and run it again", file=sys.stderr)
-            return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            return 2
 
     return run
 
@@ -71,10 +60,38 @@ def limit_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
 
 
+def explain(error: Exception) -> str | None:
+    """The sentence for wrong input, a refusal of the machine's or a lack of memory; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in BLOCKED:
+        return f"{error.filename or 'a file'} cannot be written or read: {error.strerror}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_lack_of_memory(error)):
+        reason = f" ({str(error).partition(chr(10))[0]})" if str(error) else ""
+        return f"the memory is too small{reason}; end other programs, and run it again"
+    return None
+
+
+def failure(item: object, error: Exception) -> str:
+    """The sentence about one item of many that failed with ``error``; the traceback of a bug is logged."""
+    sentence = explain(error)
+    if sentence is None:
+        sentence = f"{type(error).__name__}: {error}"
+        get_logger("failure").error("%s failed by a bug of the program:", item, exc_info=error)
+    return sentence if str(item) in sentence else f"{item}: {sentence}"
+
+
 def _is_lack_of_memory(error: RuntimeError) -> bool:
     from modules.memory import is_lack_of_memory  # with PyTorch, which is there where a RuntimeError says so
 
     return is_lack_of_memory(error)
+
+
+def _accept_any_text() -> None:
+    """Write what the console's encoding lacks as ``\\xfc`` or ``\\u540d`` instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # there may be none, or another object in its place
+            stream.reconfigure(errors="backslashreplace")
 
 
 def set_up_logging() -> None:

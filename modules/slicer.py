@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modules.audio import frame_rms
 from modules.console import UserError
+from modules.loudness import frame_rms
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Slicer:
         """Samples that a frame's loudness is measured over."""
         return min(round(self.sampling_rate * self.min_interval / 1000), 4 * self.hop)
 
+    @property
+    def limit(self) -> float:
+        """The loudness of the threshold."""
+        return 10 ** (self.threshold / 20)
+
     def frames(self, milliseconds: float) -> int:
         return round(self.sampling_rate * milliseconds / 1000 / self.hop)
 
@@ -82,7 +87,7 @@ class Slicer:
         """Ranges of frames to take out; an empty one is a mere cut."""
         kept, interval, length = map(self.frames, (self.max_sil_kept, self.min_interval, self.min_length))
         last_cut = 0
-        for start, end in _silent_runs(rms < 10 ** (self.threshold / 20)):
+        for start, end in _silent_runs(rms < self.limit):
             if end == len(rms):
                 if end - start >= interval:
                     yield _quietest(rms, start, min(end, start + kept)), end + 1

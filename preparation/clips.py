@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from modules.atomic_file import write_text
-from modules.audio import BLOCK, frame_rms, open_audio, write_audio
-from modules.console import UserError, progress
+from modules.audio import write_audio
+from modules.console import UserError, failure, progress
+from modules.mono_file import MonoFile
 from modules.slicer import Slicer
 from preparation.recordings import Recording, find_recordings, recordings_of
 
@@ -51,6 +52,7 @@ class CutReport:
     silent_seconds: float = 0.0
     up_to_date: int = 0  # recordings
     failed: list[str] = field(default_factory=list)
+    cut_off: list[str] = field(default_factory=list)  # a sentence for each recording whose end is missing
     passed_over: list[str] = field(default_factory=list)
 
 
@@ -62,7 +64,7 @@ class Plan:
     dropped: list[tuple[int, int]]
     samples: int
     rate: int
-    gain: float  # below 1 where samples exceed full scale
+    cut_off: str | None  # the sentence about a recording whose end is missing
 
     def seconds(self, ranges: list[tuple[int, int]]) -> float:
         return sum(end - start for start, end in ranges) / self.rate
@@ -89,8 +91,8 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
             continue
         try:
             _add(report, _cut(recording, out_dir, settings, ledger))
-        except UserError as error:
-            report.failed.append(str(error))
+        except Exception as error:  # one recording must not stop the others
+            report.failed.append(failure(recording.path, error))
     if len(report.failed) == len(recordings):
         raise UserError(f"none of {len(recordings)} recordings could be cut; the first: {report.failed[0]}")
     if not report.clips and not report.up_to_date:
@@ -103,14 +105,12 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
 
 
 def _cut(recording: Recording, out_dir: Path, settings: CutSettings, ledger: Ledger) -> Plan:
-    plan = plan_clips(recording.path, settings)
+    sound = MonoFile(recording.path)
+    plan = plan_clips(sound, settings)
     names = [f"{recording.speaker}/{recording.path.stem}_{index:04d}.wav" for index in range(len(plan.clips))]
     ledger.begin(recording, settings, names)
-    with open_audio(recording.path) as file:
-        for name, (start, end) in zip(names, plan.clips, strict=True):
-            file.seek(start)
-            audio = file.read(end - start, dtype="float32", always_2d=True).mean(axis=1)
-            write_audio(out_dir / name, audio * plan.gain, plan.rate)
+    for name, audio in zip(names, sound.parts(plan.clips), strict=True):
+        write_audio(out_dir / name, audio, plan.rate)
     ledger.finish(recording)
     return plan
 
@@ -120,39 +120,25 @@ def _add(report: CutReport, plan: Plan) -> None:
     report.seconds += plan.seconds(plan.clips)
     report.dropped += len(plan.dropped)
     report.dropped_seconds += plan.seconds(plan.dropped)
+    report.cut_off += [plan.cut_off] if plan.cut_off else []
     report.silent_seconds += plan.samples / plan.rate - plan.seconds(plan.clips) - plan.seconds(plan.dropped)
 
 
 # -- where to cut -----------------------------------------------------------------------------------------------------
 
 
-def plan_clips(path: Path, settings: CutSettings) -> Plan:
-    """Read a recording once, in pieces, and decide. Raises UserError when it cannot be read or holds NaN."""
-    with open_audio(path) as file:
-        slicer, scan = settings.slicer(file.samplerate), Scan(file)
-        try:
-            rms = frame_rms(scan.blocks(), slicer.window, slicer.hop)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
-    if not np.isfinite(rms).all():
-        raise UserError(f"{path} holds NaN or infinite samples; export it again or leave it out")
-    clips, dropped = choose_ranges(rms, scan.samples, slicer, settings)
-    gain = 0.98 / scan.peak if scan.peak > 1 else 1.0
-    return Plan(clips, dropped, scan.samples, slicer.sampling_rate, gain)
-
-
-class Scan:
-    """Mono blocks of a file, counted and measured on the way."""
-
-    def __init__(self, file: soundfile.SoundFile):
-        self.file, self.samples, self.peak = file, 0, 0.0
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        for block in self.file.blocks(BLOCK, dtype="float32", always_2d=True):
-            mono = block.mean(axis=1)
-            self.samples += len(mono)
-            self.peak = max(self.peak, float(np.abs(mono).max()))
-            yield mono
+def plan_clips(sound: MonoFile, settings: CutSettings) -> Plan:
+    """Measure a recording, and decide. Raises UserError as MonoFile, and when all of it is below the threshold."""
+    slicer = settings.slicer(sound.sampling_rate)
+    rms = sound.measure(slicer.window, slicer.hop).curve(slicer.limit)
+    if rms.max() < slicer.limit:
+        loudest = 20 * math.log10(max(rms.max(), 1e-6))
+        raise UserError(
+            f"the loudest moment of {sound.path} is {loudest:.0f} dB, and what is below {settings.threshold:g} dB "
+            "(--threshold) is taken for silence; lower that, or normalise the recording"
+        )
+    clips, dropped = choose_ranges(rms, sound.samples, slicer, settings)
+    return Plan(clips, dropped, sound.samples, sound.sampling_rate, sound.cut_off)
 
 
 def choose_ranges(
@@ -167,7 +153,7 @@ def choose_ranges(
     longest = int(settings.max_length * slicer.sampling_rate / slicer.hop)
     chunks = slicer.slice_curve(rms, samples)
     pieces = [(chunk.start, chunk.end) for chunk in chunks if not chunk.is_silence and chunk.end > chunk.start]
-    loud = rms >= 10 ** (slicer.threshold / 20)
+    loud = rms >= slicer.limit
     clips, dropped = [], []
     for start, end in _join_short(pieces, shortest * slicer.hop):
         first, last = start // slicer.hop, end // slicer.hop

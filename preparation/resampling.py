@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from modules.atomic_file import write_text
-from modules.audio import frame_rms, read_audio, resample, write_audio
+from modules.audio import resample, write_audio
 from modules.clip_files import SHORTEST_CLIP
-from modules.console import UserError, progress
+from modules.console import UserError, failure, progress
+from modules.loudness import Levels
+from modules.mono_file import SAFE_PEAK, MonoFile
 from preparation.recordings import Recording, find_recordings
 from preparation.workers import cpu_count, run_job, worker_count
 
 TRIM_DB = 40  # below the loudest frame
+TRIM_FRAMES = (2048, 512)  # samples: window and hop
 FULL_SCALE = 32767 / 32768  # the largest 16-bit value
-SAFE_PEAK = 0.98
 SETTINGS = ".resample.json"
 
 
@@ -29,6 +31,7 @@ class ResampleReport:
     made: int = 0
     up_to_date: int = 0
     failed: list[str] = field(default_factory=list)  # a sentence for each clip
+    cut_off: list[str] = field(default_factory=list)  # a sentence for each recording whose end is missing
     passed_over: list[str] = field(default_factory=list)  # a sentence for each file that is no clip
 
 
@@ -63,9 +66,10 @@ def resample_folder(
             waiting.append(recording)
     report.up_to_date = len(sources) - len(waiting)
     with contextlib.closing(run_job(job, waiting, workers)) as outcomes:
-        for failure in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
-            report.made += failure is None
-            report.failed += [failure] if failure else []
+        for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
+            report.made += outcome.failed is None
+            report.failed += [outcome.failed] if outcome.failed else []
+            report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
         raise UserError(f"none of {len(recordings)} recordings could be prepared; the first: {report.failed[0]}")
     return report
@@ -81,8 +85,16 @@ def default_processes() -> int:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """Of one recording: the sentence about its failure, and the one about a file whose end is missing, if any."""
+
+    failed: str | None = None
+    cut_off: str | None = None
+
+
+@dataclass(frozen=True)
 class ResampleJob:
-    """Prepares one recording after the other; of each comes None, or the sentence that says what went wrong."""
+    """Prepares one recording after the other."""
 
     out_dir: Path
     sampling_rate: int
@@ -91,41 +103,46 @@ class ResampleJob:
     def set_up(self, rank: int, workers: int) -> None:
         """Nothing has to be loaded."""
 
-    def __call__(self, recording: Recording) -> str | None:
+    def __call__(self, recording: Recording) -> Outcome:
         try:
-            self.prepare(recording)
-        except UserError as error:
-            return str(error)
-        except Exception as error:  # one clip must not stop the others; its name and the error are reported
-            return f"{recording.path}: {type(error).__name__}: {error}"
-        return None
+            return Outcome(cut_off=self.prepare(recording))
+        except Exception as error:  # one clip must not stop the others
+            return Outcome(failure(recording.path, error))
 
-    def lost(self, recording: Recording, reason: str) -> str:
-        return f"{recording.path}: {reason}"
+    def lost(self, recording: Recording, reason: str) -> Outcome:
+        return Outcome(f"{recording.path}: {reason}")
 
     def target(self, recording: Recording) -> Path:
         return self.out_dir / recording.speaker / f"{recording.path.stem}.wav"
 
-    def prepare(self, recording: Recording) -> None:
-        """Read, trim, resample, scale and write one clip. Raises UserError naming the file that cannot be prepared."""
-        audio, rate = read_audio(recording.path)
-        if np.abs(audio).max() < 1 / 32768:
+    def prepare(self, recording: Recording) -> str | None:
+        """Read, trim, resample, scale and write one clip; returns a sentence when the recording is cut off.
+
+        Raises UserError naming the file that cannot be prepared.
+        """
+        sound = MonoFile(recording.path)
+        levels, rate = sound.measure(*TRIM_FRAMES), sound.sampling_rate
+        if sound.peak < 1 / 32768:
             raise UserError(f"{recording.path} holds only silence")
-        audio = trim_silence(audio)
+        audio = trim_silence(sound.read(), levels)
         if len(audio) < SHORTEST_CLIP * rate:
             seconds = len(audio) / rate
             raise UserError(f"{recording.path} holds {seconds:.2f} s of sound; a clip needs {SHORTEST_CLIP} s or more")
-        audio = _peak_safe(resample(_peak_safe(audio), rate, self.sampling_rate))  # filters overshoot
+        audio = _peak_safe(resample(audio, rate, self.sampling_rate))  # filters overshoot
         if self.full_scale:
             audio = audio * (FULL_SCALE / np.abs(audio).max())
         write_audio(self.target(recording), audio, self.sampling_rate)
+        return sound.cut_off
 
 
-def trim_silence(audio: np.ndarray, top_db: float = TRIM_DB) -> np.ndarray:
-    """``(L,)`` without what lies before the first and behind the last frame within ``top_db`` of the loudest."""
-    hop = 512
-    rms = np.maximum(frame_rms(audio, 2048, hop), 1e-5)
-    loud = np.flatnonzero(rms > rms.max() * 10 ** (-top_db / 20))
+def trim_silence(audio: np.ndarray, levels: Levels, top_db: float = TRIM_DB) -> np.ndarray:
+    """``(L,)`` without what lies before the first and behind the last frame within ``top_db`` of the loudest.
+
+    ``levels`` are measured in TRIM_FRAMES.
+    """
+    hop, share = TRIM_FRAMES[1], 10 ** (-top_db / 20)
+    rms = np.maximum(levels.curve(max(levels.rms.max(), 1e-5) * share), 1e-5)
+    loud = np.flatnonzero(rms > rms.max() * share)
     return audio[loud[0] * hop : (loud[-1] + 1) * hop]
 
 

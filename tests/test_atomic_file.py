@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 
 import pytest
 
-from modules.atomic_file import output_paths
+from modules.atomic_file import output_paths, write_text
 from modules.console import UserError
 
 
@@ -40,3 +41,21 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="2.txt cannot be written: .*b is a file, and a folder is needed there"):
         write(tmp_path / "1.txt", tmp_path / "b" / "2.txt")
     assert os.listdir(tmp_path) == ["b"]
+
+
+def test_every_file_is_flushed_through_a_writable_descriptor(tmp_path, monkeypatch):
+    """As Windows demands. Folders have no writable descriptors; they are flushed where the system can, on POSIX."""
+    fcntl, torch = pytest.importorskip("fcntl"), pytest.importorskip("torch")
+    from modules.saving import save_together
+
+    modes = []
+
+    def watch(descriptor):
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    write_text(tmp_path / "a.json", "{}")
+    write(tmp_path / "1.txt", tmp_path / "2.txt")
+    save_together([tmp_path / "D_1.pth", tmp_path / "G_1.pth"], [{"model": torch.zeros(2)}] * 2)
+    assert len(modes) == 5 and os.O_RDONLY not in modes

@@ -12,20 +12,9 @@ import pytest
 import soundfile
 import torch
 
-from modules.audio import (
-    _sinc_kernel,
-    frame_rms,
-    match_envelope,
-    open_audio,
-    random_gain,
-    read_audio,
-    resample,
-    sinc_resample,
-    to_pcm16,
-    volume,
-    write_audio,
-)
+from modules.audio import _sinc_kernel, open_audio, read_audio, resample, sinc_resample, to_pcm16, write_audio
 from modules.console import UserError
+from modules.loudness import frame_rms, match_envelope, random_gain, volume
 from modules.torchaudio_guard import import_torchaudio
 
 RNG = np.random.default_rng(7)

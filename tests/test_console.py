@@ -1,8 +1,12 @@
 """modules/console.py: wrong input is a sentence, a bug is a traceback."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from modules.console import UserError, script
+from modules.console import UserError, failure, script
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):
@@ -63,3 +67,31 @@ def test_ctrl_c_ends_with_its_own_exit_code():
 def test_success_is_exit_code_0_and_a_partial_one_keeps_its_number():
     assert script(lambda argv=None: None)() == 0
     assert script(lambda argv=None: 1)() == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_path_that_the_console_cannot_encode_is_printed_all_the_same(encoding):
+    program = (
+        "import sys\nfrom modules.console import get_logger, script\n"
+        "@script\ndef main(argv=None):\n"
+        "    print('\\u540d \\udcff'), get_logger('x').info('\\u540d \\udcff'), print('done')\n"
+        "sys.exit(main())"
+    )
+    environment = {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-1] == b"done" and b"\\udcff" in run.stdout and b"\\udcff" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (UserError("a.wav holds no sound"), "a.wav holds no sound"),
+        (MemoryError(), "a.wav: the memory is too small; end other programs, and run it again"),
+        (OSError(28, "No space left on device", "b.flac"), "a.wav: b.flac cannot be written or read: No space left"),
+        (ZeroDivisionError("division by zero"), "a.wav: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_one_failure_of_many_is_a_sentence_with_its_name_and_a_bug_logs_its_traceback(error, sentence, caplog):
+    assert failure("a.wav", error).startswith(sentence)
+    assert any(record.exc_info for record in caplog.records) == isinstance(error, ZeroDivisionError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from inference.svc import Svc
 from inference_main import main
 from tests.diffusion_files import write_diffusion
 from tests.test_svc import write_model, write_song
@@ -241,6 +243,99 @@ def test_one_bad_song_is_named_and_does_not_stop_the_others(here, capsys, caplog
     (here / "results" / "c_0key_alto_sovits_fcpe.flac").unlink()
     sentence = refused(capsys, "-n", "a", "b", "-s", "alto")
     assert "a.wav" in sentence and "b.wav" in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "the memory is too small"),
+        (RuntimeError("CUDA out of memory."), "the memory is too small"),
+        (OSError(28, "No space left on device", "b"), "No space left"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_song_that_fails_in_any_way_is_named_and_the_rest_is_converted(here, monkeypatch, caplog, error, words):
+    for name in "abc":
+        write_song(here / "raw" / f"{name}.wav", 0.5)
+    convert = Svc.convert
+
+    def fail_at_b(svc, song, conversion):
+        if song.path.stem == "b":
+            raise error
+        return convert(svc, song, conversion)
+
+    monkeypatch.setattr(Svc, "convert", fail_at_b)
+    assert main(["-n", "a", "b", "c", "-s", "alto"]) == 1
+    assert results(here) == ["a_0key_alto_sovits_fcpe.flac", "c_0key_alto_sovits_fcpe.flac"]
+    (sentence,) = [line for line in caplog.messages if line.startswith("not converted: ")]
+    assert "b.wav" in sentence and words in sentence
+    assert ("Traceback" in caplog.text) == isinstance(error, ZeroDivisionError)
+
+
+def test_ctrl_c_stops_the_whole_batch(here, monkeypatch):
+    for name in "ab":
+        write_song(here / "raw" / f"{name}.wav", 0.5)
+
+    def interrupt(svc, song, conversion):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Svc, "convert", interrupt)
+    assert main(["-n", "a", "b", "-s", "alto"]) == 130
+
+
+def test_a_missing_song_and_names_that_are_too_long_do_not_stop_the_others(here, capsys, caplog):
+    long = "n" * 240  # with what the result's name has besides it is too long for a file system
+    for name in ("a", long):
+        write_song(here / "raw" / f"{name}.wav", 0.5)
+    assert main(["-n", "absent", "n" * 300, long, "a", "-t", "1", "2", "3", "4", "-s", "alto"]) == 1
+    assert results(here) == ["a_4key_alto_sovits_fcpe.flac"]
+    assert len([line for line in caplog.messages if line.startswith("not converted: ")]) == 3
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no names that are not Unicode")
+def test_a_song_whose_name_is_not_unicode_is_converted(here, capsys):
+    name = os.fsdecode(b"\xff.wav")
+    write_song(here / "raw" / "a.wav", 0.5).rename(here / "raw" / name)
+    assert main(["-n", name, "-s", "alto"]) == 0
+    assert results(here) == [f"{name}_0key_alto_sovits_fcpe.flac"]
+
+
+def test_a_song_that_is_cut_off_is_converted_named_and_counted(here, caplog):
+    caplog.set_level("INFO", "svc")
+    data = write_song(here / "raw" / "a.wav", 1.0).read_bytes()
+    (here / "raw" / "a.wav").write_bytes(data[: len(data) // 2])
+    assert main(["-n", "a", "-s", "alto"]) == 1
+    assert results(here) == ["a_0key_alto_sovits_fcpe.flac"]
+    assert soundfile.info(here / "results" / results(here)[0]).duration == pytest.approx(0.5, abs=0.01)
+    assert "raw/a.wav is cut off: its header gives 1.0 s, 0.5 s are there" in caplog.text
+    assert caplog.messages[-1].startswith("incomplete") and "a_0key_alto" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("case", ["zeros", "quiet", "offset"])
+def test_a_song_whose_result_would_be_silence_is_an_error(here, capsys, case):
+    tone = np.sin(np.arange(22050) / 20)
+    soundfile.write(
+        here / "raw" / "a.wav", {"zeros": 0 * tone, "quiet": 3e-3 * tone, "offset": 0 * tone + 0.2}[case], 22050
+    )
+    sentence = refused(capsys, "-n", "a", "-s", "alto")
+    assert "a.wav" in sentence and ("holds only silence" in sentence) == (case != "quiet")
+
+
+@pytest.mark.parametrize("case", ["stereo that cancels", "5.1 with the voice in the centre", "above full scale"])
+def test_channels_and_peaks_do_not_cost_the_song(here, caplog, case):
+    caplog.set_level("INFO", "svc")
+    tone = 0.04 * np.sin(np.arange(22050) / 20)
+    audio = {
+        "stereo that cancels": np.stack((tone, -tone), 1),
+        "5.1 with the voice in the centre": np.stack([tone * (channel == 2) for channel in range(6)], 1),
+        "above full scale": 100 * tone,
+    }[case]
+    soundfile.write(here / "raw" / "a.wav", audio, 22050, subtype="FLOAT")
+    assert main(["-n", "a.wav", "-s", "alto", "-wf", "wav"]) == 0
+    assert np.abs(soundfile.read(here / "results" / results(here)[0])[0]).max() > 0
+    assert ("whole is lowered" in caplog.text) == (case == "above full scale")
+    assert ("is used, since" in caplog.text) != (case == "above full scale")
 
 
 def test_a_model_without_its_config_is_told_where_that_belongs(here, capsys):

@@ -16,8 +16,9 @@ import pytest
 import soundfile
 
 import resample
+from modules.loudness import measure_levels
 from preparation import resampling
-from preparation.resampling import trim_silence
+from preparation.resampling import TRIM_FRAMES, trim_silence
 
 RATE = 22050
 
@@ -188,10 +189,38 @@ def test_recordings_shorter_than_a_clip_are_named_and_count_as_failed(run, tmp_p
     assert [path.name for path in (tmp_path / "out").rglob("*.wav")] == ["long.wav"]
 
 
+@pytest.mark.parametrize("case", ["offset", "hum", "cancel", "centre of six"])
+def test_silence_is_trimmed_and_clips_are_usable_whatever_the_recording(run, tmp_path, case):
+    silence = np.zeros(RATE, np.float32)
+    clean = np.concatenate((silence, tone(2), silence))
+    audio = {
+        "offset": clean + 0.03,
+        "hum": clean + 0.03 * np.sin(2 * np.pi * 50 / RATE * np.arange(len(clean))),
+        "cancel": np.stack((clean, -clean), 1),
+        "centre of six": np.stack([clean * (channel == 2) for channel in range(6)], 1),
+    }[case]
+    put(tmp_path / "raw/anna/a.wav", audio, subtype="FLOAT")
+    assert run() == 0
+    clip = made(tmp_path / "out/anna/a.wav")
+    assert len(clip) / 44100 == pytest.approx(2, abs=0.15)
+    assert abs(clip.mean()) < 33 and np.abs(clip).max() == 32767
+
+
+def test_a_recording_that_is_cut_off_is_prepared_as_far_as_it_goes_and_named(run, tmp_path, caplog):
+    caplog.set_level("INFO", "svc")
+    put(tmp_path / "raw/anna/a.wav", tone(2))
+    data = (tmp_path / "raw/anna/a.wav").read_bytes()
+    (tmp_path / "raw/anna/a.wav").write_bytes(data[: len(data) // 2])
+    assert run() == 1
+    assert "incomplete: " in caplog.text and "its header gives 2.0 s, 1.0 s are there" in caplog.text
+    assert len(made(tmp_path / "out/anna/a.wav")) == pytest.approx(44100, abs=100)
+
+
 def test_trimming_is_librosas():
     rng = np.random.default_rng(5)
     quiet, loud = rng.normal(0, 1e-4, 20000), rng.normal(0, 0.2, 30000)
     for parts in ((quiet, loud, quiet), (loud,), (quiet[:3000], loud), (loud * 1e-6,), (loud[:300],)):
         audio = np.concatenate(parts).astype(np.float32)
         expected, _ = librosa.effects.trim(audio, top_db=40)
-        np.testing.assert_array_equal(trim_silence(audio), expected)
+        levels = measure_levels(audio, RATE, *TRIM_FRAMES)
+        np.testing.assert_array_equal(trim_silence(audio, levels), expected)

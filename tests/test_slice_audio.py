@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 import slice_audio
-from modules.audio import frame_rms
 from modules.console import UserError
+from modules.loudness import frame_rms
+from preparation import clips
 from preparation.clips import LEDGER, CutSettings, choose_ranges
 
 RATE = 8000
@@ -179,15 +180,66 @@ def test_nothing_to_cut_is_one_sentence(run, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("audio", [sung(-20), sung(2)], ids=["silence", "short"])
-def test_recordings_that_give_no_clip_at_all_are_an_error_each_time(run, tmp_path, capsys, audio):
-    put(tmp_path / "in/anna/a.wav", audio)
+def test_recordings_that_give_no_clip_at_all_are_an_error_each_time(run, tmp_path, capsys):
+    put(tmp_path / "in/anna/a.wav", sung(2))
     for _ in range(2):
         assert run() == 2
         assert "--min_length" in capsys.readouterr().err
     put(tmp_path / "in/anna/b.wav", sung(6))
     assert run() == 0
     assert run() == 0
+
+
+def test_a_recording_below_the_threshold_is_named_with_its_level_and_the_cure(run, tmp_path, capsys, caplog):
+    put(tmp_path / "in/anna/a.wav", sung(-20))
+    assert run() == 2
+    assert "a.wav is -65 dB, and what is below -40 dB (--threshold)" in capsys.readouterr().err
+    put(tmp_path / "in/anna/b.wav", sung(6))
+    assert run() == 1
+    assert "not cut: the loudest moment" in caplog.text
+    assert list(lengths(tmp_path / "out/anna")) == ["b_0000.wav"]
+
+
+@pytest.mark.parametrize("case", ["offset", "hum", "cancel", "centre of six"])
+def test_pauses_are_found_and_clips_are_usable_whatever_the_recording(run, tmp_path, case):
+    clean = sung(6, -4, 6)
+    audio = {
+        "offset": clean + 0.03,
+        "hum": clean + 0.03 * np.sin(2 * np.pi * 50 / RATE * np.arange(len(clean))),
+        "cancel": np.stack((clean, -clean), 1),
+        "centre of six": np.stack([clean * (channel == 2) for channel in range(6)], 1),
+    }[case]
+    put(tmp_path / "in/anna/a.wav", audio, subtype="FLOAT")
+    assert run() == 0
+    clips = [soundfile.read(path)[0] for path in sorted((tmp_path / "out/anna").glob("*.wav"))]
+    assert [len(clip) / RATE for clip in clips] == pytest.approx([6.3, 6.3], abs=0.3)
+    assert all(abs(clip.mean()) < 1e-3 and np.abs(clip).max() > 0.2 for clip in clips)
+
+
+def test_a_recording_that_is_cut_off_is_cut_as_far_as_it_goes_and_named(run, tmp_path, caplog):
+    caplog.set_level("INFO", "svc")
+    put(tmp_path / "in/anna/a.wav", sung(20))
+    data = (tmp_path / "in/anna/a.wav").read_bytes()
+    (tmp_path / "in/anna/a.wav").write_bytes(data[: len(data) // 2])
+    assert run() == 1
+    assert sum(lengths(tmp_path / "out/anna").values()) == pytest.approx(10, abs=0.1)
+    assert "a.wav is cut off: its header gives 20.0 s, 10.0 s are there" in caplog.text
+
+
+def test_a_recording_over_which_the_program_fails_does_not_stop_the_others(run, tmp_path, caplog, monkeypatch):
+    for name in "ab":
+        put(tmp_path / f"in/anna/{name}.wav", sung(6))
+    plan = clips.plan_clips
+
+    def fail_at_a(sound, settings):
+        if sound.path.stem == "a":
+            raise MemoryError
+        return plan(sound, settings)
+
+    monkeypatch.setattr(clips, "plan_clips", fail_at_a)
+    assert run() == 1
+    assert "a.wav: the memory is too small" in caplog.text
+    assert list(lengths(tmp_path / "out/anna")) == ["b_0000.wav"]
 
 
 def test_lengths_that_leave_no_choice_are_refused():

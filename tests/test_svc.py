@@ -128,11 +128,19 @@ def test_a_song_of_a_few_samples_is_converted(svc, tmp_path, samples, pad_second
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.2, 8])
-def test_a_silent_song_gives_silence(svc, tmp_path, seconds):
+def test_a_silent_song_is_refused(svc, tmp_path, seconds):
     soundfile.write(tmp_path / "silent.wav", np.zeros(int(seconds * RATE)), RATE)
-    converted = svc.slice_inference(tmp_path / "silent.wav", "alto")
-    assert len(converted) == int(seconds * RATE)
-    assert not converted.any()
+    with pytest.raises(UserError, match="silent.wav holds only silence"):
+        svc.slice_inference(tmp_path / "silent.wav", "alto")
+
+
+def test_a_song_below_the_threshold_is_refused_with_its_level_and_the_cure_and_the_cure_works(svc, tmp_path):
+    song = write_song(tmp_path / "song.wav", 1)
+    audio, _ = soundfile.read(song)
+    soundfile.write(song, audio * 10 ** (-43 / 20), RATE)  # the tone is at -13.5 dB
+    with pytest.raises(UserError, match=r"song.wav is -56 dB.*below -40 dB \(-sd\).*give -sd -70"):
+        svc.slice_inference(song, "alto")
+    assert svc.slice_inference(song, "alto", slice_db=-70).any()
 
 
 def test_parts_come_one_after_the_other_without_the_whole_song_in_memory(unchanged, tmp_path):

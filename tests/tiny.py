@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.audio import read_audio, volume, write_audio
+from modules.audio import read_audio, write_audio
 from modules.clip_files import ClipFiles
 from modules.config import Config, DiffusionConfig, save_config, save_diffusion_config
+from modules.loudness import volume
 from modules.spectrogram import VocoderMel, linear_spectrogram
 from preparation.vocoder_mels import augment, plain_mel
 

@@ -88,7 +88,7 @@ def converted(song: Song, layout: list[SliceLayout], conversion: Conversion, rat
     so do we here, while ``Place.overlap`` is at the model's."""
     parts = []
     spans = ((chunk.start, chunk.end) for chunk in song.chunks(conversion.slice_db))
-    for part, audio in zip(layout, song.spans(spans), strict=True):
+    for part, audio in zip(layout, song.parts(spans), strict=True):
         if part.is_silence:
             parts.append(np.zeros(part.places[0].length, np.float32))
             continue

@@ -10,8 +10,9 @@ import numpy as np
 import soundfile
 import torch
 
-from modules.audio import match_envelope, read_audio, sinc_resample, volume
+from modules.audio import read_audio, sinc_resample
 from modules.clip_files import stretch_units
+from modules.loudness import match_envelope, volume
 from modules.slicer import Slicer
 from modules.spectrogram import VocoderMel, linear_spectrogram, mel_from_linear, mel_spectrogram
 

@@ -1,0 +1,171 @@
+"""A sound file of any length, read part by part as mono sound that the program can work with."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from soundfile import SoundFile
+
+from modules.audio import BLOCK, no_sound, open_audio, read_block, read_blocks
+from modules.console import UserError, get_logger
+from modules.loudness import SHORTEST, LevelMeter, Levels
+
+log = get_logger("sound")
+
+SAFE_PEAK = 0.98
+OFFSET = 1e-3  # of full scale, or of a peak beyond; a smaller mean is no DC offset
+CANCELLED = 10  # dB by which the channels' mean must be fainter than the loudest channel to be given up
+UNKNOWN = 0x7FFFF000  # bytes; programs that write WAV to a pipe give this length or a greater one
+TOLERANCE = 0.1  # seconds that may be missing: encoders count their delay differently
+
+# How libsndfile notes that a header gives more bytes than there are: WAV, AIFF, W64, RF64, AU.
+SHORT_OF = re.compile(r"^ *(?:data|SSND|riff|Riff size|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+OGG_PAGE = 65307  # bytes at most
+
+
+class MonoFile:
+    """A sound file as mono float32, ``(n,)`` samples a part.
+
+    That is the mean of its channels, or the loudest one where they cancel each other; without DC offset; lowered as a
+    whole where it exceeds full scale. Whatever is done besides the mean is logged.
+
+    Raises UserError when the file is missing, not audio, damaged, empty, or holds NaN or infinity.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        with open_audio(path) as file:
+            self.sampling_rate: int = file.samplerate
+        self._channel: int | None = None  # None: the mean
+        self._offset, self._gain = 0.0, 1.0
+
+    def measure(self, frame_length: int, hop_length: int) -> Levels:
+        """Read the file once, before its parts are; returns its levels in frames as of ``frame_rms``.
+
+        Sets ``samples``, the length that was read, ``peak``, and ``cut_off``, a sentence when the end is missing.
+        """
+        totals, levels = self._scan(frame_length, hop_length)
+        self._channel = totals.cancelled_channel()
+        if self._channel is not None:
+            log.info("%s: channel %d is used, since the mean of all is far fainter", self.path, self._channel + 1)
+            totals, levels = self._scan(frame_length, hop_length)
+        self.samples: int = totals.samples
+        self.cut_off: str | None = self._describe_lack()
+        if self.cut_off:
+            log.warning("%s", self.cut_off)
+        mean, low, high = totals.mean[0], totals.low[0], totals.high[0]
+        if abs(mean) > OFFSET * max(1, high, -low) and self.samples >= SHORTEST * self.sampling_rate:
+            self._offset = mean
+            log.info("%s: a DC offset of %.1f %% of full scale is taken out", self.path, 100 * mean)
+        peak = max(high - self._offset, self._offset - low)
+        if peak > 1:
+            self._gain = SAFE_PEAK / peak
+            log.info("%s: its peak is %.1f dB above full scale; the whole is lowered", self.path, 20 * np.log10(peak))
+        self.peak: float = peak * self._gain
+        return Levels(levels.rms * np.float32(self._gain), levels.above_rumble * np.float32(self._gain))
+
+    @property
+    def seconds(self) -> float:
+        """The length that was read."""
+        return self.samples / self.sampling_rate
+
+    def parts(self, ranges: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Yield the samples ``[start, end)`` of each range. Ranges are sorted by their start and may overlap.
+
+        Memory is one range and a block.
+        """
+        held, position = np.zeros(0, np.float32), 0  # the samples before position
+        with open_audio(self.path) as file:
+            for start, end in ranges:
+                while position < start:
+                    position += len(self._read_exactly(file, min(start - position, BLOCK)))
+                held = held[len(held) - (position - start) :]
+                if end > position:
+                    new = self._settle(self._mono(self._read_exactly(file, end - position)))
+                    held, position = np.concatenate((held, new)), end
+                yield held[: end - start]
+
+    def _read_exactly(self, file: SoundFile, samples: int) -> np.ndarray:
+        block = read_block(file, samples)
+        if len(block) < samples:
+            raise UserError(f"{self.path} was changed while it was read; run it again")
+        return block
+
+    def read(self) -> np.ndarray:
+        """All of it."""
+        return np.concatenate(list(self.parts([(0, self.samples)])))
+
+    def _scan(self, frame_length: int, hop_length: int) -> tuple[_Totals, Levels]:
+        totals, meter = _Totals(), LevelMeter(self.sampling_rate, frame_length, hop_length)
+        with open_audio(self.path) as file:
+            self._frames, self._notes, self._format = file.frames, file.extra_info, file.format
+            for block in read_blocks(file):
+                mono = self._mono(block)
+                totals.add(mono, block)
+                meter.add(mono)
+        if totals.samples == 0:
+            raise no_sound(self.path)
+        return totals, meter.finish()
+
+    def _mono(self, block: np.ndarray) -> np.ndarray:
+        return block.mean(axis=1) if self._channel is None else block[:, self._channel]
+
+    def _settle(self, mono: np.ndarray) -> np.ndarray:
+        if self._offset:
+            mono = mono - np.float32(self._offset)
+        return mono * np.float32(self._gain) if self._gain != 1 else mono
+
+    def _describe_lack(self) -> str | None:
+        """The sentence about an end that is missing by the header, or by the lack of an end mark."""
+        promised = self._frames if self._frames < 1 << 60 else 0  # FLAC from a pipe: the greatest number there is
+        if found := SHORT_OF.search(self._notes):
+            declared, there = map(int, found.groups())
+            promised = self.samples * declared // max(there, 1) if declared < UNKNOWN else 0
+        cure = "copy or export it again"
+        if promised > self.samples + TOLERANCE * self.sampling_rate:
+            whole = promised / self.sampling_rate
+            return f"{self.path} is cut off: its header gives {whole:.1f} s, {self.seconds:.1f} s are there; {cure}"
+        if self._format == "OGG" and _lacks_ogg_end(self.path):
+            return f"{self.path} is cut off: {self.seconds:.1f} s are there, without the mark of their end; {cure}"
+        return None
+
+
+def _lacks_ogg_end(path: Path) -> bool:
+    """Whether the last page of an Ogg file (RFC 3533) lacks the mark of the end of its stream."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - OGG_PAGE))
+        tail = file.read()
+    page = tail.rfind(b"OggS")
+    return page < 0 or len(tail) < page + 6 or not tail[page + 5] & 4
+
+
+class _Totals:
+    """Sums and extremes of the mono sound, and then of each channel: ``(1 + channels,)``."""
+
+    def __init__(self):
+        self.samples, self.sum, self.squares, self.low, self.high = 0, 0.0, 0.0, np.inf, -np.inf
+
+    def add(self, mono: np.ndarray, block: np.ndarray) -> None:
+        """``(n,)`` mono samples and the ``(n, channels)`` that they were made of."""
+        columns = [mono, *block.T] if block.shape[1] > 1 else [mono]
+        self.samples += len(mono)
+        self.sum = self.sum + np.array([column.sum(dtype=np.float64) for column in columns])
+        self.squares = self.squares + np.array([np.square(column, dtype=np.float64).sum() for column in columns])
+        self.low = np.minimum(self.low, [column.min() for column in columns])
+        self.high = np.maximum(self.high, [column.max() for column in columns])
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.sum / self.samples
+
+    def cancelled_channel(self) -> int | None:
+        """The channel to use in place of their mean: the loudest, where that is louder by more than CANCELLED dB."""
+        power = self.squares / self.samples - self.mean**2
+        if len(power) == 1:
+            return None
+        loudest = int(power[1:].argmax())
+        return loudest if power[1 + loudest] > max(power[0], 0) * 10 ** (CANCELLED / 10) else None
