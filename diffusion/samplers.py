@@ -62,8 +62,7 @@ def ddpm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noi
         data = data_of(x, predict(x, step), schedule.at(step)).clamp(-1, 1)
         on_data, on_x, deviation = schedule.posterior(step)
         x = on_data * data + on_x * x
-        if step:
-            x = x + deviation * noise()
+        x = x + deviation * noise()  # 0 at step 0, which draws all the same, as published
     return x
 
 

@@ -25,8 +25,9 @@ CURE = "name that model's config with -c"
 class OnnxSynthesizer:
     """``infer`` of the network by its graph, which holds all but the choice of F0.
 
-    The same seed gives what it gives with the network: the numbers that the graph would draw for its sine source are
-    drawn here. A graph of another program's that draws otherwise is given a seed of its own, the same on every run.
+    The same generator gives the same sound as with the network: the numbers that the graph would draw for its sine
+    source are drawn here. A graph of another program's that draws otherwise is given a seed of its own, the same on
+    every run.
 
     Args:
         path: the graph.
@@ -69,7 +70,7 @@ class OnnxSynthesizer:
         uv: Tensor,
         speaker: Tensor,
         noice_scale: float = 0.35,
-        seed: int = PUBLISHED_SEED,
+        generator: torch.Generator | None = None,
         predict_f0: bool = False,
         volume: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -80,7 +81,7 @@ class OnnxSynthesizer:
         if predict_f0:
             raise ValueError("a synthesizer's graph takes F0 and does not predict it")
         frames = c.shape[2]
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator or torch.Generator().manual_seed(PUBLISHED_SEED)
         noise = torch.randn(1, self.inputs["noise"].shape[1], frames, generator=generator)
         values = {
             "c": c.transpose(1, 2),

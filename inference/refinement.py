@@ -94,7 +94,7 @@ class Refiner:
         speaker: Tensor,
         audio: Tensor | None,
         k_step: int,
-        seed: int,
+        generator: torch.Generator,
     ) -> Tensor:
         """Sing (1, hop_length·T) samples under a progress bar over the sampling.
 
@@ -103,9 +103,8 @@ class Refiner:
             speaker: ids (1, 1) or weights (T, S), of this model's speakers.
             audio: what to refine, (1, hop_length·T); None to sing from noise.
             k_step: the depth of the refinement.
-            seed: of all noise.
+            generator: source of all noise; after a synthesizer its own, as published.
         """
-        generator = torch.Generator().manual_seed(seed + 1)  # not the noise that the synthesizer had
         mel = None if audio is None else self.vocoder.extract(audio)
         with tally("diffusion", "step") as watch:
             mel = self.model.infer(

@@ -179,8 +179,7 @@ class Svc:
         wav = sinc_resample(wav, rate, self.target_sample)
         wav = functional.pad(wav, (0, max(0, place.frames * self.hop_size - len(wav))))
         output = self.convert_wav(wav, conversion, mix=mix).cpu().numpy()
-        wanted = output[place.offset - place.lead : place.offset + place.length + place.trail]
-        return np.pad(wanted, (0, place.lead + place.length + place.trail - len(wanted)))  # the enhancer may give less
+        return output[place.offset - place.lead : place.offset + place.length + place.trail]
 
     # -- one piece ----------------------------------------------------------------------------------------------------
 
@@ -266,6 +265,8 @@ class Svc:
             conversion.f0_predictor,
             conversion.cr_threshold,
         )
+        # As published: the parts draw one after the other from one generator, seeded for each piece.
+        generator = torch.Generator().manual_seed(conversion.seed)
         audio = None
         if self.synthesizer:
             audio, f0 = self.synthesizer.infer(
@@ -274,7 +275,7 @@ class Svc:
                 uv,
                 speaker,
                 noice_scale=conversion.noice_scale,
-                seed=conversion.seed,
+                generator=generator,
                 predict_f0=conversion.auto_predict_f0,
                 volume=volume(wav, self.hop_size)[None] if self.config.model.vol_embedding else None,
             )
@@ -286,9 +287,10 @@ class Svc:
             if conversion.second_encoding:
                 units = self.listener.units(audio[0], f0.shape[1])[None]
             speaker = self.refiner.speaker(speaker, self.voices)
-            audio = self.refiner.refine(units, f0, loudness, speaker, audio, conversion.k_step, conversion.seed)
+            audio = self.refiner.refine(units, f0, loudness, speaker, audio, conversion.k_step, generator)
         if self.enhancer:
-            key, generator = conversion.enhancer_adaptive_key, torch.Generator().manual_seed(conversion.seed + 1)
+            key = conversion.enhancer_adaptive_key
+            audio = self.enhancer.fill_frames(audio, self.target_sample, key)
             audio, rate = self.enhancer.enhance(audio, self.target_sample, f0, self.hop_size, key, generator=generator)
             audio = sinc_resample(audio[None], rate, self.target_sample)
         return audio[0]

@@ -77,3 +77,14 @@ def test_a_sound_of_a_frame_or_two_is_enhanced(tmp_path, frames):
     enhancer = Enhancer(load_mel_vocoder(write_vocoder(tmp_path)))
     audio, _ = enhancer.enhance(tone(1, RATE)[:, : frames * HOP + 9], RATE, torch.full((1, frames), 300.0), HOP)
     assert len(audio) == frames * HOP and audio.isfinite().all()
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(("rate", "samples"), [(RATE, 20 * HOP), (32000, 9999)])
+def test_sound_that_fills_whole_frames_keeps_its_end(key, rate, samples):
+    enhancer = Enhancer(Echo())
+    filled = enhancer.fill_frames(tone(1, rate)[:, :samples], rate, key)
+    audio, _ = enhancer.enhance(filled, rate, torch.full((1, 40), 300.0), HOP, key)
+    assert len(audio) >= samples * RATE // rate
+    if key == 0 and rate == RATE:
+        assert filled.shape[1] == samples

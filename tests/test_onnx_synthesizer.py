@@ -124,7 +124,9 @@ def sing(network: Synthesizer, config: Config, feeds: dict[str, torch.Tensor], n
         speaker = torch.zeros(len(feeds["sid"]), config.model.n_speakers)
         speaker[:, list(config.spk.values())] = feeds["sid"]
     return network.infer(
-        units.transpose(1, 2), feeds["f0"], feeds["uv"], speaker, noice_scale, seed, volume=feeds.get("vol")
+        *(units.transpose(1, 2), feeds["f0"], feeds["uv"], speaker, noice_scale),
+        generator=torch.Generator().manual_seed(seed),
+        volume=feeds.get("vol"),
     )[0]
 
 

@@ -95,7 +95,7 @@ def ancestral_end(steps):
         return (torch.arange(steps + 1) == next(draws)).double()
 
     ends = SAMPLERS["ddpm"].run(gaussian(schedule), x, schedule, 1, unit_noise)
-    assert next(draws) == steps, "one draw a step, and none at the last"
+    assert next(draws) == steps + 1, "one draw a step; the last has no effect"
     return ends[0].item(), (ends[1:] - ends[0]).square().sum().sqrt().item()
 
 

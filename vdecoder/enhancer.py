@@ -17,6 +17,13 @@ class Enhancer:
     def __init__(self, vocoder: MelVocoder):
         self.vocoder = vocoder
 
+    def fill_frames(self, audio: Tensor, sampling_rate: int, adaptive_key: float = 0) -> Tensor:
+        """Add zeros to audio (1, L) until ``enhance`` makes whole frames of it and loses nothing of its end."""
+        heard_rate = self._heard_rate(adaptive_key)
+        slowed = -(-audio.shape[1] * heard_rate // sampling_rate)
+        lacking = -slowed % self.vocoder.hop_length
+        return F.pad(audio, (0, -(-lacking * sampling_rate // heard_rate)))
+
     @torch.inference_mode()
     def enhance(
         self,
@@ -44,13 +51,17 @@ class Enhancer:
         silent_frames = int(silence_front * sampling_rate / hop_length)
         silence = silent_frames * hop_length / sampling_rate
         audio, f0 = audio[:, round(silence * sampling_rate) :], f0[:, silent_frames:]
-        heard_rate = 100 * round(rate * 2 ** (adaptive_key / 12) / 100)
+        heard_rate = self._heard_rate(adaptive_key)
         slowed = sinc_resample(audio, sampling_rate, heard_rate, RESAMPLING_WIDTH)
         frames = slowed.shape[1] // self.vocoder.hop_length + 1
         heard_f0 = self._f0_at(f0, hop_length / sampling_rate, frames, rate / heard_rate)
         made = self.vocoder.synthesize(self.vocoder.extract(slowed), heard_f0, generator)
         restored = sinc_resample(made, heard_rate, rate, RESAMPLING_WIDTH)[0]
         return F.pad(restored, (round(silence * rate), 0)), rate
+
+    def _heard_rate(self, adaptive_key: float) -> int:
+        """What the sound is resampled to, which the vocoder takes for its own rate."""
+        return 100 * round(self.vocoder.sampling_rate * 2 ** (adaptive_key / 12) / 100)
 
     def _f0_at(self, f0: Tensor, period: float, frames: int, factor: float) -> Tensor:
         """F0 (1, T), a value every ``period`` seconds, of the sound played at ``factor`` its speed: (1, frames)."""

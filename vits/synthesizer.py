@@ -110,23 +110,23 @@ class Synthesizer(nn.Module):
         uv: Tensor,
         speaker: Tensor,
         noice_scale: float = 0.35,  # the config format's own spelling
-        seed: int = PUBLISHED_SEED,
+        generator: torch.Generator | None = None,
         predict_f0: bool = False,
         volume: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Convert; the same seed gives the same audio, on every device.
+        """Convert; a generator on the CPU in the same state gives the same audio, on every device.
 
         Args:
             c, f0, uv, volume: as in forward, every frame of them real.
             speaker: whole numbers (B, 1), or weights of the first S speakers for each frame (T, S), then B is 1.
             noice_scale: factor on the prior's standard deviation.
-            seed: of all random numbers, which touch no generator but their own.
+            generator: source of all random numbers; None makes one with PUBLISHED_SEED.
             predict_f0: let the model choose the F0; ignored by a model that cannot.
 
         Returns:
             Audio (B, 1, hop·T) and the F0 that it has, Hz (B, T).
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator or torch.Generator().manual_seed(PUBLISHED_SEED)
         g = self.speaker_condition(speaker)
         mask = c.new_ones(len(c), 1, c.shape[2])
         x = self.content(c, uv, mask, volume)
