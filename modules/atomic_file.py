@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,9 +93,25 @@ def _blocked(paths: list[Path]) -> Iterator[tuple[Path, str]]:
     for path in paths:
         if path.is_dir():
             yield path, "it is a folder"
-        for folder in path.parents:
-            if folder.exists() and not folder.is_dir():
-                yield path, f"{folder} is a file, and a folder is needed there"
+        if why := obstacle(path.parent):
+            yield path, why
+
+
+def obstacle(folder: Path) -> str | None:
+    """What has the place of ``folder`` or of a folder above it, a file or a link without a target, and None if nothing.
+
+    A half sentence for the user.
+    """
+    for path in (folder, *folder.parents):
+        try:
+            mode = os.lstat(path).st_mode  # once: another process may delete the folder meanwhile
+        except OSError:
+            continue
+        if not stat.S_ISDIR(mode) and not os.path.isdir(path):
+            dangling = stat.S_ISLNK(mode) and not os.path.exists(path)
+            kind = "a link whose target does not exist" if dangling else "a file"
+            return f"{path} is {kind}, and a folder is needed there"
+    return None
 
 
 def reason(error: Exception) -> str:
