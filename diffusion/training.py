@@ -29,6 +29,7 @@ from modules.config import DiffusionConfig, load_diffusion_config, save_diffusio
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.optimizer_state import load_optimizer, load_scaler
 from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from modules.training_run import TrainingRun
@@ -140,13 +141,9 @@ class Run(TrainingRun):
             checkpoint.load_base_weights(learner.model, content["model"], saved.model)
             return f"a new run in {self.folder} from the base model {saved.model.name}"
         checkpoint.load_weights(learner.model, content["model"], saved.model, config="diffusion configuration")
-        optimizer = content.get("optimizer") or (state or {}).get("optimizer")
-        if optimizer:
-            learner.optimizer.load_state_dict(optimizer)
-        else:
-            log.warning("%s comes without its optimizer's state, so that begins afresh", saved.model)
-        if state and state["scaler"]:  # empty where it was off
-            learner.scaler.load_state_dict(state["scaler"])
+        holder, file = (state or {}, saved.state) if content.get("optimizer") is None else (content, saved.model)
+        load_optimizer(learner.optimizer, holder.get("optimizer"), file if "optimizer" in holder else saved.model)
+        load_scaler(learner.scaler, (state or {}).get("scaler"), saved.state)
         self.step = self.saved_step = distributed.from_the_first(saved.recorded_step)
         if state and "epoch" in state:
             self.epoch, self.batch = state["epoch"], state["batch"]

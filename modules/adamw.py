@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from modules.console import UserError
 
 
 class AdamW(torch.optim.AdamW):
@@ -45,15 +50,29 @@ class AdamW(torch.optim.AdamW):
         return {**content, "param_groups": [{**group, **plain} for group in content["param_groups"]]}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        names = ("betas", "eps", "weight_decay", "fused", "foreach", "capturable")
-        own = {name: self.param_groups[0][name] for name in names}
+        """Copy the moments, their step counts and the learning rate; parameters without moments begin afresh.
+
+        Raises UserError, before anything is changed, unless all of them fit this optimizer's parameters: the fused
+        kernels do not compare sizes, and write past the end of moments that are smaller or not contiguous.
+        """
+        groups = _checked_groups(state_dict, self.param_groups)
+        moments = state_dict["state"]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        names = [name for group in groups for name in group["params"]]
+        fitting = {
+            number: _checked_moments(moments[name], parameter, number)
+            for number, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+            if name in moments and moments[name] != {}
+        }
+        own = super().state_dict()["param_groups"]
         rates = [group["lr"] for group in self.param_groups]  # recordings know these very tensors
+        kept = [{name: group[name] for name in ("lr", "initial_lr") if name in group} for group in groups]
         super().load_state_dict(
-            {**state_dict, "param_groups": [{**group, **own} for group in state_dict["param_groups"]]}
+            {"state": fitting, "param_groups": [mine | theirs for mine, theirs in zip(own, kept, strict=True)]}
         )
-        rate = self.param_groups[0]["lr"]
-        for group, kept in zip(self.param_groups, rates, strict=True):
-            group["lr"] = kept
+        rate = float(self.param_groups[0]["lr"])
+        for group, same in zip(self.param_groups, rates, strict=True):
+            group["lr"] = same
         self.rate = None
         self.set_rate(rate)
 
@@ -79,6 +98,60 @@ class AdamW(torch.optim.AdamW):
             self.step()
         finally:
             del self.found_inf
+
+
+def _checked_groups(state: dict, own: list[dict]) -> list[dict]:
+    """The parameter groups of a state dict. Raises UserError unless they are as long as the optimizer's ``own``."""
+    groups = state.get("param_groups") if isinstance(state, dict) else None
+    if not isinstance(groups, list) or not isinstance(state.get("state"), dict):
+        raise UserError("it is no optimizer's state")
+    if not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups):
+        raise UserError("its parameter groups name no parameters")
+    sizes, own_sizes = [len(group["params"]) for group in groups], [len(group["params"]) for group in own]
+    if sizes != own_sizes:
+        raise UserError(f"it is for {_sizes(sizes)}, and the model has {_sizes(own_sizes)}")
+    if not all(isinstance(name, int) for group in groups for name in group["params"]):
+        raise UserError("its parameters have no numbers")
+    for group in groups:
+        for name in ("lr", "initial_lr"):
+            if name in group and _number(group[name]) is None:
+                raise UserError(f"its {name} is no number")
+    return groups
+
+
+def _sizes(sizes: list[int]) -> str:
+    return f"{sum(sizes)} parameters in {len(sizes)} groups" if len(sizes) != 1 else f"{sizes[0]} parameters"
+
+
+def _checked_moments(moments: dict, parameter: Tensor, number: int) -> dict[str, Tensor]:
+    """Copies of a parameter's moments, laid out as the parameter. Raises UserError when they are not its own."""
+    step = _number(moments.get("step")) if isinstance(moments, dict) else None
+    if step is None:
+        raise UserError(f"parameter {number} has no count of steps")
+    copies = {"step": torch.tensor(step, dtype=torch.float32)}
+    for name in ("exp_avg", "exp_avg_sq"):
+        moment = moments.get(name)
+        if not is_dense(moment) or not moment.is_floating_point():
+            raise UserError(f"{name} of parameter {number} is missing or no tensor of numbers")
+        if moment.shape != parameter.shape:
+            shapes = f"{list(moment.shape)}, and the parameter {list(parameter.shape)}"
+            raise UserError(f"{name} of parameter {number} is {shapes}")
+        copies[name] = torch.empty_like(parameter, requires_grad=False).copy_(moment)
+        if not copies[name].isfinite().all() or (name == "exp_avg_sq" and (moment < 0).any()):
+            raise UserError(f"{name} of parameter {number} is not finite or is negative")
+    return copies
+
+
+def _number(value: Any) -> float | None:
+    """A finite number that is not negative, or a tensor of one, as a float; None for anything else."""
+    if is_dense(value) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
+
+
+def is_dense(value: Any) -> bool:
+    """Whether ``value`` is a tensor with a number in memory for each place: not sparse, nested or without content."""
+    return isinstance(value, Tensor) and not value.is_nested and value.layout is torch.strided and not value.is_meta
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

@@ -24,6 +24,7 @@ from modules.config import Config, load_config
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.optimizer_state import load_optimizer, load_scaler
 from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
 from modules.training_run import TrainingRun
@@ -148,16 +149,14 @@ class Run(TrainingRun):
             return f"a new run in {self.folder} from the base model {pair.generator.name}"
         checkpoint.load_weights(learner.net_g, of_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_d, of_d["model"], pair.discriminator)
-        for optimizer, content in ((learner.optim_g, of_g), (learner.optim_d, of_d)):
-            if content.get("optimizer"):
-                optimizer.load_state_dict(content["optimizer"])
+        load_optimizer(learner.optim_g, of_g.get("optimizer"), pair.generator)
+        load_optimizer(learner.optim_d, of_d.get("optimizer"), pair.discriminator)
         self.step = self.saved_step = distributed.from_the_first(pair.recorded_step)
         if state is None:  # written by the original, which counts epochs only, or broken
             self.epoch = max(int(of_d.get("iteration", 1)), 1)
         else:
             self.epoch, self.batch = state["epoch"], state["batch"]
-            if state["scaler"]:  # empty where it was off
-                learner.scaler.load_state_dict(state["scaler"])
+            load_scaler(learner.scaler, state.get("scaler"), pair.state)
         if distributed.is_first():
             self.passing = [saved for saved in checkpoints.pairs(self.folder) if saved.is_passing()]
             self._find_best(of_g, state)
