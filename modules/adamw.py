@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.checkpoint import is_dense
 from modules.console import UserError
 
 
@@ -147,11 +148,6 @@ def _number(value: Any) -> float | None:
     if is_dense(value) and value.numel() == 1 and not value.is_complex():
         value = value.item()
     return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
-
-
-def is_dense(value: Any) -> bool:
-    """Whether ``value`` is a tensor with a number in memory for each place: not sparse, nested or without content."""
-    return isinstance(value, Tensor) and not value.is_nested and value.layout is torch.strided and not value.is_meta
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

@@ -39,7 +39,7 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     for path in whole:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporaries = [path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}") for path in whole]
+    temporaries = [temporary_name(path, mark) for path in whole]
     for path in whole:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -52,6 +52,11 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, mark: str) -> Path:
+    """A name beside ``path`` that no other file has."""
+    return path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

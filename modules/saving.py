@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from modules.atomic_file import FULL, atomic_paths
+from modules.atomic_file import FULL, atomic_paths, temporary_name
 from modules.console import UserError
 
 MARK = "saving"  # of the temporary files: what a killed run left of them nobody else claims
@@ -43,8 +43,21 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
+def delete_together(paths: Sequence[Path]) -> None:
+    """Delete checkpoints of one folder that belong together.
+
+    All lose their names first, so a kill meanwhile leaves the sign of one, by which the next save knows the rest.
+    """
+    unnamed = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            unnamed.append(path.replace(temporary_name(path, MARK)))
+    for path in unnamed:
+        path.unlink(missing_ok=True)
+
+
 def unfinished(folder: Path) -> list[Path]:
-    """The files that a run of this folder was writing when it was killed."""
+    """The files that a run of this folder was writing or deleting when it was killed."""
     return list(folder.glob(f".*.{MARK}.pt*"))
 
 

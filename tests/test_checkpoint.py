@@ -16,23 +16,11 @@ from diffusion.checkpoints import (
 )
 from modules import checkpoint, saving
 from modules.console import UserError
+from tests.run_files import HARMLESS, truncate, write_diffusion, write_pair
 from vits import checkpoints
 
 # As torch says it.
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
-
-
-def write_pair(folder, step, state=True):
-    pair = checkpoints.Pair(folder, step)
-    for path in (pair.generator, pair.discriminator):
-        checkpoint.save_checkpoint(path, {"model": {"w": torch.full((3,), float(step))}, "iteration": 1})
-    if state:
-        checkpoint.save_checkpoint(pair.state, {"epoch": 1})
-    return pair
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
@@ -43,14 +31,46 @@ def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["generator", "discriminator"])
-def test_a_truncated_newest_pair_is_passed_over_with_a_warning(tmp_path, caplog, broken):
+def test_a_truncated_newest_pair_is_passed_over_with_a_warning_and_no_whole_file_is_renamed(tmp_path, caplog, broken):
     write_pair(tmp_path, 10)
-    truncate(getattr(write_pair(tmp_path, 20), broken))
+    newest = write_pair(tmp_path, 20)
+    truncate(file := getattr(newest, broken))
     pair, _ = checkpoints.read_newest(tmp_path)
     assert pair.step == 10
     assert "20.pth" in caplog.text and "passing it over" in caplog.text
-    assert checkpoints.newest_generator(tmp_path).name == "G_10.pth", "a conversion would take the broken one"
-    assert (tmp_path / "G_20.pth.broken").exists()
+    assert [path.name for path in tmp_path.glob("*.broken")] == [f"{file.name}.broken"]
+    left = "G_10.pth" if broken == "generator" else "G_20.pth"
+    assert checkpoints.newest_generator(tmp_path).name == left, "a conversion would take a broken one"
+    for path in tmp_path.glob("[GD]_10.pth"):
+        truncate(path)
+    with pytest.raises(UserError, match="run the same command to begin anew"):
+        checkpoints.read_newest(tmp_path)
+    assert checkpoints.read_newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["G_20.pth", "D_20.pth", "state_20.pth", "model_20.pt", "model_20.state.pth"])
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_whole_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monkeypatch, name, refused):
+    write_pair(tmp_path, 10), write_pair(tmp_path, 20), write_diffusion(tmp_path, 10, 20)
+    content = {"model": {"w": torch.ones(1)}, "epoch": 1, "args": HARMLESS}
+    if refused:
+        torch.save(content, tmp_path / name)
+        sentence = rf"{name} .*it holds more than tensors \(argparse.Namespace\).*it stays where it is"
+    else:
+        load, newer = torch.load, RuntimeError("Attempted to read a PyTorch file with version 99")
+
+        def load_but_one(path, **options):
+            if path.name == name:
+                raise newer
+            return load(path, **options)
+
+        monkeypatch.setattr(torch, "load", load_but_one)
+        sentence = rf"{name} .*cannot be read as a checkpoint by PyTorch .*version 99.*it stays where it is"
+    before = sorted(tmp_path.iterdir())
+    read = read_newest_diffusion if name.startswith("model") else checkpoints.read_newest
+    with pytest.raises(UserError, match=sentence):
+        read(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_truncated_state_costs_a_pair_nothing_but_itself(tmp_path, caplog):
@@ -280,24 +300,7 @@ def test_weights_that_do_not_fit_are_named_with_their_shapes():
         checkpoint.load_weights(module, {"weight": module.weight}, "G_1.pth")
 
 
-def test_a_base_model_gives_what_fits_and_the_rest_stays_fresh():
-    module = nn.Sequential(nn.Linear(3, 2), nn.Embedding(2, 4))
-    fresh = module[1].weight.detach().clone()
-    base = nn.Sequential(nn.Linear(3, 2), nn.Embedding(200, 4)).state_dict()
-    assert checkpoint.load_base_weights(module, base, "G_0.pth") == ["1.weight"]
-    assert torch.equal(module[0].weight, base["0.weight"]) and torch.equal(module[1].weight, fresh)
-    with pytest.raises(UserError, match="not a base model for this configuration"):
-        checkpoint.load_base_weights(module, {"0.bias": torch.zeros(2)}, "G_0.pth")
-
-
 # -- the diffusion model's --------------------------------------------------------------------------------------------
-
-
-def write_diffusion(folder, *steps):
-    for step in steps:
-        saved = DiffusionCheckpoint(folder, step)
-        checkpoint.save_checkpoint(saved.model, {"global_step": step, "model": {"w": torch.full((3,), float(step))}})
-        checkpoint.save_checkpoint(saved.state, {"optimizer": step})
 
 
 def diffusion_steps(folder):
@@ -328,7 +331,7 @@ def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_n
     assert (saved.step, content["global_step"], state) == (20, 20, None)
     assert "going on with the weights of model_20.pt alone" in caplog.text
     broken = {path.name for path in tmp_path.glob("*.broken")}
-    assert broken == {"model_30.pt.broken", "model_30.state.pth.broken", "model_20.state.pth.broken"}
+    assert broken == {"model_30.pt.broken", "model_20.state.pth.broken"}
     for step in (10, 20):
         truncate(tmp_path / f"model_{step}.pt")
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
@@ -339,5 +342,5 @@ def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_in
     write_diffusion(tmp_path, 0, 700, 2000, 4000, 4321, 5000, 6000, 9000)
     delete_old_diffusion(tmp_path, newest=6000, interval=2000, permanent=5000)
     assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
-    states = sorted(path.name for path in tmp_path.glob("*.state.pth"))
+    states = sorted(path.name for path in tmp_path.glob("*.state.pth") if path.name != "model_0.state.pth")
     assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]

@@ -9,7 +9,16 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modules.checkpoint import Saved, load_checkpoint, model_of, newest_whole, save_checkpoint
+from modules.checkpoint import (
+    Saved,
+    base_file,
+    load_base_model,
+    load_checkpoint,
+    model_of,
+    newest_whole,
+    save_checkpoint,
+    set_aside_name,
+)
 from modules.console import UserError, get_logger
 from modules.saving import unfinished
 
@@ -23,11 +32,15 @@ class Pair(Saved):
 
     @property
     def generator(self) -> Path:
-        return self.folder / f"G_{self.step}.pth"
+        return self._network("G")
 
     @property
     def discriminator(self) -> Path:
-        return self.folder / f"D_{self.step}.pth"
+        return self._network("D")
+
+    def _network(self, letter: str) -> Path:
+        path = self.folder / f"{letter}_{self.step}.pth"
+        return path if self.step else base_file(path)
 
     @property
     def state(self) -> Path:
@@ -38,36 +51,69 @@ class Pair(Saved):
         return self.generator, self.discriminator, self.state
 
     def read(self) -> tuple[dict, dict, dict | None]:
-        """The three files' contents; the state may be None, see read_state."""
+        """The three files' contents; the state may be None, see read_state, and always is of a base model."""
+        if self.step == 0:
+            return load_base_model(self.generator), load_base_model(self.discriminator), None
         generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
         model_of(generator, self.generator)
         model_of(discriminator, self.discriminator)
         return generator, discriminator, self.read_state()
 
 
+    def leftovers(self) -> list[Path]:
+        """The discriminators that a kill between two renames has left: an unfinished file shows that there was one, and
+        the extra state that a run wrote the step.
+
+        A generator is named last and loses its name first. One that is alone came from elsewhere, and stays.
+        """
+        lone = _lone(self.folder) if unfinished(self.folder) else []
+        return [path for pair, path in lone if pair.step and path == pair.discriminator and pair.state.exists()]
+
+
+def _networks(folder: Path) -> dict[str, set[int]]:
+    """The steps of the generators (G) and discriminators (D) in a folder; a base model may be in safetensors."""
+    steps = {prefix: set() for prefix in "GD"}
+    for path in folder.glob("[GD]_*"):
+        if match := re.fullmatch(r"([GD])_(?:(0|[1-9]\d*)\.pth|0\.safetensors)", path.name):
+            steps[match[1]].add(int(match[2] or 0))
+    return steps
+
+
+def _lone(folder: Path) -> list[tuple[Pair, Path]]:
+    """The networks without the other one of their pair, unless that was set aside."""
+    steps, found = _networks(folder), []
+    for step in sorted(steps["G"] ^ steps["D"]):
+        pair = Pair(folder, step)
+        there, other = pair.files[:2] if step in steps["G"] else pair.files[1::-1]
+        if not set_aside_name(other).exists():
+            found.append((pair, there))
+    return found
+
+
 def pairs(folder: str | Path) -> list[Pair]:
     """Every complete pair of a run's folder, the newest first; step 0 is the base model."""
-    folder = Path(folder)
-    steps = {prefix: set() for prefix in "GD"}
-    for path in folder.glob("*.pth"):
-        if match := re.fullmatch(r"([GD])_(\d+)\.pth", path.name):
-            steps[match[1]].add(int(match[2]))
-    return [Pair(folder, step) for step in sorted(steps["G"] & steps["D"], reverse=True)]
+    steps = _networks(Path(folder))
+    return [Pair(Path(folder), step) for step in sorted(steps["G"] & steps["D"], reverse=True)]
 
 
 def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None]] | None:
-    """The newest pair that can be read whole; None when the folder holds no checkpoint.
+    """The newest pair that is not truncated; None when the folder holds no checkpoint.
 
-    Broken pairs are passed over with a warning and set aside. Raises UserError when there are checkpoints but none of
-    use: a run must not quietly begin from nothing.
+    Truncated files are passed over with a warning and set aside, but for a base model's. Raises UserError when there
+    are checkpoints but none of use, or half a base model: a run must not quietly begin from nothing.
     """
+    folder = Path(folder)
     if found := newest_whole(folder, pairs(folder)):
         return found
-    lone = sorted(path.name for path in Path(folder).glob("[GD]_*.pth") if re.fullmatch(r"[GD]_\d+\.pth", path.name))
-    if lone and unfinished(Path(folder)):
-        log.warning("%s holds %s of a first save that was cut off; beginning anew", folder, ", ".join(lone))
+    lone = _lone(folder)
+    names = ", ".join(path.name for _, path in lone[:4])
+    if lone and unfinished(folder) and all(pair.step for pair, _ in lone):
+        log.warning("%s holds %s of a first save that was cut off; beginning anew", folder, names)
     elif lone:
-        raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth belong together")
+        raise UserError(
+            f"{folder} holds {names} alone; G_<step>.pth and D_<step>.pth belong together: put the other "
+            "one there, or move it away to begin anew"
+        )
     return None
 
 
