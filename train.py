@@ -2,7 +2,7 @@
 
 Reads configs/config.json, the filelists and the companions that preprocess_hubert_f0.py made.
 Writes logs/<model>/: G_<step>.pth, D_<step>.pth, state_<step>.pth, config.json, train.log and TensorBoard events;
-G_best.pth is the generator, without its optimizer, whose validation came nearest to the recordings. run.lock is there
+best_G.pth is the generator, without its optimizer, whose validation came nearest to the recordings. run.lock is there
 while it trains.
 
     python train.py -c configs/config.json -m 44k --find_batch_size     # first, where the memory may be small

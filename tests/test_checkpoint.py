@@ -268,19 +268,6 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatc
     assert checkpoints.read_newest(tmp_path)[0].step == 20
 
 
-def test_the_best_generator_outlives_its_pair_and_is_never_the_newest(tmp_path):
-    for step in (10, 20):
-        write_pair(tmp_path, step)
-    generator = checkpoint.load_checkpoint(tmp_path / "G_10.pth") | {"optimizer": {"state": {}}}
-    checkpoints.write_best(tmp_path, generator, checkpoints.Best(0.5, 10))
-    assert checkpoints.newest_generator(tmp_path).name == "G_20.pth"
-    checkpoints.delete_old(tmp_path, keep=1, newest=20)
-    assert not (tmp_path / "G_10.pth").exists() and checkpoints.read_newest(tmp_path)[0].step == 20
-    best = checkpoint.load_checkpoint(checkpoints.best_generator(tmp_path))
-    assert best["model"]["w"][0] == 10 and best["optimizer"] is None
-    assert checkpoints.read_best(tmp_path) == (0.5, 10)
-
-
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     class Payload:
         def __reduce__(self):

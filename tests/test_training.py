@@ -321,7 +321,7 @@ def test_a_stop_cuts_a_validation_short_and_the_step_is_saved(work, monkeypatch)
     assert training.train(config, "44k", "cpu") == 128 + signal.SIGTERM
     assert len(sung) == 1
     assert [pair.step for pair in checkpoints.pairs(work / "logs" / "44k")] == [2]
-    assert not (work / "logs" / "44k" / "G_best.pth").exists()
+    assert not (work / "logs" / "44k" / "best_G.pth").exists()
 
 
 def test_a_second_ctrl_c_ends_without_a_save(work, monkeypatch):

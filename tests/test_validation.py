@@ -104,12 +104,12 @@ def test_a_run_tells_its_metrics_and_keeps_the_best_generator_which_can_be_compr
     best = min(distances, key=distances.get)
     kept = checkpoint.load_checkpoint(folder / "state_6.pth")["best"]
     assert kept == [pytest.approx(distances[best], rel=1e-5), best]
-    content = checkpoint.load_checkpoint(folder / "G_best.pth")
+    content = checkpoint.load_checkpoint(folder / "best_G.pth")
     assert (content["optimizer"], content["step"]) == (None, best)
     assert set(content) == {"model", "iteration", "optimizer", "learning_rate", "mel_distance", "step"}
-    assert sorted(path.name for path in folder.glob("G_*.pth")) == ["G_6.pth", "G_best.pth"]
+    assert sorted(path.name for path in folder.glob("G_*.pth")) == ["G_6.pth"]
     assert checkpoints.newest_generator(folder).name == "G_6.pth"
-    compress(folder / "G_best.pth", load_config(folder / "config.json"), work / "release.pth")
+    compress(folder / "best_G.pth", load_config(folder / "config.json"), work / "release.pth")
 
 
 def run_in(work):
@@ -124,20 +124,20 @@ def test_the_best_is_remembered_by_a_resumed_run_and_made_good_after_a_crash(wor
         run.evaluate(None, StopSignal())
         assert run.best[1] == best
     assert run_in(work).best == (0.5, 4)
-    (work / "logs" / "44k" / "G_best.pth").unlink()
+    (work / "logs" / "44k" / "best_G.pth").unlink()
     assert run_in(work).best == Best(), "what the user deleted is not waited for"
     run.step, run.validation.run = 10, lambda *_: Metrics(0.25, 1.0, 0.0)
     run.evaluate(None, StopSignal())
-    (work / "logs" / "44k" / "G_best.pth").unlink()  # a crash before it was there
-    assert run_in(work).best == (0.25, 10) and (work / "logs" / "44k" / "G_best.pth").exists()
+    (work / "logs" / "44k" / "best_G.pth").unlink()  # a crash before it was there
+    assert run_in(work).best == (0.25, 10) and (work / "logs" / "44k" / "best_G.pth").exists()
 
 
-def test_a_broken_extra_state_or_a_broken_pair_does_not_forget_the_best(work):
+def test_a_truncated_extra_state_or_pair_does_not_forget_the_best(work):
     folder, run = work / "logs" / "44k", run_in(work)
     for run.step, distance in ((2, 0.9), (4, 0.5), (6, 0.2)):
         run.validation.run = lambda *_, distance=distance: Metrics(distance, 1.0, 0.0)
         run.evaluate(None, StopSignal())
-    (folder / "state_6.pth").write_bytes(b"broken")
+    (folder / "state_6.pth").write_bytes(b"")
     resumed = run_in(work)
     assert (resumed.step, resumed.best) == (6, (0.2, 6))
     with open(folder / "G_6.pth", "r+b") as file:
@@ -145,7 +145,7 @@ def test_a_broken_extra_state_or_a_broken_pair_does_not_forget_the_best(work):
     with pytest.raises(UserError, match="no checkpoint in"):
         run_in(work)
     assert read_best(folder) == (0.2, 6), "a file of its own, which no damage to another touches"
-    (folder / "G_best.pth").write_bytes(b"broken")
+    (folder / "best_G.pth").write_bytes(b"broken")
     assert read_best(folder) == Best()
 
 
@@ -157,7 +157,7 @@ def test_a_best_model_that_could_not_be_saved_is_not_the_best(work, monkeypatch,
     assert run.best == Best() and run.saved_step == 0 and "step 2 is not saved" in caplog.text
     run.step, run.validation.run = 4, lambda *_: Metrics(2.0, 1.0, 0.0)
     run.evaluate(None, StopSignal())
-    assert run.best == (2.0, 4) and (work / "logs" / "44k" / "G_best.pth").exists()
+    assert run.best == (2.0, 4) and (work / "logs" / "44k" / "best_G.pth").exists()
 
 
 def test_the_tone_of_the_tiny_data_set_is_found_by_the_predictor(work):

@@ -1,9 +1,10 @@
 """The synthesizer's checkpoints: ``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer,
 learning_rate}`` as published; what an exact resume needs beyond that lies in ``state_<step>.pth``, which other programs
-need not know. ``G_best.pth`` is the generator of the best validation so far."""
+need not know. ``best_G.pth`` is the generator of the best validation so far."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from pathlib import Path
@@ -137,19 +138,32 @@ class Best(NamedTuple):
 
 
 def best_generator(folder: Path) -> Path:
-    """Where the generator of the best validation lies: by its name it is neither the newest nor ever an old one."""
-    return folder / "G_best.pth"
+    """Where the generator of the best validation lies. By any ``G_*.pth`` the original would resume."""
+    return folder / "best_G.pth"
 
 
 def read_best(folder: Path) -> Best:
-    """The validation that the best generator is of; Best() where there is none that can be read."""
-    path = best_generator(folder)
+    """The validation that the best generator is of; Best() where there is none that can be read.
+
+    A file under the name of earlier versions, ``G_best.pth``, gets its new name.
+    """
+    path, former = best_generator(folder), folder / "G_best.pth"
+    if not path.exists() and (best := _best_of(former)) != Best():
+        with contextlib.suppress(OSError):
+            former.rename(path)
+            log.info("renamed %s to %s", former, path.name)
+        return best
+    return _best_of(path)
+
+
+def _best_of(path: Path) -> Best:
     try:
         content = load_checkpoint(path) if path.exists() else {}
     except UserError as error:
         log.warning("%s; the next validation makes another", error)
         content = {}
-    return Best(content.get("mel_distance", math.inf), content.get("step", 0))
+    best = Best(content.get("mel_distance", math.inf), content.get("step", 0))
+    return best if isinstance(best.distance, float) and isinstance(best.step, int) else Best()
 
 
 def write_best(folder: Path, generator: dict[str, Any], best: Best) -> None:
