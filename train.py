@@ -19,7 +19,7 @@ and train.accumulate_steps makes steps of several batches:
 The first of those two runs on the machine 10.0.0.1, which alone writes files.
 
 Stop it whenever you like, with Ctrl-C or a signal: it saves, and the same command goes on from that very step.
-Put a base model into logs/<model>/ as G_0.pth and D_0.pth to start from it.
+Put a base model into logs/<model>/ as G_0.pth and D_0.pth (or .safetensors) to start from it.
 """
 
 from __future__ import annotations

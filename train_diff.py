@@ -18,7 +18,7 @@ process's own, and train.accumulate_steps makes steps of several batches:
 The first of those two runs on the machine 10.0.0.1, which alone writes files.
 
 Stop it whenever you like, with Ctrl-C or a signal: it saves, and the same command goes on from that very step.
-Put a base model into env.expdir as model_0.pt to start from it.
+Put a base model into env.expdir as model_0.pt (or .safetensors) to start from it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from modules.checkpoint import Saved, base_file, load_checkpoint, model_of, newest_whole, read_base
+from modules.checkpoint import Saved, base_file, load_base_model, load_checkpoint, model_of, newest_whole
 from modules.console import get_logger
 
 log = get_logger("checkpoint")
@@ -31,9 +31,9 @@ class DiffusionCheckpoint(Saved):
         return self.model, self.state
 
     def read(self) -> tuple[dict, dict | None]:
-        """The contents; the state may be None, see read_state."""
+        """The contents; the state may be None, see read_state, and always is of a base model."""
         if self.step == 0:
-            return read_base(self.model, "shallow diffusion"), None
+            return load_base_model(self.model), None
         content = load_checkpoint(self.model)
         model_of(content, self.model)
         return content, self.read_state()
@@ -42,8 +42,8 @@ class DiffusionCheckpoint(Saved):
 def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
     """Every ``model_<step>.pt`` of a run's folder, the newest first; step 0 is the base model."""
     folder = Path(folder)
-    names = (re.fullmatch(r"model_(?:(\d+)\.pt|0\.safetensors)", path.name) for path in folder.glob("model_*"))
-    steps = {int(name[1] or 0) for name in names if name}
+    names = re.compile(r"model_(?:(0|[1-9]\d*)\.pt|0\.safetensors)")
+    steps = {int(match[1] or 0) for path in folder.glob("model_*") if (match := names.fullmatch(path.name))}
     return [DiffusionCheckpoint(folder, step) for step in sorted(steps, reverse=True)]
 
 
@@ -58,8 +58,8 @@ def delete_old_diffusion(folder: str | Path, newest: int, interval: int, permane
     Older ones, as published, and the base model of step 0 are never touched. The extra state, twice as large, is kept
     for the newest two.
     """
-    there = [saved for saved in diffusion_checkpoints(folder) if saved.step <= newest]
-    kept = [s for s in there if s.step in (0, newest) or s.step < newest - interval or s.step % permanent == 0]
+    there = [saved for saved in diffusion_checkpoints(folder) if 0 < saved.step <= newest]
+    kept = [s for s in there if s.step == newest or s.step < newest - interval or s.step % permanent == 0]
     for saved in there:
         if saved not in kept:
             saved.model.unlink(missing_ok=True)

@@ -24,12 +24,12 @@ from diffusion.logbook import Logbook
 from diffusion.step import Learner, learning_rate
 from diffusion.validation import Validation, load_vocoder
 from modules import checkpoint, distributed
-from modules.adamw import resume_optimizer
 from modules.autosave import MINUTES
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.optimizer_state import load_optimizer, load_scaler
 from modules.run_config import refuse_another_model
 from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
@@ -158,10 +158,9 @@ class Run(TrainingRun):
             checkpoint.load_base_weights(learner.model, content["model"], saved.model)
             return f"a new run in {self.folder} from the base model {saved.model.name}"
         checkpoint.load_weights(learner.model, content["model"], saved.model, config="diffusion configuration")
-        optimizer = content.get("optimizer") or (state or {}).get("optimizer")
-        resume_optimizer(learner.optimizer, optimizer, saved.model)
-        if state and state["scaler"]:  # empty where it was off
-            learner.scaler.load_state_dict(state["scaler"])
+        holder, file = (state or {}, saved.state) if content.get("optimizer") is None else (content, saved.model)
+        load_optimizer(learner.optimizer, holder.get("optimizer"), file if "optimizer" in holder else saved.model)
+        load_scaler(learner.scaler, (state or {}).get("scaler"), saved.state)
         self.step = self.saved_step = distributed.from_the_first(saved.recorded_step)
         if state and "epoch" in state:
             self.epoch, self.batch = state["epoch"], state["batch"]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modules.console import get_logger
-
-log = get_logger("optimizer")
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from modules.checkpoint import is_dense
+from modules.console import UserError
 
 
 class AdamW(torch.optim.AdamW):
@@ -54,52 +51,31 @@ class AdamW(torch.optim.AdamW):
         return {**content, "param_groups": [{**group, **plain} for group in content["param_groups"]]}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load the moments and the learning rate. Raises ValueError, and changes nothing, when they do not fit.
+        """Copy the moments, their step counts and the learning rate; parameters without moments begin afresh.
 
-        The fused kernel trusts the moments' sizes, so each is compared with its parameter and copied to its layout.
+        Raises UserError, before anything is changed, unless all of them fit this optimizer's parameters: the fused
+        kernels do not compare sizes, and write past the end of moments that are smaller or not contiguous.
         """
-        if reason := self.misfit(state_dict):
-            raise ValueError(reason)
-        names = ("betas", "eps", "weight_decay", "fused", "foreach", "capturable")
-        own = {name: self.param_groups[0][name] for name in names}
+        groups = _checked_groups(state_dict, self.param_groups)
+        moments = state_dict["state"]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        names = [name for group in groups for name in group["params"]]
+        fitting = {
+            number: _checked_moments(moments[name], parameter, number)
+            for number, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+            if name in moments and moments[name] != {}
+        }
+        own = super().state_dict()["param_groups"]
         rates = [group["lr"] for group in self.param_groups]  # recordings know these very tensors
-        groups = [{**group, **own} for group in state_dict["param_groups"]]
-        super().load_state_dict({"state": self._own_layout(state_dict), "param_groups": groups})
-        rate = self.param_groups[0]["lr"]
-        for group, kept in zip(self.param_groups, rates, strict=True):
-            group["lr"] = kept
+        kept = [{name: group[name] for name in ("lr", "initial_lr") if name in group} for group in groups]
+        super().load_state_dict(
+            {"state": fitting, "param_groups": [mine | theirs for mine, theirs in zip(own, kept, strict=True)]}
+        )
+        rate = float(self.param_groups[0]["lr"])
+        for group, same in zip(self.param_groups, rates, strict=True):
+            group["lr"] = same
         self.rate = None
         self.set_rate(rate)
-
-    def misfit(self, state_dict: Any) -> str | None:
-        """Return why a state dict is not one of this optimizer's parameters; None if it is."""
-        groups = state_dict.get("param_groups") if isinstance(state_dict, dict) else None
-        state = state_dict.get("state") if isinstance(state_dict, dict) else None
-        if not isinstance(state, dict) or not isinstance(groups, list) or not all(map(_is_group, groups)):
-            return "it is not the state of an AdamW"
-        found, own = ([len(group["params"]) for group in some] for some in (groups, self.param_groups))
-        if found != own:
-            return f"it has groups of {found} parameters and the model has {own}"
-        for parameter, entry in self._entries(state_dict):
-            if entry is not None and (reason := _misfit_of_entry(entry, parameter)):
-                return reason
-        return None
-
-    def _entries(self, state_dict: dict) -> list[tuple[nn.Parameter, Any]]:
-        """Every parameter with its entry in a state dict, None if there is none."""
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
-        return [(parameter, state_dict["state"].get(n)) for parameter, n in zip(parameters, numbers, strict=True)]
-
-    def _own_layout(self, state_dict: dict) -> dict[int, dict[str, Tensor]]:
-        """The state with nothing but moments and step counts, the moments in the memory layout of their parameters."""
-        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
-        return {
-            number: {"step": torch.as_tensor(entry["step"], dtype=torch.float32).reshape(())}
-            | {name: torch.empty_like(parameter).copy_(entry[name]) for name in MOMENTS}
-            for number, (parameter, entry) in zip(numbers, self._entries(state_dict), strict=True)
-            if entry is not None
-        }
 
     def step_scaled(self, scaler, norm: Tensor) -> None:
         """A step on gradients that ``scaler``, a GradScaler that may be off, has unscaled: none where their ``norm``
@@ -125,39 +101,53 @@ class AdamW(torch.optim.AdamW):
             del self.found_inf
 
 
-def resume_optimizer(optimizer: AdamW, state_dict: Any, path: Path) -> bool:
-    """Load the optimizer's state of the checkpoint ``path``. Returns whether it fits; if not, logs why and drops it."""
-    if not state_dict:
-        reason = "it has none"
-    elif (reason := optimizer.misfit(state_dict)) is None:
-        optimizer.load_state_dict(state_dict)
-        return True
-    log.warning("the optimizer's state of %s is not used, it starts afresh: %s", path, reason)
-    return False
+def _checked_groups(state: dict, own: list[dict]) -> list[dict]:
+    """The parameter groups of a state dict. Raises UserError unless they are as long as the optimizer's ``own``."""
+    groups = state.get("param_groups") if isinstance(state, dict) else None
+    if not isinstance(groups, list) or not isinstance(state.get("state"), dict):
+        raise UserError("it is no optimizer's state")
+    if not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups):
+        raise UserError("its parameter groups name no parameters")
+    sizes, own_sizes = [len(group["params"]) for group in groups], [len(group["params"]) for group in own]
+    if sizes != own_sizes:
+        raise UserError(f"it is for {_sizes(sizes)}, and the model has {_sizes(own_sizes)}")
+    if not all(isinstance(name, int) for group in groups for name in group["params"]):
+        raise UserError("its parameters have no numbers")
+    for group in groups:
+        for name in ("lr", "initial_lr"):
+            if name in group and _number(group[name]) is None:
+                raise UserError(f"its {name} is no number")
+    return groups
 
 
-def _is_group(group: Any) -> bool:
-    if not isinstance(group, dict) or not isinstance(group.get("params"), list):
-        return False
-    rate = group.get("lr")
-    is_number = isinstance(rate, int | float) or (isinstance(rate, Tensor) and rate.numel() == 1)
-    return is_number and 0 <= float(rate) < float("inf") and all(isinstance(n, int) for n in group["params"])
+def _sizes(sizes: list[int]) -> str:
+    return f"{sum(sizes)} parameters in {len(sizes)} groups" if len(sizes) != 1 else f"{sizes[0]} parameters"
 
 
-def _misfit_of_entry(entry: Any, parameter: Tensor) -> str | None:
-    """Return why the moments of one parameter cannot be its own; None if they can."""
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(name), Tensor) for name in MOMENTS):
-        return "a parameter has no moments (exp_avg, exp_avg_sq)"
-    step = entry.get("step")
-    if not isinstance(step, int | float) and not (isinstance(step, Tensor) and step.numel() == 1):
-        return "a parameter has no step count"
-    for name in MOMENTS:
-        moment = entry[name]
+def _checked_moments(moments: dict, parameter: Tensor, number: int) -> dict[str, Tensor]:
+    """Copies of a parameter's moments, laid out as the parameter. Raises UserError when they are not its own."""
+    step = _number(moments.get("step")) if isinstance(moments, dict) else None
+    if step is None:
+        raise UserError(f"parameter {number} has no count of steps")
+    copies = {"step": torch.tensor(step, dtype=torch.float32)}
+    for name in ("exp_avg", "exp_avg_sq"):
+        moment = moments.get(name)
+        if not is_dense(moment) or not moment.is_floating_point():
+            raise UserError(f"{name} of parameter {number} is missing or no tensor of numbers")
         if moment.shape != parameter.shape:
-            return f"a {name} is {list(moment.shape)} and its parameter {list(parameter.shape)}"
-        if moment.layout != torch.strided or not moment.is_floating_point():
-            return f"a {name} holds {moment.dtype} in layout {moment.layout}, not plain floating-point numbers"
-    return None
+            shapes = f"{list(moment.shape)}, and the parameter {list(parameter.shape)}"
+            raise UserError(f"{name} of parameter {number} is {shapes}")
+        copies[name] = torch.empty_like(parameter, requires_grad=False).copy_(moment)
+        if not copies[name].isfinite().all() or (name == "exp_avg_sq" and (moment < 0).any()):
+            raise UserError(f"{name} of parameter {number} is not finite or is negative")
+    return copies
+
+
+def _number(value: Any) -> float | None:
+    """A finite number that is not negative, or a tensor of one, as a float; None for anything else."""
+    if is_dense(value) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,7 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     for path in whole:
         if os.path.isdir(path):  # also False for a name that is too long
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporaries = [path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}") for path in whole]
+    temporaries = [temporary_name(path, mark) for path in whole]
     for path in whole:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -51,6 +52,11 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[l
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, mark: str) -> Path:
+    """A name beside ``path`` that no other file has."""
+    return path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -92,9 +98,25 @@ def _blocked(paths: list[Path]) -> Iterator[tuple[Path, str]]:
     for path in paths:
         if os.path.isdir(path):
             yield path, "it is a folder"
-        for folder in path.parents:
-            if folder.exists() and not folder.is_dir():
-                yield path, f"{folder} is a file, and a folder is needed there"
+        if why := obstacle(path.parent):
+            yield path, why
+
+
+def obstacle(folder: Path) -> str | None:
+    """What has the place of ``folder`` or of a folder above it, a file or a link without a target, and None if nothing.
+
+    A half sentence for the user.
+    """
+    for path in (folder, *folder.parents):
+        try:
+            mode = os.lstat(path).st_mode  # once: another process may delete the folder meanwhile
+        except OSError:
+            continue
+        if not stat.S_ISDIR(mode) and not os.path.isdir(path):
+            dangling = stat.S_ISLNK(mode) and not os.path.exists(path)
+            kind = "a link whose target does not exist" if dangling else "a file"
+            return f"{path} is {kind}, and a folder is needed there"
+    return None
 
 
 def reason(error: Exception) -> str:

@@ -6,8 +6,8 @@ Which files that are is in vits/checkpoints.py and diffusion/checkpoints.py.
 from __future__ import annotations
 
 import contextlib
+import pickle
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,21 @@ from torch import nn
 from modules.console import UserError, get_logger
 from modules.memory import is_lack_of_memory
 from modules.safetensors_file import SUFFIX, read_safetensors
-from modules.saving import delete_unfinished, save_together, unfinished, unfinished_name
-from modules.weight_file import read_weight_file
+from modules.saving import delete_together, delete_unfinished, save_together
+from modules.truncated_file import is_truncated
 
 log = get_logger("checkpoint")
 
 
-class TruncatedFile(UserError):
-    """A file that ends before its content does, as a full disk or a power failure leaves it."""
+class Truncated(UserError):
+    """A file that ends before its data does, as a kill or a full disk leave one."""
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint dictionary onto the CPU, running no code of the file's; weights in safetensors are its model.
 
-    Raises TruncatedFile when the file is, and UserError when it is missing or holds anything but tensors and plain
-    values.
+    Raises Truncated when the file ends early, and UserError when it is missing, of another kind, or holds anything but
+    tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,28 +47,58 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... for broken files
         if is_lack_of_memory(error):
             raise MemoryError(f"{path} does not fit into the memory that is left") from error
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        size = f"{path} ({path.stat().st_size:,} bytes)"
-        if _is_truncated(path, error):
-            raise TruncatedFile(f"{size} cannot be read as a checkpoint; it is truncated ({reason})") from error
-        raise UserError(
-            f"{size} cannot be read as a checkpoint; it is of another kind, damaged, of a newer PyTorch, or holds more "
-            f"than tensors ({reason})"
-        ) from error
+        raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint dictionary")
     return checkpoint
 
 
-def _is_truncated(path: Path, error: Exception) -> bool:
-    """Return whether a file that torch cannot read is empty, unwritten (zeros) or ends too early."""
-    with open(path, "rb") as file:
-        start = file.read(4096)
-    if not start.strip(b"\0"):
-        return True
-    if start.startswith(b"PK\x03\x04"):  # a zip archive, whose table of contents is at the end
-        return not zipfile.is_zipfile(path)
-    return isinstance(error, EOFError) or "truncated" in str(error) or "unexpected EOF" in str(error)
+def _unreadable(path: Path, error: Exception) -> UserError:
+    """The sentence about a file for which ``torch.load`` raised ``error``: which kind of fault it is, and the cure."""
+    start = f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint"
+    if is_truncated(path, error):
+        return Truncated(f"{start}; it is truncated")
+    found = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if found:
+        return UserError(
+            f"{start}: it holds more than tensors ({found[1]}), which could run code; ask for its weights in a file of "
+            f"tensors, or, if you trust it, write them to one with torch.save or as {SUFFIX}"
+        )
+    reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    return UserError(
+        f"{start} by PyTorch {torch.__version__} ({reason}); it is damaged, of another kind, or of a newer PyTorch: "
+        "update PyTorch, or fetch the file again"
+    )
+
+
+def load_base_model(path: Path) -> dict[str, Any]:
+    """Read a base model: a checkpoint, or a bare state dict as its ``model``. Raises UserError as load_checkpoint does,
+    and when there are no weights; the file is the user's, and stays."""
+    try:
+        content = load_checkpoint(path)
+        if content and all(is_dense(value) for value in content.values()):
+            content = {"model": content}
+        model_of(content, path)
+    except UserError as error:
+        raise UserError(f"{error}; training does not begin without its base model: replace or remove it") from error
+    return content
+
+
+def base_file(path: Path) -> Path:
+    """Where a base model lies: ``path``, or the file of that name in safetensors if only that is there."""
+    other = path.with_suffix(SUFFIX)
+    return other if other.exists() and not path.exists() else path
+
+
+def is_dense(value: Any) -> bool:
+    """Whether ``value`` is a tensor with a number in memory for each place: not sparse, nested or without content."""
+    return (
+        isinstance(value, torch.Tensor)
+        and not value.is_nested
+        and value.layout is torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+    )
 
 
 def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
@@ -88,14 +118,14 @@ def load_weights(
     own = module.state_dict()
     missing = [k for k in own if k not in state]
     unknown = [k for k in state if k not in own]
+    no_tensors = [f"{k} is no dense tensor in the file" for k in own if k in state and not is_dense(state[k])]
     reshaped = [
         f"{k} is {list(state[k].shape)} in the file and {list(own[k].shape)} by the config"
         for k in own
-        if k in state and own[k].shape != state[k].shape
+        if is_dense(state.get(k)) and own[k].shape != state[k].shape
     ]
-    complaints = (
-        reshaped + [f"{k} is not in the file" for k in missing] + [f"{k} is not in the config's model" for k in unknown]
-    )
+    complaints = no_tensors + reshaped + [f"{k} is not in the file" for k in missing]
+    complaints += [f"{k} is not in the config's model" for k in unknown]
     if complaints:
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise UserError(f"{where} does not match its {config}: {'; '.join(complaints[:3])}{more}")
@@ -109,7 +139,7 @@ def load_base_weights(module: nn.Module, state: dict[str, torch.Tensor], where: 
     tensors fit: then the file is the base of another configuration.
     """
     own = module.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    fitting = {k: v for k, v in state.items() if k in own and is_dense(v) and own[k].shape == v.shape}
     left = [k for k in own if k not in fitting]
     if len(fitting) < len(own) / 2:
         raise UserError(
@@ -131,7 +161,8 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a run wrote at one step; ``step`` is that of the file names, 0 a base model's."""
+    """What a run wrote at one step; ``step`` is that of the file names, and 0 a base model, whose files are the user's:
+    they are read, and never written, renamed or deleted."""
 
     folder: Path
     step: int
@@ -144,7 +175,7 @@ class Saved:
         raise NotImplementedError
 
     def read(self) -> tuple[dict | None, ...]:
-        """The contents of the files, in their order. Raises UserError when one is broken."""
+        """The contents of the files, in their order. Raises Truncated, or UserError when one is not as it must be."""
         raise NotImplementedError
 
     def recorded_step(self) -> int:
@@ -155,7 +186,7 @@ class Saved:
 
     def is_passing(self) -> bool:
         """Whether this was saved by the clock, to be there until something newer is."""
-        return bool(self.extra_state().get("passing"))
+        return self.step > 0 and bool(self.extra_state().get("passing"))
 
     def extra_state(self) -> dict[str, Any]:
         """The content of the extra state, nothing where there is none or it cannot be read."""
@@ -168,7 +199,10 @@ class Saved:
 
         Raises UserError when there is no room or they are not what was written; all that was there before stays.
         """
-        self._delete_cut_off()
+        for path in (*self.leftovers(), *self._lone_states()):
+            path.unlink(missing_ok=True)
+            log.debug("deleted %s of a save or a deletion that was cut off", path)
+        delete_unfinished(self.folder)
         # The state first: a model without it would be taken for one of the original's.
         save_together(self.files[::-1], contents[::-1])
         try:
@@ -180,88 +214,73 @@ class Saved:
         except (MemoryError, OSError) as error:
             raise UserError(f"{self.files[0]} is written, but could not be read back ({error})") from error
 
-    def _delete_cut_off(self) -> None:
-        """Delete what a save or a deletion left when it was killed between two files.
+    def leftovers(self) -> list[Path]:
+        """The models that a kill has left without the others of their step."""
+        return []
 
-        Both leave a temporary file. Without one a lone file may be the user's, who has moved the other: it stays.
-        """
-        cut_off = bool(unfinished(self.folder))
-        for path in self.folder.glob("*state*.pth"):
-            if not (match := re.fullmatch(self.STATE, path.name)):
-                continue
-            saved = type(self)(self.folder, int(match[1]))
-            there = [file for file in saved.files if file.exists()]
-            if there == [path] or (cut_off and len(there) < len(saved.files)):
-                for file in there:
-                    file.unlink(missing_ok=True)
-                    log.debug("deleted %s of a save that was cut off", file)
-        delete_unfinished(self.folder)
+    def _lone_states(self) -> list[Path]:
+        """The extra states of the folder without their models: of a save or a deletion that was cut off."""
+        found = [(path, re.fullmatch(self.STATE, path.name)) for path in self.folder.glob("*state*.pth")]
+        steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match and int(match[1])]
+        return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
 
     def read_state(self) -> dict[str, Any] | None:
-        """The extra state; None where another program wrote the checkpoint, or where the state alone is broken.
+        """The extra state; None where another program wrote the checkpoint, or where the state is truncated.
 
-        A broken one is set aside with a warning: the weights are worth more than an exact resume.
+        A truncated one is set aside with a warning: the weights are worth more than an exact resume.
         """
         state = self.files[-1]
         try:
             return load_checkpoint(state) if state.exists() else None
-        except UserError as error:
+        except Truncated as error:
             log.warning("%s; going on with the weights of %s alone", error, self.files[0].name)
             _set_aside(state)
             return None
 
     def delete(self) -> None:
-        """Delete the files. The first becomes a temporary file until the others are gone, see _delete_cut_off."""
-        first, *others = self.files
-        temporary = self.folder / unfinished_name(first)
-        with contextlib.suppress(FileNotFoundError):
-            first.replace(temporary)
-        for path in (*others, temporary):
-            path.unlink(missing_ok=True)
+        delete_together(self.files)
 
     def set_aside(self) -> None:
         """Rename the files to ``*.broken``: out of the way of later saves, deletions and conversions, but not lost."""
         for path in self.files:
             _set_aside(path)
 
+    def set_aside_truncated(self) -> None:
+        """Rename the truncated ones of the files so, and no whole one."""
+        for path in self.files:
+            try:
+                load_checkpoint(path)
+            except Truncated:
+                _set_aside(path)
+            except UserError:
+                pass
+
 
 def _set_aside(path: Path) -> None:
     if path.exists():
-        path.replace(path.with_name(path.name + ".broken"))
+        path.replace(set_aside_name(path))
+
+
+def set_aside_name(path: Path) -> Path:
+    """What a truncated file is renamed to."""
+    return path.with_name(f"{path.name}.broken")
 
 
 def newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
-    """The first by recorded step that can be read whole, and its contents; the base model where there is no other.
+    """The first by recorded step that is not truncated, and its contents.
 
-    Truncated ones are renamed to ``*.broken`` with a warning. Raises UserError when a file is refused for another
-    reason, or all are truncated. The files of step 0 belong to the user: they are never renamed.
+    Raises UserError when all are, and when one cannot be read though it is whole: its owner decides what becomes of it.
     """
-    base, run = ([saved for saved in there if (saved.step == 0) is is_base] for is_base in (True, False))
-    for saved in sorted(run, key=Saved.recorded_step, reverse=True):
+    for saved in sorted(there, key=Saved.recorded_step, reverse=True):
+        if saved.step == 0:
+            return saved, saved.read()
         try:
             return saved, saved.read()
-        except TruncatedFile as error:
-            log.warning("%s; passing it over for the one before and renaming its files to *.broken", error)
-            saved.set_aside()
+        except Truncated as error:
+            log.warning("%s; passing it over for the one before and renaming what is truncated to *.broken", error)
+            saved.set_aside_truncated()
         except UserError as error:
-            raise UserError(
-                f"{error}. Nothing was changed; to go on from the checkpoint before, move the files of step "
-                f"{saved.step} away"
-            ) from error
-    if run:
+            raise UserError(f"{error}; it stays where it is: move it away to go on without it") from error
+    if there:
         raise UserError(f"no checkpoint in {folder} can be read (see *.broken); run the same command to begin anew")
-    return (base[0], base[0].read()) if base else None
-
-
-def base_file(path: Path) -> Path:
-    """The file of a base model: ``path``, or the ``.safetensors`` of that name if only that exists."""
-    other = path.with_suffix(SUFFIX)
-    return other if other.exists() and not path.exists() else path
-
-
-def read_base(path: Path, family: str) -> dict[str, Any]:
-    """Read the base model ``path``: a checkpoint, a bare state dict or safetensors, of a ``family`` of weight files.
-
-    Raises UserError when it cannot be read or is of another family.
-    """
-    return {"model": read_weight_file(path, family)}
+    return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from modules import distributed
+from modules.atomic_file import obstacle
 from modules.console import UserError, get_logger
 
 try:
@@ -18,13 +19,16 @@ except ImportError:  # Windows
 
 log = get_logger("run_lock")
 
+ATTEMPTS = 1000  # each fails only if another run ends, or deletes the folder, at that moment
+
 
 @contextlib.contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
     """Have the folder for this run's processes within the block; the system frees it when a run is killed.
 
-    Meanwhile there is a file run.lock. Raises UserError, in each of the processes, when another run has the folder.
-    Nothing is held where there are no such locks.
+    Meanwhile there is a file run.lock. Raises UserError, in each of the processes, when another run has the folder, or
+    when it cannot be made because a file or a dangling link has its place. Nothing is held where there are no such
+    locks.
     """
     with contextlib.ExitStack() as stack:
         distributed.from_the_first(lambda: _take(folder, stack))
@@ -32,32 +36,31 @@ def sole_run(folder: Path) -> Iterator[None]:
 
 
 def _take(folder: Path, stack: contextlib.ExitStack) -> None:
-    _refuse_what_is_no_folder(folder)
+    path = folder / "run.lock"
+    _demand_its_place(folder, path)
     if fcntl is None:
         return
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
-    path = folder / "run.lock"
-    while True:
+    for _ in range(ATTEMPTS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(open(path, "ab"))
             _lock(file, folder)
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break
-        except FileNotFoundError:
-            pass  # as where the file is another by now: the run that has just ended has deleted its own
-        except FileExistsError:  # mkdir also raises it for a folder that is deleted meanwhile
-            _refuse_what_is_no_folder(folder)
+        except (FileNotFoundError, FileExistsError):  # the latter comes from mkdir when another run deletes the folder
+            _demand_its_place(folder, path)
+    else:
+        raise UserError(f"{path} cannot be made: other programs delete it again and again")
     stack.callback(_tidy, path, new_folders)
 
 
-def _refuse_what_is_no_folder(folder: Path) -> None:
-    """Raise UserError when the folder or one above it is a file or a link that leads nowhere."""
-    for path in (folder, *folder.parents):
-        if path.is_symlink() and not path.exists():
-            raise UserError(f"{path} is a link to a folder that does not exist; make that folder or remove the link")
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file, and a folder has to be there; move it away or choose another name")
+def _demand_its_place(folder: Path, lock: Path) -> None:
+    """Raise UserError where the folder or its lock cannot be made."""
+    if why := obstacle(folder):
+        raise UserError(f"the run's folder {folder} cannot be made: {why}; move it away or mend the link")
+    if lock.is_dir() or (os.path.islink(lock) and not os.path.exists(lock)):
+        raise UserError(f"{lock} is a folder or a link without a file behind it; delete it and run the same command")
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from modules.atomic_file import FULL, atomic_paths
+from modules.atomic_file import FULL, atomic_paths, temporary_name
 from modules.console import UserError
 
 MARK = "saving"  # of the temporary files: what a killed run left of them nobody else claims
@@ -44,14 +43,22 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
+def delete_together(paths: Sequence[Path]) -> None:
+    """Delete checkpoints of one folder that belong together.
+
+    All lose their names first, so a kill meanwhile leaves the sign of one, by which the next save knows the rest.
+    """
+    unnamed = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            unnamed.append(path.replace(temporary_name(path, MARK)))
+    for path in unnamed:
+        path.unlink(missing_ok=True)
+
+
 def unfinished(folder: Path) -> list[Path]:
-    """The files that a run of this folder was writing when it was killed."""
+    """The files that a run of this folder was writing or deleting when it was killed."""
     return list(folder.glob(f".*.{MARK}.pt*"))
-
-
-def unfinished_name(path: Path) -> str:
-    """A new name for ``path`` that ``unfinished`` finds."""
-    return f".{uuid.uuid4().hex[:8]}.{MARK}{path.suffix}"
 
 
 def delete_unfinished(folder: Path) -> None:

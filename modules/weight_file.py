@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from modules.console import UserError
 from modules.safe_pickle import load_torch_inert
-from modules.safetensors_file import SUFFIX as SAFETENSORS
-from modules.safetensors_file import read_safetensors
 
 # What a file is, by one tensor that only its kind has; the first match counts (WavLM has HuBERT's names as well).
 FAMILIES = {
@@ -117,8 +115,6 @@ def recognise(weights: dict[str, Tensor]) -> str | None:
 
 
 def _read(path: str | Path) -> object:
-    if Path(path).suffix == SAFETENSORS:
-        return read_safetensors(path)
     if Path(path).is_file():
         refuse_other_formats(path, "PyTorch checkpoint")
     return load_torch_inert(path)

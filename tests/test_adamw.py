@@ -1,13 +1,13 @@
 """modules/adamw.py: one kernel, the numbers and the files of PyTorch's own."""
 
 import copy
-import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from modules.adamw import AdamW, resume_optimizer
+from modules.adamw import AdamW
+from modules.console import UserError
 
 
 def stepped(kind, steps=3, state=None):
@@ -52,6 +52,76 @@ def test_a_state_dict_brings_the_rate_and_moments_and_leaves_the_configurations_
     assert group["lr"] == optimizer.state_dict()["param_groups"][0]["lr"] == 0.25
 
 
+def with_moment(name, moment):
+    state = copy.deepcopy(stepped(torch.optim.AdamW)[1].state_dict())
+    state["state"][0][name] = moment
+    return state
+
+
+def with_group(**changes):
+    state = stepped(torch.optim.AdamW)[1].state_dict()
+    return {**state, "param_groups": [state["param_groups"][0] | changes]}
+
+
+UNFIT = {
+    "a narrower table": (with_moment("exp_avg", torch.zeros(2, 3)), r"exp_avg of parameter 0 is \[2, 3\], .* \[4, 3\]"),
+    "turned": (with_moment("exp_avg_sq", torch.zeros(3, 4)), "exp_avg_sq of parameter 0"),
+    "no moment": (with_moment("exp_avg", None), "exp_avg of parameter 0 is missing"),
+    "sparse": (with_moment("exp_avg", torch.zeros(4, 3).to_sparse()), "exp_avg of parameter 0"),
+    "without content": (with_moment("exp_avg", torch.zeros(4, 3, device="meta")), "exp_avg of parameter 0"),
+    "whole numbers": (with_moment("exp_avg", torch.zeros(4, 3, dtype=torch.long)), "exp_avg of parameter 0"),
+    "not finite": (with_moment("exp_avg", torch.full((4, 3), torch.nan)), "exp_avg of parameter 0 is not finite"),
+    "a negative square": (with_moment("exp_avg_sq", torch.full((4, 3), -1.0)), "exp_avg_sq of parameter 0"),
+    "many steps": (with_moment("step", torch.zeros(4)), "parameter 0 has no count of steps"),
+    "a step below zero": (with_moment("step", -1), "parameter 0 has no count of steps"),
+    "another optimizer's": ({**with_group(), "state": {0: {"momentum_buffer": torch.zeros(4, 3)}}}, "count of steps"),
+    "fewer parameters": (with_group(params=[0]), "it is for 1 parameters, and the model has 2 parameters"),
+    "two groups": ({**with_group(), "param_groups": with_group()["param_groups"] * 2}, "4 parameters in 2 groups"),
+    "no groups": ({"state": {}, "param_groups": []}, "0 parameters in 0 groups"),
+    "no numbers": (with_group(params=[[], []]), "no numbers"),
+    "no rate": (with_group(lr="fast"), "lr is no number"),
+    "no state": ({"weights": {}}, "no optimizer's state"),
+    "a tensor": (torch.zeros(3), "no optimizer's state"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(kind):
+    state, reason = UNFIT[kind]
+    _, optimizer = stepped(AdamW)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(UserError, match=reason):
+        optimizer.load_state_dict(state)
+    torch.testing.assert_close(optimizer.state_dict(), before, rtol=0, atol=0)
+
+
+def test_moments_are_copied_into_memory_of_their_own():
+    """A file may hold a tensor of the right shape over one number, or two moments over the same memory."""
+    shared, one = torch.full((4, 3), 0.25), torch.tensor(0.25)
+    results = []
+    for moments in ((shared, shared), (one.expand(4, 3), one.expand(4, 3)), (shared.t().clone().t(), shared.clone())):
+        state = with_moment("exp_avg", moments[0])
+        state["state"][0]["exp_avg_sq"] = moments[1]
+        weights, optimizer = stepped(AdamW, state=state)
+        (loaded,) = (optimizer.state[weight] for weight in weights[:1])
+        assert loaded["exp_avg"].is_contiguous() and loaded["exp_avg"].data_ptr() != loaded["exp_avg_sq"].data_ptr()
+        results.append(weights)
+    for weights in results[1:]:
+        torch.testing.assert_close(weights, results[0], rtol=0, atol=0)
+
+
+def test_a_files_group_does_not_change_how_a_step_is_taken():
+    plain = stepped(AdamW, state=with_group())[0]
+    strange = with_group(amsgrad=True, maximize=True, differentiable=True, foreach=True, betas=(9, 9))
+    torch.testing.assert_close(stepped(AdamW, state=strange)[0], plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("step", [3, 3.0, torch.tensor([3]), torch.tensor(3.0, dtype=torch.float64)])
+def test_a_count_of_steps_may_be_any_single_number(step):
+    expected = stepped(AdamW, state=with_group())[0]
+    torch.testing.assert_close(stepped(AdamW, state=with_moment("step", step))[0], expected)
+
+
 @pytest.mark.parametrize(("kind", "fused"), [("cpu", True), ("mps", None)])
 def test_the_fused_kernel_is_used_where_it_heeds_what_is_not_finite(kind, fused, monkeypatch):
     asked = []
@@ -75,45 +145,3 @@ def test_a_step_unless_bad_is_taken_or_leaves_weights_and_state_alone():
     optimizer.step_unless(torch.tensor(False))
     assert float(optimizer.state[weights[0]]["step"]) == steps + 1
     assert not torch.equal(weights[0], before[0][0])
-
-
-def widened(state):
-    """A state whose first moments are those of a parameter with more rows."""
-    state["state"][0]["exp_avg"] = torch.zeros(40, 3)
-
-
-def expanded(state):
-    """Moments of the right shape that share one number in memory."""
-    state["state"][0]["exp_avg"] = torch.zeros(1).expand(4, 3)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (widened, r"exp_avg is \[40, 3\] and its parameter \[4, 3\]"),
-        (lambda state: state["param_groups"][0]["params"].append(2), r"groups of \[3\] parameters and the model has"),
-        (lambda state: state["param_groups"].append(state["param_groups"][0]), "groups of"),
-        (lambda state: state["state"][1].pop("exp_avg_sq"), "no moments"),
-        (lambda state: state["state"][1].update(step=torch.zeros(7)), "no step count"),
-        (lambda state: state["state"][1].update(exp_avg=torch.zeros(5, dtype=torch.long)), "floating-point"),
-        (lambda state: state["state"][1].update(exp_avg=torch.zeros(5).to_sparse()), "layout"),
-        (lambda state: state["param_groups"][0].update(lr=float("nan")), "not the state of an AdamW"),
-        (lambda state: state.pop("param_groups"), "not the state of an AdamW"),
-    ],
-)
-def test_moments_of_other_parameters_are_dropped_with_the_reason(change, reason, caplog):
-    state = copy.deepcopy(stepped(AdamW)[1].state_dict())
-    change(state)
-    _, optimizer = stepped(AdamW, steps=0)
-    with pytest.raises(ValueError, match=reason):
-        optimizer.load_state_dict(state)
-    assert not resume_optimizer(optimizer, state, "logs/44k/G_8.pth") and not optimizer.state
-    assert "logs/44k/G_8.pth" in caplog.text and re.search(reason, caplog.text)
-
-
-def test_moments_that_share_memory_are_copied_before_a_kernel_writes_to_them():
-    state = copy.deepcopy(stepped(AdamW)[1].state_dict())
-    expanded(state)
-    weights, optimizer = stepped(AdamW, steps=0)
-    optimizer.load_state_dict(state)
-    assert optimizer.state[weights[0]]["exp_avg"].stride() == weights[0].stride()

@@ -1,15 +1,11 @@
 """modules/checkpoint.py: what is written is whole, what is found is good, what is kept is right."""
 
-import argparse
-import contextlib
 import errno
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from diffusion.checkpoints import (
@@ -20,23 +16,11 @@ from diffusion.checkpoints import (
 )
 from modules import checkpoint, saving
 from modules.console import UserError
+from tests.run_files import HARMLESS, truncate, write_diffusion, write_pair
 from vits import checkpoints
 
 # As torch says it.
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
-
-
-def write_pair(folder, step, state=True):
-    pair = checkpoints.Pair(folder, step)
-    for path in (pair.generator, pair.discriminator):
-        checkpoint.save_checkpoint(path, {"model": {"w": torch.full((3,), float(step))}, "iteration": 1})
-    if state:
-        checkpoint.save_checkpoint(pair.state, {"epoch": 1})
-    return pair
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
@@ -47,14 +31,46 @@ def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["generator", "discriminator"])
-def test_a_truncated_newest_pair_is_passed_over_with_a_warning(tmp_path, caplog, broken):
+def test_a_truncated_newest_pair_is_passed_over_with_a_warning_and_no_whole_file_is_renamed(tmp_path, caplog, broken):
     write_pair(tmp_path, 10)
-    truncate(getattr(write_pair(tmp_path, 20), broken))
+    newest = write_pair(tmp_path, 20)
+    truncate(file := getattr(newest, broken))
     pair, _ = checkpoints.read_newest(tmp_path)
     assert pair.step == 10
     assert "20.pth" in caplog.text and "passing it over" in caplog.text
-    assert checkpoints.newest_generator(tmp_path).name == "G_10.pth", "a conversion would take the broken one"
-    assert (tmp_path / "G_20.pth.broken").exists()
+    assert [path.name for path in tmp_path.glob("*.broken")] == [f"{file.name}.broken"]
+    left = "G_10.pth" if broken == "generator" else "G_20.pth"
+    assert checkpoints.newest_generator(tmp_path).name == left, "a conversion would take a broken one"
+    for path in tmp_path.glob("[GD]_10.pth"):
+        truncate(path)
+    with pytest.raises(UserError, match="run the same command to begin anew"):
+        checkpoints.read_newest(tmp_path)
+    assert checkpoints.read_newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["G_20.pth", "D_20.pth", "state_20.pth", "model_20.pt", "model_20.state.pth"])
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_whole_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monkeypatch, name, refused):
+    write_pair(tmp_path, 10), write_pair(tmp_path, 20), write_diffusion(tmp_path, 10, 20)
+    content = {"model": {"w": torch.ones(1)}, "epoch": 1, "args": HARMLESS}
+    if refused:
+        torch.save(content, tmp_path / name)
+        sentence = rf"{name} .*it holds more than tensors \(argparse.Namespace\).*it stays where it is"
+    else:
+        load, newer = torch.load, RuntimeError("Attempted to read a PyTorch file with version 99")
+
+        def load_but_one(path, **options):
+            if path.name == name:
+                raise newer
+            return load(path, **options)
+
+        monkeypatch.setattr(torch, "load", load_but_one)
+        sentence = rf"{name} .*cannot be read as a checkpoint by PyTorch .*version 99.*it stays where it is"
+    before = sorted(tmp_path.iterdir())
+    read = read_newest_diffusion if name.startswith("model") else checkpoints.read_newest
+    with pytest.raises(UserError, match=sentence):
+        read(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_truncated_state_costs_a_pair_nothing_but_itself(tmp_path, caplog):
@@ -112,112 +128,6 @@ def test_a_run_does_not_quietly_begin_from_nothing(tmp_path):
     write_pair(tmp_path, 0, state=False).discriminator.unlink()
     with pytest.raises(UserError, match=r"holds G_0\.pth alone"):
         checkpoints.read_newest(tmp_path)
-
-
-class Harmless:
-    """A class that torch's reader does not allow."""
-
-
-@pytest.mark.parametrize("content", [{"model": {"w": torch.ones(1)}, "note": Harmless()}, b"a newer format"])
-def test_what_is_refused_stays_in_place_and_stops_the_run(tmp_path, content):
-    write_pair(tmp_path, 10)
-    pair = write_pair(tmp_path, 20)
-    if isinstance(content, bytes):
-        pair.generator.write_bytes(content)
-    else:
-        torch.save(content, pair.generator)
-    before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(UserError, match=r"G_20\.pth .* cannot be read .* move the files of step 20 away"):
-        checkpoints.read_newest(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize("size", [0, 5000])
-def test_a_file_that_a_power_failure_left_unwritten_counts_as_truncated(tmp_path, size):
-    write_pair(tmp_path, 10)
-    write_pair(tmp_path, 20).generator.write_bytes(bytes(size))
-    assert checkpoints.read_newest(tmp_path)[0].step == 10
-
-
-def base_models():
-    """The networks of a base model, with the names by which a file's kind is recognised."""
-    generator = {"enc_p.proj.weight": torch.ones(2, 2), "dec.conv_pre.bias": torch.ones(2)}
-    return {"G": generator, "D": {"discriminators.0.convs.0.bias": torch.ones(2)}}
-
-
-@pytest.mark.parametrize("form", ["checkpoint", "bare", "safetensors", "harmless"])
-def test_a_base_model_is_taken_in_every_form_that_people_have(tmp_path, form):
-    for letter, state in base_models().items():
-        if form == "safetensors":
-            save_file(state, tmp_path / f"{letter}_0.safetensors")
-        else:
-            whole = {"model": state, "iteration": 1}
-            contents = {"checkpoint": whole, "bare": state, "harmless": {**whole, "args": argparse.Namespace(lr=1)}}
-            torch.save(contents[form], tmp_path / f"{letter}_0.pth")
-    pair, (of_g, of_d, state) = checkpoints.read_newest(tmp_path)
-    assert pair.step == 0 and state is None
-    for content, expected in zip((of_g, of_d), base_models().values(), strict=True):
-        torch.testing.assert_close(content["model"], expected)
-
-
-@pytest.mark.parametrize("fault", ["truncated", "of another kind", "half of it"])
-def test_a_base_model_is_never_renamed_and_never_done_without(tmp_path, fault):
-    for letter, state in base_models().items():
-        torch.save({"model": state}, tmp_path / f"{letter}_0.pth")
-    if fault == "truncated":
-        truncate(tmp_path / "D_0.pth")
-    elif fault == "of another kind":
-        torch.save({"model": {"w": torch.ones(1)}}, tmp_path / "G_0.pth")
-    else:
-        (tmp_path / "D_0.pth").unlink()
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match=r"[GD]_0\.pth"):
-        checkpoints.read_newest(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_run_whose_checkpoints_are_all_truncated_does_not_fall_back_to_the_base_model(tmp_path):
-    for letter, state in base_models().items():
-        torch.save({"model": state}, tmp_path / f"{letter}_0.pth")
-    truncate(write_pair(tmp_path, 10).generator)
-    with pytest.raises(UserError, match="run the same command to begin anew"):
-        checkpoints.read_newest(tmp_path)
-    assert checkpoints.read_newest(tmp_path)[0].step == 0
-
-
-@pytest.mark.parametrize("killed_at", range(5))
-def test_a_killed_deletion_leaves_no_lone_half_of_a_pair(tmp_path, monkeypatch, killed_at):
-    write_pair(tmp_path, 10)
-    done, unlink = [], Path.unlink
-
-    def unlink_until_killed(path, **options):
-        done.append(path)
-        if len(done) > killed_at:
-            raise KeyboardInterrupt
-        unlink(path, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", unlink_until_killed)
-        with contextlib.suppress(KeyboardInterrupt):
-            checkpoints.Pair(tmp_path, 10).delete()
-    content = {"model": {"w": torch.ones(1)}}
-    checkpoints.Pair(tmp_path, 20).write(content, content, {"step": 20})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["D_20.pth", "G_20.pth", "state_20.pth"]
-
-
-def test_a_discriminator_whose_generator_the_user_moved_stays(tmp_path):
-    write_pair(tmp_path, 10).generator.unlink()
-    content = {"model": {"w": torch.ones(1)}}
-    checkpoints.Pair(tmp_path, 20).write(content, content, {"step": 20})
-    assert (tmp_path / "D_10.pth").exists()
-
-
-def test_no_file_but_a_checkpoint_is_one_by_the_names_that_the_original_looks_for(tmp_path):
-    checkpoints.write_best(tmp_path, {"model": {}}, checkpoints.Best(1.0, 8))
-    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("G", "D"))]
-    checkpoints.best_generator(tmp_path).rename(tmp_path / "G_best.pth")
-    checkpoints.rename_former_best(tmp_path)
-    assert checkpoints.read_best(tmp_path) == (1.0, 8) and not (tmp_path / "G_best.pth").exists()
 
 
 def test_a_new_pair_is_never_deleted_for_the_sake_of_one_with_a_higher_number(tmp_path):
@@ -358,19 +268,6 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatc
     assert checkpoints.read_newest(tmp_path)[0].step == 20
 
 
-def test_the_best_generator_outlives_its_pair_and_is_never_the_newest(tmp_path):
-    for step in (10, 20):
-        write_pair(tmp_path, step)
-    generator = checkpoint.load_checkpoint(tmp_path / "G_10.pth") | {"optimizer": {"state": {}}}
-    checkpoints.write_best(tmp_path, generator, checkpoints.Best(0.5, 10))
-    assert checkpoints.newest_generator(tmp_path).name == "G_20.pth"
-    checkpoints.delete_old(tmp_path, keep=1, newest=20)
-    assert not (tmp_path / "G_10.pth").exists() and checkpoints.read_newest(tmp_path)[0].step == 20
-    best = checkpoint.load_checkpoint(checkpoints.best_generator(tmp_path))
-    assert best["model"]["w"][0] == 10 and best["optimizer"] is None
-    assert checkpoints.read_best(tmp_path) == (0.5, 10)
-
-
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     class Payload:
         def __reduce__(self):
@@ -390,24 +287,7 @@ def test_weights_that_do_not_fit_are_named_with_their_shapes():
         checkpoint.load_weights(module, {"weight": module.weight}, "G_1.pth")
 
 
-def test_a_base_model_gives_what_fits_and_the_rest_stays_fresh():
-    module = nn.Sequential(nn.Linear(3, 2), nn.Embedding(2, 4))
-    fresh = module[1].weight.detach().clone()
-    base = nn.Sequential(nn.Linear(3, 2), nn.Embedding(200, 4)).state_dict()
-    assert checkpoint.load_base_weights(module, base, "G_0.pth") == ["1.weight"]
-    assert torch.equal(module[0].weight, base["0.weight"]) and torch.equal(module[1].weight, fresh)
-    with pytest.raises(UserError, match="not a base model for this configuration"):
-        checkpoint.load_base_weights(module, {"0.bias": torch.zeros(2)}, "G_0.pth")
-
-
 # -- the diffusion model's --------------------------------------------------------------------------------------------
-
-
-def write_diffusion(folder, *steps):
-    for step in steps:
-        saved = DiffusionCheckpoint(folder, step)
-        checkpoint.save_checkpoint(saved.model, {"global_step": step, "model": {"w": torch.full((3,), float(step))}})
-        checkpoint.save_checkpoint(saved.state, {"optimizer": step})
 
 
 def diffusion_steps(folder):
@@ -438,7 +318,7 @@ def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_n
     assert (saved.step, content["global_step"], state) == (20, 20, None)
     assert "going on with the weights of model_20.pt alone" in caplog.text
     broken = {path.name for path in tmp_path.glob("*.broken")}
-    assert broken == {"model_30.pt.broken", "model_30.state.pth.broken", "model_20.state.pth.broken"}
+    assert broken == {"model_30.pt.broken", "model_20.state.pth.broken"}
     for step in (10, 20):
         truncate(tmp_path / f"model_{step}.pt")
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
@@ -449,5 +329,5 @@ def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_in
     write_diffusion(tmp_path, 0, 700, 2000, 4000, 4321, 5000, 6000, 9000)
     delete_old_diffusion(tmp_path, newest=6000, interval=2000, permanent=5000)
     assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
-    states = sorted(path.name for path in tmp_path.glob("*.state.pth"))
+    states = sorted(path.name for path in tmp_path.glob("*.state.pth") if path.name != "model_0.state.pth")
     assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]

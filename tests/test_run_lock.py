@@ -38,6 +38,43 @@ def test_a_second_run_of_the_same_name_changes_nothing(tmp_path, monkeypatch):
         assert [path.name for path in Path("logs/44k").iterdir()] == ["run.lock"]
 
 
+def link(path, target):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+# "44k" is what the run is called, as in logs/44k/diffusion of train_diff.py.
+OBSTACLES = {
+    "a dangling link for all runs": (lambda: link(Path("logs"), "gone"), "logs is a link whose target does not exist"),
+    "a dangling link": (lambda: link(Path("logs/44k"), "gone"), "logs/44k is a link whose target does not exist"),
+    "links in a circle": (lambda: link(Path("logs"), "logs"), "logs is a link whose target does not exist"),
+    "a file for all runs": (lambda: Path("logs").write_bytes(b""), "logs is a file, and a folder is needed there"),
+    "a file": (lambda: link(Path("logs/44k"), __file__), "logs/44k is a file, and a folder is needed there"),
+    "a folder for the lock": (lambda: Path("logs/44k/run.lock").mkdir(parents=True), "run.lock is a folder or a link"),
+    "a dangling lock": (lambda: link(Path("logs/44k/run.lock"), "gone/away"), "run.lock is a folder or a link"),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_has_the_place_of_the_folder_or_its_lock_is_named(tmp_path, monkeypatch, obstacle, locks):
+    monkeypatch.chdir(tmp_path)
+    if not locks:
+        monkeypatch.setattr(run_lock, "fcntl", None)
+    put, sentence = OBSTACLES[obstacle]
+    put()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=sentence), sole_run(Path("logs/44k")):
+        pytest.fail("the folder cannot be there")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_is_deleted_at_every_attempt_ends_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
+    with pytest.raises(UserError, match="other programs delete it"), sole_run(tmp_path / "logs"):
+        pytest.fail("the lock is another file")
+
+
 def take_and_give_back(folder, until, overlaps, takings):
     while time.monotonic() < until:
         try:
@@ -72,21 +109,4 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_lock.fcntl, "lockf", refuse)
     with sole_run(tmp_path), sole_run(tmp_path):
-        pass
-
-
-@pytest.mark.parametrize("parent", ["", "logs"])
-def test_a_place_where_no_folder_can_be_is_a_sentence(tmp_path, parent):
-    where = tmp_path / (parent or "run")
-    where.symlink_to(tmp_path / "nowhere")
-    folder = where / "44k" if parent else where
-    with pytest.raises(UserError, match="is a link to a folder that does not exist"), sole_run(folder):
-        pass
-    where.unlink()
-    where.symlink_to(where)
-    with pytest.raises(UserError, match="is a link to a folder that does not exist"), sole_run(folder):
-        pass
-    where.unlink()
-    where.write_text("a file", encoding="utf-8")
-    with pytest.raises(UserError, match="is a file, and a folder has to be there"), sole_run(folder):
         pass

@@ -143,7 +143,20 @@ def test_a_checkpoint_of_the_original_resumes_at_its_step_with_a_fresh_optimizer
     (folder / "model_6.state.pth").unlink()
     run = run_of(change(path, "train", epochs=3))
     assert (run.step, run.epoch) == (6, 3) and not run.learner.optimizer.state
-    assert "model_6.pt is not used, it starts afresh: it has none" in caplog.text
+    assert "model_6.pt comes without its optimizer's state" in caplog.text
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_optimizers_state_of_another_network_is_dropped_by_name(work, caplog, whole):
+    path = prepare(work, epochs=1, save_opt=whole)
+    training.train(path, "cpu")
+    holder = Path("logs/44k/diffusion") / ("model_3.pt" if whole else "model_3.state.pth")
+    content = checkpoint.load_checkpoint(holder)
+    content["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1)
+    checkpoint.save_checkpoint(holder, content)
+    run = run_of(path)
+    assert run.step == 3 and not run.learner.optimizer.state
+    assert re.search(rf"state in \S*{holder.name} does not fit .*exp_avg of parameter 0 is \[1\]", caplog.text)
 
 
 def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(work, caplog):

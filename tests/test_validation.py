@@ -132,12 +132,12 @@ def test_the_best_is_remembered_by_a_resumed_run_and_made_good_after_a_crash(wor
     assert run_in(work).best == (0.25, 10) and (work / "logs" / "44k" / "best_G.pth").exists()
 
 
-def test_a_broken_extra_state_or_a_broken_pair_does_not_forget_the_best(work):
+def test_a_truncated_extra_state_or_pair_does_not_forget_the_best(work):
     folder, run = work / "logs" / "44k", run_in(work)
     for run.step, distance in ((2, 0.9), (4, 0.5), (6, 0.2)):
         run.validation.run = lambda *_, distance=distance: Metrics(distance, 1.0, 0.0)
         run.evaluate(None, StopSignal())
-    (folder / "state_6.pth").write_bytes(b"broken")
+    (folder / "state_6.pth").write_bytes(b"")
     resumed = run_in(work)
     assert (resumed.step, resumed.best) == (6, (0.2, 6))
     with open(folder / "G_6.pth", "r+b") as file:

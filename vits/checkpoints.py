@@ -1,10 +1,10 @@
 """The synthesizer's checkpoints: ``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer,
 learning_rate}`` as published; what an exact resume needs beyond that lies in ``state_<step>.pth``, which other programs
-need not know. ``best_G.pth`` is the generator of the best validation so far; its name is none that the original takes
-for a checkpoint. ``G_0`` and ``D_0`` are the user's base model, also as bare state dicts or ``.safetensors``."""
+need not know. ``best_G.pth`` is the generator of the best validation so far."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from pathlib import Path
@@ -13,18 +13,17 @@ from typing import Any, NamedTuple
 from modules.checkpoint import (
     Saved,
     base_file,
+    load_base_model,
     load_checkpoint,
     model_of,
     newest_whole,
-    read_base,
     save_checkpoint,
+    set_aside_name,
 )
 from modules.console import UserError, get_logger
 from modules.saving import unfinished
 
 log = get_logger("checkpoint")
-
-NUMBERED = re.compile(r"([GD])_(?:(\d+)\.pth|0\.safetensors)")
 
 
 class Pair(Saved):
@@ -34,13 +33,13 @@ class Pair(Saved):
 
     @property
     def generator(self) -> Path:
-        return self._file("G")
+        return self._network("G")
 
     @property
     def discriminator(self) -> Path:
-        return self._file("D")
+        return self._network("D")
 
-    def _file(self, letter: str) -> Path:
+    def _network(self, letter: str) -> Path:
         path = self.folder / f"{letter}_{self.step}.pth"
         return path if self.step else base_file(path)
 
@@ -53,39 +52,69 @@ class Pair(Saved):
         return self.generator, self.discriminator, self.state
 
     def read(self) -> tuple[dict, dict, dict | None]:
-        """The three files' contents; the state may be None, see read_state."""
+        """The three files' contents; the state may be None, see read_state, and always is of a base model."""
         if self.step == 0:
-            generator = read_base(self.generator, "SoVITS generator")
-            return generator, read_base(self.discriminator, "SoVITS discriminator"), None
+            return load_base_model(self.generator), load_base_model(self.discriminator), None
         generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
         model_of(generator, self.generator)
         model_of(discriminator, self.discriminator)
         return generator, discriminator, self.read_state()
 
 
-def pairs(folder: str | Path) -> list[Pair]:
-    """Every complete pair of a run's folder, the newest first; step 0 is the base model."""
-    folder = Path(folder)
+    def leftovers(self) -> list[Path]:
+        """The discriminators that a kill between two renames has left: an unfinished file shows that there was one, and
+        the extra state that a run wrote the step.
+
+        A generator is named last and loses its name first. One that is alone came from elsewhere, and stays.
+        """
+        lone = _lone(self.folder) if unfinished(self.folder) else []
+        return [path for pair, path in lone if pair.step and path == pair.discriminator and pair.state.exists()]
+
+
+def _networks(folder: Path) -> dict[str, set[int]]:
+    """The steps of the generators (G) and discriminators (D) in a folder; a base model may be in safetensors."""
     steps = {prefix: set() for prefix in "GD"}
     for path in folder.glob("[GD]_*"):
-        if match := NUMBERED.fullmatch(path.name):
+        if match := re.fullmatch(r"([GD])_(?:(0|[1-9]\d*)\.pth|0\.safetensors)", path.name):
             steps[match[1]].add(int(match[2] or 0))
-    return [Pair(folder, step) for step in sorted(steps["G"] & steps["D"], reverse=True)]
+    return steps
+
+
+def _lone(folder: Path) -> list[tuple[Pair, Path]]:
+    """The networks without the other one of their pair, unless that was set aside."""
+    steps, found = _networks(folder), []
+    for step in sorted(steps["G"] ^ steps["D"]):
+        pair = Pair(folder, step)
+        there, other = pair.files[:2] if step in steps["G"] else pair.files[1::-1]
+        if not set_aside_name(other).exists():
+            found.append((pair, there))
+    return found
+
+
+def pairs(folder: str | Path) -> list[Pair]:
+    """Every complete pair of a run's folder, the newest first; step 0 is the base model."""
+    steps = _networks(Path(folder))
+    return [Pair(Path(folder), step) for step in sorted(steps["G"] & steps["D"], reverse=True)]
 
 
 def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None]] | None:
-    """The newest pair that can be read whole; None when the folder holds no checkpoint.
+    """The newest pair that is not truncated; None when the folder holds no checkpoint.
 
-    Truncated pairs are passed over with a warning and set aside. Raises UserError when there are checkpoints and none
-    can be used, so that a run does not quietly begin from nothing.
+    Truncated files are passed over with a warning and set aside, but for a base model's. Raises UserError when there
+    are checkpoints but none of use, or half a base model: a run must not quietly begin from nothing.
     """
+    folder = Path(folder)
     if found := newest_whole(folder, pairs(folder)):
         return found
-    lone = sorted(path.name for path in Path(folder).glob("[GD]_*") if NUMBERED.fullmatch(path.name))
-    if lone and unfinished(Path(folder)):
-        log.warning("%s holds %s of a first save that was cut off; beginning anew", folder, ", ".join(lone))
+    lone = _lone(folder)
+    names = ", ".join(path.name for _, path in lone[:4])
+    if lone and unfinished(folder) and all(pair.step for pair, _ in lone):
+        log.warning("%s holds %s of a first save that was cut off; beginning anew", folder, names)
     elif lone:
-        raise UserError(f"{folder} holds {', '.join(lone[:4])} alone; G_<step>.pth and D_<step>.pth belong together")
+        raise UserError(
+            f"{folder} holds {names} alone; G_<step>.pth and D_<step>.pth belong together: put the other "
+            "one there, or move it away to begin anew"
+        )
     return None
 
 
@@ -109,29 +138,32 @@ class Best(NamedTuple):
 
 
 def best_generator(folder: Path) -> Path:
-    """Where the generator of the best validation is.
-
-    The original counts every ``G_*`` as a checkpoint, when it resumes and when it deletes old ones; this is none.
-    """
+    """Where the generator of the best validation lies. By any ``G_*.pth`` the original would resume."""
     return folder / "best_G.pth"
 
 
-def rename_former_best(folder: Path) -> None:
-    """Give a best generator of an earlier version (``G_best.pth``) its present name, unless there is a newer one."""
-    former = folder / "G_best.pth"
-    if former.exists() and not best_generator(folder).exists():
-        former.replace(best_generator(folder))
-
-
 def read_best(folder: Path) -> Best:
-    """The validation that the best generator is of; Best() where there is none that can be read."""
-    path = best_generator(folder)
+    """The validation that the best generator is of; Best() where there is none that can be read.
+
+    A file under the name of earlier versions, ``G_best.pth``, gets its new name.
+    """
+    path, former = best_generator(folder), folder / "G_best.pth"
+    if not path.exists() and (best := _best_of(former)) != Best():
+        with contextlib.suppress(OSError):
+            former.rename(path)
+            log.info("renamed %s to %s", former, path.name)
+        return best
+    return _best_of(path)
+
+
+def _best_of(path: Path) -> Best:
     try:
         content = load_checkpoint(path) if path.exists() else {}
     except UserError as error:
         log.warning("%s; the next validation makes another", error)
         content = {}
-    return Best(content.get("mel_distance", math.inf), content.get("step", 0))
+    best = Best(content.get("mel_distance", math.inf), content.get("step", 0))
+    return best if isinstance(best.distance, float) and isinstance(best.step, int) else Best()
 
 
 def write_best(folder: Path, generator: dict[str, Any], best: Best) -> None:

@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modules import checkpoint, distributed
-from modules.adamw import resume_optimizer
 from modules.atomic_file import write_text
 from modules.autosave import MINUTES
 from modules.config import Config, ModelConfig, load_config
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
+from modules.optimizer_state import load_optimizer, load_scaler
 from modules.run_config import refuse_another_model
 from modules.run_lock import sole_run
 from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
@@ -167,22 +167,20 @@ class Run(TrainingRun):
             return f"a new run in {self.folder} from the base model {pair.generator.name}"
         checkpoint.load_weights(learner.net_g, of_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_d, of_d["model"], pair.discriminator)
-        resume_optimizer(learner.optim_g, of_g.get("optimizer"), pair.generator)
-        resume_optimizer(learner.optim_d, of_d.get("optimizer"), pair.discriminator)
+        load_optimizer(learner.optim_g, of_g.get("optimizer"), pair.generator)
+        load_optimizer(learner.optim_d, of_d.get("optimizer"), pair.discriminator)
         self.step = self.saved_step = distributed.from_the_first(pair.recorded_step)
         if state is None:  # written by the original, which counts epochs only, or broken
             self.epoch = max(int(of_d.get("iteration", 1)), 1)
         else:
             self.epoch, self.batch = state["epoch"], state["batch"]
-            if state["scaler"]:  # empty where it was off
-                learner.scaler.load_state_dict(state["scaler"])
+            load_scaler(learner.scaler, state.get("scaler"), pair.state)
         if distributed.is_first():
             self.passing = [saved for saved in checkpoints.pairs(self.folder) if saved.is_passing()]
             self._find_best(of_g, state)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def _find_best(self, generator: dict, state: dict | None) -> None:
-        checkpoints.rename_former_best(self.folder)
         self.best = checkpoints.read_best(self.folder)
         of_this_step = Best(*(state or {}).get("best", self.best))
         if of_this_step.step == self.step != self.best.step:  # a crash came between the pair and its copy

@@ -1,0 +1,42 @@
+"""What a checkpoint holds for an exact resume beside the weights: taken where it fits, else dropped with a warning.
+
+The weights are worth more than an exact resume: training goes on with a fresh optimizer, or a fresh loss scale.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from modules.adamw import AdamW
+from modules.console import UserError, get_logger
+
+log = get_logger("checkpoint")
+
+
+def load_optimizer(optimizer: AdamW, state: Any, where: Path) -> None:
+    """Give an optimizer the state that the file ``where`` holds; where that is none or does not fit, log the reason."""
+    if state is None or (isinstance(state, dict) and not state.get("state")):
+        log.warning("%s comes without its optimizer's state, so that begins afresh", where)
+        return
+    try:
+        optimizer.load_state_dict(state)
+    except UserError as reason:
+        log.warning(
+            "the optimizer's state in %s does not fit and is dropped (%s); the weights are kept, the optimizer begins "
+            "afresh", where, reason,
+        )  # fmt: skip
+
+
+def load_scaler(scaler: Any, state: Any, where: Path) -> None:
+    """Give a GradScaler the state that the file ``where`` holds, which is empty where fp16 was off; a state of other
+    numbers is dropped with a warning."""
+    if not state or not scaler.is_enabled():
+        return
+    names = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+    numbers = [state.get(name) for name in names] if isinstance(state, dict) else [None]
+    if all(isinstance(number, int | float) and 0 <= number < math.inf for number in numbers) and all(numbers[:4]):
+        scaler.load_state_dict(state)
+    else:
+        log.warning("%s holds no loss scale of fp16 training, so that begins afresh", where)

@@ -1,0 +1,31 @@
+"""Small checkpoints of training runs, whole and damaged."""
+
+import argparse
+
+import torch
+
+from diffusion.checkpoints import DiffusionCheckpoint
+from modules import checkpoint
+from vits import checkpoints
+
+HARMLESS = argparse.Namespace(lr=1)  # which torch does not read, as it does not know it
+
+
+def write_pair(folder, step, state=True):
+    pair = checkpoints.Pair(folder, step)
+    for path in (pair.generator, pair.discriminator):
+        checkpoint.save_checkpoint(path, {"model": {"w": torch.full((3,), float(step))}, "iteration": 1})
+    if state:
+        checkpoint.save_checkpoint(pair.state, {"epoch": 1})
+    return pair
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_diffusion(folder, *steps):
+    for step in steps:
+        saved = DiffusionCheckpoint(folder, step)
+        checkpoint.save_checkpoint(saved.model, {"global_step": step, "model": {"w": torch.full((3,), float(step))}})
+        checkpoint.save_checkpoint(saved.state, {"optimizer": step})
