@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modules.console import UserError
+from modules.temporary_file import MARK, claimed, delete_unfinished
 
 FULL = 1 << 20  # bytes that are left free by a write that found no room
 
@@ -28,30 +30,35 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_paths(*paths: str | os.PathLike, mark: str = "partial") -> Iterator[list[Path]]:
+def atomic_paths(*paths: str | os.PathLike, mark: str = MARK) -> Iterator[list[Path]]:
     """``atomic_path`` for files that belong together: none takes its name before all of them are on the disk.
 
     They take their names in the order given, which leaves a kill no more than the moment between two renames.
-    ``mark`` is a part of the temporary names by which their owner knows them again after such an end. Raises
-    IsADirectoryError before anything is made where a folder has one of the names.
+    What a killed run left unfinished in these folders is deleted (modules/temporary_file.py). A ``mark`` of its own in
+    the temporary names leaves that to the caller. Raises IsADirectoryError before anything is made where a folder has
+    one of the names.
     """
     whole = [Path(path) for path in paths]
     for path in whole:
         if os.path.isdir(path):  # also False for a name that is too long
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporaries = [temporary_name(path, mark) for path in whole]
-    for path in whole:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        for path in whole:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _tidy(path.parent.absolute())
+        temporaries = [stack.enter_context(claimed(path, mark)) for path in whole]
         yield temporaries
         for temporary in temporaries:
             with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, whole, strict=True):
             os.replace(temporary, path)
-    finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _tidy(folder: Path) -> None:
+    """Before this process's first write into a folder, delete what killed runs left there."""
+    delete_unfinished(folder)
 
 
 def temporary_name(path: Path, mark: str) -> Path:

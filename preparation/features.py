@@ -18,10 +18,12 @@ from modules.console import UserError, get_logger, progress
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS
 from modules.spectrogram import VocoderMel
+from modules.temporary_file import delete_unfinished
 from preparation.batches import make_batches
 from preparation.feature_job import F0_THRESHOLD, PRETRAIN, FeatureJob, Result, Task, about
 from preparation.fingerprints import Recipe, check
 from preparation.report import Report, list_some
+from preparation.termination import unwinding
 from preparation.vocoder_mels import FARTHEST_SHIFT
 from preparation.workers import run_job, worker_count
 from vencoder import ENCODERS
@@ -49,7 +51,10 @@ def prepare_features(
     """
     _refuse_misfits(config, f0_predictor, device)
     workers = worker_count(num_processes)
-    clips = [clip for speaker in find_clips(folder).values() for clip in speaker]
+    speakers = find_clips(folder)
+    for name in speakers:
+        delete_unfinished(Path(folder) / name)
+    clips = [clip for speaker in speakers.values() for clip in speaker]
     if not clips:
         raise UserError(f"{folder} holds no <speaker>/*.wav; 'python resample.py' makes them from dataset_raw")
     own, recipes, report = _own_share(clips), make_recipes(config, f0_predictor, half, mel), Report()
@@ -163,7 +168,7 @@ def _run(job: FeatureJob, tasks: list[Task], workers: int, report: Report) -> No
 
 def _do(job: FeatureJob, batches: list[list[Task]], workers: int) -> list[Result]:
     results = []
-    with contextlib.closing(run_job(job, batches, workers)) as stream:
+    with unwinding(), contextlib.closing(run_job(job, batches, workers)) as stream:
         first = next(stream)  # by now the models are loaded, or were refused
         with progress(total=sum(map(len, batches)), description="features", unit="clip") as bar:
             for some in itertools.chain([first], stream):

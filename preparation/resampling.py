@@ -15,7 +15,9 @@ from modules.clip_files import SHORTEST_CLIP
 from modules.console import UserError, failure, progress
 from modules.loudness import Levels
 from modules.mono_file import SAFE_PEAK, MonoFile
+from modules.temporary_file import delete_unfinished
 from preparation.recordings import Recording, find_recordings
+from preparation.termination import unwinding
 from preparation.workers import cpu_count, run_job, worker_count
 
 TRIM_DB = 40  # below the loudest frame
@@ -52,6 +54,8 @@ def resample_folder(
     recordings, notes = find_recordings(in_dir)
     if not recordings:
         raise UserError(f"{in_dir} holds no recordings; put them into {in_dir / '<speaker>'}, a folder for each voice")
+    for folder in {out_dir / recording.speaker for recording in recordings} | {out_dir}:
+        delete_unfinished(folder)
     report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)
     changed = _note_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
     sources: dict[Path, Path] = {}
@@ -65,7 +69,7 @@ def resample_folder(
         if not _up_to_date(recording.path, target, changed):
             waiting.append(recording)
     report.up_to_date = len(sources) - len(waiting)
-    with contextlib.closing(run_job(job, waiting, workers)) as outcomes:
+    with unwinding(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
         for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
             report.made += outcome.failed is None
             report.failed += [outcome.failed] if outcome.failed else []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,8 +12,7 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from modules.console import UserError, set_up_logging
-
-SECONDS_TO_END = 5  # for a worker that was told to end, before it is killed
+from preparation.termination import SECONDS_TO_END, follow_the_parent
 
 
 class Job(Protocol):
@@ -59,8 +56,10 @@ def cpu_count() -> int:
 
 def _run_apart(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
     waiting = deque(items)
-    workers = [_Worker(job, rank, processes) for rank in range(processes)]
+    workers: list[_Worker] = []
     try:
+        for rank in range(processes):
+            workers.append(_Worker(job, rank, processes))
         while workers:
             ready = wait([worker.pipe for worker in workers])
             for worker in [worker for worker in workers if worker.pipe in ready]:
@@ -128,9 +127,8 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 
 def _work(pipe: Any, job: Job, rank: int, workers: int) -> None:
-    """A worker's life. Ctrl-C is the parent's to handle; its SIGTERM unwinds, so that temporary files are removed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    """A worker's life, until the parent ends it or is gone."""
+    follow_the_parent()
     set_up_logging()
     try:
         job.set_up(rank, workers)

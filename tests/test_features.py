@@ -1,5 +1,6 @@
 """Companions of every clip: right, made once, made anew when something changed, and never half or wrong."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_a_second_run_makes_nothing_and_builds_no_model(config, folder, clips, m
     report = prepare_features(folder, config, "pm")
     assert (report.made, report.ready) == (0, 3)
     assert companion_bytes(clips) == before
+
+
+def test_what_a_killed_run_left_is_deleted_though_all_clips_are_ready(config, folder, clips):
+    prepare_features(folder, config, "pm")
+    left = clips[0].with_name(".0a1b2c3d4e5f6071.partial.npy")
+    left.touch()
+    os.utime(left, (0, 0))
+    assert prepare_features(folder, config, "pm").ready == 3 and not left.exists()
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clips):

@@ -156,6 +156,17 @@ def test_processes_are_one_a_cpu_for_0_and_all_but_two_without_the_flag(tmp_path
     assert asked == [6, 4, 3]
 
 
+def test_what_a_killed_run_left_is_deleted_though_all_clips_are_ready(run, tmp_path):
+    put(tmp_path / "raw/anna/a.wav", tone())
+    assert run() == 0
+    for folder in ("out", "out/anna"):
+        left = tmp_path / folder / ".0a1b2c3d4e5f6071.partial.wav"
+        left.touch()
+        os.utime(left, (0, 0))
+    assert run() == 0
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [".resample.json", "a.wav", "anna"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
 def test_a_run_that_is_ended_from_outside_leaves_no_process_behind(tmp_path):
     for number in range(30):

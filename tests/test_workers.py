@@ -1,5 +1,6 @@
 """Worker processes: each sets up once, a dead one is survived, and none outlives its caller."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -91,9 +92,10 @@ def test_zero_processes_stand_for_the_cpus_and_fewer_are_refused():
 
 
 SLOW_WRITER = """
-import os, time
+import contextlib, os, time
 from modules.atomic_file import atomic_path
 from modules.console import script
+from preparation.termination import unwinding
 from preparation.workers import run_job
 
 class SlowWriter:
@@ -108,24 +110,56 @@ class SlowWriter:
 
 @script
 def main(argv=None):
-    list(run_job(SlowWriter(), ["out/a.txt", "out/b.txt", "out/c.txt"], 2))
+    with unwinding(), contextlib.closing(run_job(SlowWriter(), ["out/a.txt", "out/b.txt", "out/c.txt"], 2)) as results:
+        list(results)
 
 if __name__ == "__main__":
     raise SystemExit(main())
 """
 
 
-def test_ctrl_c_ends_the_workers_and_leaves_no_half_written_file(tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW_WRITER, encoding="utf-8")
+def start_slow_writers(folder):
+    """A run of two workers in the midst of writing, and the ids of these."""
+    (folder / "slow.py").write_text(SLOW_WRITER, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen([sys.executable, "slow.py"], cwd=tmp_path, env=environment, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "slow.py"], cwd=folder, env=environment, start_new_session=True)
     deadline = time.monotonic() + 60
-    while len(pids := [path.read_text("utf-8") for path in tmp_path.glob("out/.*")]) < 2 or "" in pids:
+    while len(pids := [path.read_text("utf-8") for path in folder.glob("out/.*")]) < 2 or "" in pids:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return process, [int(pid) for pid in pids]
+
+
+def is_running(pid):
+    with contextlib.suppress(FileNotFoundError):  # a zombie has ended, and waits for init to take note
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text("utf-8")
+    return False
+
+
+def test_ctrl_c_ends_the_workers_and_leaves_no_half_written_file(tmp_path):
+    process, pids = start_slow_writers(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers as well
     assert process.wait(20) == 130
     assert list((tmp_path / "out").iterdir()) == []
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid), 0)
+    assert not any(map(is_running, pids))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_a_signal_to_the_parent_or_to_all_ends_the_workers_first(tmp_path, number, send):
+    process, pids = start_slow_writers(tmp_path)
+    send(process.pid, number)
+    assert process.wait(20) == -number
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not any(map(is_running, pids))
+
+
+def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path):
+    process, pids = start_slow_writers(tmp_path)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20  # the write itself takes 30 s
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,89 @@
+"""The temporary files through which others are written, and how those of a killed run are told from those in use.
+
+While it is written, a temporary file is locked; the system frees the lock when the process ends in any way. A lock may
+not be seen on another machine that shares the disk, so the name holds a mark of the machine: the files of others, and
+all files where there are no such locks (Windows, some network disks), count as abandoned after a day.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+MARK = "partial"
+DAY = 24 * 60 * 60  # seconds; no file takes so long to write
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_NAME = re.compile(rf"\.([0-9a-f]{{8}})?[0-9a-f]{{8}}\.{MARK}(\.[^.]*)?")
+
+
+@contextlib.contextmanager
+def claimed(path: Path, mark: str) -> Iterator[Path]:
+    """Make an empty, locked file beside ``path`` and yield its path; delete it at the end if it is still there.
+
+    Its name starts with a dot and keeps the suffix. Raises OSError when the folder cannot be written to.
+    """
+    temporary, descriptor = _create(path, mark)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _create(path: Path, mark: str) -> tuple[Path, int | None]:
+    while True:
+        temporary = path.with_name(f".{_HOST}{uuid.uuid4().hex[:8]}.{mark}{path.suffix}")
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if fcntl is None:  # an open file could not be renamed there
+            os.close(descriptor)
+            return temporary, None
+        if _lock(descriptor) is not False and temporary.exists():
+            return temporary, descriptor
+        os.close(descriptor)  # another process took it for abandoned before it was locked
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Delete the temporary files in ``folder`` that no process is writing. Nothing is raised: a write will fail."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [(Path(entry), match[1]) for entry in entries if (match := _NAME.fullmatch(entry.name))]
+        for path, host in found:
+            _delete_abandoned(path, host)
+
+
+def _delete_abandoned(path: Path, host: str | None) -> None:
+    with contextlib.suppress(OSError):  # it is gone meanwhile, or not ours to delete
+        old = time.time() - path.lstat().st_mtime > DAY
+        if not path.is_file() or not (old or host == _HOST):
+            return
+        if fcntl is None:
+            if old:
+                path.unlink()
+            return
+        with open(path, "ab") as file:
+            locked = _lock(file.fileno())
+            if locked or (locked is None and old):
+                path.unlink()
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file; False when another process has it, None where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
