@@ -37,6 +37,7 @@ from modules.loudness import match_envelope, volume
 from modules.memory import is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
+from vdecoder.source import draw_unused_branch
 from vencoder import ENCODERS
 from vits.generator_file import load_generator
 
@@ -280,6 +281,7 @@ class Svc:
                 volume=volume(wav, self.hop_size)[None] if self.config.model.vol_embedding else None,
             )
             audio = audio[:, 0]
+            draw_unused_branch(audio.shape[1], self.device, generator)
         if self.refiner:
             # Loudness is the song's where the synthesizer followed it, else that of what it sang.
             follows = audio is None or self.config.model.vol_embedding

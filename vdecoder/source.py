@@ -118,6 +118,14 @@ class HarmonicSource(nn.Module):
         return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2))
 
 
+def draw_unused_branch(samples: int, device: torch.device, generator: torch.Generator) -> None:
+    """Draw what the published synthesizer draws after its source, normal (1, samples, 1), for a branch that it drops.
+
+    Whatever goes on with its generator gets the published numbers only after this. Mel vocoders have no such branch.
+    """
+    draw(torch.randn, (1, samples, 1), device, generator)
+
+
 def fraction(turns: Tensor) -> Tensor:
     """What there is beyond whole turns, in 2^-40 turns. ONNX has the slower of the two operations alone."""
     return turns % TURN if torch.onnx.is_in_onnx_export() else turns & (TURN - 1)
