@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 from inference.conversion import Conversion
-from inference.segments import at_rate, plan_pieces
+from inference.segments import FADE_SECONDS, Fade, at_rate, plan_pieces
 from inference.song import Song
 from modules.slicer import Chunk
 
 SHORTEST_PIECE = 0.1  # seconds; encoders and predictors need a few frames, so less is padded up to this
-FADE_SECONDS = 0.01  # to each side of a joint, where one piece fades out and the next fades in
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Place:
     after: int = 0
     lead: int = 0
     trail: int = 0
+
+    @property
+    def fade(self) -> Fade:
+        """Its joint to the piece before."""
+        return Fade(self.overlap, self.retain, equal_power=self.lead > 0)
 
 
 @dataclass(frozen=True)
@@ -78,20 +82,25 @@ def _lay_out(chunk: Chunk, song_rate: int, conversion: Conversion, rate: int, ho
             piece.start, piece.end, padding, offset=0, frames=0, length=length(piece.start, piece.end),
             overlap=length(piece.start, piece.start + piece.lead_in), retain=conversion.lgr_num,
         )  # fmt: skip
-        places.append(_with_frames(place, song_rate, rate, hop_length))
+        places.append(_with_frames(place, chunk.start, song_rate, rate, hop_length))
     return SliceLayout(False, chunk.start, places)
 
 
-def _with_frames(place: Place, song_rate: int, rate: int, hop_length: int) -> Place:
-    """The place with its offset and frames, as many as the padded piece has, and all that it needs."""
-    offset = round(place.padding * rate / song_rate)
+def _with_frames(place: Place, slice_start: int, song_rate: int, rate: int, hop_length: int) -> Place:
+    """The place with its offset and frames, as many as the padded piece has, and all that it needs.
+
+    The first frame begins at the sample of the converted song that is nearest to where the padded piece begins.
+    """
+    begin = slice_start + place.start
+    first_frame = round((begin - place.padding) * rate / song_rate)
+    offset = at_rate(begin, song_rate, rate) - first_frame
     padded = at_rate(place.end - place.start + 2 * place.padding, song_rate, rate)
     needed = offset + place.length + place.trail
     return replace(place, offset=offset, frames=max(padded // hop_length, math.ceil(needed / hop_length)))
 
 
 def with_fades(slices: list[SliceLayout], song_rate: int, rate: int, hop_length: int) -> list[SliceLayout]:
-    """The slices with a fade at every joint that has no cross-fade yet, at those with silence too.
+    """The slices with a fade at every joint that has no cross-fade as long yet, at those with silence too.
 
     The pieces are converted with the song's own sound beyond the joint, which is silence's noise or the next phrase. In
     the usual padding that takes the place of zeros, so the number of frames stays the published one.
@@ -99,12 +108,16 @@ def with_fades(slices: list[SliceLayout], song_rate: int, rate: int, hop_length:
     places = [place for part in slices for place in part.places]
     for index in range(len(places) - 1):
         left, right = places[index : index + 2]
-        fade = min(int(FADE_SECONDS * rate), left.length // 2, right.length // 2)
-        if right.overlap or fade == 0:
+        wanted, common = int(FADE_SECONDS * rate), right.overlap
+        if common >= 2 * wanted:
+            places[index + 1] = replace(right, retain=max(right.retain, 2 * wanted / common))
+            continue
+        fade = min(wanted, (left.length - 2 * common) // 2, (right.length - 2 * common) // 2)
+        if fade <= 0:
             continue
         context = math.ceil(fade * song_rate / rate)
         places[index] = replace(left, after=context, trail=fade)
-        places[index + 1] = replace(right, before=context, lead=fade, overlap=2 * fade, retain=1.0)
+        places[index + 1] = replace(right, before=context, lead=fade, overlap=common + 2 * fade, retain=1.0)
     faded = iter(places)
     return [
         replace(part, places=[_extended(part, next(faded), song_rate, rate, hop_length) for _ in part.places])
@@ -117,4 +130,4 @@ def _extended(part: SliceLayout, place: Place, song_rate: int, rate: int, hop_le
     if part.is_silence:
         return place
     place = replace(place, padding=max(place.padding, place.before, place.after))
-    return _with_frames(place, song_rate, rate, hop_length)
+    return _with_frames(place, part.start, song_rate, rate, hop_length)

@@ -144,9 +144,8 @@ class Svc:
         voicing = self.listener.voicing = Voicing()
         rates = song.sampling_rate, self.target_sample, self.hop_size
         slices = with_fades(lay_out(song, conversion, *rates[1:]), *rates)
-        places = [place for part in slices for place in part.places]
         parts = self._converted(song, slices, conversion)
-        yield from join(parts, [place.overlap for place in places], [place.retain for place in places])
+        yield from join(parts, [place.fade for part in slices for place in part.places])
         self.listener.voicing = None
         if voicing.is_lost:
             log.warning("%s", voicing.warning(song.path, conversion.f0_predictor))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.segments import LONGEST_PIECE, at_rate, cross_fade, join, plan_pieces, split, through_pcm16
+from inference.segments import LONGEST_PIECE, Fade, at_rate, cross_fade, join, plan_pieces, split, through_pcm16
 
 LENGTHS = [1, 2, 99, 100, 101, 250, 1000]
 
@@ -20,7 +20,7 @@ def signal(length: int) -> np.ndarray:
 def test_pieces_that_are_not_changed_join_to_the_original(length, size, lead_in, retain):
     whole = signal(length)
     pieces = split(length, size, lead_in)
-    joined = join((whole[p.start : p.end] for p in pieces), [p.lead_in for p in pieces], [retain] * len(pieces))
+    joined = join((whole[p.start : p.end] for p in pieces), [Fade(p.lead_in, retain) for p in pieces])
     np.testing.assert_allclose(np.concatenate(list(joined)), whole, atol=1e-6)
 
 
@@ -32,14 +32,14 @@ def test_joining_yields_what_is_settled_before_the_next_piece_is_made():
             made.append(index)
             yield np.zeros(100, np.float32)
 
-    parts = join(pieces(), [0, 20, 20], [0.75] * 3)
+    parts = join(pieces(), [Fade(0), Fade(20), Fade(20)])
     assert (len(next(parts)), made) == (80, [0])
     assert (len(next(parts)), made) == (80, [0, 1])
     assert (len(next(parts)), made) == (100, [0, 1, 2])
 
 
 def test_a_cross_fade_blends_the_retained_share_in_the_middle():
-    faded = cross_fade(np.zeros(100, np.float32), np.ones(100, np.float32), 0.5)
+    faded = cross_fade(np.zeros(100, np.float32), np.ones(100, np.float32), Fade(100, 0.5))
     assert (faded[:25] == 0).all()
     assert (faded[75:] == 1).all()
     np.testing.assert_allclose(faded[25:75], np.linspace(0, 1, 50), atol=1e-6)
@@ -47,7 +47,14 @@ def test_a_cross_fade_blends_the_retained_share_in_the_middle():
 
 def test_a_cross_fade_between_equal_signals_changes_nothing():
     audio = signal(501)
-    np.testing.assert_allclose(cross_fade(audio, audio, 0.75), audio, atol=1e-6)
+    np.testing.assert_allclose(cross_fade(audio, audio, Fade(501, 0.75)), audio, atol=1e-6)
+
+
+def test_a_cross_fade_at_equal_power_keeps_the_level_of_different_signals():
+    before, after = (np.random.default_rng(seed).standard_normal(40_000).astype(np.float32) for seed in (1, 2))
+    faded = cross_fade(before, after, Fade(40_000, equal_power=True))
+    assert abs(np.square(faded[15_000:25_000]).mean() - 1) < 0.05
+    assert np.square(cross_fade(before, after, Fade(40_000))[15_000:25_000]).mean() < 0.6
 
 
 def test_without_forced_cuts_a_slice_is_one_piece():
@@ -68,6 +75,12 @@ def test_a_slice_that_is_too_long_is_cut_into_equal_pieces_with_a_cross_fade():
 def test_forced_cuts_are_the_users_even_when_they_are_long():
     pieces = plan_pieces(100_000, 1000, clip_seconds=90)
     assert [(p.start, p.end, p.lead_in) for p in pieces] == [(0, 90_000, 0), (90_000, 100_000, 0)]
+
+
+def test_a_rest_too_short_for_its_fades_goes_with_the_piece_before():
+    ends = [piece.end for piece in plan_pieces(3015, 1000, clip_seconds=1)]
+    assert ends == [1000, 2000, 3015]
+    assert len(plan_pieces(3020, 1000, clip_seconds=1)) == 4
 
 
 @pytest.mark.parametrize("rates", [(44100, 44100), (32000, 44100), (48000, 44100), (44100, 32000), (11025, 44100)])

@@ -15,7 +15,7 @@ import torch
 import inference.svc
 from inference.conversion import Conversion
 from inference.layout import Place, SliceLayout, lay_out
-from inference.segments import join, split, through_pcm16
+from inference.segments import Fade, join, split, through_pcm16
 from inference.song import Song
 from inference.speaker_mix import SpeakerMix
 from inference.svc import Svc
@@ -93,9 +93,9 @@ def converted(song: Song, layout: list[SliceLayout], conversion: Conversion, rat
             parts.append(np.zeros(part.places[0].length, np.float32))
             continue
         overlap = int(conversion.lg_num * SONG_RATE)
-        overlaps = [overlap if place.overlap else 0 for place in part.places]
+        fades = [Fade(overlap if place.overlap else 0, conversion.lgr_num) for place in part.places]
         pieces = [stand_in(audio[place.start : place.end], place, rate) for place in part.places]
-        parts += join(pieces, overlaps, [conversion.lgr_num] * len(pieces))
+        parts += join(pieces, fades)
     return np.concatenate(parts)
 
 
@@ -105,12 +105,12 @@ def stand_in(audio: np.ndarray, place: Place, rate: int) -> np.ndarray:
     length = -(-len(padded) * rate // SONG_RATE)
     output = np.interp(np.arange(length) / rate, np.arange(len(padded)) / SONG_RATE, padded)
     output = (output + 0.001 * np.arange(length) / length).astype(np.float32)
-    return published_placement(output, place)
+    return published_placement(output, round(place.padding * rate / SONG_RATE), place.length)
 
 
-def published_placement(output: np.ndarray, place: Place) -> np.ndarray:
+def published_placement(output: np.ndarray, cut: int, length: int) -> np.ndarray:
     """The piece (length,) from the model's output as the original places it: late by half of what whole frames lack."""
-    return pad_centred(output[place.offset : len(output) - place.offset], place.length)[: place.length]
+    return pad_centred(output[cut : len(output) - cut], length)[:length]
 
 
 def use_published_placement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,8 @@ def use_published_placement(monkeypatch: pytest.MonkeyPatch) -> None:
     def convert_piece(svc, audio, rate, place, conversion, mix):
         wav = torch.from_numpy(through_pcm16(np.pad(audio, place.padding)))
         wav = sinc_resample(wav, rate, svc.target_sample)
-        return published_placement(svc.convert_wav(wav, conversion, mix=mix).numpy(), place)
+        cut = round(place.padding * svc.target_sample / rate)
+        return published_placement(svc.convert_wav(wav, conversion, mix=mix).numpy(), cut, place.length)
 
     monkeypatch.setattr(inference.svc, "with_fades", lambda slices, *rates: slices)
     monkeypatch.setattr(Svc, "_convert_piece", convert_piece)
