@@ -115,7 +115,7 @@ def make_recipes(
         recipes["volume"] = timing
     if mel:
         recipes["mel"] = dataclasses.asdict(mel)
-        recipes["augmented"] = {**recipes["mel"], "farthest_shift": FARTHEST_SHIFT}
+        recipes["augmented"] = {**recipes["mel"], "farthest_shift": FARTHEST_SHIFT, "layout": "published"}
     return recipes
 
 
