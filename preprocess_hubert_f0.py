@@ -4,11 +4,13 @@ Reads dataset/44k/<speaker>/*.wav and configs/config.json, weight files from pre
 configs/diffusion.yaml and the config.json beside the vocoder that it names (pretrain/nsf_hifigan/).
 Writes beside each X.wav: X.wav.soft.pt, X.wav.f0.npy, X.spec.pt and X.wav.meta.json; X.wav.vol.npy for a model with
 model.vol_embedding and for diffusion; with --use_diff X.wav.mel.npy and X.wav.aug_{mel,vol,shift}.npy.
-What is there and still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed.
+What is there and still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed. Files
+of so-vits-svc 4.1 and an F0 that was corrected by hand are kept if they fit the clip and are not older than it.
 
     python preprocess_hubert_f0.py
     python preprocess_hubert_f0.py --f0_predictor fcpe --plot_f0 plots
     python preprocess_hubert_f0.py --use_diff          # before train_diff.py; it may be a second run
+    python preprocess_hubert_f0.py --remake            # also over files that were made or edited elsewhere
 
 Several processes share the clips, by the RANK and WORLD_SIZE of torchrun or by SLURM's variables; on several machines
 the data set must lie on a disk that all of them see:
@@ -43,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--plot_f0", metavar="DIR", help="draw the F0 of a dozen clips over their spectrograms")
     parser.add_argument("--num_processes", type=int, default=1, help="workers; 0: one a CPU (default: %(default)s)")
+    parser.add_argument("--remake", action="store_true", help="make every file anew, also those that fit their clip")
     parser.add_argument("--half", action="store_true", help="half precision in the encoder, where it suffices")
     return parser
 
@@ -65,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.num_processes,
         arguments.half,
         vocoder_mel(config, load_diffusion_config(DIFFUSION_CONFIG)) if arguments.use_diff else None,
+        arguments.remake,
     )
     report.show()
     if arguments.plot_f0 and distributed.place()[0] == 0:

@@ -88,9 +88,14 @@ def load_feature_index(path: str | Path, nprobe: int = 1) -> FeatureIndex:
 def train_feature_index(config_path: str | Path, dataset: str | Path, path: str | Path) -> None:
     """Write to ``path`` the index of every speaker of ``spk`` in ``config.json``, whose features are in ``dataset``.
 
-    Raises UserError when a speaker has no features, a file of them cannot be used, or ``path`` not be written.
+    A speaker without a folder there, as one that was removed from the data, is left out with a warning unless all are.
+    Raises UserError when a folder has no features, a file of them cannot be used, or ``path`` not be written.
     """
     speakers = load_config(config_path).spk
+    absent = [name for name in speakers if not (Path(dataset) / name).is_dir()]
+    if 0 < len(absent) < len(speakers):
+        get_logger("index").warning("left out: %s, without a folder in %s", ", ".join(absent), dataset)
+        speakers = {name: number for name, number in speakers.items() if name not in absent}
     if not speakers:
         raise UserError(f"{config_path} names no speakers (spk); 'python preprocess_flist_config.py' writes them")
     files = find_features(Path(dataset) / name for name in speakers)

@@ -7,19 +7,18 @@ A clip ``X.wav`` of L samples has T = L // hop_length frames. Beside it lie
     X.spec.pt       linear spectrogram (filter_length // 2 + 1, T) float32
     X.wav.vol.npy   volume             (T,) float32
     X.wav.mel.npy   the vocoder's mel  (T, M) float32
-    X.wav.aug_mel.npy, X.wav.aug_vol.npy, X.wav.aug_shift.npy
-                    mel (T, M) and volume (T,) of the clip at another loudness and moved in pitch, and by how many
-                    semitones: () float32
+    X.wav.aug_mel.npy  the mel (T, M) of the clip at another loudness and moved in pitch, and by how many semitones: a
+                    pickled object array of the two
+    X.wav.aug_vol.npy  the volume (T,) of the clip at that loudness
     X.wav.meta.json what the others were made from (preparation/fingerprints.py)
 
-Those that so-vits-svc 4.1 knows are in its formats and load there, but for the augmented mel. Its own ``.f0.npy`` is a
-pickled object array of the same two rows, its ``.aug_mel.npy`` one of the mel and the semitones; they are read here
-too, by a reader that can run no code.
+Those that so-vits-svc 4.1 knows are in its formats and load there. Its own ``.f0.npy`` is a pickled object array of the
+same two rows, which is read here too. Earlier versions of this program wrote ``.aug_mel.npy`` as the mel only and the
+semitones, () float32, to ``X.wav.aug_shift.npy``; that is read as well. The reader of pickles can run no code.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.atomic_file import output_path
+from modules.array_pickle import write_mel_and_shift
+from modules.atomic_file import output_path, output_paths
 from modules.console import UserError
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
@@ -40,7 +40,7 @@ MAKER = "python preprocess_hubert_f0.py"
 DIFFUSION_MAKER = f"{MAKER} --use_diff"
 DIFFUSION_ENDINGS = (".mel.npy", ".aug_mel.npy", ".aug_vol.npy", ".aug_shift.npy")
 COMPANIONS = ("units", "f0", "spec", "volume", "mel", "augmented")
-AUGMENTED = ("aug_mel", "aug_volume", "aug_shift")
+AUGMENTED = ("aug_mel", "aug_volume")
 
 
 def frames(samples: int, hop_length: int) -> int:
@@ -125,7 +125,7 @@ class ClipFiles:
         return self.wav.with_name(self.wav.name + ending)
 
     def paths(self, companion: str) -> tuple[Path, ...]:
-        """The files of one companion: ``augmented`` has three, each other one has one, of its own name."""
+        """The files of one companion: ``augmented`` has two, each other one has one, of its own name."""
         return tuple(getattr(self, name) for name in (AUGMENTED if companion == "augmented" else (companion,)))
 
     def read_units(self, features: int | None = None) -> Tensor:
@@ -177,30 +177,28 @@ class ClipFiles:
         _write_array(self.mel, np.asarray(mel))
 
     def read_augmented(self, n_mels: int | None = None) -> Augmented:
-        """The augmented mel, volume and shift, as read_mel; reads the original's pickled (mel, shift) as well."""
-        mel, shift = _read_array(self.aug_mel), None
-        if mel.dtype == object and mel.shape == (2,):
-            mel, shift = map(np.asarray, mel)
-        if shift is None:
-            shift = _read_array(self.aug_shift)
+        """The augmented mel, volume and shift, as read_mel."""
+        pair = _read_array(self.aug_mel)
+        if pair.dtype == object and pair.shape == (2,):
+            mel, shift = map(np.asarray, pair)
+        else:
+            mel, shift = pair, _read_array(self.aug_shift)
         return Augmented(
             mel=_mel(mel, self.aug_mel, n_mels),
             volume=_numbers(_read_array(self.aug_volume), self.aug_volume, "frames"),
-            shift=float(_numbers(shift, self.aug_shift)),
+            shift=float(_numbers(shift, self.aug_shift if mel is pair else self.aug_mel)),
         )
 
     def write_augmented(self, augmented: Augmented) -> None:
-        """Write the three files together: whenever this is interrupted, readers find all of the former ones, all of
-        the new ones, or that one is missing."""
-        with contextlib.ExitStack() as stack:
-            # What is entered last takes its name first, so the shift, the sign that all is there, comes last.
-            for path, value in (
-                (self.aug_shift, augmented.shift),
-                (self.aug_volume, augmented.volume),
-                (self.aug_mel, augmented.mel),
-            ):
-                _save_array(path, np.asarray(value), stack.enter_context(output_path(path)))
-            self.aug_shift.unlink(missing_ok=True)
+        """Write the two files together: whenever this is interrupted, readers find both of the former ones, both of
+        the new ones, or that the mel is missing."""
+        mel, shift = _float32(self.aug_mel, augmented.mel), float(_float32(self.aug_mel, augmented.shift))
+        with output_paths(self.aug_volume, self.aug_mel) as (volume_file, mel_file):
+            _save_array(self.aug_volume, augmented.volume, volume_file)
+            with open(mel_file, "wb") as file:
+                write_mel_and_shift(file, mel, shift)
+            self.aug_mel.unlink(missing_ok=True)
+        self.aug_shift.unlink(missing_ok=True)
 
 
 def _read_tensor(path: Path, dimensions: int) -> Tensor:
@@ -238,7 +236,7 @@ def _read_array(path: Path) -> NDArray[Any]:
         raise UserError(f"there is no {path}; '{_maker(path)}' makes it") from None
     except OSError as error:
         raise _unusable(path, f"no readable array ({error})") from None
-    except (ValueError, EOFError):
+    except (ValueError, EOFError, MemoryError):  # the last where a header promises more than the file can hold
         from modules.safe_pickle import load_object_array
 
         return load_object_array(path)
@@ -265,9 +263,14 @@ def _write_array(path: Path, array: NDArray) -> None:
 
 
 def _save_array(path: Path, array: NDArray, temporary: Path) -> None:
-    array = np.asarray(array, dtype=np.float32, order="C")
+    np.save(temporary, _float32(path, array), allow_pickle=False)
+
+
+def _float32(path: Path, values: NDArray | float) -> NDArray[np.float32]:
+    """The values as ``path`` is to hold them. Raises UserError when one is not finite."""
+    array = np.asarray(values, dtype=np.float32, order="C")
     _refuse_non_finite(path, bool(np.isfinite(array).all()))
-    np.save(temporary, array, allow_pickle=False)
+    return array
 
 
 def _refuse_non_finite(path: Path, finite: bool) -> None:

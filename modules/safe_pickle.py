@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from modules.array_pickle import ArrayUnpickler, Function, RefusedError, checked_pickle, encode_latin1, plain
 from modules.console import UserError
 
 
@@ -75,7 +76,7 @@ def _told(path: Path) -> Iterator[None]:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except _RefusedError as error:
+    except RefusedError as error:
         raise UserError(f"{path} is refused: its pickle asks for {error}, which no such file needs") from None
     except Exception as error:  # a damaged or hostile pickle may fail in any way at all
         if _tells_of_a_missing_end(error):
@@ -98,35 +99,16 @@ def load_object_array(path: str | Path) -> np.ndarray:
             shape, _, dtype = header(file)
             if not dtype.hasobject:
                 return np.load(path, allow_pickle=False)
-            array = _plain(_ArrayUnpickler(file).load())
+            array = plain(ArrayUnpickler(checked_pickle(file.read())).load())
         if not isinstance(array, np.ndarray) or array.shape != shape:
             raise ValueError(f"the header promises the shape {shape}")
         return array
     except FileNotFoundError:
         raise UserError(f"there is no {path}") from None
-    except _RefusedError as error:
+    except RefusedError as error:
         raise UserError(f"{path} is refused: its pickle asks for {error}, which no array of numbers needs") from None
     except Exception as error:  # as above
         raise UserError(f"{path} is damaged and cannot be read as an array: {_first_line(error)}") from None
-
-
-class _RefusedError(Exception):
-    """A pickle names something that it has no business to name; the message is that name."""
-
-
-class _Function:
-    """A function that a pickle may call and can do nothing else with: it has no attributes to set."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable):
-        self._call = call
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _RefusedError("a change of a function")
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------
@@ -160,10 +142,10 @@ class Inert:
 _DATA = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): torch.Size,
-    ("torch", "device"): _Function(torch.device),
-    ("torch._utils", "_rebuild_tensor"): _Function(torch._utils._rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(torch._utils._rebuild_tensor_v2),
-    ("torch._utils", "_rebuild_parameter"): _Function(torch._utils._rebuild_parameter),
+    ("torch", "device"): Function(torch.device),
+    ("torch._utils", "_rebuild_tensor"): Function(torch._utils._rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(torch._utils._rebuild_tensor_v2),
+    ("torch._utils", "_rebuild_parameter"): Function(torch._utils._rebuild_parameter),
 }
 _INERT_PACKAGES = frozenset(("argparse", "enum", "fairseq", "hydra", "numpy", "omegaconf", "pathlib", "typing"))
 _INERT_NAMES = {
@@ -190,7 +172,7 @@ class _InertUnpickler(pickle.Unpickler):
             return dtype
         if module.partition(".")[0] in _INERT_PACKAGES or name in _INERT_NAMES.get(module, ()):
             return type(name, (Inert,), {"__module__": f"inert.{module}"})
-        raise _RefusedError(f"{module}.{name}")
+        raise RefusedError(f"{module}.{name}")
 
 
 def _load_inert(file: Any, **options: Any) -> Any:
@@ -232,78 +214,11 @@ def _first_line(error: Exception) -> str:
 # -- arrays -----------------------------------------------------------------------------------------------------------
 
 
-class _Dtype:
-    """``numpy.dtype`` of a pickle: plain numbers or object, nothing with fields."""
-
-    def __init__(self, code: str, *_: Any):
-        if code.lstrip("<>|=")[:1] not in set("?bfiuO"):
-            raise _RefusedError(f"the dtype {code}")
-        self.is_object = "O" in code
-        self.dtype = np.dtype(object if self.is_object else code)
-
-    def __setstate__(self, state: tuple) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """``numpy.ndarray`` of a pickle, before its bytes or items are known."""
-
-    def __init__(self, *_: Any):
-        self.value = np.empty(0)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, by_columns, data = state
-        if dtype.is_object:  # the items come row by row, whatever the order in memory was
-            self.value = np.empty(len(data), dtype=object)
-            for index, item in enumerate(data):
-                self.value[index] = _plain(item)
-            self.value = self.value.reshape(shape)
-        else:
-            flat = np.frombuffer(data, dtype.dtype).astype(dtype.dtype.newbyteorder("="))
-            self.value = flat.reshape(shape, order="F" if by_columns else "C")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, bool | int | float | np.generic):
-        return value
-    raise _RefusedError(f"an item of the type {type(value).__name__}")
-
-
-def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
-    return np.frombuffer(data, dtype.dtype)[0]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """How the older pickle protocols write bytes, by ``_codecs.encode``."""
-    if encoding != "latin1":
-        raise _RefusedError(f"the encoding {encoding}")
-    return text.encode("latin1")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the pickle inside an ``.npy`` file, or of arrays saved by torch, with types of ours in numpy's place."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        parts = {
-            ("numpy", "ndarray"): _Function(_Array),
-            ("numpy", "dtype"): _Function(_Dtype),
-            ("numpy.core.multiarray", "_reconstruct"): _Function(_Array),
-            ("numpy.core.multiarray", "scalar"): _Function(_scalar),
-            ("_codecs", "encode"): _Function(_encode),
-        }
-        module = module.replace("numpy._core", "numpy.core")
-        if (module, name) not in parts:
-            raise _RefusedError(f"{module}.{name}")
-        return parts[module, name]
-
-
 def _load_arrays(file: Any, **options: Any) -> Any:
-    return _ArrayUnpickler(file, **options).load()
+    return ArrayUnpickler(file, **options).load()
 
 
-_ARRAY_PICKLE = types.SimpleNamespace(__name__="array_pickle", Unpickler=_ArrayUnpickler, load=_load_arrays)
+_ARRAY_PICKLE = types.SimpleNamespace(__name__="array_pickle", Unpickler=ArrayUnpickler, load=_load_arrays)
 
 
 def _plain_tree(value: Any) -> Any:
@@ -312,7 +227,7 @@ def _plain_tree(value: Any) -> Any:
         return {_plain_tree(key): _plain_tree(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_plain_tree(item) for item in value)
-    return value if value is None or isinstance(value, str) else _plain(value)
+    return value if value is None or isinstance(value, str) else plain(value)
 
 
 # -- objects of a chosen class ----------------------------------------------------------------------------------------
@@ -327,8 +242,8 @@ class _ChosenUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
-            return _Function(_encode)
+            return Function(encode_latin1)
         stand_in = self.stand_ins(module, name)
         if stand_in is None:
-            raise _RefusedError(f"{module}.{name}")
+            raise RefusedError(f"{module}.{name}")
         return stand_in

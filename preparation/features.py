@@ -21,7 +21,8 @@ from modules.spectrogram import VocoderMel
 from modules.temporary_file import delete_unfinished
 from preparation.batches import make_batches
 from preparation.feature_job import F0_THRESHOLD, PRETRAIN, FeatureJob, Result, Task, about
-from preparation.fingerprints import Recipe, check
+from preparation.fingerprints import Recipe, check, vouch
+from preparation.fitting import Fit
 from preparation.report import Report, list_some
 from preparation.termination import unwinding
 from preparation.vocoder_mels import FARTHEST_SHIFT
@@ -39,9 +40,11 @@ def prepare_features(
     num_processes: int = 1,
     half: bool = False,
     mel: VocoderMel | None = None,
+    remake: bool = False,
 ) -> Report:
-    """Make the companions of every ``folder/<speaker>/*.wav`` that are missing, stale or of unknown origin.
+    """Make the companions of every ``folder/<speaker>/*.wav`` that are missing or stale.
 
+    Those of another origin, and those edited since, are kept where they fit the clip. ``remake`` makes all anew.
     One bad clip does not stop the others: it is named in the report. ``num_processes`` 0 stands for one worker a CPU;
     ``half`` lets the encoder compute in half precision; ``mel``, the vocoder's, is given when the companions of
     diffusion are wanted too. Of several processes, as torchrun or a scheduler starts them, each takes its share of the
@@ -59,7 +62,7 @@ def prepare_features(
         raise UserError(f"{folder} holds no <speaker>/*.wav; 'python resample.py' makes them from dataset_raw")
     own, recipes, report = _own_share(clips), make_recipes(config, f0_predictor, half, mel), Report()
     with distributed.process_group(torch.device("cpu")) if distributed.can_meet() else contextlib.nullcontext():
-        tasks = _plan(own, recipes, report)
+        tasks = _plan(own, recipes, report, Fit.of(config, mel), remake)
         needed = frozenset(name for task in tasks for name in task.found.stale)
         job = FeatureJob(config, f0_predictor, device, recipes, needed, mel)
         if tasks:
@@ -115,7 +118,7 @@ def make_recipes(
         recipes["volume"] = timing
     if mel:
         recipes["mel"] = dataclasses.asdict(mel)
-        recipes["augmented"] = {**recipes["mel"], "farthest_shift": FARTHEST_SHIFT}
+        recipes["augmented"] = {**recipes["mel"], "farthest_shift": FARTHEST_SHIFT, "layout": "published"}
     return recipes
 
 
@@ -126,14 +129,17 @@ def _size(weight: str | None) -> int | None:
 # -- which clips ------------------------------------------------------------------------------------------------------
 
 
-def _plan(clips: Iterable[Path], recipes: dict[str, Recipe], report: Report) -> list[Task]:
+def _plan(clips: Iterable[Path], recipes: dict[str, Recipe], report: Report, fit: Fit, remake: bool) -> list[Task]:
     """The clips with work to do. Those that are ready, too short or unreadable go into the report."""
     tasks = []
     for clip in clips:
         files = ClipFiles(clip)
         try:
-            found = check(files, recipes)
+            found = check(files, recipes, fit, remake)
+            report.kept.update(found.kept)
             if not found.stale:
+                if found.adopted:
+                    vouch(files, found, recipes)
                 report.ready += 1
                 continue
             with open_audio(clip) as sound:

@@ -24,6 +24,7 @@ class Report:
     too_short: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     reasons: Counter = field(default_factory=Counter)
+    kept: Counter = field(default_factory=Counter)  # companions of other origin, by name
     audio_seconds: float = 0.0
     work_seconds: float = 0.0
     load_seconds: dict[int, float] = field(default_factory=dict)  # of each worker, by rank
@@ -33,7 +34,7 @@ class Report:
         """What several processes did at the same time, each on clips of its own."""
         whole = cls()
         for report in reports:
-            for name in ("made", "ready", "too_short", "reasons", "audio_seconds"):
+            for name in ("made", "ready", "too_short", "reasons", "kept", "audio_seconds"):
                 setattr(whole, name, getattr(whole, name) + getattr(report, name))
             whole.failed |= report.failed
             whole.work_seconds = max(whole.work_seconds, report.work_seconds)
@@ -44,6 +45,13 @@ class Report:
         """Log it: the counts last, what needs attention before."""
         list_some(f"passed over, shorter than {SHORTEST_CLIP} s", self.too_short)
         list_some("not made", self.failed.values())
+        if self.kept:
+            log.info(
+                "kept because they fit their clips: %d files that this program did not make or that were edited since "
+                "(%s). It cannot see whether units are of another speech encoder with as many features, or mels of "
+                "another vocoder; --remake makes all files anew",
+                self.kept.total(), ", ".join(f"{name} {count}" for name, count in self.kept.most_common()),
+            )  # fmt: skip
         if self.reasons:
             log.info("files made: %s", ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()))
         if self.made:

@@ -1,5 +1,6 @@
 """Companion files: names, formats, refusals, and alignment in time."""
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modules import atomic_file
+from modules import atomic_file, clip_files
 from modules.clip_files import Augmented, Clip, ClipFiles, align, common_frames, find_clips, frames, stretch_units
 from modules.console import UserError
 
@@ -33,7 +34,7 @@ def test_names_are_the_published_ones_and_only_the_last_suffix_gives_way():
         "aug_volume": "dataset.wav/44k/x.wav.b.wav.aug_vol.npy",
         "aug_shift": "dataset.wav/44k/x.wav.b.wav.aug_shift.npy",
     }
-    assert files.paths("augmented") == (files.aug_mel, files.aug_volume, files.aug_shift)
+    assert files.paths("augmented") == (files.aug_mel, files.aug_volume)
     assert files.paths("volume") == (files.volume,)
 
 
@@ -150,15 +151,44 @@ def holds(files, value):
     return (read.mel == value).all() and (read.volume == value).all() and read.shift == value
 
 
-def test_the_augmented_companion_is_three_plain_arrays(files):
+def test_the_augmented_companion_is_the_published_pair_and_a_volume(files):
     files.write_augmented(augmented(-2.5))
-    arrays = [np.load(path, allow_pickle=False) for path in files.paths("augmented")]
-    assert [(array.shape, array.dtype.name) for array in arrays] == [
-        ((7, 4), "float32"),
-        ((7,), "float32"),
-        ((), "float32"),
-    ]
-    assert holds(files, -2.5)
+    mel, shift = np.load(files.aug_mel, allow_pickle=True)  # as the original's train_diff.py reads it
+    assert (type(mel), mel.shape, mel.dtype.str, mel.flags.writeable) == (np.ndarray, (7, 4), "<f4", True)
+    assert (type(shift), shift) == (float, -2.5) and (mel == -2.5).all()
+    assert np.load(files.aug_mel, allow_pickle=True).shape == (2,)
+    assert np.load(files.aug_volume, allow_pickle=False).dtype == np.float32
+    assert holds(files, -2.5) and len(list(files.wav.parent.iterdir())) == 2
+
+
+def test_the_published_pair_names_nothing_that_numpy_1_23_lacks(files):
+    files.write_augmented(augmented(1))
+    named = set()
+
+    class Listing(pickle.Unpickler):
+        def find_class(self, module, name):
+            named.add((module, name))
+            return super().find_class(module, name)
+
+    with open(files.aug_mel, "rb") as file:
+        np.lib.format.read_magic(file), np.lib.format.read_array_header_1_0(file)
+        Listing(file).load()
+    assert named == {("numpy", "ndarray"), ("numpy", "dtype")}
+
+
+def write_as_before(files, value):
+    """Three plain arrays, as earlier versions of this program wrote them."""
+    for path, array in zip(
+        (files.aug_mel, files.aug_volume, files.aug_shift), vars(augmented(value)).values(), strict=True
+    ):
+        np.save(path, np.float32(array))
+
+
+def test_the_three_plain_arrays_of_earlier_versions_are_read_and_written_over(files):
+    write_as_before(files, 4)
+    assert holds(files, 4)
+    files.write_augmented(augmented(5))
+    assert holds(files, 5) and not files.aug_shift.exists()
 
 
 def test_the_pickled_pair_of_the_original_is_read_and_written_over(files):
@@ -173,11 +203,11 @@ def test_the_pickled_pair_of_the_original_is_read_and_written_over(files):
     assert holds(files, 3)
 
 
-@pytest.mark.parametrize("former", [False, True])
-@pytest.mark.parametrize("step", range(6))
-def test_an_interrupted_write_leaves_the_former_three_the_new_three_or_a_named_gap(files, monkeypatch, former, step):
+@pytest.mark.parametrize("former", [None, "plain", "published"])
+@pytest.mark.parametrize("step", range(4))
+def test_an_interrupted_write_leaves_the_former_pair_the_new_one_or_a_named_gap(files, monkeypatch, former, step):
     if former:
-        files.write_augmented(augmented(1))
+        write_as_before(files, 1) if former == "plain" else files.write_augmented(augmented(1))
     done = []
 
     def die_at(call):
@@ -190,19 +220,20 @@ def test_an_interrupted_write_leaves_the_former_three_the_new_three_or_a_named_g
         return replacement
 
     monkeypatch.setattr(np, "save", die_at(np.save))
+    monkeypatch.setattr(clip_files, "write_mel_and_shift", die_at(clip_files.write_mel_and_shift))
     monkeypatch.setattr(atomic_file.os, "replace", die_at(atomic_file.os.replace))
     with pytest.raises(KeyboardInterrupt):
         files.write_augmented(augmented(2))
     monkeypatch.undo()
-    if step < 3 and former:
+    if step < 2 and former:
         assert holds(files, 1)
-    elif step < 3:
+    elif step < 2:
         assert list(files.wav.parent.iterdir()) == []
     else:
         with pytest.raises(UserError, match=r"there is no .*; 'python preprocess_hubert_f0.py --use_diff' makes it"):
             files.read_augmented()
     files.write_augmented(augmented(3))
-    assert holds(files, 3) and len(list(files.wav.parent.iterdir())) == 3
+    assert holds(files, 3) and len(list(files.wav.parent.iterdir())) == 2
 
 
 def test_an_augmented_companion_that_is_not_finite_is_refused_whole(files):

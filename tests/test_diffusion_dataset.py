@@ -200,7 +200,7 @@ def test_damaged_and_foreign_companions_are_named(config):
     paths = dataset.paths
     write_mels(paths[0], VocoderMel(n_mels=20))
     ClipFiles(paths[1]).write_mel(ClipFiles(paths[2]).read_mel())
-    ClipFiles(paths[2]).aug_shift.unlink()
+    np.save(ClipFiles(paths[2]).aug_mel, ClipFiles(paths[2]).read_mel())  # as of an earlier version, without the shift
     ClipFiles(paths[3]).mel.write_bytes(b"damaged")
     write_clip(paths[4], 0.5, seed=1, features=5)
     write_mels(paths[4])
@@ -229,7 +229,6 @@ def test_the_pickled_mels_of_the_original_train_too(config):
         pair = np.empty(2, dtype=object)
         pair[:] = augmented.mel, augmented.shift
         np.save(files.aug_mel, pair, allow_pickle=True)
-        files.aug_shift.unlink()
     again = training_set(config)
     assert all(same(item, again[key]) for key, item in wanted.items())
 

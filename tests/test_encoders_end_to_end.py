@@ -60,7 +60,7 @@ def shrink(path):
 def test_recordings_become_a_converted_song(work, monkeypatch, key):
     monkeypatch.chdir(work)
     file = write_encoder_file(key, work / "pretrain")
-    assert preprocess_flist_config.main(["--speech_encoder", key]) == 0
+    assert preprocess_flist_config.main(["--speech_encoder", key, "--fresh"]) == 0
     config = shrink("configs/config.json")
     assert (config.model.speech_encoder, config.model.ssl_dim) == (key, ENCODERS[key].ssl_dim)
 

@@ -100,16 +100,80 @@ def test_what_a_killed_run_left_is_deleted_though_all_clips_are_ready(config, fo
     assert prepare_features(folder, config, "pm").ready == 3 and not left.exists()
 
 
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clips):
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clips, monkeypatch):
     prepare_features(folder, config, "pm")
     before = companion_bytes(clips)
-    ClipFiles(clips[0]).fingerprint.unlink()
-    for name in ("units", "spec", "fingerprint"):
-        getattr(ClipFiles(clips[1]), name).unlink()
+    for path in set(clips[0].parent.iterdir()) - set(clips):
+        path.unlink()
+    write, calls = ClipFiles.write_spec, []
+
+    def killed_at_the_second(files, spec):
+        calls.append(files)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(files, spec)
+
+    monkeypatch.setattr(ClipFiles, "write_spec", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_features(folder, config, "pm")
+    monkeypatch.undo()
     report = prepare_features(folder, config, "pm")
-    assert (report.made, report.ready) == (2, 1)
-    assert report.reasons == {"of unknown origin": 6, "missing": 2}
+    assert (report.made, report.ready, report.kept) == (2, 1, {})
+    assert report.reasons["unfinished"] >= 2, "units and F0 are not taken for somebody else's"
     assert companion_bytes(clips) == before
+
+
+def like_the_original(clips):
+    """Companions with other values, in the layouts of so-vits-svc 4.1, and no fingerprints."""
+    for clip in clips:
+        files = ClipFiles(clip)
+        f0, uv = files.read_f0()
+        np.save(files.f0, np.array([list(f0 + 1), list(uv)], dtype=object), allow_pickle=True)
+        torch.save(files.read_units() + 1, files.units)
+        files.fingerprint.unlink()
+
+
+def test_companions_of_the_original_that_fit_are_kept_and_named_once(config, folder, clips, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    prepare_features(folder, config, "pm", mel=VocoderMel())
+    like_the_original(clips)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    monkeypatch.setattr(feature_job, "build_encoder", None)
+    monkeypatch.setattr(feature_job, "build_f0_predictor", None)
+    for _ in range(2):
+        report = prepare_features(folder, config, "dio", mel=VocoderMel())
+        assert (report.ready, report.made, set(report.kept.values())) == (3, 0, {3})
+    assert {path: path.read_bytes() for path in before} == before
+    report.show()
+    (line,) = [line for line in caplog.messages if "--remake" in line]
+    assert "18 files" in line and "units 3" in line and "another speech encoder with as many features" in line
+    monkeypatch.undo()
+    assert prepare_features(folder, config, "dio", mel=VocoderMel(), remake=True).reasons == {"as asked": 18}
+    assert all(path.read_bytes() != content for path, content in before.items() if ".f0." in path.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("units", lambda files: files.write_units(files.read_units()[:, :50])),
+        ("units", lambda files: files.write_units(files.read_units()[..., :-4])),
+        ("f0", lambda files: np.save(files.f0, np.ones((2, 5)))),
+        ("f0", lambda files: np.save(files.f0, np.stack(files.read_f0()) * np.nan)),
+        ("f0", lambda files: np.save(files.f0, -np.stack(files.read_f0()))),
+        ("f0", lambda files: files.f0.write_bytes(b"no array")),
+        ("spec", lambda files: files.write_spec(files.read_spec()[:513])),
+        ("volume", lambda files: np.save(files.volume, np.array(["loud"] * 40))),
+        ("mel", lambda files: files.write_mel(files.read_mel()[:, :80])),
+        ("augmented", lambda files: files.aug_mel.write_bytes(files.aug_mel.read_bytes()[:-9])),
+    ],
+)
+def test_what_does_not_fit_its_clip_is_made_anew(config, folder, clips, name, spoil):
+    prepare_features(folder, config, "pm", mel=VocoderMel())
+    files = ClipFiles(clips[1])
+    spoil(files)
+    files.fingerprint.unlink()
+    report = prepare_features(folder, config, "pm", mel=VocoderMel())
+    assert report.reasons == {"of unknown origin": 1} and name not in report.kept and len(report.kept) == 5
 
 
 def test_another_predictor_makes_f0_anew_and_nothing_else(config, folder, clips, monkeypatch):
@@ -144,9 +208,7 @@ def test_two_workers_build_one_model_each_and_make_the_same_bytes(config, folder
     report = prepare_features(folder, config, "pm", num_processes=2)
     assert set(report.load_seconds) <= {0, 1} and report.made == 3
     before = companion_bytes(clips)
-    for clip in clips:
-        ClipFiles(clip).fingerprint.unlink()
-    prepare_features(folder, config, "pm", num_processes=1)
+    prepare_features(folder, config, "pm", num_processes=1, remake=True)
     assert companion_bytes(clips) == before
 
 
@@ -277,7 +339,7 @@ def test_features_that_are_not_finite_are_never_kept(config, folder, clips, monk
     monkeypatch.setattr(feature_job, "build_encoder", lambda *_: Broken())
     with pytest.raises(UserError, match="finite"):
         prepare_features(folder, config, "pm")
-    assert not any(ClipFiles(clip).units.exists() or ClipFiles(clip).fingerprint.exists() for clip in clips)
+    assert not any(ClipFiles(clip).units.exists() for clip in clips)
 
 
 def test_what_cannot_serve_is_refused_before_any_work(config, folder, clips, tmp_path, monkeypatch):

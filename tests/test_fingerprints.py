@@ -30,6 +30,10 @@ def make(files, recipes):
     vouch(files, found, recipes)
 
 
+def fits(files, name):
+    return True
+
+
 def test_what_is_vouched_for_is_fresh(files):
     assert check(files, RECIPES).stale == {}
 
@@ -60,7 +64,7 @@ def test_what_nobody_asks_for_is_deleted_when_the_clip_changed_and_kept_when_not
     assert not files.volume.exists() and files.f0.exists()
 
 
-def test_three_files_of_one_companion_are_fresh_only_together(files):
+def test_both_files_of_one_companion_are_fresh_only_together(files):
     recipes = {"augmented": {"sampling_rate": 44100}}
     found = check(files, recipes)
     assert found.stale == {"augmented": "missing"}
@@ -68,13 +72,11 @@ def test_three_files_of_one_companion_are_fresh_only_together(files):
     assert check(files, recipes).stale == {"augmented": "of unknown origin"}
     vouch(files, found, recipes)
     assert check(files, {**RECIPES, **recipes}).stale == {}
-    shift = files.aug_shift.read_bytes()
     for path in files.paths("augmented"):
         path.write_bytes(path.read_bytes()[:-4])
         assert check(files, recipes).stale == {"augmented": "damaged"}
         path.unlink()
         assert check(files, recipes).stale == {"augmented": "missing"}
-        path.write_bytes(shift)
         files.write_augmented(Augmented(np.ones((3, 2)), np.ones(3), 1.0))
 
 
@@ -104,10 +106,52 @@ def test_a_run_killed_between_two_settings_leaves_nothing_trusted_wrongly(files)
     found = check(files, changed)
     withdraw(files, found)
     files.write_f0(np.full(3, 2.0), np.ones(3))  # as many bytes as before; the run dies here
-    assert check(files, RECIPES).stale == {"f0": "of unknown origin"}
-    assert check(files, changed).stale == {"f0": "of unknown origin"}
+    assert check(files, RECIPES, fits).stale == {"f0": "unfinished"}
+    assert check(files, changed, fits).stale == {"f0": "unfinished"}
 
 
 def test_companions_that_this_run_does_not_need_stay_vouched_for(files):
     make(files, {"f0": {"f0_predictor": "dio", "hop_length": 512}})
     assert set(check(files, RECIPES).stale) == {"f0"}
+
+
+def edit_f0(files, frames=3):
+    np.save(files.f0, np.full((2, frames), 7.0))
+
+
+def test_an_edited_f0_is_kept_where_it_fits_and_then_stays_with_any_predictor(files):
+    other = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
+    edit_f0(files)
+    assert check(files, RECIPES).stale == {"f0": "damaged"}
+    for recipes in (RECIPES, other):
+        found = check(files, recipes, fits)
+        assert (found.stale, found.kept) == ({}, ["f0"])
+        vouch(files, found, recipes)
+    assert check(files, other).kept == ["f0"], "the fingerprint knows it now"
+    edit_f0(files, 4)
+    assert check(files, other).stale == {"f0": "damaged"}
+
+
+def test_an_f0_edited_to_as_many_bytes_is_known_by_its_hash_when_the_predictor_changes(files):
+    other = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
+    assert check(files, other, fits).stale == {"f0": "made with other settings"}
+    files.write_f0(np.full(3, 9.0), np.ones(3))
+    assert check(files, other, fits).stale == {}
+
+
+def test_what_is_older_than_its_clip_is_not_kept(files):
+    files.fingerprint.unlink()
+    assert check(files, RECIPES, fits).kept == ["f0", "volume"]
+    os.utime(files.volume, ns=(0, files.wav.stat().st_mtime_ns - 1))
+    found = check(files, RECIPES, fits)
+    assert (found.kept, found.stale) == (["f0"], {"volume": "of unknown origin"})
+
+
+def test_what_was_kept_is_made_anew_for_another_recipe_another_clip_or_when_asked(files):
+    files.fingerprint.unlink()
+    vouch(files, check(files, RECIPES, fits), RECIPES)
+    other = {**RECIPES, "volume": {"hop_length": 256}}
+    assert check(files, other, fits).stale == {"volume": "made with other settings"}
+    assert check(files, RECIPES, fits, remake=True).stale == dict.fromkeys(RECIPES, "as asked")
+    files.wav.write_bytes(b"another sound")
+    assert check(files, RECIPES, fits).stale == dict.fromkeys(RECIPES, "the clip changed")

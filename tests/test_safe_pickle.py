@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -230,6 +231,46 @@ def test_a_damaged_array_file_is_named(tmp_path):
         (tmp_path / "f0.npy").write_bytes(data[:length])
         with pytest.raises(UserError, match="f0.npy is damaged"):
             load_object_array(tmp_path / "f0.npy")
+
+
+def object_array_file(path, payload: bytes):
+    """An ``.npy`` file of two objects whose pickle is ``payload``."""
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (2,)})
+        file.write(payload)
+    return path
+
+
+ARRAY = b"\x80\x04cnumpy\nndarray\n\x94"
+MANY_ARRAYS_OF_THE_SAME_BYTES = (
+    ARRAY + b"cnumpy\ndtype\n\x8c\x02u1\x85R\x94B\x00\x00\x10\x00" + bytes(1 << 20) + b"\x94"
+    + 1000 * b"h\x00)R(K\x01J\x00\x00\x10\x00\x85h\x01\x89h\x02tb0" + b"."
+)  # fmt: skip
+THE_SAME_TEXT_ENCODED_AGAIN_AND_AGAIN = (
+    b"\x80\x02c_codecs\nencode\nq\x00X\x00\x00\x10\x00" + b"a" * (1 << 20) + b"q\x01X\x06\x00\x00\x00latin1q\x02"
+    + 1000 * b"h\x00h\x01h\x02\x86R" + b"."
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        (MANY_ARRAYS_OF_THE_SAME_BYTES, "makes more of the same bytes"),
+        (THE_SAME_TEXT_ENCODED_AGAIN_AND_AGAIN, "makes more of the same bytes"),
+        (b"\x80\x02K\x00r\xff\xff\xff\x07.", "the object number 134217727"),
+        (b"\x80\x02K\x00p134217727\n.", "the object number 134217727"),
+        (b"\x80\x04\x8e\x00\x00\x00\x40\x00\x00\x00\x00x.", "expected 1073741824 bytes"),
+    ],
+)
+def test_a_small_file_takes_little_memory_whatever_its_pickle_does(tmp_path, payload, words):
+    object_array_file(tmp_path / "a.npy", payload)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=f"a.npy is damaged.*{words}"):
+            load_object_array(tmp_path / "a.npy")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def _with_pickle(path, payload: bytes):

@@ -77,6 +77,7 @@ def test_very_many_features_are_replaced_by_centres(run, tmp_path, monkeypatch, 
 
 def test_speakers_without_features_and_odd_features_are_named(run, tmp_path, capsys):
     write_features(tmp_path / "data/tenor", features(50))
+    (tmp_path / "data/名 前").mkdir()
     assert run() == 2
     told = capsys.readouterr().err
     assert "data/名 前" in told and "tenor" not in told and "preprocess_hubert_f0.py" in told
@@ -87,6 +88,13 @@ def test_speakers_without_features_and_odd_features_are_named(run, tmp_path, cap
     assert run() == 2
     assert "holds values that are not finite" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.*"))
+
+
+def test_a_speaker_that_was_removed_from_the_data_is_left_out_by_name(run, tmp_path, caplog):
+    write_features(tmp_path / "data/tenor", features(50))
+    assert run() == 0
+    assert load_feature_index(tmp_path / "out/new/feature_and_index.pkl").speaker_ids == [1]
+    assert "left out: 名 前" in caplog.text
 
 
 def test_wrong_flags_are_told_in_a_sentence(run, tmp_path, capsys):

@@ -86,7 +86,7 @@ def work(prepared, monkeypatch) -> Path:
 def configure(variant: str, epochs: int) -> str:
     """Stage 2 with the variant's flags, its configuration made small and given a name of its own."""
     flags, changes = VARIANTS[variant]
-    assert preprocess_flist_config.main(["--speech_encoder", "mfcc", *flags]) == 0
+    assert preprocess_flist_config.main(["--speech_encoder", "mfcc", "--fresh", *flags]) == 0
     config, tiny = load_config("configs/config.json"), tiny_config(log_interval=1, epochs=epochs)
     for key in SIZES:
         setattr(config.model, key, getattr(tiny.model, key))

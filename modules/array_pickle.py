@@ -1,0 +1,164 @@
+"""The pickles inside ``.npy`` files of dtype object: written for every version of numpy, read without running anything.
+
+Reading takes no more memory than a small multiple of the file's size: however often a pickle refers to the same bytes
+or items, all arrays together may not have more than the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import pickle
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RefusedError(Exception):
+    """A pickle names something that it has no business to name; the message is that name."""
+
+
+class Function:
+    """A function that a pickle may call and can do nothing else with: it has no attributes to set."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable):
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise RefusedError("a change of a function")
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_mel_and_shift(file: BinaryIO, mel: NDArray[np.float32], shift: float) -> None:
+    """Write ``np.load(file, allow_pickle=True)``'s object array (2,) of a mel (T, M) and its shift in semitones."""
+    pair = np.empty(2, dtype=object)
+    pair[:] = mel, shift
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pair))
+    _Pickler(file, protocol=4).dump(pair)
+
+
+class _Pickler(pickle.Pickler):
+    """Names arrays by ``numpy.ndarray``; numpy's own way names a module of numpy 2, which numpy 1.23 does not have."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is np.ndarray:
+            return np.ndarray, ((0,), "b"), value.__reduce__()[2]
+        return NotImplemented
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads the pickle inside an ``.npy`` file, or of arrays saved by torch, with types of ours in numpy's place."""
+
+    def __init__(self, file: BinaryIO, **options: Any):
+        super().__init__(file, **options)
+        position = file.tell()
+        size = file.seek(0, os.SEEK_END) - position
+        file.seek(position)
+        array = Function(functools.partial(_Array, _Allowance(size)))
+        self._parts = {
+            ("numpy", "ndarray"): array,
+            ("numpy", "dtype"): Function(_Dtype),
+            ("numpy.core.multiarray", "_reconstruct"): array,
+            ("numpy.core.multiarray", "scalar"): Function(_scalar),
+            ("_codecs", "encode"): Function(functools.partial(_encode, _Allowance(size))),
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy._core", "numpy.core")
+        if (module, name) not in self._parts:
+            raise RefusedError(f"{module}.{name}")
+        return self._parts[module, name]
+
+
+class _Allowance:
+    """How many more bytes, or items, a pickle of ``size`` bytes may make: in an honest one each has its own place."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def take(self, count: int) -> None:
+        self.size -= count
+        if self.size < 0:
+            raise ValueError("its pickle makes more of the same bytes than the file has")
+
+
+def checked_pickle(data: bytes) -> BinaryIO:
+    """The pickle for an unpickler. Raises ValueError when it is cut, or numbers its objects so high that the memory
+    for their table would not be bounded by its size."""
+    for code, argument, _ in pickletools.genops(data):
+        if code.name.endswith("PUT") and int(argument) > len(data):
+            raise ValueError(f"its pickle has the object number {argument}")
+    return io.BytesIO(data)
+
+
+class _Dtype:
+    """``numpy.dtype`` of a pickle: plain numbers or object, nothing with fields."""
+
+    def __init__(self, code: str, *_: Any):
+        if code.lstrip("<>|=")[:1] not in set("?bfiuO"):
+            raise RefusedError(f"the dtype {code}")
+        self.is_object = "O" in code
+        self.dtype = np.dtype(object if self.is_object else code)
+        if self.dtype.kind == "V":
+            raise RefusedError(f"the dtype {code}")
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """``numpy.ndarray`` of a pickle, before its bytes or items are known."""
+
+    def __init__(self, allowance: _Allowance, *_: Any):
+        self.allowance = allowance
+        self.value = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, by_columns, data = state
+        self.allowance.take(len(data))
+        if dtype.is_object:  # the items come row by row, whatever the order in memory was
+            self.value = np.empty(len(data), dtype=object)
+            for index, item in enumerate(data):
+                self.value[index] = plain(item)
+            self.value = self.value.reshape(shape)
+        else:
+            flat = np.frombuffer(data, dtype.dtype).astype(dtype.dtype.newbyteorder("="))
+            self.value = flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, bool | int | float | np.generic):
+        return value
+    raise RefusedError(f"an item of the type {type(value).__name__}")
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+def _encode(allowance: _Allowance, text: str, encoding: str) -> bytes:
+    allowance.take(len(text))
+    return encode_latin1(text, encoding)
+
+
+def encode_latin1(text: str, encoding: str) -> bytes:
+    """How the older pickle protocols write bytes, by ``_codecs.encode``."""
+    if encoding != "latin1":
+        raise RefusedError(f"the encoding {encoding}")
+    return text.encode("latin1")
