@@ -40,7 +40,7 @@ class Place:
     @property
     def fade(self) -> Fade:
         """Its joint to the piece before."""
-        return Fade(self.overlap, self.retain, equal_power=self.lead > 0)
+        return Fade(self.overlap, self.retain, keeps_level=self.lead > 0)
 
 
 @dataclass(frozen=True)

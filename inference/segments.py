@@ -34,13 +34,13 @@ class Piece:
 class Fade:
     """A joint: the samples that a piece has in common with the one before, and the share of them that is blended.
 
-    Two renderings of a voice differ in phase and noise: a blend at equal power keeps their level, at equal amplitude,
-    the published way, it falls by 3 dB.
+    In a published blend, which is linear, the level of renderings that differ in phase and noise falls by 3 dB. One
+    that ``keeps_level`` is divided by the level that the sum has at the correlation of the two.
     """
 
     overlap: int
     retain: float = 1.0
-    equal_power: bool = False
+    keeps_level: bool = False
 
 
 def split(length: int, size: int, lead_in: int = 0) -> list[Piece]:
@@ -87,9 +87,12 @@ def cross_fade(before: np.ndarray, after: np.ndarray, fade: Fade) -> np.ndarray:
     blend = int(len(after) * fade.retain)
     left = (len(after) - blend) // 2
     ramp = np.linspace(0, 1, blend, dtype=np.float32)
-    leaving, coming = (np.cos(ramp * np.pi / 2), np.sin(ramp * np.pi / 2)) if fade.equal_power else (1 - ramp, ramp)
     middle = slice(left, left + blend)
-    mixed = before[middle] * leaving + after[middle] * coming
+    mixed = before[middle] * (1 - ramp) + after[middle] * ramp
+    if fade.keeps_level:
+        norms = np.linalg.norm(before[middle]) * np.linalg.norm(after[middle])
+        correlation = max(0.0, float(before[middle] @ after[middle] / norms)) if norms else 0.0
+        mixed /= np.sqrt((1 - ramp) ** 2 + ramp**2 + 2 * correlation * ramp * (1 - ramp))
     return np.concatenate([before[:left], mixed, after[left + blend :]], dtype=np.float32)
 
 

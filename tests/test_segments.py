@@ -50,11 +50,12 @@ def test_a_cross_fade_between_equal_signals_changes_nothing():
     np.testing.assert_allclose(cross_fade(audio, audio, Fade(501, 0.75)), audio, atol=1e-6)
 
 
-def test_a_cross_fade_at_equal_power_keeps_the_level_of_different_signals():
+def test_a_cross_fade_that_keeps_the_level_does_so_whatever_the_correlation():
     before, after = (np.random.default_rng(seed).standard_normal(40_000).astype(np.float32) for seed in (1, 2))
-    faded = cross_fade(before, after, Fade(40_000, equal_power=True))
+    faded = cross_fade(before, after, Fade(40_000, keeps_level=True))
     assert abs(np.square(faded[15_000:25_000]).mean() - 1) < 0.05
     assert np.square(cross_fade(before, after, Fade(40_000))[15_000:25_000]).mean() < 0.6
+    np.testing.assert_allclose(cross_fade(before, before, Fade(40_000, keeps_level=True)), before, atol=1e-4)
 
 
 def test_without_forced_cuts_a_slice_is_one_piece():
