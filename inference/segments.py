@@ -91,7 +91,7 @@ def cross_fade(before: np.ndarray, after: np.ndarray, fade: Fade) -> np.ndarray:
     mixed = before[middle] * (1 - ramp) + after[middle] * ramp
     if fade.keeps_level:
         norms = np.linalg.norm(before[middle]) * np.linalg.norm(after[middle])
-        correlation = max(0.0, float(before[middle] @ after[middle] / norms)) if norms else 0.0
+        correlation = max(0.0, float(before[middle] @ after[middle] / norms)) if norms else 1.0  # silence: linear
         mixed /= np.sqrt((1 - ramp) ** 2 + ramp**2 + 2 * correlation * ramp * (1 - ramp))
     return np.concatenate([before[:left], mixed, after[left + blend :]], dtype=np.float32)
 
