@@ -11,11 +11,16 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # not in the process
 
 
 @pytest.fixture(autouse=True, scope="session")
-def heed_ctrl_c():
-    """A suite started in the background ignores it, and so would what the tests start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def heed_signals():
+    """Handle Ctrl-C and SIGHUP, which a suite started in the background or by nohup ignores, and so would the
+    processes that the tests start."""
+    handlers = {signal.SIGINT: signal.default_int_handler}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
