@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent
 MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
-STEPS = 2000
-# That train, of one thread each: on two cores they take 1.8 times as many steps as one thread, and two threads 1.25.
-PROCESSES = 2 if os.name == "posix" else 1
-BATCH_SIZE = 4  # of all processes together
+STEPS = 1800
 PHRASES = 14  # for each voice, of five to eight seconds
 RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers
 SONG_RANGE = (52, 64)
@@ -49,11 +45,11 @@ SMALL_MODEL = {
 }  # fmt: skip
 SEED = 1234
 SHORT_TRAINING = {
-    "segment_size": 8192, "crop_frames": 40, "learning_rate": 2e-3, "cosine_end": 0.02,
+    "batch_size": 4, "segment_size": 8192, "crop_frames": 40, "learning_rate": 2e-3, "cosine_end": 0.02,
     "all_in_mem": True, "eval_interval": 10**6,
     # The spectrogram's loss alone teaches the words but leaves a buzz at the frame rate. The discriminator, which costs
     # more time, comes last, and counts nine times as much beside that loss as in the published training.
-    "discriminator_start_step": 1550, "c_mel": 5,
+    "discriminator_start_step": 1350, "c_mel": 5,
     # In so few steps the prior would give up on the words, were its loss not scaled down as well, and further.
     "c_kl": 0.011,
 }  # fmt: skip
@@ -132,30 +128,22 @@ def prepare(folder: Path) -> None:
     run(folder, "preprocess_hubert_f0.py", "--f0_predictor", "pm")
 
 
-def train_voices(folder: Path, steps: int, seed: int = SEED, threads: int = 1, processes: int = PROCESSES) -> None:
-    """Train the synthesizer for about ``steps`` steps in several processes of a few threads each."""
-    shrink(folder, steps, seed, processes)
-    run(folder, "train.py", "-c", "configs/config.json", "-m", "44k", threads=threads, processes=processes)
+def train_voices(folder: Path, steps: int, seed: int = SEED) -> None:
+    """Train the synthesizer for about ``steps`` steps."""
+    shrink(folder, steps, seed)
+    run(folder, "train.py", "-c", "configs/config.json", "-m", "44k")
 
 
-def run(folder: Path, name: str, *flags: str, threads: int | None = None, processes: int = 1) -> None:
-    """Run one stage's script in ``folder``, as a user would. Raises UserError when it fails.
-
-    ``threads`` are those of each process (None: PyTorch's choice); several ``processes`` are started by torchrun.
-    """
-    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
-    torchrun = ["--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"] if processes > 1 else []
-    started_by = ["-m", "torch.distributed.run", *torchrun] if torchrun else []
-    shown = ["torchrun", torchrun[-1]] if torchrun else ["python"]
-    print(f"\n$ {' '.join((*shown, name, *flags))}", flush=True)
+def run(folder: Path, name: str, *flags: str) -> None:
+    """Run one stage's script in ``folder``, as a user would. Raises UserError when it fails."""
+    print(f"\n$ python {' '.join((name, *flags))}", flush=True)
     began = time.monotonic()
-    command = [sys.executable, *started_by, PROJECT / name, *flags]
-    if subprocess.run(command, cwd=folder, env=environment).returncode:
+    if subprocess.run([sys.executable, PROJECT / name, *flags], cwd=folder).returncode:
         raise UserError(f"{name} failed in {folder}; its message is above")
     print(f"  {time.monotonic() - began:.0f} s")
 
 
-def shrink(folder: Path, steps: int, seed: int, processes: int) -> None:
+def shrink(folder: Path, steps: int, seed: int) -> None:
     """Fit the configuration that stage 2 has written to a few minutes of training on a CPU."""
     from modules.config import load_config, save_config
 
@@ -164,8 +152,8 @@ def shrink(folder: Path, steps: int, seed: int, processes: int) -> None:
     for section, values in ((config.model, SMALL_MODEL), (config.train, SHORT_TRAINING), (config.data, FINE_MEL)):
         for key, value in values.items():
             setattr(section, key, value)
-    config.train.seed, config.train.batch_size = seed, BATCH_SIZE // processes
-    config.train.epochs = round(steps / math.ceil(training_clips(folder) / BATCH_SIZE))
+    config.train.seed = seed
+    config.train.epochs = round(steps / math.ceil(training_clips(folder) / config.train.batch_size))
     save_config(config, path)
 
 

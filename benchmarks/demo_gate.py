@@ -4,8 +4,8 @@
     python benchmarks/demo_gate.py --seeds 1 2 3 --kernels default avx512 --threads 1 2
 
 Prepares the demo's data once. For each combination trains the demo's synthesizer, converts the demo's song and prints
-the figures of the gate. Kernels are PyTorch's ATEN_CPU_CAPABILITY (oneDNN chooses its own). ``--threads`` are those of
-each training process. One run takes what the demo's training takes. Below the table: for each figure the mean, the
+the figures of the gate. Kernels are PyTorch's ATEN_CPU_CAPABILITY (oneDNN chooses its own). ``--threads`` are
+OpenMP's. One run takes what the demo's training takes. Below the table: for each figure the mean, the
 spread (largest minus smallest), the goal, and the room between the worst run and the goal in units of the spread.
 The last line is JSON.
 """
@@ -35,7 +35,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1234, 1, 2, 3, 4], help="(default: %(default)s)")
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=KERNELS, help="(default: all)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=demo.PROCESSES, help="that train (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=demo.STEPS, help="training steps (default: %(default)s)")
     return parser
 
@@ -49,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         source, target = demo.record(prepared)
         demo.prepare(prepared)
         for kernels, threads, seed in itertools.product(args.kernels, args.threads, args.seeds):
-            os.environ["ATEN_CPU_CAPABILITY"] = kernels
-            report = measure_run(prepared, Path(name) / "run", source, target, seed, threads, args)
+            os.environ |= {"ATEN_CPU_CAPABILITY": kernels, "OMP_NUM_THREADS": str(threads)}
+            report = measure_run(prepared, Path(name) / "run", source, target, seed, args.steps)
             place = {"kernels": kernels, "threads": threads, "seed": seed}
             figures.append(place | report.figures() | {"missed": report.missed()})
             print(json.dumps(figures[-1]), flush=True)
@@ -59,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure_run(prepared: Path, folder: Path, source, target, seed: int, threads: int, args: argparse.Namespace):
+def measure_run(prepared: Path, folder: Path, source, target, seed: int, steps: int):
     """Train in a copy of the prepared folder, convert the song and return its Report."""
     from benchmarks.demo_report import measure
     from modules.audio import read_audio
 
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(prepared, folder)
-    demo.train_voices(folder, args.steps, seed, threads, args.processes)
+    demo.train_voices(folder, steps, seed)
     demo.run(folder, "inference_main.py", *demo.CONVERT)
     output, rate = read_audio(folder / "results" / demo.RESULT)
     return measure(output, source.audio, target.audio, source.f0, rate)
