@@ -199,7 +199,7 @@ def measure(predictor: F0Predictor, song: Song) -> dict[str, float]:
 
 
 def read_speech(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each recording the sound at 44.1 kHz and the F0 (Hz) in which crepe and harvest agree, elsewhere 0."""
+    """Return each recording at 44.1 kHz with the F0 (Hz) in which crepe and harvest agree, 0 elsewhere."""
     import numpy as np
     import torch
 

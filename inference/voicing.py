@@ -46,7 +46,7 @@ class Voicing:
         return self.share < ENOUGH
 
     def warning(self, song: str | Path, key: str) -> str:
-        """What to log when most loud frames have no F0 by the predictor ``key``."""
+        """Return the warning for a song whose loud frames mostly have no F0 by the predictor ``key``."""
         row = F0_PREDICTORS[key]
         others = ", ".join(other for other in F0_PREDICTORS if other != key)
         lower = ", a lower -ft" if row.uses_threshold else ""

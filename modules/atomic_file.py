@@ -8,7 +8,6 @@ import functools
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,11 +60,6 @@ def _tidy(folder: Path) -> None:
     delete_unfinished(folder)
 
 
-def temporary_name(path: Path, mark: str) -> Path:
-    """A name beside ``path`` that no other file has."""
-    return path.with_name(f".{uuid.uuid4().hex[:8]}.{mark}{path.suffix}")
-
-
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text with ``\\n`` line ends, whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
@@ -110,7 +104,7 @@ def _blocked(paths: list[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def obstacle(folder: Path) -> str | None:
-    """What has the place of ``folder`` or of a folder above it, a file or a link without a target, and None if nothing.
+    """Name the file or dangling link in place of ``folder`` or of a folder above it; None if there is none.
 
     A half sentence for the user.
     """

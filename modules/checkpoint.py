@@ -161,7 +161,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a run wrote at one step; ``step`` is that of the file names, and 0 a base model, whose files are the user's:
+    """The files of one step. ``step`` is the number in their names; 0 is a base model, whose files are the user's:
     they are read, and never written, renamed or deleted."""
 
     folder: Path
@@ -262,7 +262,7 @@ def _set_aside(path: Path) -> None:
 
 
 def set_aside_name(path: Path) -> Path:
-    """What a truncated file is renamed to."""
+    """Return the name that a truncated file gets."""
     return path.with_name(f"{path.name}.broken")
 
 

@@ -251,6 +251,12 @@ def save_config(config: Config, path: str | Path) -> None:
     write_text(path, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
+def copy_config(source: str | Path, target: str | Path) -> None:
+    """Copy a ``config.json`` with every value that it has, in the form of save_config."""
+    values = json.loads(Path(source).read_text(encoding="utf-8-sig"))
+    write_text(target, json.dumps(values, indent=2) + "\n")
+
+
 def load_diffusion_config(path: str | Path) -> DiffusionConfig:
     """Read ``diffusion.yaml``. Raises UserError as load_config does."""
     import yaml

@@ -1,4 +1,4 @@
-"""What a checkpoint holds for an exact resume beside the weights: taken where it fits, else dropped with a warning.
+"""Load the states of optimizer and loss scaler from a checkpoint; drop with a warning what does not fit.
 
 The weights are worth more than an exact resume: training goes on with a fresh optimizer, or a fresh loss scale.
 """

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from modules.atomic_file import FULL, atomic_paths, temporary_name
+from modules.atomic_file import FULL, atomic_paths
 from modules.console import UserError
+from modules.temporary_file import temporary_name
 
 MARK = "saving"  # of the temporary files: what a killed run left of them nobody else claims
 SPARE = 16 << 20  # bytes beyond those of the tensors that must be free: the files' overhead, and the run's logs

@@ -43,9 +43,14 @@ def claimed(path: Path, mark: str) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def temporary_name(path: Path, mark: str) -> Path:
+    """Return a name beside ``path`` that no other file has, with the suffix of ``path``."""
+    return path.with_name(f".{_HOST}{uuid.uuid4().hex[:8]}.{mark}{path.suffix}")
+
+
 def _create(path: Path, mark: str) -> tuple[Path, int | None]:
     while True:
-        temporary = path.with_name(f".{_HOST}{uuid.uuid4().hex[:8]}.{mark}{path.suffix}")
+        temporary = temporary_name(path, mark)
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         if fcntl is None:  # an open file could not be renamed there
             os.close(descriptor)

@@ -6,9 +6,9 @@ model's table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from modules.config import (
     Config,
@@ -23,6 +23,8 @@ from modules.section import Section
 from vencoder import ENCODERS
 
 log = get_logger("configs")
+
+Former = TypeVar("Former", Config, DiffusionConfig)
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "configs_template"
 CONFIG, DIFFUSION_CONFIG = Path("configs/config.json"), Path("configs/diffusion.yaml")
@@ -46,12 +48,14 @@ def load_former() -> tuple[Config | None, DiffusionConfig | None]:
 
     Raises UserError when one cannot be read.
     """
-    readers = {CONFIG: load_config, DIFFUSION_CONFIG: load_diffusion_config}
+    return _load_existing(CONFIG, load_config), _load_existing(DIFFUSION_CONFIG, load_diffusion_config)
+
+
+def _load_existing(path: Path, reader: Callable[[Path], Former]) -> Former | None:
     try:
-        config, diffusion = (reader(path) if path.exists() else None for path, reader in readers.items())
+        return reader(path) if path.exists() else None
     except UserError as error:
         raise UserError(f"{error}; mend it, or start from the template with --fresh") from None
-    return config, diffusion
 
 
 def number_speakers(names: Iterable[str], former: Config | None) -> dict[str, int]:
@@ -59,11 +63,9 @@ def number_speakers(names: Iterable[str], former: Config | None) -> dict[str, in
 
     Numbers come from the run in logs/44k, else from ``former``. A speaker without clips keeps its number there.
     """
-    if RUN_CONFIG.exists():
-        former, where = load_config(RUN_CONFIG), RUN_CONFIG
-    else:
-        where = CONFIG
-    numbers = dict(former.spk) if former else {}
+    run = _load_existing(RUN_CONFIG, load_config)
+    where, source = (RUN_CONFIG, run) if run else (CONFIG, former)
+    numbers = dict(source.spk) if source else {}
     if numbers:
         new, gone = sorted(set(names) - set(numbers)), sorted(set(numbers) - set(names))
         log.info("speaker numbers of %s are kept%s%s", where, _list("; new: ", new), _list("; without clips: ", gone))
@@ -98,7 +100,7 @@ def fitted_configs(
         if not (tiny and key == "filter_channels"):
             setattr(config.model, key, value)
     if former_config:
-        same_model = former_config.model.speech_encoder == speech_encoder and _is_tiny(former_config) == tiny
+        same_model = former_config.model.speech_encoder == speech_encoder and is_tiny(former_config) == tiny
         keep_values(config, former_config, CONFIG, leave_out=() if same_model else ("model",))
         rows = max(rows, former_config.model.n_speakers)
     config.spk = dict(speakers)
@@ -120,11 +122,7 @@ def fitted_configs(
 
 def is_tiny(former: Config | None) -> bool:
     """Return whether a former configuration, if there is one, is of the tiny model."""
-    return former is not None and _is_tiny(former)
-
-
-def _is_tiny(config: Config) -> bool:
-    return config.model.use_depthwise_conv and config.model.flow_share_parameter
+    return former is not None and former.model.use_depthwise_conv and former.model.flow_share_parameter
 
 
 def keep_values(config: Section, former: Section, path: Path, leave_out: tuple[str, ...] = ()) -> None:

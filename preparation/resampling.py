@@ -90,7 +90,7 @@ def default_processes() -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one recording: the sentence about its failure, and the one about a file whose end is missing, if any."""
+    """The result for one recording: why it failed, and what is missing at the end of its file, if anything."""
 
     failed: str | None = None
     cut_off: str | None = None

@@ -1,12 +1,13 @@
 """modules/console.py: wrong input is a sentence, a bug is a traceback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from modules.console import UserError, failure, script
+from modules.console import SPIN_COUNT, UserError, failure, script
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):
@@ -67,6 +68,21 @@ def test_ctrl_c_ends_with_its_own_exit_code():
 def test_success_is_exit_code_0_and_a_partial_one_keeps_its_number():
     assert script(lambda argv=None: None)() == 0
     assert script(lambda argv=None: 1)() == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": SPIN_COUNT}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+    ],
+)
+def test_scripts_limit_spinning_unless_the_user_has_chosen_how_threads_wait(given, expected, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(given))
+    found = {}
+    script(lambda argv=None: found.update(os.environ))()
+    assert found == expected
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

@@ -1,5 +1,6 @@
 """vits/training.py: a run continues exactly, stops cleanly, and never trusts a number that is not finite."""
 
+import json
 import os
 import re
 import signal
@@ -536,6 +537,10 @@ def test_the_config_of_a_run_is_kept_beside_its_checkpoints(work):
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")
     assert (work / "logs" / "44k" / "config.json").read_bytes() == config.read_bytes()
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"note": "声"}, ensure_ascii=False), encoding="utf-8")
+    training.train(config, "44k", "cpu")
+    kept = (work / "logs" / "44k" / "config.json").read_bytes()
+    assert kept.isascii() and json.loads(kept)["note"] == "声"
     assert list((work / "logs" / "44k").glob("events.*")) and list((work / "logs" / "44k" / "eval").glob("events.*"))
 
 

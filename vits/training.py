@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modules import checkpoint, distributed
-from modules.atomic_file import write_text
 from modules.autosave import MINUTES
-from modules.config import Config, ModelConfig, load_config
+from modules.config import Config, ModelConfig, copy_config, load_config
 from modules.console import UserError, get_logger
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
@@ -67,7 +66,7 @@ def train(
             run.learner.compile()
             run.beginning += "; the first step compiles, for minutes, and so does the first on fewer clips"
         if distributed.is_first():
-            write_text(folder / "config.json", Path(config_path).read_text(encoding="utf-8-sig"))
+            copy_config(config_path, folder / "config.json")
         logbook = Logbook(folder) if distributed.is_first() else distributed.Silent()
         with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
             return run.loop(logbook, stop)
