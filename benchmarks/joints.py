@@ -2,18 +2,18 @@
 
 A song is glued of a folder's clips: long phrases, and between them silences of several lengths with a faint noise. It
 is converted with default settings and with cuts every three seconds, by a stand-in that gives back what it gets in
-whole frames, and by a small network with random weights. For each:
+whole frames, and by a network: a trained one, or a small one with random weights. For each:
 
     joints      of two pieces, and of pieces with silence
     zeros       samples of exact zero that lie in runs, within 20 ms of a joint on sides that are not silence
     late        samples by which the most displaced piece is late, by cross-correlation with the song (stand-in only)
     above       share of joints with more spectral flux than 99 % of the places elsewhere, in percent, for windows
-                of 256, 1024 and 2048 samples
+                of 256, 1024 and 2048 samples; of the stand-in's only those with 1 % more flux than the song's own
 
 The last line is JSON. Exit code 1 when there is a zero, a piece is late, or more than 1 % of the joints are above.
 
     python benchmarks/joints.py /data/LJSpeech-1.1/wavs
-    python benchmarks/joints.py clips --minutes 2
+    python benchmarks/joints.py clips --model demo_run/logs/44k/G_1800.pth --config demo_run/configs/config.json
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, help="folder of sound files")
     parser.add_argument("--minutes", type=float, default=10, help="of the song (default: %(default)s)")
+    parser.add_argument("--model", type=Path, help="trained generator (default: a small one with random weights)")
+    parser.add_argument("--config", type=Path, help="its configuration")
     return parser
 
 
@@ -70,14 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("       model      cuts  joints   zeros   late  above 256  above 1024  above 2048")
     with tempfile.TemporaryDirectory() as folder:
         song = Song(write_song(Path(folder) / "song.wav", arguments.clips, arguments.minutes))
+        files = (arguments.model, arguments.config) if arguments.model else write_model(Path(folder))
         for model in ("stand-in", "network"):
-            svc = Svc(*write_model(Path(folder)), "cpu")
+            svc = Svc(*files, "cpu")
             if model == "stand-in":
                 svc.convert_wav = lambda wav, conversion, mix=None: wav[: len(wav) // HOP * HOP]
             for cuts, options in CUTS.items():
-                figure = {"model": model, "cuts": cuts, **measure(svc, song, Conversion("voice", **options))}
-                if model != "stand-in":
-                    figure["late"] = None
+                returns_song = model == "stand-in"
+                figure = {"model": model, "cuts": cuts, **measure(svc, song, Conversion(0, **options), returns_song)}
                 figures.append(figure)
                 print(ROW.format(**figure), flush=True)
     print(json.dumps({"benchmark": "joints", "minutes": arguments.minutes, "figures": figures}))
@@ -145,7 +147,8 @@ def write_model(folder: Path) -> tuple[Path, Path]:
 # -- measures ---------------------------------------------------------------------------------------------------------
 
 
-def measure(svc: Svc, song: Song, conversion: Any) -> dict[str, Any]:
+def measure(svc: Svc, song: Song, conversion: Any, returns_song: bool) -> dict[str, Any]:
+    """The figures of a conversion; ``returns_song`` when the model gives back what it gets."""
     from inference.layout import lay_out, with_fades
     from modules.audio import read_audio
 
@@ -168,8 +171,11 @@ def measure(svc: Svc, song: Song, conversion: Any) -> dict[str, Any]:
     return {
         "joints": len(joints),
         "zeros": sum(zeros_near(audio, at, *sides[k : k + 2]) for k, at in enumerate(joints)),
-        "late": max((lateness(audio[a:b], original[a:b]) for a, b in pieces), key=abs),
-        **{f"above_{size}": 100 * share_above(audio, joints, size) for size in WINDOWS},
+        "late": max((lateness(audio[a:b], original[a:b]) for a, b in pieces), key=abs) if returns_song else None,
+        **{
+            f"above_{size}": 100 * share_above(audio, joints, size, original if returns_song else None)
+            for size in WINDOWS
+        },
     }
 
 
@@ -191,19 +197,27 @@ def lateness(audio: np.ndarray, original: np.ndarray) -> int:
     return int(lags[np.argmax(correlation[lags])])
 
 
-def share_above(audio: np.ndarray, joints: list[int], size: int) -> float:
+def share_above(audio: np.ndarray, joints: list[int], size: int, original: np.ndarray | None = None) -> float:
     """The share of joints whose spectral flux is above the 99th percentile of the places elsewhere.
 
-    A place's flux is the greatest of the frames whose windows it lies in.
+    With an ``original`` a joint counts only when it has 1 % more flux than the original has there.
     """
     hop = size // 4
-    values = np.fromiter(flux(audio, size, hop), dtype=np.float64)
-    places = np.lib.stride_tricks.sliding_window_view(np.pad(values, 2), 5).max(axis=1)
+    places = flux_at_places(audio, size, hop)
     at = np.clip([(joint - size // 2) // hop + 1 for joint in joints], 0, len(places) - 1)
     elsewhere = np.ones(len(places), dtype=bool)
     for index in at:
         elsewhere[max(0, index - 4) : index + 5] = False
-    return float(np.mean(places[at] > np.percentile(places[elsewhere], 99)))
+    is_above = places[at] > np.percentile(places[elsewhere], 99)
+    if original is not None:
+        is_above &= places[at] > 1.01 * flux_at_places(original, size, hop)[at]
+    return float(np.mean(is_above))
+
+
+def flux_at_places(audio: np.ndarray, size: int, hop: int) -> np.ndarray:
+    """The flux at every ``hop`` samples: the greatest of the frames whose windows the place lies in."""
+    values = np.fromiter(flux(audio, size, hop), dtype=np.float64)
+    return np.lib.stride_tricks.sliding_window_view(np.pad(values, 2), 5).max(axis=1)
 
 
 def flux(audio: np.ndarray, size: int, hop: int) -> Iterator[float]:

@@ -18,7 +18,8 @@ from modules.audio import to_pcm16
 # on for longer without any silence is rare, and is cut even if nobody asked for it.
 LONGEST_PIECE = 60.0  # seconds
 UNASKED_CROSS_FADE = 1.0  # seconds
-FADE_SECONDS = 0.01  # to each side of a joint, where one piece fades out and the next fades in
+FADE_SECONDS = 0.03  # to each side of a joint, where one piece fades out and the next fades in
+SHORTEST_REST = 0.02  # seconds; less at a slice's end is no piece of its own
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def split(length: int, size: int, lead_in: int = 0) -> list[Piece]:
 def plan_pieces(length: int, rate: int, clip_seconds: float = 0, cross_fade_seconds: float = 0) -> list[Piece]:
     """The pieces of a slice of ``length`` samples: forced cuts every ``clip_seconds``, the whole slice when that is 0.
 
-    Without forced cuts a slice above LONGEST_PIECE is cut into equal pieces all the same. A rest that is too short for
-    the fades at its ends goes with the piece before it.
+    Without forced cuts a slice above LONGEST_PIECE is cut into equal pieces all the same. A rest below SHORTEST_REST
+    goes with the piece before it.
     """
     size, lead_in = int(clip_seconds * rate), int(cross_fade_seconds * rate)
     if size == 0 and length > LONGEST_PIECE * rate:
@@ -61,7 +62,7 @@ def plan_pieces(length: int, rate: int, clip_seconds: float = 0, cross_fade_seco
         lead_in = lead_in or int(UNASKED_CROSS_FADE * rate)
     pieces = split(length, size, lead_in) if size else [Piece(0, length)]
     rest = length - pieces[-1].start - pieces[-1].lead_in
-    if len(pieces) > 1 and rest < 2 * FADE_SECONDS * rate <= size:
+    if len(pieces) > 1 and rest < SHORTEST_REST * rate <= size:
         pieces[-2:] = [replace(pieces[-2], end=length)]
     return pieces
 

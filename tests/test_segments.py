@@ -78,7 +78,7 @@ def test_forced_cuts_are_the_users_even_when_they_are_long():
     assert [(p.start, p.end, p.lead_in) for p in pieces] == [(0, 90_000, 0), (90_000, 100_000, 0)]
 
 
-def test_a_rest_too_short_for_its_fades_goes_with_the_piece_before():
+def test_a_rest_too_short_for_a_piece_goes_with_the_one_before():
     ends = [piece.end for piece in plan_pieces(3015, 1000, clip_seconds=1)]
     assert ends == [1000, 2000, 3015]
     assert len(plan_pieces(3020, 1000, clip_seconds=1)) == 4
