@@ -19,6 +19,7 @@ from modules.audio import read_audio
 from modules.checkpoint import load_checkpoint
 from modules.clip_files import ClipFiles
 from modules.console import progress
+from modules.device import pick_device
 from modules.spectrogram import linear_spectrogram
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan
@@ -40,6 +41,7 @@ def make_vocoder(path: Path, clips: Sequence[Path], generator_path: Path, steps:
 
     The trained synthesizer's decoder (in ``generator_path``) is where it starts from; only the first layer is new.
     """
+    pick_device("cpu")  # on which denormal numbers then count as zero
     torch.manual_seed(seed)
     config = VocoderConfig.from_dict(CONFIG)
     network = NsfHifigan(config, config.num_mels, phases_per_frame=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 
 from modules.console import UserError
@@ -12,9 +13,18 @@ from modules.console import UserError
 def pick_device(name: str | None = None) -> torch.device:
     """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or the best there is when None or "auto".
 
-    A CUDA device with a number becomes the current one. Raises UserError when the name is unknown or this machine has
-    no such device.
+    A CUDA device with a number becomes the current one. On a CPU denormal numbers count as zero from here on, also in
+    threads that begin later: the gradients of a trained network have many, and a CPU takes many times as long for each
+    (benchmarks/denormals.py). Raises UserError when the name is unknown or this machine has no such device.
     """
+    device = _device_called(name)
+    if device.type == "cpu":
+        np.finfo(np.float32), np.finfo(np.float64)  # which NumPy 1 examines at first use, with a warning if done later
+        torch.set_flush_denormal(True)
+    return device
+
+
+def _device_called(name: str | None) -> torch.device:
     if name in (None, "", "auto"):
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -21,6 +21,15 @@ def test_a_gpu_with_a_number_becomes_the_current_one(monkeypatch):
     assert current == [torch.device("cuda:1")]
 
 
+def test_on_a_cpu_denormal_numbers_count_as_zero():
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    tiny = torch.tensor([1e-30])
+    assert (tiny * 1e-10).any()
+    pick_device("cpu")
+    assert not (tiny * 1e-10).any() and (tiny * 1e-5).any()
+
+
 def test_where_a_pytorch_has_no_half_precision_it_is_refused_and_single_precision_is_what_there_is(monkeypatch):
     mps, cpu = torch.device("mps"), torch.device("cpu")
     monkeypatch.delattr(torch.amp, "is_autocast_available", raising=False)  # as before 2.4
