@@ -27,7 +27,7 @@ def read_filelist(path: str | Path) -> list[Path]:
     absent = [clip for clip in clips if not clip.is_file()]
     if absent:
         raise UserError(
-            f"{path} names {len(absent)} missing files, first {absent[0]}; "
+            f"{path}: {len(absent)} of its {len(clips)} clips are missing, first {absent[0]}; "
             "run 'python preprocess_flist_config.py' again"
         )
     return clips

@@ -38,7 +38,7 @@ def test_a_list_of_no_use_says_why(clips, tmp_path):
             read_filelist(path)
     path.write_text("\n".join(map(str, clips)), encoding="utf-8")
     clips[2].unlink()
-    with pytest.raises(UserError, match=f"1 missing files, first {clips[2]}"):
+    with pytest.raises(UserError, match=f"1 of its {len(clips)} clips are missing, first {clips[2]}"):
         read_filelist(path)
 
 
