@@ -41,7 +41,7 @@ SMALL_MODEL = {
     "gin_channels": 64, "use_automatic_f0_prediction": False, "resblock": "2", "resblock_kernel_sizes": [3, 7],
     "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]], "upsample_initial_channel": 128,
     "upsample_rates": [8, 4, 4, 4], "upsample_kernel_sizes": [16, 8, 8, 8],
-    "discriminator_periods": [2, 3], "discriminator_width": 0.25,
+    "discriminator_periods": [2, 3], "discriminator_width": 0.125,
 }  # fmt: skip
 SEED = 1234
 SHORT_TRAINING = {
@@ -49,14 +49,14 @@ SHORT_TRAINING = {
     "all_in_mem": True, "eval_interval": 10**6,
     # The spectrogram's loss alone teaches the words but leaves a buzz at the frame rate. The discriminator, which costs
     # more time, comes last, and counts nine times as much beside that loss as in the published training.
-    "discriminator_start_step": 1350, "c_mel": 5,
+    "discriminator_start_step": 1450, "c_mel": 5,
     # In so few steps the prior would give up on the words, were its loss not scaled down as well, and further.
     "c_kl": 0.011,
 }  # fmt: skip
 CONVERT = ("-n", "song.wav", "-s", "bright", "-wf", "wav", "-f0p", "pm")
 RESULT, REFINED = "song.wav_0key_bright_sovits_pm.wav", "song.wav_0key_bright_sovdiff_pm.wav"
-DIFFUSION_STEPS = 400
-VOCODER_STEPS = 400
+DIFFUSION_STEPS = 300
+VOCODER_STEPS = 300
 VOCODER = "pretrain/nsf_hifigan/model"
 K_STEP = 40  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
 SMALL_DIFFUSION = {"n_layers": 6, "n_chans": 256, "n_hidden": 128, "k_step_max": 100}
