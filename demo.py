@@ -37,7 +37,7 @@ SONG_RANGE = (52, 64)
 
 # What differs from the configuration that stage 2 writes: a small model and its training, for minutes on a CPU.
 SMALL_MODEL = {
-    "inter_channels": 16, "hidden_channels": 64, "filter_channels": 256, "n_layers": 1, "n_flow_layer": 2,
+    "inter_channels": 16, "hidden_channels": 32, "filter_channels": 128, "n_layers": 1, "n_flow_layer": 2,
     "gin_channels": 64, "use_automatic_f0_prediction": False, "resblock": "2", "resblock_kernel_sizes": [3, 7],
     "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]], "upsample_initial_channel": 128,
     "upsample_rates": [8, 4, 4, 4], "upsample_kernel_sizes": [16, 8, 8, 8],
