@@ -55,8 +55,8 @@ SHORT_TRAINING = {
 }  # fmt: skip
 CONVERT = ("-n", "song.wav", "-s", "bright", "-wf", "wav", "-f0p", "pm")
 RESULT, REFINED = "song.wav_0key_bright_sovits_pm.wav", "song.wav_0key_bright_sovdiff_pm.wav"
-DIFFUSION_STEPS = 300
-VOCODER_STEPS = 300
+DIFFUSION_STEPS = 150
+VOCODER_STEPS = 400
 VOCODER = "pretrain/nsf_hifigan/model"
 K_STEP = 40  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
 SMALL_DIFFUSION = {"n_layers": 6, "n_chans": 256, "n_hidden": 128, "k_step_max": 100}
@@ -172,7 +172,7 @@ def train_vocoder(folder: Path) -> None:
 
 
 def shrink_diffusion(folder: Path) -> None:
-    """Fit the diffusion's configuration to a minute of training on a CPU."""
+    """Fit the diffusion's configuration to half a minute of training on a CPU."""
     from modules.config import load_diffusion_config, save_diffusion_config
 
     path = folder / "configs/diffusion.yaml"
