@@ -112,14 +112,17 @@ class NsfHifigan(nn.Module):
         self.snake_post = self.last_activation(channels[-1])
         self.cond = None if gin_channels is None else Conv1d(gin_channels, channels[0], 1)
         self.context = self._context_frames()
-        self._raise_source_level()
+        self._initialize()
 
     @torch.no_grad()
-    def _raise_source_level(self) -> None:
-        """Initialize the path of the sine source so that it reaches every stage as loud as the latent."""
+    def _initialize(self) -> None:
+        """Set first weights with which the sine source reaches every stage as loud as the latent, and with which the
+        sound begins without a DC offset: no mel band holds 0 Hz, so a short training leaves an offset in place."""
         nn.init.constant_(self.m_source.l_linear.weight, SOURCE_WEIGHT)
         for conv in self.noise_convs:
             conv.weight.mul_(SOURCE_GAIN)
+        for layer in (self.m_source.l_linear, self.conv_post):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor, f0: Tensor, g: Tensor | None = None) -> Tensor:
         """``z`` (B, in, T), ``f0`` (B, T) in Hz, ``g`` (B, G, 1) or (B, G, T) -> (B, 1, hop_length·T) in [-1, 1]."""
