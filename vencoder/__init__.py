@@ -116,9 +116,9 @@ def build_encoder(
 
 
 def graph_file(key: str, folder: str | Path = "pretrain") -> Path | None:
-    """Where the encoder as a graph lies: the file that its ``-onnx`` key reads, else its own file's name in .onnx.
+    """Return the path of the encoder's ONNX graph: that of its ``-onnx`` key, else the weight file's name in .onnx.
 
-    None of an encoder without a file. Raises UserError for an unknown key.
+    None if the encoder needs no file. Raises UserError for an unknown key.
     """
     row = ENCODERS[key]
     if row.weight is None:
