@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent
 MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
 STEPS = 1800
+DISCRIMINATOR_SHARE = 0.8  # of the steps are over when it begins
 PHRASES = 14  # for each voice, of five to eight seconds
 RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers
 SONG_RANGE = (52, 64)
@@ -49,7 +50,7 @@ SHORT_TRAINING = {
     "all_in_mem": True, "eval_interval": 10**6,
     # The spectrogram's loss alone teaches the words but leaves a buzz at the frame rate. The discriminator, which costs
     # more time, comes last, and counts nine times as much beside that loss as in the published training.
-    "discriminator_start_step": 1450, "c_mel": 5,
+    "c_mel": 5,
     # In so few steps the prior would give up on the words, were its loss not scaled down as well, and further.
     "c_kl": 0.011,
 }  # fmt: skip
@@ -153,7 +154,8 @@ def shrink(folder: Path, steps: int, seed: int) -> None:
         for key, value in values.items():
             setattr(section, key, value)
     config.train.seed = seed
-    config.train.epochs = round(steps / math.ceil(training_clips(folder) / config.train.batch_size))
+    config.train.discriminator_start_step = round(DISCRIMINATOR_SHARE * steps)
+    config.train.epochs = math.ceil(steps / math.ceil(training_clips(folder) / config.train.batch_size))
     save_config(config, path)
 
 
@@ -181,7 +183,7 @@ def shrink_diffusion(folder: Path) -> None:
         for key, value in values.items():
             setattr(section, key, value)
     config.device = "cpu"
-    config.train.epochs = round(DIFFUSION_STEPS / math.ceil(training_clips(folder) / config.train.batch_size))
+    config.train.epochs = math.ceil(DIFFUSION_STEPS / math.ceil(training_clips(folder) / config.train.batch_size))
     save_diffusion_config(config, path)
 
 

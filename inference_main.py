@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-cl", "--clip", dest="clip_seconds", type=float, metavar="S",
         help="also cut every so many seconds; 0: at silences alone (%(default)s)")  # fmt: skip
     add("-lg", "--linear_gradient", dest="lg_num", type=float, metavar="S",
-        help="seconds of cross-fade at those cuts (%(default)s)")  # fmt: skip
+        help="seconds of cross-fade at those cuts; every joint has a fade of 60 ms at least (%(default)s)")  # fmt: skip
     add("-lgr", "--linear_gradient_retain", dest="lgr_num", type=float, metavar="SHARE",
         help="of the cross-fade that is blended, 0 to 1 (%(default)s)")  # fmt: skip
     add("-p", "--pad_seconds", type=float, metavar="S", help="silence put around each piece (%(default)s)")
@@ -90,7 +90,7 @@ def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
         help="default: the newest model_*.pt of logs/44k/diffusion")  # fmt: skip
     add("-dc", "--diffusion_config_path", metavar="FILE",
         help="its YAML (default: the config.yaml beside the model)")  # fmt: skip
-    add("-ks", "--k_step", type=int, help="how deep -shd goes: more sounds better, and less like before (%(default)s)")
+    add("-ks", "--k_step", type=int, help="how deep -shd goes: more sounds cleaner, and less like before (%(default)s)")
     add("--diffusion_method", metavar="METHOD",
         help="ddpm, ddim, pndm, dpm-solver, dpm-solver++, unipc (default: the YAML's)")  # fmt: skip
     add("--diffusion_speedup", type=int, metavar="N", help="take one of N steps (default: the YAML's)")

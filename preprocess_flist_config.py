@@ -26,8 +26,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val_list", default="./filelists/val.txt", help="validation list (default: %(default)s)")
     parser.add_argument("--source_dir", default="./dataset/44k", help="folder of the speakers (default: %(default)s)")
     parser.add_argument("--speech_encoder", help="speech encoder (default: the former configuration's, else vec768l12)")
-    parser.add_argument("--vol_aug", action="store_true", help="train with loudness embedding and augmentation")
-    parser.add_argument("--tiny", action="store_true", help="the small model's configuration")
+    parser.add_argument("--vol_aug", action="store_true",
+        help="train with loudness embedding and augmentation (later runs keep it; --fresh turns it off)")  # fmt: skip
+    parser.add_argument("--tiny", action="store_true",
+        help="the small model's configuration (later runs keep it; --fresh turns it off)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=1234, help="of the split (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="forget former configurations and speaker numbers")
     return parser
@@ -48,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     speakers = inventory.speakers if args.fresh else configs.number_speakers(inventory.clips, former[0])
     fitted = configs.fitted_configs(speakers, encoder, vol_aug=args.vol_aug, tiny=tiny, former=former)
     both = configs.CONFIG, configs.DIFFUSION_CONFIG
-    for path in (args.train_list, args.val_list, *both):  # lists and configurations go together:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)  # what is in the way is met before one of them is written
+    # Make all folders first, so that an obstacle stops the run before any of the four files is written.
+    for path in (args.train_list, args.val_list, *both):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_filelists(inventory, args.source_dir, args.train_list, args.val_list, args.seed)
     configs.write_configs(*fitted, args.train_list, args.val_list)
     return 1 if inventory.unusable else 0

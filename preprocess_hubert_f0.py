@@ -3,7 +3,7 @@
 Reads dataset/44k/<speaker>/*.wav and configs/config.json, weight files from pretrain/; with --use_diff also
 configs/diffusion.yaml and the config.json beside the vocoder that it names (pretrain/nsf_hifigan/).
 Writes beside each X.wav: X.wav.soft.pt, X.wav.f0.npy, X.spec.pt and X.wav.meta.json; X.wav.vol.npy for a model with
-model.vol_embedding and for diffusion; with --use_diff X.wav.mel.npy and X.wav.aug_{mel,vol,shift}.npy.
+model.vol_embedding and for diffusion; with --use_diff X.wav.mel.npy and X.wav.aug_{mel,vol}.npy.
 What is there and still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed. Files
 of so-vits-svc 4.1 and an F0 that was corrected by hand are kept if they fit the clip and are not older than it.
 

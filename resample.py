@@ -6,7 +6,7 @@ Writes  dataset/44k/<speaker>/*.wav    mono, 16 bit, at the rate of --sr2
 Silence at both ends is trimmed, and each clip is brought to full scale unless --skip_loudnorm is given. Clips that are
 there already and newer than their recording are left alone, so a run that was stopped continues when it is started
 again. Recordings that cannot be used, those with less than 0.3 s of sound among them, and those whose files are cut off
-are named at the end, and the exit code is 1 then.
+are named at the end, and the exit code is 1 then. A cut-off one is not named again once its clip is there.
 
     python resample.py
     python resample.py --in_dir my_voices --skip_loudnorm --num_processes 4

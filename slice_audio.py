@@ -7,7 +7,7 @@ Silence of half a second stays at a clip's ends, and breaths with it. A stretch 
 it is quietest. What is shorter than --min_length joins its neighbour, or is dropped and counted when it stands alone.
 Recordings that were cut before are left alone unless they or the settings changed; then their former clips are
 replaced. Files that this script did not make are never overwritten. Recordings that cannot be cut, or whose files are
-cut off, are named, and the exit code is 1 then.
+cut off, are named, and the exit code is 1 then. A cut-off one is not named again once its clips are there.
 
     python slice_audio.py
     python slice_audio.py --in_dir "my recordings/anna" --max_length 12 --threshold -50

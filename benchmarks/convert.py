@@ -116,13 +116,13 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
     song = watch.function("measure", Song)(path)
     synthesizer, listener = svc.synthesizer, svc.listener
     encoder, predictor = listener.encoder, listener.predictor
-    encode, decode, infer, slices = encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer, song.slices
+    encode, decode, infer, read = encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer, song.parts
     try:
         encoder.encode_batch = watch.function("encoder", encode)
         listener.predictor = lambda *key: watch.function("F0", predictor(*key))
         synthesizer.dec.decode = watch.function("decoder", decode)
         synthesizer.infer = watch.function("synthesizer", infer)
-        song.slices = lambda threshold: watch.iterator("read and slice", slices(threshold))
+        song.parts = lambda ranges: watch.iterator("read", read(ranges))
         start = watch.now()
         parts = watch.iterator("convert", svc.convert(song, conversion))
         write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
@@ -130,7 +130,7 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
     finally:
         del listener.predictor, encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer
     spent = watch.seconds
-    stages = {name: spent[name] for name in ("read and slice", "F0", "encoder", "decoder")}
+    stages = {name: spent[name] for name in ("read", "F0", "encoder", "decoder")}
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]
     stages["write"] = converted - spent["convert"]
     total = converted + spent["measure"]

@@ -35,8 +35,8 @@ class Piece:
 class Fade:
     """A joint: the samples that a piece has in common with the one before, and the share of them that is blended.
 
-    In a published blend, which is linear, the level of renderings that differ in phase and noise falls by 3 dB. One
-    that ``keeps_level`` is divided by the level that the sum has at the correlation of the two.
+    A linear blend, as published, lowers the level of two renderings with unrelated phase and noise by up to 3 dB. With
+    ``keeps_level`` it is divided by the level that the correlation of the two predicts.
     """
 
     overlap: int

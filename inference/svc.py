@@ -145,8 +145,10 @@ class Svc:
         rates = song.sampling_rate, self.target_sample, self.hop_size
         slices = with_fades(lay_out(song, conversion, *rates[1:]), *rates)
         parts = self._converted(song, slices, conversion)
-        yield from join(parts, [place.fade for part in slices for place in part.places])
-        self.listener.voicing = None
+        try:
+            yield from join(parts, [place.fade for part in slices for place in part.places])
+        finally:
+            self.listener.voicing = None
         if voicing.is_lost:
             log.warning("%s", voicing.warning(song.path, conversion.f0_predictor))
 
@@ -280,7 +282,8 @@ class Svc:
                 volume=volume(wav, self.hop_size)[None] if self.config.model.vol_embedding else None,
             )
             audio = audio[:, 0]
-            draw_unused_branch(audio.shape[1], self.device, generator)
+            if self.refiner or self.enhancer:
+                draw_unused_branch(audio.shape[1], generator)
         if self.refiner:
             # Loudness is the song's where the synthesizer followed it, else that of what it sang.
             follows = audio is None or self.config.model.vol_embedding

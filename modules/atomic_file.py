@@ -33,9 +33,9 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = MARK) -> Iterator[list[P
     """``atomic_path`` for files that belong together: none takes its name before all of them are on the disk.
 
     They take their names in the order given, which leaves a kill no more than the moment between two renames.
-    What a killed run left unfinished in these folders is deleted (modules/temporary_file.py). A ``mark`` of its own in
-    the temporary names leaves that to the caller. Raises IsADirectoryError before anything is made where a folder has
-    one of the names.
+    What a killed run left unfinished in these folders is deleted (modules/temporary_file.py). With another ``mark`` in
+    the temporary names the caller deletes the leftovers. Raises IsADirectoryError before anything is made where a
+    folder has one of the names.
     """
     whole = [Path(path) for path in paths]
     for path in whole:

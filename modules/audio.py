@@ -113,7 +113,7 @@ def write_audio(
     kind, subtype = find_format(format or os.path.splitext(path)[1].lstrip("."))
     pieces = [audio] if isinstance(audio, np.ndarray) else audio
     with output_path(path, soundfile.LibsndfileError) as temporary:
-        temporary.touch()  # what forbids this has a name, which libsndfile would call "System error"
+        temporary.touch()  # raises an OSError with the reason; libsndfile would only say "System error"
         with soundfile.SoundFile(temporary, "w", rate, 1, format=kind, subtype=subtype) as file:
             for block in itertools.chain.from_iterable(map(in_blocks, pieces)):
                 # in blocks, for the Vorbis writer overflows its stack on minutes at once

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from modules import temporary_file
 from modules.console import UserError, get_logger
 from modules.memory import is_lack_of_memory
 from modules.safetensors_file import SUFFIX, read_safetensors
@@ -156,7 +157,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; a former file of that name stays whole if writing fails (UserError)."""
     if Path(path).suffix == SUFFIX:
         raise UserError(f"{path}: checkpoints are not written in that format; let the name end in .pth")
-    save_together([Path(path)], [content])
+    save_together([Path(path)], [content], mark=temporary_file.MARK)
 
 
 @dataclass(frozen=True)

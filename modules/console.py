@@ -126,8 +126,8 @@ def progress(
     unit: str = "it",
     leave: bool = True,
 ):
-    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal, or in a process
-    that leaves the talking to another.
+    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal, and none in
+    processes of other ranks than 0.
 
     ``leave`` says whether it stays there when it is done; a bar within another does not.
     """

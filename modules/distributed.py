@@ -1,8 +1,8 @@
 """Several processes that work together, as torchrun starts them; in a run of one process nothing here does anything.
 
 In training each process learns from batches of its own, the gradients are averaged over all of them, and so the
-weights stay the same everywhere. The first process alone writes files, talks, evaluates and saves; meanwhile the others
-wait for it. Gradients travel by NCCL between GPUs and by Gloo between CPUs; what is agreed on at the end of a step and
+weights stay the same everywhere. Only rank 0 writes files, logs, validates and saves; meanwhile the other ranks wait
+for it. Gradients travel by NCCL between GPUs and by Gloo between CPUs; what is agreed on at the end of a step and
 what is read from a checkpoint by Gloo in either case, which needs no device to be waited for.
 """
 
@@ -78,7 +78,7 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes, talks, evaluates and saves."""
+    """Whether this process has rank 0, the only one that writes files, logs, validates and saves."""
     return rank() == 0
 
 

@@ -87,9 +87,7 @@ class LevelMeter:
         self.shortest, self.samples = SHORTEST * rate, 0
         self.whole, self.above = _RmsCurve(frame_length, hop_length), _RmsCurve(frame_length, hop_length)
         self.high_pass = signal.cheby2(8, 40, RUMBLE, "highpass", fs=rate, output="sos")
-        self.state = signal.sosfilt_zi(
-            self.high_pass
-        )  # for a constant input of 1; an offset must not start with a step
+        self.state = signal.sosfilt_zi(self.high_pass)  # for a constant 1: a DC offset must not start with a step
 
     def add(self, block: np.ndarray) -> None:
         from scipy import signal
@@ -129,7 +127,8 @@ def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
 def random_gain(audio: Tensor, generator: torch.Generator) -> float:
     """A factor for ``(L,)`` from a tenth to tenfold, uniform in its logarithm, that leaves every sample within [-1, 1].
 
-    The published loudness augmentation. Of a sound beyond that range it is the least, a tenth, to what brings it back.
+    The published loudness augmentation. For a sound beyond full scale: from a tenth to the factor that brings its peak
+    to 1.
     """
     import torch
 

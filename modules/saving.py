@@ -15,17 +15,19 @@ from modules.atomic_file import FULL, atomic_paths
 from modules.console import UserError
 from modules.temporary_file import temporary_name
 
-MARK = "saving"  # of the temporary files: what a killed run left of them nobody else claims
+MARK = "saving"  # in the temporary names of a run's checkpoints; only delete_unfinished below deletes those
 SPARE = 16 << 20  # bytes beyond those of the tensors that must be free: the files' overhead, and the run's logs
 
 
-def save_together(paths: Sequence[Path], contents: Sequence[dict[str, Any]]) -> None:
+def save_together(paths: Sequence[Path], contents: Sequence[dict[str, Any]], mark: str = MARK) -> None:
     """Write checkpoints of one folder that belong together; they take their names in this order, when all are whole.
+
+    ``mark`` is that of their temporary names (modules/atomic_file.py).
 
     Raises UserError when there is no room or the system refuses; former files of these names are as they were then.
     """
     try:
-        with atomic_paths(*paths, mark=MARK) as temporaries:
+        with atomic_paths(*paths, mark=mark) as temporaries:
             _demand_room(paths[0].parent, contents)
             for temporary, content in zip(temporaries, contents, strict=True):
                 _write(temporary, content)
@@ -47,7 +49,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def delete_together(paths: Sequence[Path]) -> None:
     """Delete checkpoints of one folder that belong together.
 
-    All lose their names first, so a kill meanwhile leaves the sign of one, by which the next save knows the rest.
+    All are renamed to temporary names before any is deleted: a kill in between leaves at least one temporary file, by
+    which the next save knows that the others of that step may go (``Pair.leftovers``).
     """
     unnamed = []
     for path in paths:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,14 +14,20 @@ from torch import Tensor, nn
 
 from modules.console import UserError
 from modules.safe_pickle import load_torch_inert
+from modules.safetensors_file import read_safetensors
 
-# What a file is, by one tensor that only its kind has; the first match counts (WavLM has HuBERT's names as well).
+# What a file is, by a tensor that only its kind has; the first match counts (WavLM has HuBERT's names as well).
 FAMILIES = {
+    "RVC model": "enc_p.emb_phone.weight",
     "Whisper": "encoder.blocks.0.attn.query.weight",
     "transformers Whisper": "model.encoder.layers.0.self_attn.k_proj.weight",
     "HuBERT-Soft": "positional_embedding.conv.weight_v",
     "DPHuBERT": "feature_extractor.dummy_weight",
+    "wav2vec 2.0": "quantizer.vars",
+    "transformers wav2vec 2.0": "quantizer.codevectors",
+    "ContentVec that is not the legacy one": "encoder.layers.12.self_attn_layer_norm.weight_ln.weight",
     "WavLM": "encoder.layers.0.self_attn.grep_a",
+    "transformers WavLM": "encoder.layers.0.attention.gru_rel_pos_const",
     "fairseq HuBERT": "encoder.layers.0.self_attn.k_proj.weight",
     "transformers HuBERT": "encoder.layers.0.attention.k_proj.weight",
     "RMVPE": "unet.encoder.bn.weight",
@@ -28,31 +37,43 @@ FAMILIES = {
     "shallow diffusion": "unit_embed.weight",
     "NSF-HiFiGAN": "m_source.l_linear.weight",
 }
-_PREFIXES = ("", "module.", "hubert.", "w2v_model.", "w2v_encoder.w2v_model.")
+_PREFIXES = ("", "module.", "hubert.", "wavlm.", "wav2vec2.", "w2v_model.", "w2v_encoder.w2v_model.")
+_WAV2VEC2 = ("wav2vec2.", "w2v_model.", "w2v_encoder.w2v_model.")  # prefixes of names that only its programs give
 
-# What a file is, by its first bytes.
+CHECKPOINT, SAFETENSORS, GRAPH = "PyTorch checkpoint", "safetensors file", "ONNX graph"
+_README = "pretrain/README.md says what goes there"
+_UNPACK = "unpack it, and put the file that it holds there"
+
+# What a file is, by its first bytes, and what its user can do when it is of no use where it lies.
 FORMATS = {
-    b"PK\x03\x04": "PyTorch checkpoint",
-    b"\x80": "PyTorch checkpoint",
-    b"\x08": "ONNX graph",
-    b"<": "web page, which a failed download leaves",
-    b"version https://git-lfs": "pointer of Git LFS, not the file itself",
-}
+    b"\x80": (CHECKPOINT, _README),
+    b"\x08": (GRAPH, _README),
+    b"<": ("web page", "a failed download leaves one; fetch the file again, with a browser if need be"),
+    b"version https://git-lfs": (
+        "pointer of Git LFS", "it names the file and does not hold it; run 'git lfs pull' or download the file itself"),
+    b"7z\xbc\xaf": ("7z archive", _UNPACK),
+    b"Rar!": ("rar archive", _UNPACK),
+    b"\x1f\x8b": ("gzip archive", _UNPACK),
+    b"{": ("JSON file", _README),
+}  # fmt: skip
+LONGEST_HEADER = 100 << 20  # bytes, of a safetensors file
 
 NAMED_IN_ERRORS = 3
 
 Value = TypeVar("Value")
 
 
-def find_weight_file(name: str, folder: str | Path, user: str, what: str) -> Path:
+def find_weight_file(name: str, folder: str | Path, user: str, what: str, others: Sequence[str] = ()) -> Path:
     """The path of the weight file ``name`` that ``user`` ("the speech encoder 'vec768l12'") needs, ``what`` in words.
 
-    Raises UserError naming the file, the folder and where it is described.
+    ``others`` are names that serve when ``name`` is not there. Raises UserError naming the file, the folder and where
+    it is described.
     """
     path = Path(folder) / name
-    if not path.is_file():
-        raise UserError(f"{user} needs '{name}' in {path.parent}/: {what}; pretrain/README.md describes it")
-    return path
+    for there in (path, *(Path(folder) / other for other in others)):
+        if there.is_file():
+            return there
+    raise UserError(f"{user} needs '{name}' in {path.parent}/: {what}; pretrain/README.md describes it")
 
 
 def _a(noun: str) -> str:
@@ -61,13 +82,35 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in vowels else 'a'} {noun}"
 
 
-def refuse_other_formats(path: str | Path, wanted: str) -> None:
-    """UserError when the first bytes of a file are those of another format than ``wanted``."""
+def refuse_other_formats(path: str | Path, *wanted: str) -> str | None:
+    """The format of a file, None of an unknown one. Raises UserError when it is known and none of ``wanted``."""
+    kind, cure = _format(path)
+    if kind and kind not in wanted:
+        raise UserError(f"{path} is no {wanted[0]}: it looks like {_a(kind)}; {cure}")
+    return kind
+
+
+def _format(path: str | Path) -> tuple[str | None, str]:
+    """What a file is by its content, and the cure where that is of no use."""
     with open(path, "rb") as file:
-        start = file.read(64).lstrip()
-    for beginning, kind in FORMATS.items():
-        if start.startswith(beginning) and kind != wanted:
-            raise UserError(f"{path} is no {wanted}: it looks like {_a(kind)}; pretrain/README.md says what goes there")
+        start = file.read(64)
+    if start.startswith(b"PK\x03\x04"):
+        return (CHECKPOINT, _README) if _has_pickle(path) else ("zip archive", _UNPACK)
+    if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER:
+        return SAFETENSORS, _README
+    for beginning, found in FORMATS.items():
+        if start.lstrip().startswith(beginning):
+            return found
+    return ("tar archive", _UNPACK) if tarfile.is_tarfile(path) else (None, _README)
+
+
+def _has_pickle(path: str | Path) -> bool:
+    """Whether a ZIP archive is torch's, or cannot be listed because its end is missing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return True
 
 
 def read_weight_file(path: str | Path, family: str) -> dict[str, Tensor]:
@@ -75,7 +118,12 @@ def read_weight_file(path: str | Path, family: str) -> dict[str, Tensor]:
 
     Raises UserError when the file is unreadable or refused (see ``safe_pickle``), or is of another family than asked.
     """
-    return _of_family(_read(path), path, family)
+    return _of_families(_read(path), path, family)[1]
+
+
+def read_weights_of(path: str | Path, *families: str) -> tuple[str, dict[str, Tensor]]:
+    """The tensors as ``read_weight_file`` gives them, of any of several families, and which of them it is."""
+    return _of_families(_read(path), path, *families)
 
 
 @dataclass(frozen=True)
@@ -99,7 +147,7 @@ def read_weights_and_settings(path: str | Path, family: str, name: str) -> tuple
     Raises UserError as that does, and when there is nothing of that name.
     """
     checkpoint = _read(path)
-    weights = _of_family(checkpoint, path, family)
+    _, weights = _of_families(checkpoint, path, family)
     settings = checkpoint.get(name)
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds the weights of {_a(family)} without its settings ('{name}'); get the whole file")
@@ -109,24 +157,40 @@ def read_weights_and_settings(path: str | Path, family: str, name: str) -> tuple
 def recognise(weights: dict[str, Tensor]) -> str | None:
     """Which of the known families a state dict belongs to, or None."""
     for family, marker in FAMILIES.items():
-        if any(prefix + marker in weights for prefix in _PREFIXES):
-            return family
+        for prefix in _PREFIXES:
+            if prefix + marker in weights:
+                return "wav2vec 2.0" if prefix in _WAV2VEC2 and "HuBERT" in family else family
     return None
 
 
 def _read(path: str | Path) -> object:
-    if Path(path).is_file():
-        refuse_other_formats(path, "PyTorch checkpoint")
+    if Path(path).is_file() and refuse_other_formats(path, CHECKPOINT, SAFETENSORS) == SAFETENSORS:
+        return read_safetensors(path)
     return load_torch_inert(path)
 
 
-def _of_family(checkpoint: object, path: str | Path, family: str) -> dict[str, Tensor]:
+def _of_families(checkpoint: object, path: str | Path, *families: str) -> tuple[str, dict[str, Tensor]]:
     weights = _largest_state_dict(checkpoint)
     found = recognise(weights)
-    if found != family:
+    if found and found.startswith("transformers") and (named := _type_in_config(path)):
+        found = {"hubert": found, "wavlm": found}.get(named, named)
+    if found not in families:
         looks = f"looks like {_a(found)} checkpoint" if found else "holds none of the tensors that such a file has"
-        raise UserError(f"{path} is not {_a(family)} checkpoint: it {looks}; pretrain/README.md says what goes there")
-    return weights
+        raise UserError(f"{path} is not {_a(families[0])} checkpoint: it {looks}; {_README}")
+    return found, weights
+
+
+def _type_in_config(path: str | Path) -> str | None:
+    """The ``model_type`` of transformers' config.json beside a file: wav2vec 2.0 has the same tensors as HuBERT."""
+    config = Path(path).with_name("config.json")
+    try:
+        if config.stat().st_size > 1 << 20:
+            return None
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    named = content.get("model_type") if isinstance(content, dict) else None
+    return named if isinstance(named, str) else None
 
 
 def _largest_state_dict(checkpoint: object) -> dict[str, Tensor]:

@@ -44,7 +44,8 @@ def export_encoder(key: str, out: str | Path, *, pretrain: str | Path = "pretrai
     """
     graph_path(key, pretrain)
     row, source = ENCODERS[key], ENCODERS[MADE_FROM.get(key, key)]
-    path = find_weight_file(source.weight, pretrain, f"the export of the speech encoder '{key}'", source.what)
+    user = f"the export of the speech encoder '{key}'"
+    path = find_weight_file(source.weight, pretrain, user, source.what, source.others)
     refuse_target(out, path)
     encoder = source.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path)
     network = WhisperGraph(encoder) if isinstance(encoder, Whisper) else WaveGraph(encoder.network)

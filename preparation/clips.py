@@ -220,10 +220,12 @@ class Ledger:
         for name in names:
             if name not in former and (self.out_dir / name).exists():
                 raise UserError(f"{self.out_dir / name} is there and was not cut from {recording.path}; move it away")
+        entry = {"made_from": _made_from(recording, settings), "clips": sorted({*former, *names}), "done": False}
+        self.entries[_key(recording)] = entry
+        self._save()
         for name in former:
             (self.out_dir / name).unlink(missing_ok=True)
-        self.entries[_key(recording)] = {"made_from": _made_from(recording, settings), "clips": names, "done": False}
-        self._save()
+        entry["clips"] = names
 
     def finish(self, recording: Recording) -> None:
         self.entries[_key(recording)]["done"] = True
@@ -231,7 +233,7 @@ class Ledger:
 
     def _save(self) -> None:
         try:
-            write_text(self.path, json.dumps(self.entries, ensure_ascii=False, indent=1) + "\n")
+            write_text(self.path, json.dumps(self.entries, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"{self.out_dir} cannot be written to: {error.strerror}") from None
 

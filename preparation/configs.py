@@ -6,7 +6,7 @@ model's table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ DERIVED = {
     "spk", "data.training_files", "data.validation_files", "model.n_speakers", "model.speech_encoder",
     "model.ssl_dim", "model.n_spk", "data.encoder", "data.encoder_out_channels",
 }  # fmt: skip
+ENCODER_WIDTHS = {"model.ssl_dim", "model.gin_channels", "model.filter_channels"}
 
 
 def load_template(tiny: bool = False) -> Config:
@@ -58,13 +59,14 @@ def _load_existing(path: Path, reader: Callable[[Path], Former]) -> Former | Non
         raise UserError(f"{error}; mend it, or start from the template with --fresh") from None
 
 
-def number_speakers(names: Iterable[str], former: Config | None) -> dict[str, int]:
+def number_speakers(names: Collection[str], former: Config | None) -> dict[str, int]:
     """Return speaker name -> number: in alphabetical order from 0, new speakers behind those that have a number.
 
-    Numbers come from the run in logs/44k, else from ``former``. A speaker without clips keeps its number there.
+    Numbers come from the run in logs/44k if it has one of the speakers, else from ``former``. A speaker without clips
+    keeps its number there.
     """
     run = _load_existing(RUN_CONFIG, load_config)
-    where, source = (RUN_CONFIG, run) if run else (CONFIG, former)
+    where, source = (RUN_CONFIG, run) if run and set(run.spk) & set(names) else (CONFIG, former)
     numbers = dict(source.spk) if source else {}
     if numbers:
         new, gone = sorted(set(names) - set(numbers)), sorted(set(numbers) - set(names))
@@ -89,8 +91,8 @@ def fitted_configs(
     """The templates, filled for the speakers (name -> number) and the encoder.
 
     Widths that follow the encoder come from its row; the tiny model's feed-forward layers keep their own. Values of the
-    ``former`` configurations are kept, but for those of another encoder or size of model. Raises UserError for an
-    unknown encoder.
+    ``former`` configurations are kept, but for widths of another encoder and a model of another size. Raises UserError
+    for an unknown encoder.
     """
     row = ENCODERS[speech_encoder]
     former_config, former_diffusion = former
@@ -100,8 +102,14 @@ def fitted_configs(
         if not (tiny and key == "filter_channels"):
             setattr(config.model, key, value)
     if former_config:
-        same_model = former_config.model.speech_encoder == speech_encoder and is_tiny(former_config) == tiny
-        keep_values(config, former_config, CONFIG, leave_out=() if same_model else ("model",))
+        left_out = {"model"}
+        if is_tiny(former_config) == tiny:
+            same_encoder = former_config.model.speech_encoder == speech_encoder
+            left_out = set() if same_encoder else ENCODER_WIDTHS
+        else:
+            log.info("the model section starts from the template: %s has a model of another size", CONFIG)
+            config.model.vol_embedding = former_config.model.vol_embedding
+        keep_values(config, former_config, CONFIG, left_out)
         rows = max(rows, former_config.model.n_speakers)
     config.spk = dict(speakers)
     config.model.n_speakers = rows
@@ -125,15 +133,18 @@ def is_tiny(former: Config | None) -> bool:
     return former is not None and former.model.use_depthwise_conv and former.model.flow_share_parameter
 
 
-def keep_values(config: Section, former: Section, path: Path, leave_out: tuple[str, ...] = ()) -> None:
-    """Give ``config`` every value of ``former`` that no stage derives, and log those that differ from the template."""
+def keep_values(config: Section, former: Section, path: Path, leave_out: Collection[str] = ()) -> None:
+    """Give ``config`` every value of ``former`` that no stage derives, and log those that differ from the template.
+
+    ``leave_out`` names keys and whole sections that are not kept.
+    """
     kept = []
     for place, section, key, value in _values(former):
         target = config
         for part in place:
             target = getattr(target, part)
         name = ".".join((*place, key))
-        if name in DERIVED or (place and place[0] in leave_out):
+        if name in DERIVED or name in leave_out or (place and place[0] in leave_out):
             continue
         if section and getattr(target, key) != value:
             setattr(target, key, value)

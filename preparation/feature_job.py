@@ -163,7 +163,7 @@ class FeatureJob:
         result = Result(task.files.wav, began=time.time(), rank=self.rank, load_seconds=self.load_seconds)
         try:
             result.seconds = self.make(task.files, task.found, audio, units, curve)
-            result.reasons = list(task.found.stale.values())
+            result.reasons = task.found.reasons
         except Exception as error:  # whatever one clip does, the others are made
             log.debug("%s", traceback.format_exc())
             result.error = about(task.files.wav, error)

@@ -6,7 +6,8 @@ unfinished before, so a killed run leaves none that is trusted wrongly.
 
 Companions that it does not name, those of so-vits-svc 4.1 for instance, and those edited since, are kept where they fit
 the clip; the fingerprint marks them as kept. A kept F0 stays with any predictor, for people correct F0 by hand; the
-others are made anew when their recipe changes.
+others are made anew when their recipe changes. An F0 that cannot be kept and may be somebody's work is renamed to
+``X.wav.f0.edited.npy``, not overwritten.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Recipe = dict[str, Any]  # what one companion is made with, as JSON holds it
 
 Fits = Callable[[ClipFiles, str], bool]  # whether a companion of any origin fits its clip
 
+EDITED = "*.wav.f0.edited.npy"
 MISSING, UNKNOWN, UNFINISHED = "missing", "of unknown origin", "unfinished"
 OTHER_SETTINGS, DAMAGED, ASKED = "made with other settings", "damaged", "as asked"
 
@@ -35,7 +37,7 @@ class Check:
     """What was found beside a clip: ``stale`` maps each companion to be made to the reason; ``vouched`` is what the
     fingerprint may go on saying of the others; ``outdated`` are those of the sound that the clip had before, which
     nobody has asked for now; ``kept`` are those of other origin, ``adopted`` those that the fingerprint does not yet
-    mark so."""
+    mark so; ``rescued`` says that the F0 to be replaced may be somebody's work."""
 
     clip: dict[str, Any]
     stale: dict[str, str]
@@ -43,6 +45,13 @@ class Check:
     outdated: tuple[str, ...] = ()
     kept: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
+    rescued: bool = False
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why each stale companion is made, and what becomes of a rescued F0."""
+        note = f" (the F0 that was there is now {EDITED})" if self.rescued else ""
+        return [reason + (note if name == "f0" else "") for name, reason in self.stale.items()]
 
 
 def check(
@@ -56,7 +65,7 @@ def check(
     clip = _identify(files, known.get("clip", {}))
     if known and _sound(known.get("clip", {})) != _sound(clip):
         outdated = tuple(name for name in COMPANIONS if name in known and name not in recipes)
-        return Check(clip, dict.fromkeys(recipes, "the clip changed"), {}, outdated)
+        return _with_rescue(Check(clip, dict.fromkeys(recipes, "the clip changed"), {}, outdated), files, known)
     found = Check(clip, {}, {name: entry for name, entry in known.items() if name != "clip"})
     for name, recipe in recipes.items():
         entry = found.vouched.pop(name, None)
@@ -70,6 +79,15 @@ def check(
         found.vouched[name] = entry
         if entry.get("kept"):
             found.kept.append(name)
+    return _with_rescue(found, files, known)
+
+
+def _with_rescue(found: Check, files: ClipFiles, known: Mapping[str, Any]) -> Check:
+    """Mark a check whose stale F0 is not known to be this program's own."""
+    entry = known.get("f0", {})
+    if "f0" in found.stale and not entry.get("unfinished") and files.f0.exists():
+        is_own = entry and not entry.get("kept") and entry.get("blake2b", "") in ("", _digest(files.f0))
+        found.rescued = not is_own
     return found
 
 
@@ -98,7 +116,10 @@ def _may_be_kept(files: ClipFiles, name: str, reason: str, entry: Mapping[str, A
 
 
 def withdraw(files: ClipFiles, found: Check) -> None:
-    """Mark as unfinished what is about to be made, and delete what is outdated: it would be read as good."""
+    """Mark as unfinished what is about to be made, rename an F0 that may be somebody's work, and delete what is
+    outdated: it would be read as good."""
+    if found.rescued:
+        files.f0.replace(files.wav.with_name(EDITED.replace("*.wav", files.wav.name)))
     for name in found.outdated:
         for path in files.paths(name):
             path.unlink(missing_ok=True)

@@ -209,6 +209,29 @@ def test_another_encoder_brings_its_own_sizes_and_leaves_the_training_as_it_was(
     assert again == config
 
 
+def test_another_encoder_leaves_the_loudness_embedding_and_the_decoder_as_they_were(data_set, tmp_path):
+    run_script(tmp_path, "--speech_encoder", "whisper-ppg", "--vol_aug")
+    path = tmp_path / "configs/config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model"]["vocoder_name"] = "nsf-snake-hifigan"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    run_script(tmp_path, "--speech_encoder", "vec256l9")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    model = config["model"]
+    assert (model["vol_embedding"], config["train"]["vol_aug"]) == (True, True)
+    assert (model["vocoder_name"], model["gin_channels"], model["filter_channels"]) == ("nsf-snake-hifigan", 256, 768)
+
+
+def test_speaker_numbers_of_a_run_with_other_voices_do_not_count(data_set, tmp_path):
+    run_script(tmp_path, "--speech_encoder", "mfcc")
+    own = (tmp_path / "configs/config.json").read_text(encoding="utf-8")
+    (tmp_path / "logs/44k").mkdir(parents=True)
+    other = json.loads(own) | {"spk": {"carol": 0, "dave": 1}}
+    (tmp_path / "logs/44k/config.json").write_text(json.dumps(other), encoding="utf-8")
+    run_script(tmp_path)
+    assert json.loads((tmp_path / "configs/config.json").read_text(encoding="utf-8"))["spk"] == {"alto": 0, "名 前": 1}
+
+
 @pytest.mark.parametrize("source", ["configs/config.json", "logs/44k/config.json"])
 def test_new_speakers_get_the_numbers_behind_those_that_a_model_has(data_set, tmp_path, source):
     run_script(tmp_path, "--speech_encoder", "mfcc")

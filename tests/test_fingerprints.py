@@ -132,6 +132,28 @@ def test_an_edited_f0_is_kept_where_it_fits_and_then_stays_with_any_predictor(fi
     assert check(files, other).stale == {"f0": "damaged"}
 
 
+@pytest.mark.parametrize("how", ["does not fit", "the clip changed", "no fingerprint"])
+def test_an_f0_that_may_be_somebodys_work_is_renamed_and_not_overwritten(files, how):
+    edit_f0(files, 4)
+    edited = files.f0.read_bytes()
+    if how == "the clip changed":
+        files.wav.write_bytes(b"another sound")
+    elif how == "no fingerprint":
+        files.fingerprint.unlink()
+    found = check(files, RECIPES)
+    assert any("is now *.wav.f0.edited.npy" in reason for reason in found.reasons)
+    make(files, RECIPES)
+    assert files.wav.with_name("x.wav.f0.edited.npy").read_bytes() == edited
+    assert check(files, RECIPES).stale == {}
+
+
+def test_an_f0_of_this_programs_own_is_overwritten(files):
+    make(files, {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}})
+    files.wav.write_bytes(b"another sound")
+    make(files, RECIPES)
+    assert not files.wav.with_name("x.wav.f0.edited.npy").exists()
+
+
 def test_an_f0_edited_to_as_many_bytes_is_known_by_its_hash_when_the_predictor_changes(files):
     other = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
     assert check(files, other, fits).stale == {"f0": "made with other settings"}

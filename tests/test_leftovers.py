@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modules import saving
+from modules import checkpoint, saving
 from tests.run_files import write_pair
 from vits import checkpoints
 
@@ -62,6 +62,21 @@ def test_a_lone_network_that_no_kill_has_left_is_somebodys_and_stays(tmp_path, f
     content = {"model": {"w": torch.ones(1)}}
     checkpoints.Pair(tmp_path, 20).write(content, content, {"step": 20})
     assert (tmp_path / files[0]).exists()
+
+
+def test_a_runs_save_leaves_a_file_that_another_program_writes_there_alone(tmp_path, monkeypatch):
+    """compress_model.py and mix_model.py may write into the folder of a run that trains."""
+    write_pair(tmp_path, 5)
+    unfinished, write = [], saving._write
+
+    def slow_write(path, content):
+        write(path, content)
+        unfinished.extend(saving.unfinished(tmp_path))
+        saving.delete_unfinished(tmp_path)
+
+    monkeypatch.setattr(saving, "_write", slow_write)
+    checkpoint.save_checkpoint(tmp_path / "small.pth", {"model": {"w": torch.ones(1)}})
+    assert (tmp_path / "small.pth").exists() and not unfinished
 
 
 def test_a_discriminator_whose_generator_was_taken_away_stays(tmp_path):

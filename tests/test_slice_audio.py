@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +150,31 @@ def test_other_settings_replace_the_former_clips_and_leave_strangers_alone(run, 
     assert run() == 2
     assert "was not cut from" in capsys.readouterr().err
     assert (tmp_path / "out/anna/a_0000.wav").read_bytes() == kept
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_name_that_is_not_unicode_does_not_stop_the_others(run, tmp_path):
+    put(tmp_path / "in/anna/a.wav", sung(6))
+    for name in (b"b\xfc.wav", b"z.wav"):
+        shutil.copyfile(tmp_path / "in/anna/a.wav", os.fsencode(tmp_path / "in/anna") + b"/" + name)
+    for _ in range(2):
+        assert run() == 0
+        made = sorted(os.listdir(os.fsencode(tmp_path / "out/anna")))
+        assert made == [b"a_0000.wav", b"b\xfc_0000.wav", b"z_0000.wav"]
+
+
+def test_a_kill_between_the_ledger_and_the_clips_leaves_no_strangers(run, tmp_path, monkeypatch):
+    put(tmp_path / "in/anna/a.wav", sung(12, -2, 12))
+    assert run("--min_length", "2", "--max_length", "5") == 0
+
+    def killed(path, missing_ok=False):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        run()
+    assert run() == 0
+    assert set(lengths(tmp_path / "out/anna")) == {"a_0000.wav", "a_0001.wav"}
 
 
 def test_a_run_that_was_killed_is_made_good(run, tmp_path):

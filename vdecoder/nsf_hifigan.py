@@ -28,7 +28,7 @@ SOURCE_GAIN = 3.0  # on the convolutions that bring the excitation to the stages
 
 
 class LeakyRelu(nn.LeakyReLU):
-    """The activation of ``channels`` channels, of which it keeps nothing."""
+    """LeakyReLU; ``channels`` is ignored, so that Snake can take its place."""
 
     reach = 0
 

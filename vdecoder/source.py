@@ -118,12 +118,12 @@ class HarmonicSource(nn.Module):
         return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2))
 
 
-def draw_unused_branch(samples: int, device: torch.device, generator: torch.Generator) -> None:
+def draw_unused_branch(samples: int, generator: torch.Generator) -> None:
     """Draw what the published synthesizer draws after its source, normal (1, samples, 1), for a branch that it drops.
 
     Whatever goes on with its generator gets the published numbers only after this. Mel vocoders have no such branch.
     """
-    draw(torch.randn, (1, samples, 1), device, generator)
+    draw(torch.randn, (1, samples, 1), torch.device("cpu"), generator)
 
 
 def fraction(turns: Tensor) -> Tensor:

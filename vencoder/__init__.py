@@ -28,6 +28,7 @@ class EncoderRow(Row):
         weight: the file under pretrain/, None where none is needed.
         layer: the transformer layer whose output the features are; None for the network's own output.
         what: the file in words, and who publishes it.
+        others: names under which the same weights are handed round; the first that is there serves.
     """
 
     ssl_dim: int
@@ -36,6 +37,7 @@ class EncoderRow(Row):
     weight: str | None
     layer: int | None
     what: str
+    others: tuple[str, ...] = ()
 
     def sizes(self) -> dict[str, int]:
         """What ``preprocess_flist_config.py`` writes into the model section of config.json."""
@@ -54,14 +56,19 @@ _ONNX, _ONNX_SOFT = "vencoder.onnx_encoder:OnnxEncoder", "vencoder.onnx_encoder:
 _WHISPER = "vencoder.whisper:Whisper"
 _CONTENTVEC = "ContentVec, the legacy checkpoint with 500 classes (github.com/auspicious3000/contentvec)"
 _CONTENTVEC_FILE = "checkpoint_best_legacy_500.pt"
+_CONTENTVEC_OTHERS = (
+    "contentvec/model.safetensors", "contentvec/pytorch_model.bin", "content-vec-best/model.safetensors",
+    "content-vec-best/pytorch_model.bin", "hubert_base.pt",
+)  # fmt: skip
 _EXPORTED = "exported to ONNX, one file for each layer and size (huggingface.co/NaruseMioShirakana/MoeSS-SUBModel)"
 
 # Sizes of the ONNX keys are those of their features; the original leaves 768 in config.json for all of them.
 ENCODERS = Registry(
     "speech encoder",
     {  # key: class, ssl_dim, gin_channels, filter_channels, weight file, layer, what it is
-        "vec768l12": EncoderRow(_HUBERT, 768, 768, 768, _CONTENTVEC_FILE, 12, _CONTENTVEC),
-        "vec256l9": EncoderRow(_PROJECTED, 256, 256, None, _CONTENTVEC_FILE, 9, _CONTENTVEC),
+        "vec768l12": EncoderRow(_HUBERT, 768, 768, 768, _CONTENTVEC_FILE, 12, _CONTENTVEC, _CONTENTVEC_OTHERS),
+        "vec256l9": EncoderRow(
+            _PROJECTED, 256, 256, None, _CONTENTVEC_FILE, 9, _CONTENTVEC, _CONTENTVEC_OTHERS),
         "hubertsoft": EncoderRow(
             "vencoder.hubertsoft:HubertSoft", 256, 256, None, "hubert-soft-0d54a1f4.pt", 12,
             "HuBERT-Soft (github.com/bshall/hubert)"),
@@ -71,12 +78,14 @@ ENCODERS = Registry(
             _WHISPER, 1280, 1280, 1280, "large-v2.pt", None, "Whisper large-v2 (github.com/openai/whisper)"),
         "cnhubertlarge": EncoderRow(
             _HUBERT, 1024, 1024, 1024, "chinese-hubert-large-fairseq-ckpt.pt", 24,
-            "Chinese HuBERT large (github.com/TencentGameMate/chinese_speech_pretrain)"),
+            "Chinese HuBERT large (github.com/TencentGameMate/chinese_speech_pretrain)",
+            ("chinese-hubert-large/model.safetensors", "chinese-hubert-large/pytorch_model.bin")),
         "dphubert": EncoderRow(
             "vencoder.dphubert:DPHubert", 768, 768, 768, "DPHuBERT-sp0.75.pth", None,
             "DPHuBERT, a pruned HuBERT (github.com/pyf98/DPHuBERT)"),
         "wavlmbase+": EncoderRow(
-            "vencoder.wavlm:WavLM", 768, 768, 768, "WavLM-Base+.pt", 12, "WavLM Base+ (github.com/microsoft/unilm)"),
+            "vencoder.wavlm:WavLM", 768, 768, 768, "WavLM-Base+.pt", 12, "WavLM Base+ (github.com/microsoft/unilm)",
+            ("wavlm-base-plus/model.safetensors", "wavlm-base-plus/pytorch_model.bin")),
         "vec256l9-onnx": EncoderRow(_ONNX, 256, 256, None, "vec-256-layer-9.onnx", 9, f"ContentVec {_EXPORTED}"),
         "vec256l12-onnx": EncoderRow(_ONNX, 256, 256, None, "vec-256-layer-12.onnx", 12, f"ContentVec {_EXPORTED}"),
         "vec768l9-onnx": EncoderRow(_ONNX, 768, 768, None, "vec-768-layer-9.onnx", 9, f"ContentVec {_EXPORTED}"),
@@ -102,14 +111,14 @@ def build_encoder(
     if row.weight:
         from modules.weight_file import find_weight_file
 
-        path = find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what)
+        path = find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what, row.others)
     return row.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path, device=device, half=half)
 
 
 def graph_file(key: str, folder: str | Path = "pretrain") -> Path | None:
-    """Where the encoder as a graph lies: the file that its ``-onnx`` key reads, else its own file's name in .onnx.
+    """Return the path of the encoder's ONNX graph: that of its ``-onnx`` key, else the weight file's name in .onnx.
 
-    None of an encoder without a file. Raises UserError for an unknown key.
+    None if the encoder needs no file. Raises UserError for an unknown key.
     """
     row = ENCODERS[key]
     if row.weight is None:

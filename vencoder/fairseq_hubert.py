@@ -1,4 +1,4 @@
-"""HuBERT from checkpoints of fairseq, without fairseq: ContentVec, and Chinese HuBERT large.
+"""HuBERT from checkpoints of fairseq, without fairseq, or of transformers: ContentVec, and Chinese HuBERT large.
 
 ContentVec is HuBERT base, trained on until its features tell what is said and hardly who says it: K. Qian et al.,
 "ContentVec: An Improved Self-Supervised Speech Representation by Disentangling Speakers", 2022. The waveform goes in as
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modules.weight_file import read_weight_file
-from vencoder.fairseq_names import TO_TRANSFORMERS
+from modules.weight_file import read_weights_of
+from vencoder.fairseq_names import TO_TRANSFORMERS, WITHIN_TRANSFORMERS
 from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
 from vencoder.wave_transformer import WaveEncoder
@@ -28,7 +28,8 @@ class FairseqHubert(WaveEncoder):
     projected = False
 
     def read(self, path: str | Path, layer: int) -> HubertNetwork:
-        weights = rename(read_weight_file(path, "fairseq HuBERT"), NAMES, path)
+        family, weights = read_weights_of(path, "fairseq HuBERT", "transformers HuBERT")
+        weights = rename(weights, NAMES if family == "fairseq HuBERT" else WITHIN_TRANSFORMERS, path)
         return HubertNetwork(weights, layer, self.projected, path)
 
 

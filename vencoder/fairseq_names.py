@@ -1,4 +1,4 @@
-"""How fairseq, and Microsoft's WavLM after it, call what transformers calls otherwise."""
+"""How fairseq, Microsoft's WavLM after it, and older files of transformers call what transformers calls otherwise."""
 
 from __future__ import annotations
 
@@ -18,4 +18,14 @@ TO_TRANSFORMERS = (
     (r"encoder\.layers\.(\d+)\.fc2\.(.*)", r"encoder.layers.\1.feed_forward.output_dense.\2"),
     (r"encoder\.layers\.(\d+)\.final_layer_norm\.(.*)", r"encoder.layers.\1.final_layer_norm.\2"),
     (r"mask_emb", None),  # for masked training only
+)
+
+_START = r"(?:hubert\.|wavlm\.)?"  # of a network with something on top
+_POSITIONS = _START + r"(encoder\.pos_conv_embed\.conv)\."
+
+WITHIN_TRANSFORMERS = (
+    (_START + r"masked_spec_embed", None),  # for masked training only
+    (_POSITIONS + r"weight_g", r"\1.parametrizations.weight.original0"),
+    (_POSITIONS + r"weight_v", r"\1.parametrizations.weight.original1"),
+    (_START + r"((?:feature_extractor|feature_projection|encoder|final_proj)\..*)", r"\1"),
 )

@@ -1,4 +1,4 @@
-"""WavLM, from the checkpoints that Microsoft publishes.
+"""WavLM, from the checkpoints that Microsoft publishes, or from transformers' of the base size.
 
 S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", 2022.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from modules.console import UserError
-from modules.weight_file import read_weights_and_settings
-from vencoder.fairseq_names import TO_TRANSFORMERS
+from modules.weight_file import read_weights_and_settings, read_weights_of
+from vencoder.fairseq_names import TO_TRANSFORMERS, WITHIN_TRANSFORMERS
 from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
 from vencoder.wave_transformer import STRIDES, WaveEncoder, normalise
@@ -32,6 +32,9 @@ class WavLM(WaveEncoder):
     """The features of one transformer layer. The waveform is normalised where the checkpoint's settings say so."""
 
     def read(self, path: str | Path, layer: int) -> HubertNetwork:
+        family, weights = read_weights_of(path, "WavLM", "transformers WavLM")
+        if family == "transformers WavLM":  # which has the base's settings as its defaults
+            return _WavLMNetwork(rename(weights, WITHIN_TRANSFORMERS, path), layer, projected=False, path=path)
         weights, settings = read_weights_and_settings(path, "WavLM", "cfg")
         expression = settings.get("conv_feature_layers", CONVOLUTIONS)
         if tuple(stride for *_, stride in convolutions(expression, path)) != STRIDES:

@@ -51,7 +51,7 @@ def train(
 ) -> int:
     """Train until the config's last epoch or a signal; returns the exit code (128 + the signal's number then).
 
-    Of several processes, as torchrun starts them, the first alone writes files. ``compiled`` lets PyTorch's compiler
+    Of several processes, as torchrun starts them, only rank 0 writes files. ``compiled`` lets PyTorch's compiler
     write kernels; ``cuda_graphs`` False starts every kernel of a step by itself.
     """
     if not model.strip("./"):

@@ -53,7 +53,7 @@ class F0Row(Row):
         )
 
     def graph_file(self, folder: str | Path) -> Path | None:
-        """Where its graph lies: its own file's name in .onnx; None of a predictor that has no file."""
+        """Return the path of its ONNX graph, the weight file's name in .onnx; None if the predictor needs no file."""
         return (Path(folder) / self.weight).with_suffix(".onnx") if self.weight else None
 
 
