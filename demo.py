@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent
 MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
-STEPS = 1800
+STEPS = 2200
 DISCRIMINATOR_SHARE = 0.8  # of the steps are over when it begins
 PHRASES = 14  # for each voice, of five to eight seconds
 RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers
@@ -46,7 +46,7 @@ SMALL_MODEL = {
 }  # fmt: skip
 SEED = 1234
 SHORT_TRAINING = {
-    "batch_size": 4, "segment_size": 8192, "crop_frames": 40, "learning_rate": 2e-3, "cosine_end": 0.02,
+    "batch_size": 4, "segment_size": 8192, "crop_frames": 40, "learning_rate": 4e-3, "cosine_end": 0.02,
     "all_in_mem": True, "eval_interval": 10**6,
     # The spectrogram's loss alone teaches the words but leaves a buzz at the frame rate. The discriminator, which costs
     # more time, comes last, and counts nine times as much beside that loss as in the published training.
