@@ -39,9 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--f0_predictor",
-        default="rmvpe",
         metavar="KEY",
-        help=f"{list_predictors()}; outside of these F0 is wrong or missing (default: %(default)s)",
+        help=f"{list_predictors()}; outside of these F0 is wrong or missing (default: rmvpe, or fcpe without its file)",
     )
     parser.add_argument("--plot_f0", metavar="DIR", help="draw the F0 of a dozen clips over their spectrograms")
     parser.add_argument("--num_processes", type=int, default=1, help="workers; 0: one a CPU (default: %(default)s)")
@@ -56,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modules import distributed
     from modules.config import load_config, load_diffusion_config
     from preparation.configs import CONFIG, DIFFUSION_CONFIG
-    from preparation.features import prepare_features
+    from preparation.features import default_predictor, prepare_features
     from preparation.vocoder_mels import vocoder_mel
 
     config = load_config(CONFIG)
     report = prepare_features(
         arguments.in_dir,
         config,
-        arguments.f0_predictor,
+        arguments.f0_predictor or default_predictor(),
         arguments.device,
         arguments.num_processes,
         arguments.half,

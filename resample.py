@@ -1,6 +1,7 @@
 """Stage 1: turn the recordings in dataset_raw into clips that can be trained on.
 
-Reads   dataset_raw/<speaker>/*    any format and rate that libsndfile reads: wav, flac, ogg, mp3, ...
+Reads   dataset_raw/<speaker>/*    any format and rate that libsndfile reads (wav, flac, ogg, mp3, ...), and with ffmpeg
+                                   installed m4a, mp4, aac, wma, webm, ...
 Writes  dataset/44k/<speaker>/*.wav    mono, 16 bit, at the rate of --sr2
 
 Silence at both ends is trimmed, and each clip is brought to full scale unless --skip_loudnorm is given. Clips that are
@@ -43,10 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("resample").info
     for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
         log(sentence)
+    for sentence in report.voiceless:
+        log(sentence)
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
     log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir2}")
-    return 1 if report.failed or report.cut_off else 0
+    return 1 if report.failed or report.cut_off or report.voiceless else 0
 
 
 if __name__ == "__main__":

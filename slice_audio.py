@@ -1,6 +1,6 @@
 """Stage 0 (optional): cut long recordings at silences into clips for training.
 
-Reads   recordings/<speaker>/*    any format that libsndfile reads; a folder of files is one speaker, named as it is
+Reads   recordings/<speaker>/*    any format that resample.py reads; a folder of files is one speaker, named as it is
 Writes  dataset_raw/<speaker>/<name>_0000.wav ...    mono, 16 bit, at the recording's rate
 
 Silence of half a second stays at a clip's ends, and breaths with it. A stretch of singing without silence is cut where
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("slice").info
     for sentence in report.passed_over + [f"not cut: {sentence}" for sentence in report.failed]:
         log(sentence)
+    for sentence in report.voiceless:
+        log(sentence)
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
     log(f"clips made: {report.clips}, {report.seconds:.1f} s together, in {args.out_dir}")
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"left out: {report.silent_seconds:.1f} s of silence, and {report.dropped_seconds:.1f} s "
         f"in pieces shorter than {args.min_length:g} s that stand alone ({report.dropped})"
     )
-    return 1 if report.failed or report.cut_off else 0
+    return 1 if report.failed or report.cut_off or report.voiceless else 0
 
 
 if __name__ == "__main__":

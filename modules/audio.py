@@ -17,6 +17,7 @@ import soundfile
 
 from modules.atomic_file import output_path, reason
 from modules.console import UserError
+from modules.ffmpeg import SUFFIXES, decoded
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
     import torch
@@ -31,7 +32,7 @@ LARGEST_KERNEL = 1 << 23  # values, 64 MiB while it is made; ordinary rates need
 
 
 def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
-    """Read any file that libsndfile knows (wav, flac, ogg, mp3, ...) as mono, the mean of its channels.
+    """Read any file that libsndfile or ffmpeg knows (wav, flac, ogg, mp3, ...) as mono, the mean of its channels.
 
     Returns ``(L,)`` float32 and its rate: the file's own, or ``sampling_rate``, resampled to it, when that is given.
     Raises UserError naming the file when it is missing, not audio, damaged, empty, or holds NaN or infinity.
@@ -47,13 +48,18 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
     return resample(audio, rate, sampling_rate), sampling_rate
 
 
-def open_audio(path: str | os.PathLike) -> soundfile.SoundFile:
-    """Open a sound file for reading in pieces. Raises UserError when it is missing or not audio."""
+def open_audio(path: str | os.PathLike) -> _InOrder:
+    """Open a sound file for reading in pieces. Raises UserError when it is missing or not audio.
+
+    What libsndfile does not read is decoded by ffmpeg if its suffix says that it is sound (modules/ffmpeg.py).
+    """
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}")
-    name = os.fspath(path) if os.name == "nt" else os.fsencode(path)  # which need not be Unicode
+    source = decoded(path) if os.path.splitext(path)[1].lower() in SUFFIXES else path
+    name = os.fspath(source) if os.name == "nt" else os.fsencode(source)  # which need not be Unicode
     try:
         file = _InOrder(name)
+        file.shown = os.fspath(path)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as audio: {reason(error)}") from None
     if not RATES[0] <= file.samplerate <= RATES[1]:
@@ -63,13 +69,18 @@ def open_audio(path: str | os.PathLike) -> soundfile.SoundFile:
 
 
 class _InOrder(soundfile.SoundFile):
-    """soundfile.SoundFile seeks after every read, which fails at the end of FLAC whose header gives no length."""
+    """soundfile.SoundFile seeks after every read, which fails at the end of FLAC whose header gives no length.
+
+    ``shown`` is the path for messages.
+    """
+
+    shown: str
 
     def seekable(self) -> bool:
         return False
 
 
-def read_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+def read_blocks(file: _InOrder) -> Iterator[np.ndarray]:
     """The rest of a file that open_audio opened, as ``(n, channels)`` float32, whatever length its header gives.
 
     Raises UserError when it is damaged or holds NaN or infinity.
@@ -78,9 +89,9 @@ def read_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         yield block
 
 
-def read_block(file: soundfile.SoundFile, samples: int) -> np.ndarray:
+def read_block(file: _InOrder, samples: int) -> np.ndarray:
     """The next ``samples`` of it or what there is, as ``read_blocks``."""
-    path = os.fsdecode(file.name)
+    path = file.shown
     try:
         block = file.read(samples, dtype="float32", always_2d=True)
     except (RuntimeError, ValueError) as error:

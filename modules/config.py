@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from modules.atomic_file import write_text
 from modules.console import UserError
 from modules.generator_sizes import generator_rules
-from modules.section import Section, at_least, choice, listed, ours, positive
+from modules.section import Section, any_size, at_least, choice, listed, ours, positive
 
 # -- config.json ------------------------------------------------------------------------------------------------------
 
@@ -23,7 +24,7 @@ from modules.section import Section, at_least, choice, listed, ours, positive
 class TrainConfig(Section):
     log_interval: int = positive(200)
     eval_interval: int = positive(800)
-    seed: int = 1234
+    seed: int = any_size(1234)
     epochs: int = positive(10000)
     learning_rate: float = positive(1e-4)
     betas: list[float] = listed(0.8, 0.99)
@@ -177,7 +178,7 @@ class DiffusionTrain(Section):
     weight_decay: float = at_least(0, 0)
     save_opt: bool = False
     accumulate_steps: int = ours(1, least=1)  # batches of each process whose gradients make one step
-    seed: int = ours(1234)  # of the first weights, the order, the crops and the noise; the original has none
+    seed: int = ours(1234, any_size=True)  # of first weights, order, crops and noise; the original has none
 
 
 @dataclass
@@ -196,6 +197,16 @@ class DiffusionConfig(Section):
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
+# Keys of the model section that only another program's config.json has, whose sections have the same names.
+OTHER_PROGRAMS = {
+    "text_enc_hidden_dim": "Applio",
+    "spk_embed_dim": "RVC",
+    "prior_hidden_channels": "so-vits-svc 4.0-v2",
+    "subbands": "a fork with a multi-band iSTFT decoder",
+    "gen_istft_n_fft": "a fork with an iSTFT decoder",
+}
+ENCODER_OF_4_0 = "vec256l9", 256  # of files without model.speech_encoder, and how many features it gives
+
 
 def load_config(path: str | Path) -> Config:
     """Read ``config.json``. Raises UserError when it is missing, empty, not JSON, or holds a wrong value."""
@@ -204,15 +215,36 @@ def load_config(path: str | Path) -> Config:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+    _refuse_other_programs(values, path)
     config = Config.from_dict(values, f"{path}: ")
+    if "speech_encoder" not in values.get("model", {}) and config.model.ssl_dim == ENCODER_OF_4_0[1]:
+        config.model.speech_encoder = ENCODER_OF_4_0[0]
     _check_together(config, path)
     return config
+
+
+def _refuse_other_programs(values: Any, path: str | Path) -> None:
+    """Raise UserError for the configuration of another program, which would load with defaults for what it lacks."""
+    if not isinstance(values, dict):
+        return
+    model = values.get("model")
+    program = next((name for key, name in OTHER_PROGRAMS.items() if isinstance(model, dict) and key in model), None)
+    if program is None and "model" not in values and "num_mels" in values:
+        program = "a vocoder"
+    if program:
+        raise UserError(
+            f"{path} is the configuration of {program}, whose models have another network; give the config.json of a "
+            "so-vits-svc 4.0 or 4.1 model"
+        )
 
 
 def _check_together(config: Config, path: str | Path) -> None:
     """Raise UserError when values that are each allowed do not go together."""
     train, data, model = config.train, config.data, config.model
     outside = [name for name, number in config.spk.items() if not 0 <= number < model.n_speakers]
+    shared = [name for name, number in config.spk.items() if list(config.spk.values()).count(number) > 1]
+    mel_fmax = data.sampling_rate / 2 if data.mel_fmax is None else data.mel_fmax
+    shortest = (data.filter_length - data.hop_length) // 2
     rules = {
         **generator_rules(model, ("data.hop_length", data.hop_length), "model."),
         f"model.hidden_channels ({model.hidden_channels}) must be a multiple of model.n_heads ({model.n_heads})": (
@@ -228,6 +260,10 @@ def _check_together(config: Config, path: str | Path) -> None:
         f"train.segment_size ({train.segment_size}) must be a multiple of data.hop_length ({data.hop_length})": (
             train.segment_size % data.hop_length == 0
         ),
+        f"train.segment_size ({train.segment_size}) must exceed {shortest} samples, half of what a mel window of "
+        f"data.filter_length ({data.filter_length}) overlaps the next": train.segment_size > shortest,
+        f"data.mel_fmin ({data.mel_fmin}) and data.mel_fmax ({data.mel_fmax}) must be in this order, from 0 to half of "
+        f"data.sampling_rate ({data.sampling_rate})": 0 <= data.mel_fmin < mel_fmax <= data.sampling_rate / 2,
         f"train.crop_frames ({train.crop_frames}) must hold a training slice of {train.segment_size} samples": (
             train.crop_frames * data.hop_length >= train.segment_size
         ),
@@ -236,6 +272,7 @@ def _check_together(config: Config, path: str | Path) -> None:
         ),
         f"train.seed is {train.seed}; it must be a whole number of at most 18 digits": abs(train.seed) < 10**18,
         "train.vol_aug needs model.vol_embedding": model.vol_embedding or not train.vol_aug,
+        f"spk gives {', '.join(shared)} the same number; each speaker needs one of its own": not shared,
         f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
     }
     for sentence, holds in rules.items():

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modules.console import UserError
+from modules.console import UserError, get_logger
+
+log = get_logger("config")
+
+LARGEST = 1 << 31  # no size or count is beyond
+EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)  # 1e-4, which YAML 1.1 takes for a text
 
 
 def ours(default: Any, **rules: Any) -> Any:
     """A field the published file does not have; ``default`` means the published behaviour.
 
-    ``rules`` are those of the other fields: ``allowed``, ``above``, ``least``.
+    ``rules`` are those of the other fields: ``allowed``, ``above``, ``least``, ``any_size``.
     """
     return field(default_factory=lambda: copy.deepcopy(default), metadata={"ours": True, **rules})
 
@@ -35,6 +42,11 @@ def positive(default: Any) -> Any:
 def at_least(least: float, default: Any) -> Any:
     """A number that is ``least`` or more."""
     return field(default=default, metadata={"least": least})
+
+
+def any_size(default: int) -> Any:
+    """A whole number that may be beyond LARGEST."""
+    return field(default=default, metadata={"any_size": True})
 
 
 def listed(*default: Any) -> Any:
@@ -58,6 +70,9 @@ class Section:
             raise UserError(f"{where.rstrip(': ')} is {values!r}; it must be an object of keys and values")
         hints = typing.get_type_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.name != "extra"}
+        for key in values.keys() - known.keys():
+            if near := difflib.get_close_matches(str(key), known.keys() - values.keys(), n=1, cutoff=0.8):
+                log.warning("%s is not a known key and has no effect; is %s meant?", _below(where, key), near[0])
         found = {
             key: _checked(value, hints[key], known[key].metadata, _below(where, key))
             for key, value in values.items()
@@ -84,10 +99,14 @@ def _below(where: str, key: str) -> str:
 def _checked(value: Any, hint: Any, rules: Mapping[str, Any], where: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Section):
         return hint.from_dict(value, where)
+    if isinstance(value, str) and hint is float and EXPONENT.fullmatch(value):
+        value = float(value)
     if not _fits(value, hint):
         raise UserError(f"{where} is {value!r}; it must be {_in_words(hint)}")
     if "allowed" in rules and value not in rules["allowed"]:
         raise UserError(f"{where} is {value!r}; allowed: {', '.join(map(repr, rules['allowed']))}")
+    if isinstance(value, int) and "any_size" not in rules and not -LARGEST < value < LARGEST:
+        raise UserError(f"{where} is {value!r}; it must be within {LARGEST - 1}")
     if "above" in rules and value is not None and not value > rules["above"]:
         raise UserError(f"{where} is {value!r}; it must be above {rules['above']}")
     if "least" in rules and value is not None and not value >= rules["least"]:

@@ -16,7 +16,7 @@ from modules.audio import write_audio
 from modules.console import UserError, failure, progress
 from modules.mono_file import MonoFile
 from modules.slicer import Slicer
-from preparation.recordings import Recording, find_recordings, recordings_of
+from preparation.recordings import Recording, find_recordings, no_recordings, recordings_of, voiceless
 
 HOP_MS = 10
 LEDGER = ".slice_audio.json"
@@ -54,6 +54,7 @@ class CutReport:
     failed: list[str] = field(default_factory=list)
     cut_off: list[str] = field(default_factory=list)  # a sentence for each recording whose end is missing
     passed_over: list[str] = field(default_factory=list)
+    voiceless: list[str] = field(default_factory=list)  # a sentence for each speaker without clips
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     if not recordings:
         recordings, notes = recordings_of(in_dir, in_dir.resolve().name)
     if not recordings:
-        raise UserError(f"{in_dir} holds no recordings; put them into {in_dir / '<speaker>'}, a folder for each voice")
+        raise no_recordings(in_dir, notes)
     ledger, report = Ledger(out_dir), CutReport(passed_over=notes)
     for recording in progress(recordings, description="cutting", unit="recording"):
         if ledger.is_done(recording, settings):
@@ -101,6 +102,8 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
             f"{report.dropped_seconds:.1f} s in pieces shorter than --min_length ({settings.min_length:g} s); "
             "lower that or --threshold" + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
         )
+    if any(recording.path.parent != in_dir for recording in recordings):
+        report.voiceless = voiceless(in_dir, ledger.speakers())
     return report
 
 
@@ -226,6 +229,10 @@ class Ledger:
         for name in former:
             (self.out_dir / name).unlink(missing_ok=True)
         entry["clips"] = names
+
+    def speakers(self) -> set[str]:
+        """The speakers of whom clips came."""
+        return {key.partition("/")[0] for key, entry in self.entries.items() if entry["clips"]}
 
     def finish(self, recording: Recording) -> None:
         self.entries[_key(recording)]["done"] = True

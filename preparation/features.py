@@ -32,6 +32,15 @@ from vencoder import ENCODERS
 log = get_logger("features")
 
 
+def default_predictor() -> str:
+    """Return the F0 predictor to use when none is named: rmvpe, or fcpe and a log line if rmvpe's file is missing."""
+    path = PRETRAIN / F0_PREDICTORS["rmvpe"].weight
+    if path.is_file():
+        return "rmvpe"
+    log.info("%s is missing, so fcpe measures F0, which needs no file (pretrain/README.md describes both)", path)
+    return "fcpe"
+
+
 def prepare_features(
     folder: str | Path,
     config: Config,
@@ -104,9 +113,10 @@ def make_recipes(
 ) -> dict[str, Recipe]:
     """What each companion is to be made with. Any difference from a clip's fingerprint makes that companion stale."""
     data, encoder, predictor = config.data, ENCODERS[config.model.speech_encoder], F0_PREDICTORS[f0_predictor]
+    encoder_bytes = _size(encoder.weight, *encoder.others)
     timing = {"sampling_rate": data.sampling_rate, "hop_length": data.hop_length}
     recipes = {
-        "units": {"speech_encoder": config.model.speech_encoder, "weight_bytes": _size(encoder.weight)},
+        "units": {"speech_encoder": config.model.speech_encoder, "weight_bytes": encoder_bytes},
         "f0": {"f0_predictor": f0_predictor, "weight_bytes": _size(predictor.weight), **timing},
         "spec": {"filter_length": data.filter_length, "win_length": data.win_length, **timing},
     }
@@ -122,8 +132,10 @@ def make_recipes(
     return recipes
 
 
-def _size(weight: str | None) -> int | None:
-    return (PRETRAIN / weight).stat().st_size if weight and (PRETRAIN / weight).exists() else None
+def _size(*names: str | None) -> int | None:
+    """The bytes of the first of these weight files that is there."""
+    there = (PRETRAIN / name for name in names if name and (PRETRAIN / name).is_file())
+    return next((path.stat().st_size for path in there), None)
 
 
 # -- which clips ------------------------------------------------------------------------------------------------------

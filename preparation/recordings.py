@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modules import ffmpeg
 from modules.audio import open_audio
 from modules.console import UserError
 
-SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"}
+SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"} | ffmpeg.SUFFIXES
+MOST_NOTES = 5  # in one sentence
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,19 @@ def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str
         else:
             notes.append(f"passed over {path}: not sound that libsndfile reads (wav, flac, ogg, mp3 and others)")
     return recordings, notes
+
+
+def no_recordings(folder: Path, notes: Sequence[str]) -> UserError:
+    """The error for a folder without recordings, with what was passed over in it."""
+    sentence = f"{folder} holds no recordings; put them into {folder / '<speaker>'}, a folder for each voice"
+    more = f" (and {len(notes) - MOST_NOTES} more)" if len(notes) > MOST_NOTES else ""
+    return UserError("; ".join([sentence, *notes[:MOST_NOTES]]) + more)
+
+
+def voiceless(folder: Path, speakers: Collection[str]) -> list[str]:
+    """A sentence for each speaker's folder in ``folder`` that is not among the ``speakers`` of whom clips came."""
+    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [f"no clip came of {entry}" for entry in sorted(folders) if entry.name not in speakers]
 
 
 def _is_sound(path: Path) -> bool:

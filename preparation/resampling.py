@@ -16,7 +16,7 @@ from modules.console import UserError, failure, progress
 from modules.loudness import Levels
 from modules.mono_file import SAFE_PEAK, MonoFile
 from modules.temporary_file import delete_unfinished
-from preparation.recordings import Recording, find_recordings
+from preparation.recordings import Recording, find_recordings, no_recordings, voiceless
 from preparation.termination import unwinding
 from preparation.workers import cpu_count, run_job, worker_count
 
@@ -35,6 +35,7 @@ class ResampleReport:
     failed: list[str] = field(default_factory=list)  # a sentence for each clip
     cut_off: list[str] = field(default_factory=list)  # a sentence for each recording whose end is missing
     passed_over: list[str] = field(default_factory=list)  # a sentence for each file that is no clip
+    voiceless: list[str] = field(default_factory=list)  # a sentence for each speaker without clips
 
 
 def resample_folder(
@@ -53,7 +54,7 @@ def resample_folder(
         raise UserError(f"--in_dir and --out_dir2 are the same folder, {in_dir}; the recordings would be overwritten")
     recordings, notes = find_recordings(in_dir)
     if not recordings:
-        raise UserError(f"{in_dir} holds no recordings; put them into {in_dir / '<speaker>'}, a folder for each voice")
+        raise no_recordings(in_dir, notes)
     for folder in {out_dir / recording.speaker for recording in recordings} | {out_dir}:
         delete_unfinished(folder)
     report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)
@@ -76,6 +77,7 @@ def resample_folder(
             report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
         raise UserError(f"none of {len(recordings)} recordings could be prepared; the first: {report.failed[0]}")
+    report.voiceless = voiceless(in_dir, {target.parent.name for target in sources if target.is_file()})
     return report
 
 

@@ -194,3 +194,65 @@ def test_a_wrong_diffusion_value_names_its_key(tmp_path):
     (tmp_path / "d.yaml").write_text("infer: [\n", encoding="utf-8")
     with pytest.raises(UserError, match="not valid YAML"):
         load_diffusion_config(tmp_path / "d.yaml")
+
+
+# -- files of other programs, and slips -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "program"),
+    [
+        ({"model": {"spk_embed_dim": 109, "gin_channels": 256}, "data": {"hop_length": 480}}, "RVC"),
+        ({"model": {"spk_embed_dim": 109, "text_enc_hidden_dim": 768}}, "Applio"),
+        ({"model": {"prior_hidden_channels": 192, "spk_channels": 192}}, "so-vits-svc 4.0-v2"),
+        ({"model": {"gen_istft_n_fft": 16, "gen_istft_hop_size": 4}}, "a fork with an iSTFT decoder"),
+        ({"model": {"gen_istft_n_fft": 16, "subbands": 4}}, "a fork with a multi-band iSTFT decoder"),
+        ({"resblock": "1", "num_mels": 128, "upsample_rates": [8, 8, 2, 2, 2]}, "a vocoder"),
+    ],
+)
+def test_the_configuration_of_another_program_is_refused_by_its_name(tmp_path, values, program):
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=f"config.json is the configuration of {program}, whose models"):
+        load_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(("size", "encoder"), [(256, "vec256l9"), (768, "vec768l12")])
+def test_a_file_of_4_0_names_no_encoder_and_gets_that_of_its_size(tmp_path, size, encoder):
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"ssl_dim": size}}), encoding="utf-8")
+    assert load_config(tmp_path / "config.json").model.speech_encoder == encoder
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"train": {"batchsize": 3}}, "train.batchsize is not a known key and has no effect; is batch_size meant"),
+        ({"trian": {"batch_size": 3}}, "trian is not a known key and has no effect; is train meant"),
+        ({"note": "mine"}, None),
+    ],
+)
+def test_a_misspelt_key_is_told_with_the_nearest_known_one(tmp_path, caplog, values, words):
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    load_config(tmp_path / "config.json")
+    assert words in caplog.text if words else not caplog.text
+
+
+def test_an_exponent_without_a_point_is_a_number_in_yaml(tmp_path):
+    (tmp_path / "diffusion.yaml").write_text("train: {lr: 1e-4, weight_decay: 1E-2}", encoding="utf-8")
+    train = load_diffusion_config(tmp_path / "diffusion.yaml").train
+    assert (train.lr, train.weight_decay) == (1e-4, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"train": {"segment_size": 512}}, r"train.segment_size \(512\) must exceed 768 samples"),
+        ({"data": {"mel_fmin": 9000, "mel_fmax": 8000}}, r"data.mel_fmin \(9000\) and data.mel_fmax"),
+        ({"data": {"mel_fmax": 30000}}, "data.mel_fmax"),
+        ({"spk": {"alto": 0, "bass": 1, "tenor": 0}}, "spk gives alto, tenor the same number"),
+        ({"train": {"batch_size": 10**12}}, "train.batch_size is 1000000000000; it must be within 2147483647"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(tmp_path, values, words):
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=words):
+        load_config(tmp_path / "config.json")

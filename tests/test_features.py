@@ -17,7 +17,7 @@ from modules.spectrogram import VocoderMel
 from preparation import feature_job, features
 from preparation.configs import fitted_configs
 from preparation.feature_job import FeatureJob
-from preparation.features import make_recipes, prepare_features
+from preparation.features import default_predictor, make_recipes, prepare_features
 from preparation.fingerprints import check
 
 ROOT = Path(__file__).parent.parent
@@ -292,10 +292,17 @@ def test_f0_of_a_batch_is_made_together_and_belongs_to_its_clips(config, tmp_pat
         assert abs(np.median(ClipFiles(clips[number]).read_f0()[0]) - 150 - 20 * number) < 1
 
 
-def test_the_default_predictor_without_its_file_is_refused_with_what_needs_none(config, folder, tmp_path, monkeypatch):
+def test_without_its_file_the_default_predictor_gives_way_and_is_refused_when_named(
+    config, folder, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
+    assert default_predictor() == "fcpe" and "pretrain/rmvpe.pt is missing, so fcpe measures F0" in caplog.text
     with pytest.raises(UserError, match="'rmvpe' needs the file pretrain/rmvpe.pt.* fcpe, crepe or pm"):
         prepare_features(folder, config, "rmvpe")
+    Path("pretrain").mkdir()
+    Path("pretrain/rmvpe.pt").touch()
+    assert default_predictor() == "rmvpe"
 
 
 def test_a_batch_that_cannot_be_encoded_is_encoded_clip_by_clip(config, tmp_path, monkeypatch):

@@ -1,0 +1,92 @@
+"""Files that libsndfile does not read come through ffmpeg, a stand-in here, or are refused with the cure."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import resample
+from modules import ffmpeg
+from modules.audio import read_audio
+from modules.console import UserError
+from modules.mono_file import MonoFile
+
+RATE = 8000
+STAND_IN = """#!{python}
+import pathlib, shutil, sys
+source = pathlib.Path(sys.argv[sys.argv.index("-i") + 1].removeprefix("file:"))
+with open({log!r}, "a") as log:
+    log.write(" ".join(sys.argv[1:]) + "\\n")
+if source.read_bytes()[:4] != b"RIFF":
+    sys.exit(f"file:{{source}}: Invalid data found when processing input")
+shutil.copyfile(source, sys.argv[-1])
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch) -> Path:
+    """A program called ffmpeg, which copies WAV files; the log of its arguments."""
+    log, folder = tmp_path / "ffmpeg.log", tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ffmpeg").write_text(STAND_IN.format(python=sys.executable, log=str(log)), encoding="utf-8")
+    (folder / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    ffmpeg._decode.cache_clear()
+    return log
+
+
+def write(path: Path, seconds: float = 1.0) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio = (0.5 * np.sin(2 * np.pi * 200 * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
+    soundfile.write(path, audio, RATE, format="WAV", subtype="FLOAT")
+    return audio
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".MP4", ".aac", ".wma", ".webm"])
+def test_a_file_is_decoded_once_and_read_whole(tmp_path, program, suffix):
+    audio = write(tmp_path / f"song{suffix}")
+    sound = MonoFile(tmp_path / f"song{suffix}")
+    sound.measure(2048, 512)
+    np.testing.assert_array_equal(sound.read(), audio)
+    (call,) = program.read_text(encoding="utf-8").splitlines()
+    assert "-protocol_whitelist file" in call and "-map 0:a:0" in call
+
+
+def test_a_file_that_changes_is_decoded_again(tmp_path, program):
+    for seconds in (1.0, 2.0):
+        audio = write(tmp_path / "song.m4a", seconds)
+        np.testing.assert_array_equal(read_audio(tmp_path / "song.m4a")[0], audio)
+
+
+def test_what_ffmpeg_cannot_decode_is_refused_in_its_words(tmp_path, program):
+    (tmp_path / "song.m4a").write_bytes(b"no sound")
+    with pytest.raises(UserError, match=r"song.m4a cannot be read: ffmpeg says 'Invalid data found"):
+        read_audio(tmp_path / "song.m4a")
+
+
+def test_without_ffmpeg_the_files_fail_with_the_cure_and_their_speaker_is_named(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setenv("PATH", "")
+    ffmpeg._decode.cache_clear()
+    write(tmp_path / "in/anna/a.wav")
+    write(tmp_path / "in/berta/b.m4a")
+    (tmp_path / "in/carla").mkdir()
+    arguments = ["--in_dir", str(tmp_path / "in"), "--out_dir2", str(tmp_path / "out"), "--num_processes", "1"]
+    assert resample.main(arguments) == 1
+    assert "b.m4a needs ffmpeg to be read; install it (ffmpeg.org), or export" in caplog.text
+    for name in ("berta", "carla"):
+        assert f"no clip came of {tmp_path / 'in' / name}" in caplog.text
+    assert f"no clip came of {tmp_path / 'in/anna'}" not in caplog.text
+
+
+def test_a_folder_without_recordings_is_refused_with_what_was_passed_over(tmp_path, capsys):
+    (tmp_path / "in/anna").mkdir(parents=True)
+    (tmp_path / "in/anna/words.txt").write_text("no sound", encoding="utf-8")
+    write(tmp_path / "in/loose.wav")
+    assert resample.main(["--in_dir", str(tmp_path / "in"), "--out_dir2", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "holds no recordings" in error and "words.txt: not sound" in error and "loose.wav: it lies beside" in error
