@@ -21,8 +21,8 @@ from vdecoder.source import HarmonicSource
 SLOPE = 0.1
 LAST_SLOPE = 0.01  # before the last convolution the published models have the other slope
 
-# First weights that let training find the sine source early. With PyTorch's own the source reaches the stages at 0.1 to
-# 0.5 of the latent's level, and a short training finds the 86 Hz comb of the frame rate first; with these at 0.7 to 3. At
+# First weights that let training find the sine source early. PyTorch's own bring the source to the stages at 0.1 to
+# 0.5 of the latent's level, and a short training finds the 86 Hz comb of the frame rate first; these at 0.7 to 3. At
 # twice these levels a short training does not learn to keep the source out of consonants.
 SOURCE_WEIGHT = 0.7  # of each sine in the excitation
 SOURCE_GAIN = 1.5  # on the convolutions that bring the excitation to the stages
