@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent
 MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
-STEPS = 2200
+STEPS = 2000
 DISCRIMINATOR_SHARE = 0.8  # of the steps are over when it begins
 PHRASES = 14  # for each voice, of five to eight seconds
 RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers

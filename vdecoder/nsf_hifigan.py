@@ -117,15 +117,13 @@ class NsfHifigan(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Set first weights with which the sine source reaches every stage about as loud as the latent, and with which
-        the sound begins without a DC offset: no mel band holds 0 Hz, so a short training leaves an offset in place."""
+        """Set first weights with which the sine source reaches every stage about as loud as the latent, and no bias adds
+        a DC offset to the sound: no mel band holds 0 Hz, so a short training leaves an offset in place."""
         nn.init.constant_(self.m_source.l_linear.weight, SOURCE_WEIGHT)
         for conv in self.noise_convs:
             conv.weight.mul_(SOURCE_GAIN)
-        nn.init.zeros_(self.conv_post.bias)
-        taps = self.conv_post.weight_v  # (1, channels, taps), which pass no constant on when their sum is zero
-        taps.sub_(taps.mean(dim=2, keepdim=True))
-        self.conv_post.weight_g.copy_(taps.norm(dim=(1, 2), keepdim=True))
+        for layer in (self.m_source.l_linear, self.conv_post):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor, f0: Tensor, g: Tensor | None = None) -> Tensor:
         """``z`` (B, in, T), ``f0`` (B, T) in Hz, ``g`` (B, G, 1) or (B, G, T) -> (B, 1, hop_length·T) in [-1, 1]."""
