@@ -117,8 +117,10 @@ class NsfHifigan(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Set first weights with which the sine source reaches every stage about as loud as the latent, and no bias adds
-        a DC offset to the sound: no mel band holds 0 Hz, so a short training leaves an offset in place."""
+        """Set first weights with which the sine source reaches every stage about as loud as the latent.
+
+        No bias adds a DC offset: no mel band holds 0 Hz, so a short training would leave the offset in place.
+        """
         nn.init.constant_(self.m_source.l_linear.weight, SOURCE_WEIGHT)
         for conv in self.noise_convs:
             conv.weight.mul_(SOURCE_GAIN)
