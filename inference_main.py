@@ -78,7 +78,8 @@ def add_timbre_flags(group: argparse._ArgumentGroup) -> None:
     add("-cm", "--cluster_model_path", default="", metavar="FILE",
         help="of train_cluster.py, or with -fr of train_index.py (default: the one in logs/44k)")  # fmt: skip
     add("-fr", "--feature_retrieval", action="store_true", help="draw by feature retrieval in place of clusters")
-    add("--nprobe", type=int, default=1, help="lists that a retrieval searches: more find nearer ones (%(default)s)")
+    add("--nprobe", type=_lists, default=1, metavar="N",
+        help="lists that a retrieval searches: more find nearer ones; auto: enough for 95 %% (%(default)s)")  # fmt: skip
     add("-usm", "--use_spk_mix", action="store_true", help="mix speakers over the song's time as spkmix.py says")
 
 
@@ -161,6 +162,11 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
         raise UserError("--diffusion_method and --diffusion_speedup say how diffusion is sampled; give -shd or -od too")
     if args.nprobe != 1 and not args.feature_retrieval:
         raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
+
+
+def _lists(text: str) -> int | None:
+    """The value of --nprobe; None for auto."""
+    return None if text == "auto" else int(text)
 
 
 @script

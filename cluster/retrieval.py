@@ -17,25 +17,31 @@ from cluster.kmeans import k_means
 from modules.config import load_config
 from modules.console import UserError, get_logger, progress
 
+log = get_logger("retrieval")
+
 NEIGHBOURS = 8
 MOST_FEATURES = 200_000  # more of them are replaced by
 REDUCED_TO = 10_000  # centres
 BLOCK = 8192  # features added at once
+SAMPLE = 256  # units by which the number of lists is chosen
+ENOUGH = 0.95  # of the nearest features must be found then
 
 
 class FeatureIndex:
     """The training features of every speaker, by speaker id, each set in lists of near ones.
 
     A search looks through the ``nprobe`` lists nearest to a unit: 1 is the published setting and the fastest, more find
-    neighbours that lie beyond the edge of a list.
+    neighbours that lie beyond the edge of a list. None chooses, for each speaker, as few as find ENOUGH of the nearest
+    features of the first units that are searched for.
     """
 
-    def __init__(self, path: Path, indexes: Mapping[int, faiss.IndexIVFFlat], nprobe: int = 1):
-        if nprobe < 1:
+    def __init__(self, path: Path, indexes: Mapping[int, faiss.IndexIVFFlat], nprobe: int | None = 1):
+        if nprobe is not None and nprobe < 1:
             raise UserError(f"--nprobe is {nprobe}; at least 1 list must be searched")
         self.path, self.indexes = path, dict(indexes)
+        self._undecided = set(indexes) if nprobe is None else set()
         for index in self.indexes.values():
-            index.nprobe = min(nprobe, index.nlist)
+            index.nprobe = min(nprobe or 1, index.nlist)
 
     @property
     def feature_size(self) -> int:
@@ -61,10 +67,31 @@ class FeatureIndex:
                 f"run '{MAKER}' with the features of this encoder"
             )
         query = np.ascontiguousarray(units.detach().to("cpu", torch.float32).numpy())
+        if speaker_id in self._undecided and len(query):
+            self._undecided.remove(speaker_id)
+            choose_nprobe(self.indexes[speaker_id], query)
         distances, ids, vectors = self.indexes[speaker_id].search_and_reconstruct(query, NEIGHBOURS)
         found = ids >= 0
         mixed = np.einsum("tk,tkc->tc", neighbour_weights(distances, found), np.where(found[..., None], vectors, 0))
         return torch.from_numpy(np.where(found.any(axis=1)[:, None], mixed, query)).to(units)
+
+
+def choose_nprobe(index: faiss.IndexIVFFlat, query: NDArray[np.float32]) -> None:
+    """Double ``index.nprobe`` from 1 until a search finds ENOUGH of the nearest features of a sample of ``query``
+    (T, C), and log it."""
+    sample = query[:: -(-len(query) // SAMPLE)]
+    index.nprobe = index.nlist
+    _, nearest = index.search(sample, NEIGHBOURS)
+    index.nprobe = 1
+    while (recall := _recall(index.search(sample, NEIGHBOURS)[1], nearest)) < ENOUGH and index.nprobe < index.nlist:
+        index.nprobe = min(2 * index.nprobe, index.nlist)
+    log.info("nprobe %d of %d lists finds %.1f %% of the nearest features", index.nprobe, index.nlist, 100 * recall)
+
+
+def _recall(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> float:
+    """The share of the ids ``nearest`` (T, K) that are in the same row of ``found``; -1 stands for none."""
+    wanted = nearest >= 0
+    return float((nearest[:, :, None] == found[:, None, :]).any(axis=2)[wanted].mean()) if wanted.any() else 1.0
 
 
 def neighbour_weights(distances: NDArray[np.float32], found: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -80,7 +107,7 @@ def neighbour_weights(distances: NDArray[np.float32], found: NDArray[np.bool_]) 
     return (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
 
-def load_feature_index(path: str | Path, nprobe: int = 1) -> FeatureIndex:
+def load_feature_index(path: str | Path, nprobe: int | None = 1) -> FeatureIndex:
     """Read ``feature_and_index.pkl``. Raises UserError as ``read_indexes`` does, or for ``nprobe`` below 1."""
     return FeatureIndex(Path(path), read_indexes(path), nprobe)
 

@@ -55,7 +55,8 @@ class Svc:
     there.
 
     Args beyond the published: pretrain_folder holds encoders, predictors and the enhancer's vocoder; diffusion_method
-    and diffusion_speedup take the place of the YAML's; nprobe is how many cells of the feature index are searched.
+    and diffusion_speedup take the place of the YAML's; nprobe is how many lists of the feature index are searched, None
+    as many as are needed.
 
     Raises UserError for a missing or unreadable file, an encoder without its weights, and what does not match.
     """
@@ -77,7 +78,7 @@ class Svc:
         pretrain_folder: str | Path = "pretrain",
         diffusion_method: str | None = None,
         diffusion_speedup: int | None = None,
-        nprobe: int = 1,
+        nprobe: int | None = 1,
     ):
         onnx = net_g_path is not None and Path(net_g_path).suffix == GRAPH_SUFFIX
         self.parts = Parts(nsf_hifigan_enhance, shallow_diffusion, only_diffusion, onnx)

@@ -12,11 +12,11 @@ from inference.voices import Voices
 class Timbre:
     """The cluster centres of ``kmeans_10000.pt`` or, with ``retrieval``, the index of ``feature_and_index.pkl``.
 
-    ``nprobe`` is how many cells of the index a search looks into. Raises UserError when the file is missing, damaged or
-    of another kind.
+    ``nprobe`` is how many lists of the index a search looks through, None for as many as it needs. Raises UserError
+    when the file is missing, damaged or of another kind.
     """
 
-    def __init__(self, path: str | Path, voices: Voices, retrieval: bool = False, nprobe: int = 1):
+    def __init__(self, path: str | Path, voices: Voices, retrieval: bool = False, nprobe: int | None = 1):
         self.voices = voices
         self.index = self.clusters = None
         if retrieval:  # both need faiss, which most conversions do without

@@ -92,6 +92,25 @@ def test_searching_more_lists_never_misses_more(tmp_path):
     assert farthest[0] > farthest[1] > farthest[2]
 
 
+def test_automatic_nprobe_finds_95_percent_with_as_few_lists_as_it_can(tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows, units = features(4000), features(300, seed=1)
+    index = feature_index(tmp_path, rows, nprobe=None)
+    index.neighbours(torch.from_numpy(units), 0)
+    chosen, lists = index.indexes[0].nprobe, index.indexes[0].nlist
+    assert 1 < chosen < lists and f"nprobe {chosen} of {lists} lists finds 9" in caplog.text
+
+    def recall(nprobe):
+        nearest = np.argsort(((units[:, None] - rows[None]) ** 2).sum(axis=2), axis=1)[:, :8]
+        index.indexes[0].nprobe = nprobe
+        found = index.indexes[0].search(units, 8)[1]
+        return np.mean([len(set(a) & set(b)) / 8 for a, b in zip(nearest, found, strict=True)])
+
+    assert recall(chosen) > 0.93 and recall(chosen // 2) < 0.96
+    index.neighbours(torch.from_numpy(units[:5]), 0)
+    assert caplog.text.count("nprobe") == 1, "it is chosen once"
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_type_and_shape_are_those_of_the_units(tmp_path, dtype):
     index = feature_index(tmp_path, features(30))
