@@ -79,7 +79,7 @@ def add_timbre_flags(group: argparse._ArgumentGroup) -> None:
         help="of train_cluster.py, or with -fr of train_index.py (default: the one in logs/44k)")  # fmt: skip
     add("-fr", "--feature_retrieval", action="store_true", help="draw by feature retrieval in place of clusters")
     add("--nprobe", type=_lists, default=1, metavar="N",
-        help="lists that a retrieval searches: more find nearer ones; auto: enough for 95 %% (%(default)s)")  # fmt: skip
+        help="lists that a retrieval searches: more find nearer ones; auto: enough for 95%% (%(default)s)")  # fmt: skip
     add("-usm", "--use_spk_mix", action="store_true", help="mix speakers over the song's time as spkmix.py says")
 
 
@@ -165,7 +165,9 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
 
 
 def _lists(text: str) -> int | None:
-    """The value of --nprobe; None for auto."""
+    """The value of --nprobe; None for auto. Raises ArgumentTypeError for anything but a whole number."""
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is neither auto nor a whole number")
     return None if text == "auto" else int(text)
 
 
