@@ -76,7 +76,7 @@ def add_timbre_flags(group: argparse._ArgumentGroup) -> None:
     add("-cr", "--cluster_infer_ratio", type=float, metavar="SHARE",
         help="0 to 1: how far content is drawn towards the speaker's own (%(default)s)")  # fmt: skip
     add("-cm", "--cluster_model_path", default="", metavar="FILE",
-        help="of train_cluster.py, or with -fr of train_index.py (default: the one in logs/44k)")  # fmt: skip
+        help="of train_cluster.py, or with -fr of train_index.py (default: beside the model, or logs/44k)")  # fmt: skip
     add("-fr", "--feature_retrieval", action="store_true", help="draw by feature retrieval in place of clusters")
     add("--nprobe", type=_lists, default=1, metavar="N",
         help="lists that a retrieval searches: more find nearer ones; auto: enough for 95%% (%(default)s)")  # fmt: skip
@@ -88,7 +88,7 @@ def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
     add("-shd", "--shallow_diffusion", action="store_true", help="let diffusion refine the sound, without the enhancer")
     add("-od", "--only_diffusion", action="store_true", help="let diffusion sing alone; -m and -c are not needed")
     add("-dm", "--diffusion_model_path", metavar="FILE",
-        help="default: the newest model_*.pt of logs/44k/diffusion")  # fmt: skip
+        help="default: the newest model_*.pt of diffusion/ beside the model, else of logs/44k/diffusion")  # fmt: skip
     add("-dc", "--diffusion_config_path", metavar="FILE",
         help="its YAML (default: the config.yaml beside the model)")  # fmt: skip
     add("-ks", "--k_step", type=int, help="how deep -shd goes: more sounds cleaner, and less like before (%(default)s)")
@@ -133,13 +133,15 @@ def load_models(args: argparse.Namespace) -> Svc:
         generator = find_graph(args.onnx, args.config_path)
     elif not args.only_diffusion:
         generator = find_generator(args.model_path, args.config_path)
-    diffusion = (None, None)
+    timbre, diffusion = Path(), (None, None)
+    if args.cluster_infer_ratio:
+        timbre = find_timbre(args.cluster_model_path, args.feature_retrieval, generator[0])
     if diffuses:
-        diffusion = find_diffusion(args.diffusion_model_path, args.diffusion_config_path)
+        diffusion = find_diffusion(args.diffusion_model_path, args.diffusion_config_path, generator[0])
     return Svc(
         *generator,
         args.device,
-        find_timbre(args.cluster_model_path, args.feature_retrieval),
+        timbre,
         args.enhance,
         *diffusion,
         args.shallow_diffusion,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modules.console import UserError
+from modules.console import UserError, get_logger
+
+log = get_logger("convert")
 
 MODELS = Path("logs/44k")
-DIFFUSION = MODELS / "diffusion"
 GRAPH_SUFFIX = ".onnx"
 
 
@@ -44,8 +45,11 @@ def find_graph(path: str, config_path: str | None) -> tuple[Path, Path]:
     return graph, _config_of(graph, config_path)
 
 
-def find_diffusion(model_path: str | None, config_path: str | None) -> tuple[Path, Path]:
-    """The diffusion model, by default the newest, and its YAML, by default beside it.
+def find_diffusion(
+    model_path: str | None, config_path: str | None, generator: Path | None = None
+) -> tuple[Path, Path]:
+    """The diffusion model, by default the newest beside the ``generator`` or else of logs/44k, and its YAML, by default
+    beside it.
 
     Raises UserError when either is not there.
     """
@@ -53,10 +57,14 @@ def find_diffusion(model_path: str | None, config_path: str | None) -> tuple[Pat
 
     if model_path:
         model = Path(model_path)
-    elif there := diffusion_checkpoints(DIFFUSION):
-        model = there[0].model
     else:
-        raise UserError(f"there is no model_*.pt in {DIFFUSION}; train one with train_diff.py, or name one with -dm")
+        folders = [folder / "diffusion" for folder in _folders(generator)]
+        found = next((there for folder in folders if (there := diffusion_checkpoints(folder))), None)
+        if found is None:
+            where = " or ".join(map(str, folders))
+            raise UserError(f"there is no model_*.pt in {where}; train one with train_diff.py, or name one with -dm")
+        model = found[0].model
+        _tell(model, generator)
     if not model.is_file():
         raise UserError(f"there is no diffusion model {model}; -dm takes the path of a model_<step>.pt")
     config = Path(config_path) if config_path else model.with_name("config.yaml")
@@ -65,6 +73,32 @@ def find_diffusion(model_path: str | None, config_path: str | None) -> tuple[Pat
     return model, config
 
 
-def find_timbre(path: str, retrieval: bool) -> Path:
-    """The cluster centres or, for ``retrieval``, the feature index; those of logs/44k when ``path`` is empty."""
-    return Path(path) if path else MODELS / ("feature_and_index.pkl" if retrieval else "kmeans_10000.pt")
+def find_timbre(path: str, retrieval: bool, generator: Path | None = None) -> Path:
+    """The cluster centres or, for ``retrieval``, the feature index, by default beside the ``generator`` or else in
+    logs/44k. The file need not be there."""
+    if path:
+        return Path(path)
+    name = "feature_and_index.pkl" if retrieval else "kmeans_10000.pt"
+    places = [folder / name for folder in _folders(generator)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        return places[0]
+    _tell(found, generator)
+    return found
+
+
+def _folders(generator: Path | None) -> list[Path]:
+    """Where what belongs to a generator is looked for: its own folder first."""
+    return [MODELS] if generator is None or _is_in_models(generator) else [generator.parent, MODELS]
+
+
+def _tell(file: Path, generator: Path | None) -> None:
+    """Log a file that was found; a warning when it lies in logs/44k and the generator does not."""
+    if generator is not None and file.is_relative_to(MODELS) and not _is_in_models(generator):
+        log.warning("%s is used, since none lies beside %s; it must be of the same voices", file, generator)
+    else:
+        log.info("%s is used", file)
+
+
+def _is_in_models(generator: Path) -> bool:
+    return generator.parent.resolve() == MODELS.resolve()
