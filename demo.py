@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent
 MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
-STEPS = 2000
+STEPS = 1800
 DISCRIMINATOR_SHARE = 0.8  # of the steps are over when it begins
 PHRASES = 14  # for each voice, of five to eight seconds
 RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers
@@ -57,7 +58,7 @@ SHORT_TRAINING = {
 CONVERT = ("-n", "song.wav", "-s", "bright", "-wf", "wav", "-f0p", "pm")
 RESULT, REFINED = "song.wav_0key_bright_sovits_pm.wav", "song.wav_0key_bright_sovdiff_pm.wav"
 DIFFUSION_STEPS = 150
-VOCODER_STEPS = 400
+VOCODER_STEPS = 300
 VOCODER = "pretrain/nsf_hifigan/model"
 K_STEP = 40  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
 SMALL_DIFFUSION = {"n_layers": 6, "n_chans": 256, "n_hidden": 128, "k_step_max": 100}
@@ -76,6 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    # Networks so small gain a fifth from a second thread, and lose nine tenths of their pace by it on a busy machine.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = time.monotonic()
     folder = args.folder.resolve()
     clear(folder)
