@@ -3,7 +3,7 @@
 Two synthetic singers (tests/singer.py) are recorded; every numbered stage runs by its own script in demo_run/; a small
 model learns both voices; a song that it has never heard goes from the dark voice to the bright one; and the result is
 compared with the bright voice's own singing of that song. Then a small diffusion model learns as well, and refines the
-same song. No weights and no GPU are needed; on two CPU cores it takes some five minutes.
+same song. No weights and no GPU are needed; on two CPU cores it takes some six minutes.
 
 Writes demo_run/ (made anew each time; a folder that no demo made is refused), results/demo.wav,
 results/demo_diffusion.wav and results/demo.png. Exit code 1 when a goal is missed.
@@ -57,8 +57,8 @@ SHORT_TRAINING = {
 }  # fmt: skip
 CONVERT = ("-n", "song.wav", "-s", "bright", "-wf", "wav", "-f0p", "pm")
 RESULT, REFINED = "song.wav_0key_bright_sovits_pm.wav", "song.wav_0key_bright_sovdiff_pm.wav"
-DIFFUSION_STEPS = 150
-VOCODER_STEPS = 300
+DIFFUSION_STEPS = 100
+VOCODER_STEPS = 200
 VOCODER = "pretrain/nsf_hifigan/model"
 K_STEP = 40  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
 SMALL_DIFFUSION = {"n_layers": 6, "n_chans": 256, "n_hidden": 128, "k_step_max": 100}
