@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules.config import Config, DiffusionConfig, ModelConfig
+from modules.config import ENCODER_OF_4_0, FEATURES_OF_4_0, Config, DiffusionConfig, ModelConfig
 from modules.console import UserError
 from modules.registry import nearest_first
 from vencoder import ENCODERS
-
-ENCODER_OF_4_0 = "vec256l9"  # whose models have configs that do not name an encoder
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def encoder_key(key: str, size: int, where: str | Path) -> str:
     """
     if ENCODERS[key].ssl_dim == size:
         return key
-    if key == ModelConfig.speech_encoder and size == ENCODERS[ENCODER_OF_4_0].ssl_dim:
+    if key == ModelConfig.speech_encoder and size == FEATURES_OF_4_0:
         return ENCODER_OF_4_0
     raise UserError(
         f"{where}: the speech encoder {key} gives {ENCODERS[key].ssl_dim} features, but the model takes {size}; "

@@ -205,7 +205,7 @@ OTHER_PROGRAMS = {
     "subbands": "a fork with a multi-band iSTFT decoder",
     "gen_istft_n_fft": "a fork with an iSTFT decoder",
 }
-ENCODER_OF_4_0 = "vec256l9", 256  # of files without model.speech_encoder, and how many features it gives
+ENCODER_OF_4_0, FEATURES_OF_4_0 = "vec256l9", 256  # of files that lack model.speech_encoder
 
 
 def load_config(path: str | Path) -> Config:
@@ -217,8 +217,8 @@ def load_config(path: str | Path) -> Config:
         raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
     _refuse_other_programs(values, path)
     config = Config.from_dict(values, f"{path}: ")
-    if "speech_encoder" not in values.get("model", {}) and config.model.ssl_dim == ENCODER_OF_4_0[1]:
-        config.model.speech_encoder = ENCODER_OF_4_0[0]
+    if "speech_encoder" not in values.get("model", {}) and config.model.ssl_dim == FEATURES_OF_4_0:
+        config.model.speech_encoder = ENCODER_OF_4_0
     _check_together(config, path)
     return config
 

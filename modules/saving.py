@@ -22,7 +22,7 @@ SPARE = 16 << 20  # bytes beyond those of the tensors that must be free: the fil
 def save_together(paths: Sequence[Path], contents: Sequence[dict[str, Any]], mark: str = MARK) -> None:
     """Write checkpoints of one folder that belong together; they take their names in this order, when all are whole.
 
-    ``mark`` is that of their temporary names (modules/atomic_file.py).
+    The temporary names contain ``mark`` (modules/atomic_file.py).
 
     Raises UserError when there is no room or the system refuses; former files of these names are as they were then.
     """

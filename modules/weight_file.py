@@ -91,7 +91,7 @@ def refuse_other_formats(path: str | Path, *wanted: str) -> str | None:
 
 
 def _format(path: str | Path) -> tuple[str | None, str]:
-    """What a file is by its content, and the cure where that is of no use."""
+    """Return a file's format, None if unknown, and what its user can do if another format is needed."""
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(b"PK\x03\x04"):

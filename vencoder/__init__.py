@@ -116,9 +116,9 @@ def build_encoder(
 
 
 def graph_file(key: str, folder: str | Path = "pretrain") -> Path | None:
-    """Return the path of the encoder's ONNX graph: that of its ``-onnx`` key, else the weight file's name in .onnx.
+    """Return the path of the encoder's ONNX graph: the file of its ``-onnx`` key, else its weight file with .onnx.
 
-    None if the encoder needs no file. Raises UserError for an unknown key.
+    Returns None if the encoder needs no file. Raises UserError for an unknown key.
     """
     row = ENCODERS[key]
     if row.weight is None:
