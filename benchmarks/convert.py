@@ -34,7 +34,7 @@ from modules.config import Config, load_config, save_config
 from vencoder import ENCODERS
 from vits.synthesizer import Synthesizer
 
-STAGES = ("read and slice", "F0", "encoder", "prior and flow", "decoder", "write", "rest")
+STAGES = ("read", "F0", "encoder", "prior and flow", "decoder", "write", "rest")
 
 
 class Stopwatch:
