@@ -1,14 +1,18 @@
 """``feature_and_index.pkl``: a pickle of {speaker id: faiss IndexIVFFlat}, as so-vits-svc 4.1 writes and reads it.
 
+Behind the pickle, where its readers do not look, we write whose ids these are: {name: id} in JSON, its length, a mark.
+
 It is read by an unpickler that knows one class, a stand-in for faiss's, and what that holds is looked through before
 faiss gets it: faiss can also be told to open files, and it trusts the sizes that it reads.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,9 @@ MAKER = "python train_index.py"
 # Layouts of faiss's format. Of an index: kind, feature size, vectors, two unused, whether trained, metric (1: L2).
 _HEADER = "<4siqqq?i"
 _LISTS = "<4sQQ4sQ"  # of its lists: kind, how many, bytes a vector, layout of the sizes that follow, how many
+
+_NAMES_END, _NAMES_MARK = "<I8s", b"speakers"  # the length of the JSON before it, and the file's last bytes
+_LONGEST_NAMES = 1 << 20  # bytes
 
 
 class _SavedIndex:
@@ -66,6 +73,29 @@ def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
     if len({index.d for index in indexes.values()}) > 1:
         raise UserError(f"{path} mixes features of several sizes; run '{MAKER}' again")
     return indexes
+
+
+def read_names(path: str | Path) -> dict[str, int]:
+    """The ids of the speakers of ``feature_and_index.pkl`` by name; none where the file does not say, as a published
+    one. Raises UserError when what it says is damaged."""
+    end_size = struct.calcsize(_NAMES_END)
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - end_size))
+        end = file.read()
+        length, mark = struct.unpack(_NAMES_END, end) if len(end) == end_size else (0, b"")
+        if mark != _NAMES_MARK:
+            return {}
+        try:
+            if length > min(_LONGEST_NAMES, size - end_size):
+                raise ValueError
+            file.seek(size - end_size - length)
+            names = json.loads(file.read(length))
+            if not isinstance(names, dict) or any(type(row) is not int for row in names.values()):
+                raise ValueError
+        except (ValueError, RecursionError):
+            raise UserError(f"{path} is damaged: its speakers' names cannot be read; run '{MAKER}' again") from None
+    return names
 
 
 def _restore(data: bytes, where: str) -> faiss.IndexIVFFlat:
@@ -131,8 +161,11 @@ class _Parts:
         return values
 
 
-def write_indexes(path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFFlat]]) -> None:
-    """Write (speaker id, index) pairs one at a time, and read the whole back, before it takes its name.
+def write_indexes(
+    path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFFlat]], names: Mapping[str, int] | None = None
+) -> None:
+    """Write (speaker id, index) pairs one at a time, and read the whole back, before it takes its name. ``names`` are
+    the speakers' ids by name.
 
     The pickle is put together here and not by ``pickle.dump``, which would name the compiled module of this very build
     of faiss; ``faiss.IndexIVFFlat`` is known to all. Raises UserError when the file cannot be written.
@@ -149,6 +182,8 @@ def write_indexes(path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFF
                 file.write(data)
                 file.write(pickle.SETITEM + pickle.BUILD + pickle.SETITEM)
             file.write(pickle.STOP)
+            told = json.dumps(dict(names or {})).encode()
+            file.write(told + struct.pack(_NAMES_END, len(told), _NAMES_MARK))
         read_indexes(temporary)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cluster.features import find_features, read_features
-from cluster.index_file import MAKER, read_indexes, write_indexes
+from cluster.index_file import MAKER, read_indexes, read_names, write_indexes
 from cluster.kmeans import k_means
 from modules.config import load_config
 from modules.console import UserError, get_logger, progress
@@ -32,13 +32,19 @@ class FeatureIndex:
 
     A search looks through the ``nprobe`` lists nearest to a unit: 1 is the published setting and the fastest, more find
     neighbours that lie beyond the edge of a list. None chooses, for each speaker, as few as find ENOUGH of the nearest
-    features of the first units that are searched for.
+    features of the first units that are searched for. ``names`` are the speakers' ids by name, if they are known.
     """
 
-    def __init__(self, path: Path, indexes: Mapping[int, faiss.IndexIVFFlat], nprobe: int | None = 1):
+    def __init__(
+        self,
+        path: Path,
+        indexes: Mapping[int, faiss.IndexIVFFlat],
+        nprobe: int | None = 1,
+        names: Mapping[str, int] | None = None,
+    ):
         if nprobe is not None and nprobe < 1:
             raise UserError(f"--nprobe is {nprobe}; at least 1 list must be searched")
-        self.path, self.indexes = path, dict(indexes)
+        self.path, self.indexes, self.names = path, dict(indexes), dict(names or {})
         self._undecided = set(indexes) if nprobe is None else set()
         for index in self.indexes.values():
             index.nprobe = min(nprobe or 1, index.nlist)
@@ -50,6 +56,17 @@ class FeatureIndex:
     @property
     def speaker_ids(self) -> list[int]:
         return list(self.indexes)
+
+    def check_speakers(self, spk2id: Mapping[str, int]) -> None:
+        """Raise UserError when an id stands for another speaker here than in the model, whose speakers are given (a
+        model that names nobody gives the ids themselves)."""
+        by_id = {row: name for name, row in self.names.items()}
+        for name, row in spk2id.items():
+            if name != str(row) and by_id.get(row, name) != name:
+                raise UserError(
+                    f"{self.path} is of other voices: its speaker {row} is '{by_id[row]}', the model's is '{name}'; "
+                    f"run '{MAKER}' with the model's config.json, or name the model's own index"
+                )
 
     def neighbours(self, units: Tensor, speaker_id: int) -> Tensor:
         """Mean of the 8 nearest training features of each of the units (T, C): (T, C), weighted by 1/distance^2.
@@ -109,7 +126,7 @@ def neighbour_weights(distances: NDArray[np.float32], found: NDArray[np.bool_]) 
 
 def load_feature_index(path: str | Path, nprobe: int | None = 1) -> FeatureIndex:
     """Read ``feature_and_index.pkl``. Raises UserError as ``read_indexes`` does, or for ``nprobe`` below 1."""
-    return FeatureIndex(Path(path), read_indexes(path), nprobe)
+    return FeatureIndex(Path(path), read_indexes(path), nprobe, read_names(path))
 
 
 def train_feature_index(config_path: str | Path, dataset: str | Path, path: str | Path) -> None:
@@ -139,7 +156,7 @@ def train_feature_index(config_path: str | Path, dataset: str | Path, path: str 
             log(f"{name}: {given:,} features{reduced}")
             yield speaker_id, build_index(features, name)
 
-    write_indexes(path, indexes())
+    write_indexes(path, indexes(), speakers)
     log(f"{path}: the features of {len(speakers)} speakers")
 
 

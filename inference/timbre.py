@@ -13,7 +13,7 @@ class Timbre:
     """The cluster centres of ``kmeans_10000.pt`` or, with ``retrieval``, the index of ``feature_and_index.pkl``.
 
     ``nprobe`` is how many lists of the index a search looks through, None for as many as it needs. Raises UserError
-    when the file is missing, damaged or of another kind.
+    when the file is missing, damaged, of another kind or of other voices.
     """
 
     def __init__(self, path: str | Path, voices: Voices, retrieval: bool = False, nprobe: int | None = 1):
@@ -23,6 +23,7 @@ class Timbre:
             from cluster.retrieval import load_feature_index
 
             self.index = load_feature_index(path, nprobe)
+            self.index.check_speakers(voices.spk2id)
         else:
             from cluster.centres import load_cluster_model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import subprocess
 from pathlib import Path
 
@@ -179,6 +180,34 @@ def test_sparse_lists_and_a_direct_map_are_read(tmp_path):
     index.make_direct_map()
     write_indexes(tmp_path / "a.pkl", [(0, index)])
     np.testing.assert_array_equal(read_indexes(tmp_path / "a.pkl")[0].reconstruct_n(0, 3), features(3))
+
+
+def test_an_index_knows_its_speakers_and_is_refused_for_a_model_of_others(tmp_path):
+    names = {"名 前": 0, "bob": 3}
+    write_indexes(tmp_path / "a.pkl", [(0, build_index(features(40))), (3, build_index(features(40)))], names)
+    index = load_feature_index(tmp_path / "a.pkl")
+    index.check_speakers(names | {"carol": 4})
+    index.check_speakers({"0": 0, "1": 1, "2": 2, "3": 3})  # of a model that names nobody
+    with pytest.raises(UserError, match="a.pkl is of other voices: its speaker 3 is 'bob', the model's is 'carol'"):
+        index.check_speakers({"名 前": 0, "carol": 3})
+    with open(tmp_path / "a.pkl", "rb") as file:  # as the published program reads it
+        assert sorted(pickle.load(file)) == [0, 3]
+
+
+@pytest.mark.parametrize("told", [b'{"a": 0', b'["a"]', b'{"a": "0"}', b"[" * 100_000, b"\xff"])
+def test_damaged_names_are_told(tmp_path, told):
+    write_indexes(tmp_path / "a.pkl", [(0, build_index(features(40)))])
+    data = (tmp_path / "a.pkl").read_bytes()
+    for length in (len(told), 2**32 - 1):
+        (tmp_path / "a.pkl").write_bytes(data + told + struct.pack("<I8s", length, b"speakers"))
+        with pytest.raises(UserError, match="a.pkl is damaged: its speakers' names cannot be read"):
+            load_feature_index(tmp_path / "a.pkl")
+
+
+def test_an_index_without_names_serves_any_model(tmp_path):
+    with open(tmp_path / "a.pkl", "wb") as file:  # as the published program writes it
+        pickle.dump({0: build_index(features(40))}, file)
+    load_feature_index(tmp_path / "a.pkl").check_speakers({"alto": 0})
 
 
 def test_a_write_that_fails_leaves_the_former_file(tmp_path, no_room):

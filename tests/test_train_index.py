@@ -44,7 +44,8 @@ def test_every_speaker_of_the_config_is_there_by_number_with_all_features(run, t
     write_features(tmp_path / "data/not in the config", features(90, size=3))
     assert run() == 0
     path = tmp_path / "out/new/feature_and_index.pkl"
-    assert load_feature_index(path).speaker_ids == [1, 0]
+    index = load_feature_index(path)
+    assert index.speaker_ids == [1, 0] and index.names == {"tenor": 1, "名 前": 0}
     np.testing.assert_array_equal(vectors(path, 1), features(120))
     np.testing.assert_array_equal(vectors(path, 0), features(90, seed=1))
 
