@@ -18,7 +18,7 @@ from benchmarks.song_measures import (
 
 # Three that work differently; two must agree on the pitch. Praat's (pm) takes the strongest period, so a buzz
 # at the frame rate misleads it where the others still hear the note; the voicing is judged by it alone.
-PREDICTORS = ("pm", "harvest", "crepe")
+PREDICTORS = ("pm", "harvest", "fcpe")
 LEAST_CORRELATION = 0.95
 MOST_VOICING_ERROR = 0.18
 MOST_DISTANCE = 0.85  # of the distance between the unconverted song and the target
