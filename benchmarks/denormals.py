@@ -5,8 +5,8 @@
 
 Trains from first weights on a folder's prepared clips, without the discriminator, while denormal numbers are computed
 with and while they count as zero (which ``modules.device.pick_device`` sets on a CPU). Each has a process of its own,
-because threads keep the setting with which they begin. Prints steps a second over the first and the last hundred steps,
-and the ratio of the last. The last line is JSON.
+because threads keep the setting with which they begin. Prints steps a second of processor time, on which other work has
+little influence, over the first and the last hundred steps, and the ratio of the last. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(steps: int, flush: bool) -> tuple[float, float]:
-    """Steps a second over the first and the last SPAN of a training in the current folder."""
+    """Steps a second of processor time over the first and the last SPAN of a training in the current folder."""
     import torch
 
     torch.set_flush_denormal(flush)
@@ -67,7 +67,7 @@ def measure(steps: int, flush: bool) -> tuple[float, float]:
     moments = []
     for number in range(steps + 1):
         if number in (0, SPAN, steps - SPAN, steps):
-            moments.append(time.monotonic())
+            moments.append(time.process_time())
         epoch = number // epoch_steps
         learner.optim_g.set_rate(learning_rate(config, epoch + 1))
         batch = collate([dataset[epoch, (number * size + item) % len(dataset)] for item in range(size)])
