@@ -16,7 +16,14 @@ from modules.audio import write_audio
 from modules.console import UserError, failure, progress
 from modules.mono_file import MonoFile
 from modules.slicer import Slicer
-from preparation.recordings import Recording, find_recordings, no_recordings, recordings_of, voiceless
+from preparation.recordings import (
+    Recording,
+    find_recordings,
+    no_recordings,
+    recordings_of,
+    refuse_shared_places,
+    voiceless,
+)
 
 HOP_MS = 10
 LEDGER = ".slice_audio.json"
@@ -77,7 +84,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     A ledger in ``out_dir`` tells which clips came from which recording. A recording that is in it, unchanged and cut
     with the same settings, is left alone, even when some of its clips were since removed by hand; otherwise the clips
     that were cut from it before are replaced. Files that are not in the ledger are never overwritten. Raises UserError
-    when there are no recordings, when none could be cut, or when no clip came of them.
+    when there are no recordings, clips would come among them, none could be cut, or no clip came of them.
     """
     in_dir, out_dir = Path(in_dir), Path(out_dir)
     recordings, notes = find_recordings(in_dir)
@@ -85,6 +92,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
         recordings, notes = recordings_of(in_dir, in_dir.resolve().name)
     if not recordings:
         raise no_recordings(in_dir, notes)
+    refuse_shared_places(in_dir, recordings, out_dir, "name another folder for the clips with --out_dir")
     ledger, report = Ledger(out_dir), CutReport(passed_over=notes)
     for recording in progress(recordings, description="cutting", unit="recording"):
         if ledger.is_done(recording, settings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,23 @@ def voiceless(folder: Path, speakers: Collection[str]) -> list[str]:
     """A sentence for each speaker's folder in ``folder`` that is not among the ``speakers`` of whom clips came."""
     folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return [f"no clip came of {entry}" for entry in sorted(folders) if entry.name not in speakers]
+
+
+def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir: Path, cure: str) -> None:
+    """Raise UserError, with the ``cure``, when clips in ``out_dir/<speaker>`` would come among the recordings.
+
+    That is so when a folder that is read is one that is written to, or lies within it, or the other way round, links
+    followed. Each run would take the clips of the run before for recordings, or write over the recordings.
+    """
+    speakers = {recording.speaker for recording in recordings}
+    read = {path.resolve(): path for path in {recording.path.parent for recording in recordings} | {in_dir}}
+    written = {path.resolve(): path for path in {out_dir / speaker for speaker in speakers} | {out_dir}}
+    for place in sorted(read.keys() & written):
+        raise UserError(f"{read[place]} would be read from and written to; {cure}")
+    for inside, around in ((read, written), (written, read)):
+        for place, inner in sorted(inside.items()):
+            if outer := next((around[parent] for parent in place.parents if parent in around), None):
+                raise UserError(f"{inner} lies within {outer}, so that clips and recordings would mix; {cure}")
 
 
 def _is_sound(path: Path) -> bool:

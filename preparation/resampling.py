@@ -16,7 +16,7 @@ from modules.console import UserError, failure, progress
 from modules.loudness import Levels
 from modules.mono_file import SAFE_PEAK, MonoFile
 from modules.temporary_file import delete_unfinished
-from preparation.recordings import Recording, find_recordings, no_recordings, voiceless
+from preparation.recordings import Recording, find_recordings, no_recordings, refuse_shared_places, voiceless
 from preparation.termination import unwinding
 from preparation.workers import cpu_count, run_job, worker_count
 
@@ -45,16 +45,15 @@ def resample_folder(
 
     A clip that is newer than its recording, and than the last change of the settings, is left as it is, so a run that
     was stopped continues. A clip that fails is reported and does not stop the others. ``processes`` 0 stands for one a
-    CPU, None for ``default_processes``. Raises UserError when there is nothing to prepare, or when no clip at all could
-    be.
+    CPU, None for ``default_processes``. Raises UserError when there is nothing to prepare, when clips would come among
+    the recordings, or when no clip at all could be prepared.
     """
     workers = default_processes() if processes is None else worker_count(processes)
     in_dir, out_dir = Path(in_dir), Path(out_dir)
-    if out_dir.resolve() == in_dir.resolve():
-        raise UserError(f"--in_dir and --out_dir2 are the same folder, {in_dir}; the recordings would be overwritten")
     recordings, notes = find_recordings(in_dir)
     if not recordings:
         raise no_recordings(in_dir, notes)
+    refuse_shared_places(in_dir, recordings, out_dir, "name another folder for the clips with --out_dir2")
     for folder in {out_dir / recording.speaker for recording in recordings} | {out_dir}:
         delete_unfinished(folder)
     report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)

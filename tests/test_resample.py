@@ -114,6 +114,15 @@ def test_wrong_flags_are_refused(run, tmp_path):
     assert run("--out_dir2", str(tmp_path / "file")) == 2
 
 
+def test_a_speakers_folder_that_is_a_link_to_the_recordings_is_not_written_to(run, tmp_path, capsys):
+    put(tmp_path / "raw/anna/a.wav", tone())
+    before = (tmp_path / "raw/anna/a.wav").read_bytes()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/anna").symlink_to(tmp_path / "raw/anna")
+    assert run() == 2 and "--out_dir2" in capsys.readouterr().err
+    assert (tmp_path / "raw/anna/a.wav").read_bytes() == before
+
+
 def test_a_second_run_makes_only_what_is_missing_or_changed(run, tmp_path):
     for name in "abc":
         put(tmp_path / f"raw/anna/{name}.wav", tone())
