@@ -34,17 +34,21 @@ class TextLog(logging.FileHandler):
 
 
 class Events:
-    """TensorBoard's event files of a folder, with SummaryWriter's methods; what there is no room for is left out."""
+    """TensorBoard's event files of a folder, with SummaryWriter's methods; what there is no room for is left out.
 
-    def __init__(self, folder: Path):
+    A run goes on from ``step``. What the folder has of later steps, which a kill has cost the run, TensorBoard leaves
+    out from then on, so that no curve goes back.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.told = folder, False
-        self._open()
+        self._open(purge_step=step + 1)
 
-    def _open(self) -> None:
+    def _open(self, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(self.folder)
+        self.writer = SummaryWriter(self.folder, purge_step=purge_step)
 
     def _add(self, method: str, *arguments, **options) -> None:
         if shutil.disk_usage(self.folder).free < SPARE:

@@ -27,6 +27,7 @@ from modules.console import UserError
 from modules.stop_signal import StopSignal
 from modules.training_run import MOST_BAD_STEPS
 from tests.another_run import another_run, needs_locks
+from tests.run_files import age_events, event_steps
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
 
@@ -123,6 +124,18 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     assert logged_losses("killed") == {step: whole[step] for step in range(6, 13)}
     ends = [weights_of(f"{run}/model_12.pt") for run in ("whole", "killed")]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
+    path = prepare(work, interval_val=2, interval_force_save=2, epochs=2)
+    training.train(path, "cpu")
+    folder = Path("logs/44k/diffusion")
+    for left in folder.glob("model_6.*"):
+        left.unlink()  # as if the run had been killed between step 6 and its save
+    age_events(folder / "logs")
+    assert training.train(path, "cpu") == 0
+    assert event_steps(folder / "logs", "train/loss") == [1, 2, 3, 4, 5, 6]
+    assert event_steps(folder / "logs", "validation/loss") == [2, 4, 6]
 
 
 def test_with_save_opt_the_published_file_alone_resumes_exactly(work):

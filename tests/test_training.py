@@ -24,6 +24,7 @@ from modules.console import UserError
 from modules.device import grad_scaler
 from modules.epoch_batches import EpochBatches
 from modules.stop_signal import stop_signal
+from tests.run_files import age_events, event_steps
 from tests.tiny import tiny_config, write_dataset
 from vits import batch_size, checkpoints, training
 from vits.logbook import Logbook
@@ -208,6 +209,19 @@ def test_the_log_and_tensorboard_say_how_the_run_goes(work):
         rf"gradient norms g {number} d {number}, skipped steps 0, at step 3"
     )
     assert re.search(line, text)
+
+
+def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
+    config = prepare(work, epochs=2, eval_interval=2)
+    training.train(config, "44k", "cpu")
+    folder = work / "logs" / "44k"
+    for path in folder.glob("*_6.pth"):
+        path.unlink()  # as if the run had been killed between step 6 and its save
+    for part in (folder, folder / "eval"):
+        age_events(part)
+    assert training.train(config, "44k", "cpu") == 0
+    assert event_steps(folder, "loss/g/total") == event_steps(folder, "pace/data_share") == [1, 2, 3, 4, 5, 6]
+    assert event_steps(folder / "eval", "metric/mel_distance") == [2, 4, 6]
 
 
 def test_curves_drawn_one_after_the_other_are_those_of_a_new_drawing(work):

@@ -67,7 +67,7 @@ def train(
             run.beginning += "; the first step compiles, for minutes, and so does the first on fewer clips"
         if distributed.is_first():
             copy_config(config_path, folder / "config.json")
-        logbook = Logbook(folder) if distributed.is_first() else distributed.Silent()
+        logbook = Logbook(folder, run.step) if distributed.is_first() else distributed.Silent()
         with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
             return run.loop(logbook, stop)
 
