@@ -443,9 +443,35 @@ def test_the_flags_reach_what_they_are_for(work, monkeypatch):
         train_script.main(["-m", "44k", "--save_every_minutes", "-1"])
 
 
-def test_a_name_that_is_no_name_is_refused(work):
-    with pytest.raises(UserError, match="--model is ''; give the run a name"):
-        training.train(prepare(work), "", "cpu")
+@pytest.mark.parametrize("name", ["44k", "44k/", "./44k", "logs/44k", "./logs/44k/"])
+def test_a_run_is_named_or_given_by_its_path(work, name):
+    assert training.run_folder(name) == Path("logs/44k")
+
+
+def test_a_run_that_is_given_by_its_path_lies_there(work):
+    assert training.train(prepare(work, epochs=1), "./logs/44k/", "cpu") == 0
+    assert [path.name for path in (work / "logs").iterdir()] == ["44k"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("of/mine", "logs/of/mine"), ("logs/of/logs", "logs/of/logs"), ("/data/44k", "/data/44k")]
+)
+def test_a_run_may_lie_deeper_or_elsewhere(work, name, path):
+    assert training.run_folder(name) == Path(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "./", "..", "logs", "./logs/"])
+def test_a_name_that_is_no_name_is_refused(work, name):
+    with pytest.raises(UserError, match=f"'{name}' is no name for a run; give it one"):
+        training.train("absent.json", name, "cpu")
+
+
+def test_a_run_that_was_made_in_logs_below_logs_is_not_begun_anew_elsewhere(work):
+    (work / "logs/logs/44k").mkdir(parents=True)
+    with pytest.raises(UserError, match="logs/logs/44k is a run .* move it to logs/44k, or go on .* as logs/logs/44k"):
+        training.run_folder("logs/44k")
+    assert training.run_folder("44k") == Path("logs/44k")
+    assert training.run_folder("logs/logs/44k") == Path("logs/logs/44k")
 
 
 def test_half_precision_learns_on_a_cpu(work):

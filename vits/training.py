@@ -39,6 +39,8 @@ from vits.validation import Validation
 
 log = get_logger("train")
 
+LOGS = Path("logs")
+
 
 def train(
     config_path: str | Path,
@@ -51,14 +53,13 @@ def train(
 ) -> int:
     """Train until the config's last epoch or a signal; returns the exit code (128 + the signal's number then).
 
-    Of several processes, as torchrun starts them, only rank 0 writes files. ``compiled`` lets PyTorch's compiler
-    write kernels; ``cuda_graphs`` False starts every kernel of a step by itself.
+    ``model`` is the run's name, see ``run_folder``. Of several processes, as torchrun starts them, only rank 0 writes
+    files. ``compiled`` lets PyTorch's compiler write kernels; ``cuda_graphs`` False starts every kernel of a step by
+    itself.
     """
-    if not model.strip("./"):
-        raise UserError(f"--model is '{model}'; give the run a name of its own")
+    folder = run_folder(model)
     config = load_config(config_path)
     ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
-    folder = Path("logs") / model
     with distributed.process_group(pick_device(device)) as own_device, sole_run(folder):
         distributed.from_the_first(lambda: check_run_config(config, folder))
         run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
@@ -70,6 +71,24 @@ def train(
         logbook = Logbook(folder, run.step) if distributed.is_first() else distributed.Silent()
         with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
             return run.loop(logbook, stop)
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run below ``logs``; its path, ``logs/44k``, is taken for the name ``44k``.
+
+    Raises UserError for what names no folder there, and when an earlier version made ``logs/logs/44k`` of that path.
+    """
+    below = Path(name)
+    if below.parts[:1] == (LOGS.name,):
+        below = below.relative_to(LOGS.name)
+        if (LOGS / name).is_dir():
+            raise UserError(
+                f"{LOGS / name} is a run that this name made earlier: move it to {LOGS / below}, or go on with it as "
+                f"{LOGS / name}"
+            )
+    if not below.name or set(below.parts) == {".."}:
+        raise UserError(f"'{name}' is no name for a run; give it one of its own, for instance 44k")
+    return LOGS / below
 
 
 # What stays the same when a run resumes. The number of speakers is compared as a shape of the checkpoint.
