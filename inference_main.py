@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from inference.conversion import Conversion, Parts
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
-from modules.console import UserError, failure, get_logger, script
+from modules.console import UserError, failure, get_logger, parse_flags, script
 from modules.f0 import list_predictors
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = get_logger("convert")
 
 # Of Conversion's settings; the flags are parsed into attributes of these names.
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(Conversion) if field.name != "spk"}
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Conversion) if field.name not in ("spk", "tran")}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,8 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("-c", "--config_path", help="its config (default: the config.json beside the model)")
     add("--onnx", metavar="GRAPH", help="a synthesizer by onnx_export.py in the place of -m, run by ONNX Runtime")
     add("-n", "--clean_names", nargs="+", required=True, metavar="SONG", help="names under raw/, or paths")
-    add("-t", "--trans", nargs="+", type=int, default=[0], help="semitones for each song (default 0)")
-    add("-s", "--spk_list", nargs="+", metavar="SPEAKER", help="names or ids (default: the only one the model has)")
+    add("-t", "--trans", dest="tran", nargs="+", type=int, default=[0], metavar="SEMITONES",
+        help="for each song (default: 0)")  # fmt: skip
+    add("-s", "--spk_list", dest="spk", nargs="+", metavar="SPEAKER",
+        help="names or ids (default: the only one the model has)")  # fmt: skip
     add("-a", "--auto_predict_f0", action="store_true", help="let the model choose the pitch; for speech, not songs")
     add("-f0p", "--f0_predictor", metavar="KEY",
         help=f"{list_predictors()}; outside of these F0 is wrong or missing (%(default)s)")  # fmt: skip
@@ -96,7 +98,8 @@ def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
         help="ddpm, ddim, pndm, dpm-solver, dpm-solver++, unipc (default: the YAML's)")  # fmt: skip
     add("--diffusion_speedup", type=int, metavar="N", help="take one of N steps (default: the YAML's)")
     add("-se", "--second_encoding", action="store_true", help="-shd: take the content from the synthesizer's sound")
-    add("-eh", "--enhance", action="store_true", help="enhance the sound with the NSF-HiFiGAN vocoder")
+    add("-eh", "--enhance", dest="nsf_hifigan_enhance", action="store_true",
+        help="enhance the sound with the NSF-HiFiGAN vocoder")  # fmt: skip
     add("-eak", "--enhancer_adaptive_key", type=int, metavar="SEMITONES",
         help="above the vocoder's range: enhance it this much lower (%(default)s)")  # fmt: skip
 
@@ -142,7 +145,7 @@ def load_models(args: argparse.Namespace) -> Svc:
         *generator,
         args.device,
         timbre,
-        args.enhance,
+        args.nsf_hifigan_enhance,
         *diffusion,
         args.shallow_diffusion,
         args.only_diffusion,
@@ -175,9 +178,9 @@ def _lists(text: str) -> int | None:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     refuse_idle_flags(args)
-    parts = Parts(args.enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
+    parts = Parts(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
     conversion = read_conversion(args)
     parts.refuse_missing(conversion)
     from modules.audio import find_format
@@ -186,11 +189,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def jobs_for(speakers: Sequence[str]) -> tuple[list[Job], list[str]]:
         where = args.output_dir, args.wav_format
-        return plan(args.clean_names, args.trans, speakers, conversion, parts.kind, *where)
+        return plan(args.clean_names, args.tran, speakers, conversion, parts.kind, *where)
 
-    jobs_for(args.spk_list or [""])  # what has no plan is refused before the model is loaded
+    jobs_for(args.spk or [""])  # what has no plan is refused before the model is loaded
     svc = load_models(args)
-    jobs, failed = jobs_for(args.spk_list or ([] if args.use_spk_mix else [svc.voices.only()]))
+    jobs, failed = jobs_for(args.spk or ([] if args.use_spk_mix else [svc.voices.only()]))
     for job in jobs:
         svc.check(job.conversion)  # what would make every song fail is told once, not by song
     done, incomplete = 0, []

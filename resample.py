@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from modules.console import UserError, get_logger, script
+from modules.console import UserError, get_logger, parse_flags, script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--sr2", type=int, default=44100, metavar="HZ", help="rate of the clips (default: %(default)s)")
     add("--in_dir", default="./dataset_raw", help="one folder for each speaker (default: %(default)s)")
-    add("--out_dir2", default="./dataset/44k", help="where the clips go (default: %(default)s)")
+    add("--out_dir2", dest="out_dir", default="./dataset/44k", metavar="OUT_DIR2",
+        help="where the clips go (default: %(default)s)")  # fmt: skip
     add("--skip_loudnorm", action="store_true", help="keep the loudness; only peaks beyond full scale are lowered")
     workers = "clips prepared at once; 0: one a CPU (default: all processors but two, at least 1; 30 on large machines)"
     add("--num_processes", type=int, metavar="N", help=workers)
@@ -35,12 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     if not 8000 <= args.sr2 <= 192000:
         raise UserError(f"--sr2 is {args.sr2}; it must be a rate from 8000 to 192000 Hz")
     from preparation.resampling import resample_folder
 
-    report = resample_folder(args.in_dir, args.out_dir2, args.sr2, not args.skip_loudnorm, args.num_processes)
+    report = resample_folder(args.in_dir, args.out_dir, args.sr2, not args.skip_loudnorm, args.num_processes)
     log = get_logger("resample").info
     for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
         log(sentence)
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log(sentence)
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
-    log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir2}")
+    log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir}")
     return 1 if report.failed or report.cut_off or report.voiceless else 0
 
 

@@ -15,7 +15,7 @@ from cluster.features import find_features, read_features
 from cluster.index_file import MAKER, read_indexes, write_indexes
 from cluster.kmeans import k_means
 from modules.config import load_config
-from modules.console import UserError, get_logger, progress
+from modules.console import UserError, get_logger, option, progress
 
 log = get_logger("retrieval")
 
@@ -37,7 +37,7 @@ class FeatureIndex:
 
     def __init__(self, path: Path, indexes: Mapping[int, faiss.IndexIVFFlat], nprobe: int | None = 1):
         if nprobe is not None and nprobe < 1:
-            raise UserError(f"--nprobe is {nprobe}; at least 1 list must be searched")
+            raise UserError(f"{option('nprobe')} is {nprobe}; at least 1 list must be searched")
         self.path, self.indexes = path, dict(indexes)
         self._undecided = set(indexes) if nprobe is None else set()
         for index in self.indexes.values():

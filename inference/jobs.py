@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion
-from modules.console import UserError, progress
+from modules.console import UserError, option, progress
 from modules.registry import nearest_first
 
 if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a plan
@@ -63,7 +63,9 @@ def plan(
     there, there are more shifts than songs, or two results have one name.
     """
     if len(shifts) > len(names):
-        raise UserError(f"-t gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all")
+        raise UserError(
+            f"{option('tran')} gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all"
+        )
     jobs: dict[Path, Job] = {}
     missing = []
     ratio = f"_{conversion.cluster_infer_ratio}" if conversion.cluster_infer_ratio else ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from modules.atomic_file import write_text
 from modules.audio import write_audio
-from modules.console import UserError, failure, progress
+from modules.console import UserError, failure, option, progress
 from modules.mono_file import MonoFile
 from modules.slicer import Slicer
 from preparation.recordings import (
@@ -42,7 +42,8 @@ class CutSettings:
     def __post_init__(self):
         if not 0 < self.min_length * 2 <= self.max_length:
             raise UserError(
-                f"--max_length is {self.max_length:g} and --min_length {self.min_length:g}; the former must be at "
+                f"{option('max_length')} is {self.max_length:g} and {option('min_length')} {self.min_length:g}; the "
+                "former must be at "
                 "least twice the latter, so that every stretch of sound can be cut"
             )
 
@@ -92,7 +93,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
         recordings, notes = recordings_of(in_dir, in_dir.resolve().name)
     if not recordings:
         raise no_recordings(in_dir, notes)
-    refuse_shared_places(in_dir, recordings, out_dir, "name another folder for the clips with --out_dir")
+    refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
     ledger, report = Ledger(out_dir), CutReport(passed_over=notes)
     for recording in progress(recordings, description="cutting", unit="recording"):
         if ledger.is_done(recording, settings):
@@ -107,8 +108,9 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     if not report.clips and not report.up_to_date:
         raise UserError(
             f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "
-            f"{report.dropped_seconds:.1f} s in pieces shorter than --min_length ({settings.min_length:g} s); "
-            "lower that or --threshold" + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
+            f"{report.dropped_seconds:.1f} s in pieces shorter than {option('min_length')} "
+            f"({settings.min_length:g} s); lower that or {option('threshold')}"
+            + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
         )
     if any(recording.path.parent != in_dir for recording in recordings):
         report.voiceless = voiceless(in_dir, ledger.speakers())
@@ -146,7 +148,7 @@ def plan_clips(sound: MonoFile, settings: CutSettings) -> Plan:
         loudest = 20 * math.log10(max(rms.max(), 1e-6))
         raise UserError(
             f"the loudest moment of {sound.path} is {loudest:.0f} dB, and what is below {settings.threshold:g} dB "
-            "(--threshold) is taken for silence; lower that, or normalise the recording"
+            f"({option('threshold')}) is taken for silence; lower that, or normalise the recording"
         )
     clips, dropped = choose_ranges(rms, sound.samples, slicer, settings)
     return Plan(clips, dropped, sound.samples, sound.sampling_rate, sound.cut_off)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modules.clip_files import SHORTEST_CLIP
-from modules.console import get_logger
+from modules.console import get_logger, option
 
 log = get_logger("features")
 
@@ -49,8 +49,9 @@ class Report:
             log.info(
                 "kept because they fit their clips: %d files that this program did not make or that were edited since "
                 "(%s). It cannot see whether units are of another speech encoder with as many features, or mels of "
-                "another vocoder; --remake makes all files anew",
+                "another vocoder; %s makes all files anew",
                 self.kept.total(), ", ".join(f"{name} {count}" for name, count in self.kept.most_common()),
+                option("remake", True),
             )  # fmt: skip
         if self.reasons:
             log.info("files made: %s", ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()))

@@ -12,7 +12,7 @@ import numpy as np
 from modules.atomic_file import write_text
 from modules.audio import resample, write_audio
 from modules.clip_files import SHORTEST_CLIP
-from modules.console import UserError, failure, progress
+from modules.console import UserError, failure, option, progress
 from modules.loudness import Levels
 from modules.mono_file import SAFE_PEAK, MonoFile
 from modules.temporary_file import delete_unfinished
@@ -53,7 +53,7 @@ def resample_folder(
     recordings, notes = find_recordings(in_dir)
     if not recordings:
         raise no_recordings(in_dir, notes)
-    refuse_shared_places(in_dir, recordings, out_dir, "name another folder for the clips with --out_dir2")
+    refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
     for folder in {out_dir / recording.speaker for recording in recordings} | {out_dir}:
         delete_unfinished(folder)
     report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)

@@ -344,8 +344,8 @@ def test_long_samplings_tell_how_far_they_are(here, monkeypatch):
 
 
 def test_the_published_constructor_refuses_what_the_script_does(tmp_path):
-    with pytest.raises(UserError, match="-eh"):
+    with pytest.raises(UserError, match="nsf_hifigan_enhance"):
         Svc(None, None, "cpu", "", True, only_diffusion=True)
     model, config = write_model(tmp_path)
-    with pytest.raises(UserError, match="-se"):
+    with pytest.raises(UserError, match="second_encoding"):
         Svc(model, config, "cpu").check(Conversion("alto", second_encoding=True))

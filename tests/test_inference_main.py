@@ -195,7 +195,7 @@ def test_a_missing_song_with_no_raw_folder_says_so(here, capsys):
         (["-s", "alto", "-od"], "no model_\\*.pt in logs/44k/diffusion.*-dm"),
         (["-s", "alto", "-cr", "0.3"], "there is no file logs/44k/kmeans_10000.pt"),
         (["-s", "alto", "-eh"], "nsf_hifigan"),
-        (["-s", "alto", "-d", "tpu9"], "--device 'tpu9'"),
+        (["-s", "alto", "-d", "tpu9"], "the device 'tpu9'"),
         (["-s", "alto", "-m", "logs/44k/G_9.pth"], "there is no checkpoint"),
         (["-s", "alto", "-m", "elsewhere/nope.pth"], "there is no checkpoint elsewhere/nope.pth"),
         (["-s", "alto", "-f0p", "rmvpe"], "'rmvpe' needs the file"),

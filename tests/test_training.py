@@ -377,7 +377,7 @@ def test_a_batch_that_does_not_fit_is_a_sentence_with_the_cure(work, monkeypatch
         raise RuntimeError(words)
 
     monkeypatch.setattr(training.Learner, "step", broken)
-    with pytest.raises(UserError, match=r"too small for train\.batch_size 4; halve it, .*--find_batch_size$"):
+    with pytest.raises(UserError, match=r"too small for train\.batch_size 4; halve it, .* with find_batch_size$"):
         training.train(prepare(work), "44k", "cpu")
 
 
@@ -422,7 +422,7 @@ def test_an_error_of_the_compiler_is_a_sentence_and_the_run_is_not_lost(work, mo
 
     config = prepare(work)
     monkeypatch.setattr(Learner, "compile", lambda learner: monkeypatch.setattr(Learner, "step", fails))
-    with pytest.raises(UserError, match=r"compiler has failed \(No working .* found\); train without --compile"):
+    with pytest.raises(UserError, match=r"compiler has failed \(No working .* found\); train without compiled=True"):
         training.train(config, "44k", "cpu", compiled=True)
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from modules import checkpoint, distributed
 from modules.autosave import MINUTES
 from modules.config import Config, ModelConfig, copy_config, load_config
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
 from modules.optimizer_state import load_optimizer, load_scaler
@@ -115,7 +115,9 @@ def compiler_errors() -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = str(error).partition("\n")[0]
-        raise UserError(f"PyTorch's compiler has failed ({reason}); train without --compile") from error
+        raise UserError(
+            f"PyTorch's compiler has failed ({reason}); train without {option('compiled', True)}"
+        ) from error
 
 
 class Run(TrainingRun):
@@ -151,8 +153,8 @@ class Run(TrainingRun):
         )  # fmt: skip
         super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)
         self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
-        less = ", or give --no_cuda_graphs, which takes less" if self.learner.alone.enabled else ""
-        self.cure_of_memory = f"halve it, or see what fits with --find_batch_size{less}"
+        less = f", or give {option('cuda_graphs', False)}, which takes less" if self.learner.alone.enabled else ""
+        self.cure_of_memory = f"halve it, or see what fits with {option('find_batch_size')}{less}"
         self.best = Best()
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.net_g)
