@@ -1,13 +1,14 @@
 """Stage 5: convert songs into the voices of a trained model.
 
 Reads songs from raw/ (or from any path) and a generator of logs/44k, and writes
-results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). Songs
-that cannot be converted, or whose files are cut off, are named at the end, and the exit code is 1 then; it is 2 when
-none could be converted.
+results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). A result
+that replaces one of a former run is named. Songs that cannot be converted, or whose files are cut off, are named at the
+end, and the exit code is 1 then; it is 2 when none could be converted.
 
     python inference_main.py -n song.wav -s alto
     python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav
     python inference_main.py -n song.wav -s alto -shd -ks 100 -cr 0.5 -fr
+    python inference_main.py -n album "*.mp3" -t 0.5 -s alto      all of raw/album/, and of raw/ what is mp3
     python inference_main.py -n song.wav -usm
     python inference_main.py --onnx checkpoints/alto/alto_SoVits.onnx -n song.wav -s alto
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,9 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("-m", "--model_path", help="generator checkpoint (default: the newest G_*.pth of logs/44k)")
     add("-c", "--config_path", help="its config (default: the config.json beside the model)")
     add("--onnx", metavar="GRAPH", help="a synthesizer by onnx_export.py in the place of -m, run by ONNX Runtime")
-    add("-n", "--clean_names", nargs="+", required=True, metavar="SONG", help="names under raw/, or paths")
-    add("-t", "--trans", dest="tran", nargs="+", type=int, default=[0], metavar="SEMITONES",
-        help="for each song (default: 0)")  # fmt: skip
+    add("-n", "--clean_names", nargs="+", required=True, metavar="SONG",
+        help="names under raw/, or paths; of folders, and of patterns such as '*.wav', all recordings")  # fmt: skip
+    add("-t", "--trans", dest="tran", nargs="+", type=_semitones, default=[0], metavar="SEMITONES",
+        help="for each of the names; fractions too (default: 0)")  # fmt: skip
     add("-s", "--spk_list", dest="spk", nargs="+", metavar="SPEAKER",
         help="names or ids (default: the only one the model has)")  # fmt: skip
     add("-a", "--auto_predict_f0", action="store_true", help="let the model choose the pitch; for speech, not songs")
@@ -169,6 +172,15 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
         raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
 
 
+def _semitones(text: str) -> float:
+    """A value of -t, whole numbers as such: results are named after it. Raises ArgumentTypeError for no number."""
+    try:
+        value = float(text)
+        return int(value) if value.is_integer() else value
+    except (ValueError, OverflowError):  # the latter of infinity
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of semitones") from None
+
+
 def _lists(text: str) -> int | None:
     """The value of --nprobe; None for auto. Raises ArgumentTypeError for anything but a whole number."""
     if text != "auto" and not text.isdecimal():
@@ -199,11 +211,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     done, incomplete = 0, []
     for job in jobs:
         try:
+            replaces = os.path.lexists(job.output)
             whole = job.run(svc)
         except Exception as error:  # one song must not stop the others
             failed.append(failure(job.song, error))
             continue
         print(job.output, flush=True)
+        if replaces:
+            log.info("%s replaces the result of a former run", job.output)
         done += 1
         if not whole:
             incomplete.append(job.output)

@@ -48,7 +48,7 @@ def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str
             notes.append(f"passed over {path}: a hidden file")
         elif path.is_dir():
             notes.append(f"passed over {path}: a folder inside a speaker's folder")
-        elif path.suffix.lower() in SOUND_SUFFIXES or _is_sound(path):
+        elif is_recording(path):
             recordings.append(Recording(speaker, path))
         else:
             notes.append(f"passed over {path}: not sound that libsndfile reads (wav, flac, ogg, mp3 and others)")
@@ -83,6 +83,11 @@ def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir:
         for place, inner in sorted(inside.items()):
             if outer := next((around[parent] for parent in place.parents if parent in around), None):
                 raise UserError(f"{inner} lies within {outer}, so that clips and recordings would mix; {cure}")
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file is sound by its suffix, or libsndfile can read it whatever it is called; hidden ones never are."""
+    return not path.name.startswith(".") and (path.suffix.lower() in SOUND_SUFFIXES or _is_sound(path))
 
 
 def _is_sound(path: Path) -> bool:
