@@ -1,9 +1,9 @@
 """Stage 5: convert songs into the voices of a trained model.
 
 Reads songs from raw/ (or from any path) and a generator of logs/44k, and writes
-results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). A result
-that replaces one of a former run is named. Songs that cannot be converted, or whose files are cut off, are named at the
-end, and the exit code is 1 then; it is 2 when none could be converted.
+results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). A
+result that replaces one of a former run is named. Songs that cannot be converted, or whose files are cut off, are named
+at the end, and the exit code is 1 then; it is 2 when none could be converted.
 
     python inference_main.py -n song.wav -s alto
     python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav

@@ -201,7 +201,7 @@ class Run(TrainingRun):
         return (loss, norm), norm
 
     def shown(self, result: tuple[Tensor, Tensor]) -> dict[str, str]:
-        return {"loss": f"{result[0]:.4f}"}
+        return {"loss": f"{result[0]:.4f}", "lr": f"{learning_rate(self.config.train, self.step):.3g}"}
 
     def not_finite(self, result: tuple[Tensor, Tensor]) -> str:
         return f"the loss is {result[0]:g}, its gradient's norm {result[1]:g}"

@@ -160,13 +160,18 @@ def progress(
     unit: str = "it",
     leave: bool = True,
 ):
-    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal, and none in
-    processes of other ranks than 0.
+    """A tqdm progress bar on standard error, the same everywhere; where that is no terminal, a log line each minute
+    (modules/progress_lines.py); nothing in processes of other ranks than 0.
 
     ``leave`` says whether it stays there when it is done; a bar within another does not.
     """
     from tqdm import tqdm
 
+    silent = logging.getLogger("svc").getEffectiveLevel() > logging.WARNING
+    if not silent and not (sys.stderr and sys.stderr.isatty()):
+        from modules.progress_lines import ProgressLines
+
+        return ProgressLines(items, total, initial, description, unit, within=not leave)
     return tqdm(
         items,
         total=total,
@@ -176,7 +181,7 @@ def progress(
         leave=leave,
         dynamic_ncols=True,
         mininterval=0.3,
-        disable=True if logging.getLogger("svc").getEffectiveLevel() > logging.WARNING else None,
+        disable=silent,
     )
 
 

@@ -9,6 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from modules import progress_lines
 from modules.console import get_logger
 from modules.saving import SPARE
 
@@ -16,12 +17,13 @@ log = get_logger("train")
 
 
 class TextLog(logging.FileHandler):
-    """Everything that this program logs, appended to a file, until it is closed."""
+    """Everything that this program logs, but for signs of life, appended to a file, until it is closed."""
 
     def __init__(self, path: Path, layout: str = "%(message)s"):
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter(layout))
+        self.addFilter(lambda record: record.name != progress_lines.log.name)
         logging.getLogger("svc").addHandler(self)
         logging.getLogger("svc").setLevel(logging.DEBUG)
 

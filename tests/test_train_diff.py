@@ -2,6 +2,7 @@
 wrong."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from diffusion.checkpoints import diffusion_checkpoints, read_newest_diffusion
 from diffusion.logbook import Logbook, clock
 from diffusion.step import learning_rate
 from diffusion.unit2mel import build_unit2mel, load_unit2mel
-from modules import checkpoint
+from modules import checkpoint, progress_lines
 from modules.autosave import Autosave
 from modules.config import load_diffusion_config, save_diffusion_config
 from modules.console import UserError
@@ -136,6 +137,15 @@ def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
     assert training.train(path, "cpu") == 0
     assert event_steps(folder / "logs", "train/loss") == [1, 2, 3, 4, 5, 6]
     assert event_steps(folder / "logs", "validation/loss") == [2, 4, 6]
+
+
+def test_without_a_terminal_a_line_says_how_far_the_run_is(work, monkeypatch, caplog):
+    caplog.set_level("INFO", "svc")
+    moments = itertools.count(0, 25)  # seconds; a clock that moves on at each look
+    monkeypatch.setattr(progress_lines, "monotonic", lambda: next(moments))
+    training.train(prepare(work, epochs=1), "cpu")
+    line = next(line for line in caplog.messages if line.startswith("training: 1 of 3 steps"))
+    assert re.search(r"epoch 1, loss [\d.]+, lr 0.001, data \d+%, skipped 0; 0:.* so far, expected end", line)
 
 
 def test_with_save_opt_the_published_file_alone_resumes_exactly(work):

@@ -1,5 +1,6 @@
 """vits/training.py: a run continues exactly, stops cleanly, and never trusts a number that is not finite."""
 
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import torch
 from torch.utils.tensorboard._utils import figure_to_image
 
 import train as train_script
-from modules import checkpoint, distributed, training_run
+from modules import checkpoint, distributed, progress_lines, training_run
 from modules.autosave import Autosave
 from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
@@ -222,6 +223,15 @@ def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
     assert training.train(config, "44k", "cpu") == 0
     assert event_steps(folder, "loss/g/total") == event_steps(folder, "pace/data_share") == [1, 2, 3, 4, 5, 6]
     assert event_steps(folder / "eval", "metric/mel_distance") == [2, 4, 6]
+
+
+def test_without_a_terminal_a_line_says_how_far_the_run_is(work, monkeypatch, caplog):
+    caplog.set_level("INFO", "svc")
+    moments = itertools.count(0, 25)  # seconds; a clock that moves on at each look
+    monkeypatch.setattr(progress_lines, "monotonic", lambda: next(moments))
+    training.train(prepare(work, epochs=2), "44k", "cpu")
+    line = next(line for line in caplog.messages if line.startswith("training: 1 of 6 steps"))
+    assert re.search(r"epoch 1, mel [\d.]+, g [\d.]+, d [\d.]+, lr 0.001, data \d+%, skipped 0; 0:.* so far, exp", line)
 
 
 def test_curves_drawn_one_after_the_other_are_those_of_a_new_drawing(work):

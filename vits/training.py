@@ -261,7 +261,8 @@ class Run(TrainingRun):
 
     def shown(self, result: tuple[Sample, Losses]) -> dict[str, str]:
         _, losses = result
-        return {"mel": f"{losses.mel:.2f}", "g": f"{losses.total:.2f}", "d": f"{losses.discriminator:.2f}"}
+        values = {"mel": f"{losses.mel:.2f}", "g": f"{losses.total:.2f}", "d": f"{losses.discriminator:.2f}"}
+        return {**values, "lr": f"{self.learner.optim_g.rate:.3g}"}
 
     def not_finite(self, result: tuple[Sample, Losses]) -> str:
         values = {name: float(value) for name, value in vars(result[1]).items()}
