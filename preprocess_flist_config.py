@@ -2,7 +2,8 @@
 
 Reads dataset/44k/<speaker>/*.wav (headers only) and configs_template/.
 Writes filelists/train.txt, filelists/val.txt, configs/config.json and configs/diffusion.yaml. Clips shorter than 0.3 s
-are passed over and named; so are those that cannot be used, and the exit code is 1 then.
+are passed over and named, and so is sound of another format or in another place; so are clips that cannot be used, and
+the exit code is 1 then.
 
 A second run keeps what you changed in the two configurations, and the numbers that speakers have there or in
 logs/44k/config.json; --fresh starts from the templates.

@@ -35,7 +35,7 @@ def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
             found, passed_over = recordings_of(entry, entry.name)
             recordings += found
             notes += passed_over
-        elif entry.suffix.lower() in SOUND_SUFFIXES and not entry.name.startswith("."):
+        elif is_sound_name(entry):
             notes.append(f"passed over {entry}: it lies beside the speakers' folders; move it into one of them")
     return recordings, notes
 
@@ -86,8 +86,13 @@ def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file is sound by its suffix, or libsndfile can read it whatever it is called; hidden ones never are."""
-    return not path.name.startswith(".") and (path.suffix.lower() in SOUND_SUFFIXES or _is_sound(path))
+    """Whether a file is sound by its name, or libsndfile can read it whatever it is called; hidden ones never are."""
+    return is_sound_name(path) or (not path.name.startswith(".") and _is_sound(path))
+
+
+def is_sound_name(path: Path) -> bool:
+    """Whether a file is sound by its suffix, and not hidden."""
+    return path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith(".")
 
 
 def _is_sound(path: Path) -> bool:

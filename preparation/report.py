@@ -13,6 +13,7 @@ from modules.console import get_logger, option
 log = get_logger("features")
 
 NAMES_SHOWN = 20
+FEW_SHOWN = 5  # in one sentence
 
 
 @dataclass
@@ -62,6 +63,12 @@ class Report:
                 max(self.load_seconds.values()), len(self.load_seconds),
             )
         log.info("%d clips made, %d were ready, %d failed", self.made, self.ready, len(self.failed))
+
+
+def count_and_first(items: Sequence[Path], noun: str) -> str:
+    """How many, and the first few of them: ``7 clips (a.wav, b.wav, c.wav, ...)``."""
+    names = ", ".join(map(str, items[:FEW_SHOWN])) + (", ..." if len(items) > FEW_SHOWN else "")
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'} ({names})"
 
 
 def list_some(fate: str, items: Iterable[str | Path]) -> None:
