@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import script
+from modules.console import parse_flags, script
 
 CONFIG = Path("configs/config.json")
 
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     from modules.config import load_config
     from vits.compression import compress, release_path
 

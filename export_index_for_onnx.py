@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import script
+from modules.console import parse_flags, script
 
 CHECKPOINTS = Path("checkpoints")
 INDEX = Path("logs/44k/feature_and_index.pkl")
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     from cluster.index_file import export_indexes
 
     for path in export_indexes(args.index, args.out or CHECKPOINTS / args.model_name):

@@ -1,13 +1,14 @@
 """Stage 5: convert songs into the voices of a trained model.
 
 Reads songs from raw/ (or from any path) and a generator of logs/44k, and writes
-results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). Songs
-that cannot be converted, or whose files are cut off, are named at the end, and the exit code is 1 then; it is 2 when
-none could be converted.
+results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). A
+result that replaces one of a former run is named. Songs that cannot be converted, or whose files are cut off, are named
+at the end, and the exit code is 1 then; it is 2 when none could be converted.
 
     python inference_main.py -n song.wav -s alto
     python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav
     python inference_main.py -n song.wav -s alto -shd -ks 100 -cr 0.5 -fr
+    python inference_main.py -n album "*.mp3" -t 0.5 -s alto      all of raw/album/, and of raw/ what is mp3
     python inference_main.py -n song.wav -usm
     python inference_main.py --onnx checkpoints/alto/alto_SoVits.onnx -n song.wav -s alto
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING
 from inference.conversion import Conversion, Parts
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
-from modules.console import UserError, failure, get_logger, script
+from modules.console import UserError, failure, get_logger, parse_flags, script
 from modules.f0 import list_predictors
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 log = get_logger("convert")
 
 # Of Conversion's settings; the flags are parsed into attributes of these names.
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(Conversion) if field.name != "spk"}
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Conversion) if field.name not in ("spk", "tran")}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,9 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("-m", "--model_path", help="generator checkpoint (default: the newest G_*.pth of logs/44k)")
     add("-c", "--config_path", help="its config (default: the config.json beside the model)")
     add("--onnx", metavar="GRAPH", help="a synthesizer by onnx_export.py in the place of -m, run by ONNX Runtime")
-    add("-n", "--clean_names", nargs="+", required=True, metavar="SONG", help="names under raw/, or paths")
-    add("-t", "--trans", nargs="+", type=int, default=[0], help="semitones for each song (default 0)")
-    add("-s", "--spk_list", nargs="+", metavar="SPEAKER", help="names or ids (default: the only one the model has)")
+    add("-n", "--clean_names", nargs="+", required=True, metavar="SONG",
+        help="names under raw/, or paths; of folders, and of patterns such as '*.wav', all recordings")  # fmt: skip
+    add("-t", "--trans", dest="tran", nargs="+", type=_semitones, default=[0], metavar="SEMITONES",
+        help="for each of the names; fractions too (default: 0)")  # fmt: skip
+    add("-s", "--spk_list", dest="spk", nargs="+", metavar="SPEAKER",
+        help="names or ids (default: the only one the model has)")  # fmt: skip
     add("-a", "--auto_predict_f0", action="store_true", help="let the model choose the pitch; for speech, not songs")
     add("-f0p", "--f0_predictor", metavar="KEY",
         help=f"{list_predictors()}; outside of these F0 is wrong or missing (%(default)s)")  # fmt: skip
@@ -96,7 +101,8 @@ def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
         help="ddpm, ddim, pndm, dpm-solver, dpm-solver++, unipc (default: the YAML's)")  # fmt: skip
     add("--diffusion_speedup", type=int, metavar="N", help="take one of N steps (default: the YAML's)")
     add("-se", "--second_encoding", action="store_true", help="-shd: take the content from the synthesizer's sound")
-    add("-eh", "--enhance", action="store_true", help="enhance the sound with the NSF-HiFiGAN vocoder")
+    add("-eh", "--enhance", dest="nsf_hifigan_enhance", action="store_true",
+        help="enhance the sound with the NSF-HiFiGAN vocoder")  # fmt: skip
     add("-eak", "--enhancer_adaptive_key", type=int, metavar="SEMITONES",
         help="above the vocoder's range: enhance it this much lower (%(default)s)")  # fmt: skip
 
@@ -142,7 +148,7 @@ def load_models(args: argparse.Namespace) -> Svc:
         *generator,
         args.device,
         timbre,
-        args.enhance,
+        args.nsf_hifigan_enhance,
         *diffusion,
         args.shallow_diffusion,
         args.only_diffusion,
@@ -166,6 +172,15 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
         raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
 
 
+def _semitones(text: str) -> float:
+    """A value of -t, whole numbers as such: results are named after it. Raises ArgumentTypeError for no number."""
+    try:
+        value = float(text)
+        return int(value) if value.is_integer() else value
+    except (ValueError, OverflowError):  # the latter of infinity
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of semitones") from None
+
+
 def _lists(text: str) -> int | None:
     """The value of --nprobe; None for auto. Raises ArgumentTypeError for anything but a whole number."""
     if text != "auto" and not text.isdecimal():
@@ -175,9 +190,9 @@ def _lists(text: str) -> int | None:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     refuse_idle_flags(args)
-    parts = Parts(args.enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
+    parts = Parts(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
     conversion = read_conversion(args)
     parts.refuse_missing(conversion)
     from modules.audio import find_format
@@ -186,21 +201,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def jobs_for(speakers: Sequence[str]) -> tuple[list[Job], list[str]]:
         where = args.output_dir, args.wav_format
-        return plan(args.clean_names, args.trans, speakers, conversion, parts.kind, *where)
+        return plan(args.clean_names, args.tran, speakers, conversion, parts.kind, *where)
 
-    jobs_for(args.spk_list or [""])  # what has no plan is refused before the model is loaded
+    jobs_for(args.spk or [""])  # what has no plan is refused before the model is loaded
     svc = load_models(args)
-    jobs, failed = jobs_for(args.spk_list or ([] if args.use_spk_mix else [svc.voices.only()]))
+    jobs, failed = jobs_for(args.spk or ([] if args.use_spk_mix else [svc.voices.only()]))
     for job in jobs:
         svc.check(job.conversion)  # what would make every song fail is told once, not by song
     done, incomplete = 0, []
     for job in jobs:
         try:
+            replaces = os.path.lexists(job.output)
             whole = job.run(svc)
         except Exception as error:  # one song must not stop the others
             failed.append(failure(job.song, error))
             continue
         print(job.output, flush=True)
+        if replaces:
+            log.info("%s replaces the result of a former run", job.output)
         done += 1
         if not whole:
             incomplete.append(job.output)

@@ -13,13 +13,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import script
+from modules.console import parse_flags, script
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("-m", "--models", nargs="+", type=Path, required=True, metavar="MODEL", help="generators, .pth or .safetensors")
+    add("-m", "--models", dest="paths", nargs="+", type=Path, required=True, metavar="MODEL",
+        help="generators, .pth or .safetensors")  # fmt: skip
     add("-w", "--weights", nargs="+", type=float, metavar="PERCENT", help="0 to 100 for each (default: equal shares)")
     add("--mode", choices=("convex", "linear"), default="convex",
         help="linear: weights as they are; convex: their softmax, where none is left out (%(default)s)")  # fmt: skip
@@ -29,12 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     from vits.mixing import mix_models
 
-    weights = args.weights or [100 / len(args.models)] * len(args.models)
-    shares = mix_models(args.models, weights, args.mode, args.output)
-    print(f"{args.output}: " + " + ".join(f"{s:.3f} {path}" for s, path in zip(shares, args.models, strict=True)))
+    weights = args.weights or [100 / len(args.paths)] * len(args.paths)
+    shares = mix_models(args.paths, weights, args.mode, args.output)
+    print(f"{args.output}: " + " + ".join(f"{s:.3f} {path}" for s, path in zip(shares, args.paths, strict=True)))
     return 0
 
 

@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import UserError, script
+from modules.console import UserError, parse_flags, script
 
 CHECKPOINTS = Path("checkpoints")
 PRETRAIN = Path("pretrain")
@@ -40,7 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("-m", "--model", type=Path, help="checkpoint, or the vocoder's weight file, in another place")
     add("-c", "--config", type=Path, help="its config.json, with --diffusion its YAML (default: beside the model)")
-    add("-o", "--out", type=Path, help="the .onnx file, its JSON lying beside it; --diffusion appends _<part>.onnx")
+    add(
+        "-o",
+        "--out",
+        dest="output",
+        type=Path,
+        metavar="OUT",
+        help="the .onnx file, its JSON lying beside it; --diffusion appends _<part>.onnx",
+    )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--diffusion", action="store_true", help="the diffusion model, in four graphs")
     kind.add_argument(
@@ -60,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     refuse_unused(args)
     args.pretrain = args.pretrain or PRETRAIN
     if args.encoder is not None:
@@ -81,8 +88,8 @@ def write_synthesizer(args: argparse.Namespace) -> None:
     model = existing(args.model or folder / "model.pth", "--model")
     config = existing(args.config or model.with_name("config.json"), "--config")
     out, metadata = folder / f"{name}_SoVits.onnx", folder.with_name(f"{name}.json")
-    if args.out:
-        out, metadata = args.out, args.out.with_suffix(".json")
+    if args.output:
+        out, metadata = args.output, args.output.with_suffix(".json")
         if args.model_name is None:
             name = out.stem.removesuffix("_SoVits")
     from onnxexport.synthesizer import export_synthesizer
@@ -98,28 +105,28 @@ def write_diffusion(args: argparse.Namespace) -> None:
     there = diffusion_checkpoints(folder)
     model = existing(args.model or (there[0].model if there else folder / "model_<step>.pt"), "--model")
     config = existing(args.config or model.with_name("config.yaml"), "--config")
-    export_diffusion(model, config, args.out or folder / name, args.precision)
+    export_diffusion(model, config, args.output or folder / name, args.precision)
 
 
 def write_vocoder(args: argparse.Namespace) -> None:
     from onnxexport.vocoder import export_vocoder
 
     path = existing(args.model or args.pretrain / VOCODER, "--model")
-    out = args.out or path.with_name(f"{path.resolve().parent.name}.onnx")
+    out = args.output or path.with_name(f"{path.resolve().parent.name}.onnx")
     export_vocoder(path, out, args.vocoder, args.precision)
 
 
 def write_encoder(args: argparse.Namespace) -> None:
     from onnxexport.encoders import export_encoder, graph_path
 
-    out = args.out or graph_path(args.encoder, args.pretrain)
+    out = args.output or graph_path(args.encoder, args.pretrain)
     export_encoder(args.encoder, out, pretrain=args.pretrain, precision=args.precision)
 
 
 def write_f0(args: argparse.Namespace) -> None:
     from onnxexport.f0 import export_f0, graph_path
 
-    out = args.out or graph_path(args.f0, args.pretrain)
+    out = args.output or graph_path(args.f0, args.pretrain)
     export_f0(args.f0, out, pretrain=args.pretrain, precision=args.precision)
 
 
@@ -131,14 +138,14 @@ def refuse_unused(args: argparse.Namespace) -> None:
         ("model", by_key, "with --encoder and --f0, whose files are looked for in --pretrain"),
         ("config", pretrained, "here; it belongs to a synthesizer, or to --diffusion"),
         ("model_name", pretrained, "here; it names a synthesizer, or with --diffusion that model"),
-        ("model_name", args.diffusion and args.model and args.out, "with --model and --out, which say where"),
+        ("model_name", args.diffusion and args.model and args.output, "with --model and --out, which say where"),
         ("pretrain", not pretrained, "here; --vocoder, --encoder and --f0 read files of that folder"),
         ("pretrain", args.model, "with --model, which is the vocoder's weight file"),
     ):
         if useless and getattr(args, flag) is not None:
             raise UserError(f"--{flag} has no use {why}")
-    if args.out and args.out.name in ("", ".."):
-        raise UserError(f"--out takes the name of a file, and '{args.out}' is a folder's")
+    if args.output and args.output.name in ("", ".."):
+        raise UserError(f"--out takes the name of a file, and '{args.output}' is a folder's")
 
 
 def place(args: argparse.Namespace) -> tuple[str, Path]:

@@ -2,7 +2,8 @@
 
 Reads dataset/44k/<speaker>/*.wav (headers only) and configs_template/.
 Writes filelists/train.txt, filelists/val.txt, configs/config.json and configs/diffusion.yaml. Clips shorter than 0.3 s
-are passed over and named; so are those that cannot be used, and the exit code is 1 then.
+are passed over and named, and so is sound of another format or in another place; so are clips that cannot be used, and
+the exit code is 1 then.
 
 A second run keeps what you changed in the two configurations, and the numbers that speakers have there or in
 logs/44k/config.json; --fresh starts from the templates.
@@ -17,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import script
+from modules.console import parse_flags, script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     from preparation import configs
     from preparation.filelists import take_inventory, write_filelists
     from vencoder import ENCODERS

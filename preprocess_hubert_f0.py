@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from modules.console import get_logger, script
+from modules.console import get_logger, parse_flags, script
 from modules.f0 import list_predictors
 
 
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_flags(build_parser(), argv)
     from modules import distributed
     from modules.config import load_config, load_diffusion_config
     from preparation.configs import CONFIG, DIFFUSION_CONFIG

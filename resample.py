@@ -6,8 +6,10 @@ Writes  dataset/44k/<speaker>/*.wav    mono, 16 bit, at the rate of --sr2
 
 Silence at both ends is trimmed, and each clip is brought to full scale unless --skip_loudnorm is given. Clips that are
 there already and newer than their recording are left alone, so a run that was stopped continues when it is started
-again. Recordings that cannot be used, those with less than 0.3 s of sound among them, and those whose files are cut off
-are named at the end, and the exit code is 1 then. A cut-off one is not named again once its clip is there.
+again. Clips whose recording is gone are named; --prune removes them and what was made of them. Clips that you put there
+yourself, or changed, always stay. Recordings that cannot be used, those with less than 0.3 s of sound among them, and
+those whose files are cut off are named at the end, and the exit code is 1 then. A cut-off one is not named again once
+its clip is there.
 
     python resample.py
     python resample.py --in_dir my_voices --skip_loudnorm --num_processes 4
@@ -18,7 +20,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from modules.console import UserError, get_logger, script
+from modules.console import UserError, get_logger, parse_flags, script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,8 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--sr2", type=int, default=44100, metavar="HZ", help="rate of the clips (default: %(default)s)")
     add("--in_dir", default="./dataset_raw", help="one folder for each speaker (default: %(default)s)")
-    add("--out_dir2", default="./dataset/44k", help="where the clips go (default: %(default)s)")
+    add("--out_dir2", dest="out_dir", default="./dataset/44k", metavar="OUT_DIR2",
+        help="where the clips go (default: %(default)s)")  # fmt: skip
     add("--skip_loudnorm", action="store_true", help="keep the loudness; only peaks beyond full scale are lowered")
+    add("--prune", action="store_true", help="remove the clips that were made of recordings which are gone since")
     workers = "clips prepared at once; 0: one a CPU (default: all processors but two, at least 1; 30 on large machines)"
     add("--num_processes", type=int, metavar="N", help=workers)
     return parser
@@ -35,12 +39,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     if not 8000 <= args.sr2 <= 192000:
         raise UserError(f"--sr2 is {args.sr2}; it must be a rate from 8000 to 192000 Hz")
+    from preparation.report import count_and_first
     from preparation.resampling import resample_folder
 
-    report = resample_folder(args.in_dir, args.out_dir2, args.sr2, not args.skip_loudnorm, args.num_processes)
+    report = resample_folder(
+        args.in_dir, args.out_dir, args.sr2, not args.skip_loudnorm, args.num_processes, args.prune
+    )
     log = get_logger("resample").info
     for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
         log(sentence)
@@ -48,7 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         log(sentence)
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
-    log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir2}")
+    if report.gone and args.prune:
+        log(f"removed, since their recordings are gone: {count_and_first(report.gone, 'clip')}; run stage 2 again")
+    elif report.gone:
+        log(f"the recordings are gone of {count_and_first(report.gone, 'clip')}; they stay until --prune removes them")
+    if report.unknown:
+        log(
+            f"not known to be made of recordings in {args.in_dir}, or changed by hand: "
+            f"{count_and_first(report.unknown, 'clip')}; they stay, and train, unless you delete them yourself"
+        )
+    log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir}")
     return 1 if report.failed or report.cut_off or report.voiceless else 0
 
 

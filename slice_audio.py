@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from modules.console import get_logger, script
+from modules.console import get_logger, parse_flags, script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     from preparation.clips import CutSettings, cut_folder
 
     settings = CutSettings(args.min_length, args.max_length, args.threshold, args.min_interval, args.keep_silence)

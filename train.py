@@ -28,13 +28,13 @@ import argparse
 from collections.abc import Sequence
 
 from modules.autosave import minutes
-from modules.console import UserError, script
+from modules.console import UserError, parse_flags, script
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", default="./configs/config.json", help="configuration (default: %(default)s)")
-    parser.add_argument("-m", "--model", required=True, help="name of the run: it lives in logs/<model>")
+    parser.add_argument("-m", "--model", required=True, help="name of the run, which lives in logs/<model>")
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
     parser.add_argument(
         "--save_every_minutes", type=minutes, default=30, metavar="M", help="also save when the last checkpoint is "
@@ -44,32 +44,33 @@ def build_parser() -> argparse.ArgumentParser:
         "--find_batch_size", action="store_true", help="try which train.batch_size the memory allows, and train nothing"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="let PyTorch's compiler write the kernels of the decoder and the "
-        "discriminators: a GPU's steps are 1.04 to 1.15 times as fast after two minutes or so of compiling, and a CPU "
-        "gains nothing (needs a C++ compiler, and Triton for GPUs)",
+        "--compile", dest="compiled", action="store_true",
+        help="let PyTorch's compiler write the kernels of the decoder and the discriminators: a GPU's steps are 1.04 "
+        "to 1.15 times as fast after two minutes or so of compiling, and a CPU gains nothing (needs a C++ compiler, "
+        "and Triton for GPUs)",
     )  # fmt: skip
     parser.add_argument(
-        "--no_cuda_graphs", action="store_true", help="start each kernel of a GPU's step by itself: slower, and a way "
-        "out where recording steps as CUDA graphs, as one process with one batch a step does, fails or takes too much "
-        "memory",
+        "--no_cuda_graphs", dest="cuda_graphs", action="store_false",
+        help="start each kernel of a GPU's step by itself: slower, and a way out where recording steps as CUDA graphs, "
+        "as one process with one batch a step does, fails or takes too much memory",
     )  # fmt: skip
     return parser
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_flags(build_parser(), argv)
     if arguments.find_batch_size:
         from vits.batch_size import find_batch_size
 
-        if arguments.compile:
+        if arguments.compiled:
             raise UserError("--find_batch_size tries steps as they are; leave --compile out")
-        return find_batch_size(arguments.config, arguments.device, cuda_graphs=not arguments.no_cuda_graphs)
+        return find_batch_size(arguments.config, arguments.device, cuda_graphs=arguments.cuda_graphs)
     from vits.training import train
 
     return train(
         arguments.config, arguments.model, arguments.device, arguments.save_every_minutes,
-        compiled=arguments.compile, cuda_graphs=not arguments.no_cuda_graphs,
+        compiled=arguments.compiled, cuda_graphs=arguments.cuda_graphs,
     )  # fmt: skip
 
 

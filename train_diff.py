@@ -27,7 +27,7 @@ import argparse
 from collections.abc import Sequence
 
 from modules.autosave import minutes
-from modules.console import script
+from modules.console import parse_flags, script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_flags(build_parser(), argv)
     from diffusion.training import train
 
     return train(arguments.config, arguments.device, arguments.save_every_minutes)

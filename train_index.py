@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import UserError, script
+from modules.console import UserError, parse_flags, script
 
 NAME = "feature_and_index.pkl"
 
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_flags(build_parser(), argv)
     folder = Path(arguments.output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file; name a folder")

@@ -19,7 +19,7 @@ from cluster.features import find_features, read_features
 from cluster.kmeans import k_means, refuse_missing_gpu
 from modules.atomic_file import output_path
 from modules.clip_files import find_clips
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from modules.safe_pickle import load_torch_arrays
 
 MAKER = "python cluster/train_cluster.py"
@@ -67,10 +67,13 @@ def load_cluster_model(path: str | Path) -> ClusterModel:
     """Read centres. Raises UserError when the file is missing, damaged, or holds anything but arrays of centres."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no file {path}; '{MAKER}' makes it, or set --cluster_infer_ratio to 0")
+        raise UserError(
+            f"there is no file {path}; '{MAKER}' makes it, or convert with {option('cluster_infer_ratio', 0)}"
+        )
     with open(path, "rb") as file:
         if b"IndexIVFFlat" in file.read(128):
-            raise UserError(f"{path} holds no cluster centres but a feature index, which is used with -fr")
+            used = f"which is used with {option('feature_retrieval', True)}"
+            raise UserError(f"{path} holds no cluster centres but a feature index, {used}")
     saved = load_torch_arrays(path)
     try:
         centres = {str(name): _as_centres(saved[name]["cluster_centers_"]) for name in saved}

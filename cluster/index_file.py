@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modules.atomic_file import output_path, output_paths
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.safe_pickle import load_pickle
 
 MAKER = "python train_index.py"
@@ -57,10 +57,12 @@ def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no file {path}; '{MAKER}' makes it, and a conversion with -cr 0 needs none")
+        without = f"a conversion with {option('cluster_infer_ratio', 0)} needs none"
+        raise UserError(f"there is no file {path}; '{MAKER}' makes it, and {without}")
     with open(path, "rb") as file:
         if file.read(4) == b"PK\x03\x04":
-            raise UserError(f"{path} is no feature index but a PyTorch file; a conversion takes centres without -fr")
+            without = f"a conversion takes centres without {option('feature_retrieval', True)}"
+            raise UserError(f"{path} is no feature index but a PyTorch file; {without}")
     saved = load_pickle(path, _stand_in)
     if not isinstance(saved, dict) or not saved:
         raise UserError(f"{path} holds no indexes by speaker; run '{MAKER}' again")

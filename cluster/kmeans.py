@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from modules.console import UserError, progress
+from modules.console import UserError, option, progress
 
 Features = NDArray[np.float32]
 
@@ -61,7 +61,8 @@ def k_means(features: Features, count: int, *, seed: int = 0, gpu: bool = False,
 def refuse_missing_gpu() -> None:
     """UserError when this machine, or this faiss, has no CUDA device."""
     if not faiss.get_num_gpus():
-        raise UserError("--gpu needs a CUDA device and faiss for it: 'pip install faiss-gpu-cu12' in faiss-cpu's place")
+        faiss_for_it = "faiss for it: 'pip install faiss-gpu-cu12' in faiss-cpu's place"
+        raise UserError(f"{option('gpu', True)} needs a CUDA device and {faiss_for_it}")
 
 
 # -- seeds ------------------------------------------------------------------------------------------------------------

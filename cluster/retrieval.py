@@ -15,7 +15,7 @@ from cluster.features import find_features, read_features
 from cluster.index_file import MAKER, read_indexes, read_names, write_indexes
 from cluster.kmeans import k_means
 from modules.config import load_config
-from modules.console import UserError, get_logger, progress
+from modules.console import UserError, get_logger, option, progress
 
 log = get_logger("retrieval")
 
@@ -43,7 +43,7 @@ class FeatureIndex:
         names: Mapping[str, int] | None = None,
     ):
         if nprobe is not None and nprobe < 1:
-            raise UserError(f"--nprobe is {nprobe}; at least 1 list must be searched")
+            raise UserError(f"{option('nprobe')} is {nprobe}; at least 1 list must be searched")
         self.path, self.indexes, self.names = path, dict(indexes), dict(names or {})
         self._undecided = set(indexes) if nprobe is None else set()
         for index in self.indexes.values():

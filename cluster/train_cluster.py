@@ -19,7 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project's folder, not this package's
 
-from modules.console import UserError, script
+from modules.console import UserError, parse_flags, script
 
 CENTRES = 10000
 NAME = "kmeans_10000.pt"
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_flags(build_parser(), argv)
     folder = Path(arguments.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; name a folder")

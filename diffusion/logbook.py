@@ -18,25 +18,23 @@ MEL_RANGE = (-14, 3.5)  # natural log amplitudes that the pictures' colours span
 
 
 class Logbook:
-    """The text log in ``expdir`` and the TensorBoard writer in ``expdir/logs`` of a run."""
+    """The text log in ``expdir`` and the TensorBoard writer in ``expdir/logs`` of a run that goes on from ``step``."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.writer, self.file = Events(folder / "logs"), TextLog(folder / "log_info.txt")
+    def __init__(self, folder: Path, step: int = 0):
+        self.folder, self.recorded_step = folder, step
+        self.writer, self.file = Events(folder / "logs", step), TextLog(folder / "log_info.txt")
         self.began = self.recorded = time.monotonic()
-        self.recorded_step: int | None = None
 
     def close(self) -> None:
         self.file.close()
         self.writer.close()
 
-    def begin(self, parameters: int, step: int) -> None:
+    def begin(self, parameters: int) -> None:
         """The head of the text log: the model's size, and what the columns to come are."""
         log.debug("model size: %s parameters", f"{parameters:,}")
         log.debug("======= start training =======")
         log.debug("epoch|batch_idx/num_batches|output_dir|batch/s|lr|time|step")
         self.began = self.recorded = time.monotonic()
-        self.recorded_step = step
 
     def record(self, step: int, epoch: int, batch: int, batches: int, rate: float, loss: float) -> None:
         """A training step's loss and learning rate; ``batch`` of ``batches`` is its place in the epoch, from 1."""

@@ -52,9 +52,9 @@ def train(config_path: str | Path, device: str | None = None, save_every_minutes
         run = Run(config, own_device, save_every_minutes)
         if distributed.is_first():
             save_diffusion_config(config, run.folder / "config.yaml")
-        logbook = Logbook(run.folder) if distributed.is_first() else distributed.Silent()
+        logbook = Logbook(run.folder, run.step) if distributed.is_first() else distributed.Silent()
         with contextlib.closing(logbook), stop_signal() as stop:
-            logbook.begin(sum(parameter.numel() for parameter in run.learner.model.parameters()), run.step)
+            logbook.begin(sum(parameter.numel() for parameter in run.learner.model.parameters()))
             return run.loop(logbook, stop)
 
 
@@ -201,7 +201,7 @@ class Run(TrainingRun):
         return (loss, norm), norm
 
     def shown(self, result: tuple[Tensor, Tensor]) -> dict[str, str]:
-        return {"loss": f"{result[0]:.4f}"}
+        return {"loss": f"{result[0]:.4f}", "lr": f"{learning_rate(self.config.train, self.step):.3g}"}
 
     def not_finite(self, result: tuple[Tensor, Tensor]) -> str:
         return f"the loss is {result[0]:g}, its gradient's norm {result[1]:g}"

@@ -19,7 +19,7 @@ from diffusion.samplers import SAMPLERS
 from diffusion.schedule import NoiseSchedule
 from modules.checkpoint import load_checkpoint
 from modules.config import DiffusionConfig
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.weight_file import assign, recognise
 from vdecoder.source import draw
 
@@ -168,7 +168,8 @@ class Unit2Mel(nn.Module):
             if self.is_shallow:
                 raise UserError(
                     f"this diffusion model was trained with k_step_max {self.k_step_max} of {self.timesteps} steps: it "
-                    "refines what a synthesizer sings and cannot sing alone; use -shd in place of -od"
+                    "refines what a synthesizer sings and cannot sing alone; use "
+                    f"{option('shallow_diffusion', True)} in place of {option('only_diffusion', True)}"
                 )
             return self.timesteps
         depth = self.k_step_max if k_step is None else k_step
@@ -262,7 +263,7 @@ def check_sampling(method: str, depth: int, speedup: int) -> None:
     if evaluations < sampler.least:
         raise UserError(
             f"k_step {depth} with a speedup of {speedup} leaves {method} {evaluations} of the {sampler.least} or more "
-            "evaluations that it needs; raise k_step (-ks) or lower the speedup (--diffusion_speedup)"
+            f"evaluations that it needs; raise {option('k_step')} or lower {option('diffusion_speedup')}"
         )
 
 
@@ -302,5 +303,5 @@ def load_unit2mel(
         n_mels = len(weights.get("decoder.denoise_fn.output_projection.bias", ()))
     with torch.device("meta"):
         network = build_unit2mel(config, n_mels)
-    assign(network, weights, path, "diffusion model as its YAML (-dc) describes it")
+    assign(network, weights, path, "diffusion model as its YAML describes it")
     return network.to(device).eval().requires_grad_(False)

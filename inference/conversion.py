@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.f0 import F0_PREDICTORS
 
 
-def within(default: float, flag: str, lowest: float, highest: float) -> Any:
-    """A number between two others, set by a flag of the script."""
-    return field(default=default, metadata={"flag": flag, "range": (lowest, highest)})
+def within(default: float, lowest: float, highest: float) -> Any:
+    """A number between two others."""
+    return field(default=default, metadata={"range": (lowest, highest)})
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,23 @@ class Conversion:
     """
 
     spk: str | int | Mapping
-    tran: float = within(0, "-t", -60, 60)
-    slice_db: float = within(-40, "-sd", -120, -1)
-    cluster_infer_ratio: float = within(0, "-cr", 0, 1)
+    tran: float = within(0, -60, 60)
+    slice_db: float = within(-40, -120, -1)
+    cluster_infer_ratio: float = within(0, 0, 1)
     auto_predict_f0: bool = False
-    noice_scale: float = within(0.4, "-ns", 0, 10)
-    pad_seconds: float = within(0.5, "-p", 0, 60)
-    clip_seconds: float = within(0, "-cl", 0, 3600)
-    lg_num: float = within(0, "-lg", 0, 30)
-    lgr_num: float = within(0.75, "-lgr", 0.01, 1)
+    noice_scale: float = within(0.4, 0, 10)
+    pad_seconds: float = within(0.5, 0, 60)
+    clip_seconds: float = within(0, 0, 3600)
+    lg_num: float = within(0, 0, 30)
+    lgr_num: float = within(0.75, 0.01, 1)
     f0_predictor: str = "fcpe"
-    enhancer_adaptive_key: int = within(0, "-eak", -48, 48)
-    cr_threshold: float = within(0.05, "-ft", 0, 1)
-    k_step: int = within(100, "-ks", 1, 10000)
+    enhancer_adaptive_key: int = within(0, -48, 48)
+    cr_threshold: float = within(0.05, 0, 1)
+    k_step: int = within(100, 1, 10000)
     use_spk_mix: bool = False
     second_encoding: bool = False
-    loudness_envelope_adjustment: float = within(1, "-lea", 0, 1)
-    seed: int = within(52468, "--seed", 0, 2**32 - 1)
+    loudness_envelope_adjustment: float = within(1, 0, 1)
+    seed: int = within(52468, 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
         F0_PREDICTORS[self.f0_predictor]  # refuses an unknown one
@@ -68,10 +68,12 @@ class Conversion:
             lowest, highest = setting.metadata.get("range", (None, None))
             value = getattr(self, setting.name)
             if lowest is not None and not lowest <= value <= highest:
-                flag = setting.metadata["flag"]
-                raise UserError(f"{setting.name} ({flag}) is {value}; it must be from {lowest} to {highest}")
+                raise UserError(f"{option(setting.name)} is {value}; it must be from {lowest} to {highest}")
         if self.clip_seconds and self.lg_num > self.clip_seconds:
-            raise UserError(f"lg_num (-lg) is {self.lg_num} seconds; it must not exceed the {self.clip_seconds} of -cl")
+            raise UserError(
+                f"{option('lg_num')} is {self.lg_num} seconds; it must not exceed the {self.clip_seconds} of "
+                f"{option('clip_seconds')}"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,14 @@ class Parts:
 
     def __post_init__(self) -> None:
         if self.only_diffusion and self.enhancer:
-            raise UserError("-eh enhances what the synthesizer sings, which -od leaves out; leave one of them out")
+            raise UserError(
+                f"{option('nsf_hifigan_enhance')} enhances what the synthesizer sings, which "
+                f"{option('only_diffusion')} leaves out; leave one of them out"
+            )
         if self.only_diffusion and self.onnx:
-            raise UserError("--onnx is a synthesizer, which -od leaves out; leave one of them out")
+            raise UserError(
+                f"{option('onnx')} is a synthesizer, which {option('only_diffusion')} leaves out; leave one of them out"
+            )
 
     @property
     def kind(self) -> str:
@@ -100,11 +107,12 @@ class Parts:
     @property
     def without_effect(self) -> list[str]:
         """A sentence for each part that is asked for but left out, as published."""
+        shallow, only, enhance = map(option, ("shallow_diffusion", "only_diffusion", "nsf_hifigan_enhance"))
         sentences = {
-            "shallow diffusion (-shd) makes the sound anew itself; the enhancer (-eh) is left out": (
+            f"shallow diffusion ({shallow}) makes the sound anew itself; the enhancer ({enhance}) is left out": (
                 self.shallow_diffusion and self.enhancer
             ),
-            "-od leaves the synthesizer out, so there is nothing to refine; -shd has no effect": (
+            f"{only} leaves the synthesizer out, so there is nothing to refine; {shallow} has no effect": (
                 self.shallow_diffusion and self.only_diffusion
             ),
         }
@@ -112,17 +120,20 @@ class Parts:
 
     def refuse_missing(self, conversion: Conversion) -> None:
         """UserError when a setting asks for something of a part that does not take part."""
+        only, shallow, auto, second = map(
+            option, ("only_diffusion", "shallow_diffusion", "auto_predict_f0", "second_encoding")
+        )
         rules = {
-            "-a takes the pitch from the synthesizer, which -od leaves out; leave -a out": (
+            f"{auto} takes the pitch from the synthesizer, which {only} leaves out; leave {auto} out": (
                 conversion.auto_predict_f0 and self.only_diffusion
             ),
-            "-a takes the pitch from a part of the synthesizer that its ONNX graph lacks; leave -a or --onnx out": (
-                conversion.auto_predict_f0 and self.onnx
+            f"{auto} takes the pitch from a part of the synthesizer that its ONNX graph lacks; leave {auto} or "
+            f"{option('onnx')} out": conversion.auto_predict_f0 and self.onnx,
+            f"{second} encodes what the synthesizer sings for the diffusion after it; it needs {shallow}, without "
+            f"{only}": conversion.second_encoding and (self.only_diffusion or not self.shallow_diffusion),
+            f"{option('enhancer_adaptive_key')} is the enhancer's key; it needs {option('nsf_hifigan_enhance')}": (
+                conversion.enhancer_adaptive_key and not self.enhancer
             ),
-            "-se encodes what the synthesizer sings for the diffusion after it; it needs -shd, without -od": (
-                conversion.second_encoding and (self.only_diffusion or not self.shallow_diffusion)
-            ),
-            "-eak is the enhancer's key; it needs -eh": conversion.enhancer_adaptive_key and not self.enhancer,
         }
         for sentence, is_broken in rules.items():
             if is_broken:

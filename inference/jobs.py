@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion
-from modules.console import UserError, progress
+from modules.console import UserError, option, progress
 from modules.registry import nearest_first
 
 if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a plan
@@ -50,32 +51,37 @@ class Job:
 
 def plan(
     names: Sequence[str],
-    shifts: Sequence[int],
+    shifts: Sequence[float],
     speakers: Sequence[str],
     conversion: Conversion,
     kind: str,
     folder: Path,
     wav_format: str,
 ) -> tuple[list[Job], list[str]]:
-    """Every song for every speaker, and a sentence for each song that is not there.
+    """Every song for every speaker, and a sentence for each name that stands for no song.
 
-    A lacking shift is the first. Results are named as published, ``kind`` included. Raises UserError when no song is
-    there, there are more shifts than songs, or two results have one name.
+    A lacking shift is the first; all songs of a folder or pattern have that of its name. Results are named as
+    published, ``kind`` included. Raises UserError when no song is there, there are more shifts than names, or two
+    results have one name.
     """
     if len(shifts) > len(names):
-        raise UserError(f"-t gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all")
+        raise UserError(
+            f"{option('tran')} gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all"
+        )
     jobs: dict[Path, Job] = {}
     missing = []
     ratio = f"_{conversion.cluster_infer_ratio}" if conversion.cluster_infer_ratio else ""
     for name, shift in itertools.zip_longest(names, shifts, fillvalue=shifts[0]):
         try:
-            song = find_song(name)
+            songs = find_songs(name)
         except UserError as error:
             missing.append(str(error))
             continue
         key = "auto" if conversion.auto_predict_f0 else f"{shift}key"
-        for speaker in ["spk_mix"] if conversion.use_spk_mix else speakers:
-            done = f"{Path(name).name}_{key}_{speaker}{ratio}_{kind}_{conversion.f0_predictor}.{wav_format}"
+        for (called, song), speaker in itertools.product(
+            songs.items(), ["spk_mix"] if conversion.use_spk_mix else speakers
+        ):
+            done = f"{called}_{key}_{speaker}{ratio}_{kind}_{conversion.f0_predictor}.{wav_format}"
             output = folder / done
             if output in jobs:
                 raise UserError(f"two conversions would be written to {output}; make them in two runs")
@@ -86,12 +92,36 @@ def plan(
     return list(jobs.values()), missing
 
 
-def find_song(name: str) -> Path:
-    """The file that ``name`` means: under raw/ or as a path, ``.wav`` may be left out. UserError when there is none."""
-    candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
-    for path in candidates:
+def find_songs(name: str) -> dict[str, Path]:
+    """The songs that ``name`` stands for, under raw/ or as a path, each by what results call it.
+
+    A song's name, ``.wav`` may be left out, or a folder's, or a pattern such as ``*.wav``: of a folder and of what a
+    pattern matches all recordings are taken. Raises UserError when there is none.
+    """
+    places = [RAW / name, Path(name)]
+    for path in (folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")):
         if os.path.isfile(path):  # also False for a name that is too long
-            return path
+            return {Path(name).name: path}
+    if found := next((place for place in places if os.path.isdir(place)), None):
+        if songs := _recordings(found.iterdir()):
+            return songs
+        raise UserError(f"the folder {found} holds no recording (folders within it are not looked into)")
+    if set(name) & set("*?["):
+        matches = (_recordings(map(Path, glob.glob(str(place)))) for place in places)
+        if songs := next(filter(None, matches), None):
+            return songs
+        raise UserError(f"no recording matches '{name}', neither as a path nor under {RAW}/ ({_there(name)})")
+    raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({_there(name)})")
+
+
+def _recordings(paths: Iterable[Path]) -> dict[str, Path]:
+    """Those of the files that are recordings, by their names and in the order of these."""
+    from preparation.recordings import is_recording
+
+    return {path.name: path for path in sorted(paths) if path.is_file() and is_recording(path)}
+
+
+def _there(name: str) -> str:
+    """What raw/ holds, the nearest to ``name`` first, in half a sentence."""
     there = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
-    nearest = f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"
-    raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({nearest})")
+    return f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"

@@ -56,7 +56,7 @@ class Listener:
             voices = self.voices
             settings = voices.sampling_rate, voices.hop_length, self.device, threshold
             graph = F0_PREDICTORS[key].graph_file(self.pretrain_folder)
-            if self._takes(graph, f"the F0 predictor '{key}'", f"--f0 {key}"):
+            if self._takes(graph, f"the F0 predictor '{key}'", f"onnx_export.py --f0 {key}"):
                 self._predictors[key, threshold] = GraphPredictor(*settings, graph)
             else:
                 self._predictors[key, threshold] = build_f0_predictor(key, *settings, self.pretrain_folder)
@@ -65,16 +65,16 @@ class Listener:
     def _build_encoder(self) -> SpeechEncoder:
         key = self.voices.encoder
         graph = graph_file(key, self.pretrain_folder)
-        if self._takes(graph, f"the speech encoder '{key}'", f"--encoder {key}"):
+        if self._takes(graph, f"the speech encoder '{key}'", f"onnx_export.py --encoder {key}"):
             return build_graph_encoder(key, graph, self.device)
         return build_encoder(key, self.device, self.pretrain_folder)
 
-    def _takes(self, graph: Path | None, what: str, flags: str) -> bool:
+    def _takes(self, graph: Path | None, what: str, maker: str) -> bool:
         """Whether graphs are wanted and this one is there; the log is told what computes then."""
         if not self.onnx or graph is None:
             return False
         if graph.is_file():
             log.info("%s is the graph %s", what, graph)
             return True
-        log.info("%s computes without %s, which 'python onnx_export.py %s' makes", what, graph, flags)
+        log.info("%s computes without %s, which 'python %s' makes", what, graph, maker)
         return False

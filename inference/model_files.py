@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 
 log = get_logger("convert")
 
@@ -21,16 +21,23 @@ def find_generator(model_path: str | None, config_path: str | None) -> tuple[Pat
 
     model = Path(model_path) if model_path else newest_generator(MODELS)
     if model is None:
-        raise UserError(f"there is no G_*.pth in {MODELS}; train a model with train.py, or name one with -m")
+        raise UserError(
+            f"there is no G_*.pth in {MODELS}; train a model with train.py, or name one with {option('model_path')}"
+        )
     if not model.is_file():
-        raise UserError(f"there is no checkpoint {model}; -m takes the path of a generator, G_<step>.pth")
+        raise UserError(
+            f"there is no checkpoint {model}; {option('model_path')} takes the path of a generator, G_<step>.pth"
+        )
     return model, _config_of(model, config_path)
 
 
 def _config_of(model: Path, config_path: str | None) -> Path:
     config = Path(config_path) if config_path else model.with_name("config.json")
     if not config.is_file():
-        raise UserError(f"there is no {config}; it belongs beside the model, or name the model's config.json with -c")
+        raise UserError(
+            f"there is no {config}; it belongs beside the model, or name the model's config.json with "
+            f"{option('config_path')}"
+        )
     return config
 
 
@@ -41,7 +48,9 @@ def find_graph(path: str, config_path: str | None) -> tuple[Path, Path]:
     """
     graph = Path(path)
     if graph.suffix != GRAPH_SUFFIX or not graph.is_file():
-        raise UserError(f"there is no graph {graph}; --onnx takes the {GRAPH_SUFFIX} file that onnx_export.py makes")
+        raise UserError(
+            f"there is no graph {graph}; {option('onnx')} takes the {GRAPH_SUFFIX} file that onnx_export.py makes"
+        )
     return graph, _config_of(graph, config_path)
 
 
@@ -62,14 +71,22 @@ def find_diffusion(
         found = next((there for folder in folders if (there := diffusion_checkpoints(folder))), None)
         if found is None:
             where = " or ".join(map(str, folders))
-            raise UserError(f"there is no model_*.pt in {where}; train one with train_diff.py, or name one with -dm")
+            raise UserError(
+                f"there is no model_*.pt in {where}; train one with train_diff.py, or name one with "
+                f"{option('diffusion_model_path')}"
+            )
         model = found[0].model
         _tell(model, generator)
     if not model.is_file():
-        raise UserError(f"there is no diffusion model {model}; -dm takes the path of a model_<step>.pt")
+        raise UserError(
+            f"there is no diffusion model {model}; {option('diffusion_model_path')} takes the path of a model_<step>.pt"
+        )
     config = Path(config_path) if config_path else model.with_name("config.yaml")
     if not config.is_file():
-        raise UserError(f"there is no {config}; it belongs beside the diffusion model, or name its YAML with -dc")
+        raise UserError(
+            f"there is no {config}; it belongs beside the diffusion model, or name its YAML with "
+            f"{option('diffusion_config_path')}"
+        )
     return model, config
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modules.config import Config
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.onnx_draws import DRAWS, draws_as_inputs
 from modules.onnx_session import FLOATS, open_session, run
 from vdecoder.source import BLOCK_FRAMES
@@ -19,7 +19,6 @@ from vits.synthesizer import PUBLISHED_SEED
 TRACKS = 9  # of the sine source: the fundamental and its overtones
 SOURCE_DRAWS = ("draw_0", "draw_1")  # inputs that own_draws makes
 INPUTS = {"c", "f0", "mel2ph", "uv", "noise", "sid"}  # and "vol" of models with loudness embedding
-CURE = "name that model's config with -c"
 
 
 class OnnxSynthesizer:
@@ -61,7 +60,7 @@ class OnnxSynthesizer:
             facts["speakers"] = (self.inputs["sid"].shape[-1], len(self.rows))
         for what, (ours, theirs) in facts.items():
             if ours != theirs:
-                raise UserError(f"{path} has {ours} {what}, its config {theirs}; {CURE}")
+                raise UserError(f"{path} has {ours} {what}, its config {theirs}; {_cure()}")
 
     def infer(
         self,
@@ -94,10 +93,10 @@ class OnnxSynthesizer:
             **source_draws(frames, self.hop_length, generator),
         }
         arrays = {name: self._array(name, values[name]) for name in self.inputs}
-        audio = run(self.session, self.path, None, arrays, f"if its config is another model's, {CURE}")[0]
+        audio = run(self.session, self.path, None, arrays, f"if its config is another model's, {_cure()}")[0]
         if audio.shape[-1] != frames * self.hop_length:
             given = audio.shape[-1] / frames
-            raise UserError(f"{self.path} gives {given:g} samples a frame, its config {self.hop_length}; {CURE}")
+            raise UserError(f"{self.path} gives {given:g} samples a frame, its config {self.hop_length}; {_cure()}")
         return torch.from_numpy(audio).float().to(self.device), f0
 
     def speakers(self, speaker: Tensor, frames: int) -> Tensor:
@@ -141,3 +140,7 @@ def own_draws(model: Any) -> Any:
     for number, node in enumerate(unseeded):
         node.attribute.append(helper.make_attribute("seed", float(PUBLISHED_SEED + number)))
     return model
+
+
+def _cure() -> str:
+    return f"name that model's config with {option('config_path')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.mono_file import MonoFile
 from modules.slicer import Chunk, Slicer
 
@@ -33,8 +33,9 @@ class Song(MonoFile):
                 loudest = 20 * math.log10(max(curve.max(), 1e-6))
                 lower = max(-120, 10 * math.floor(loudest / 10 - 1))
                 raise UserError(
-                    f"the loudest moment of {self.path} is {loudest:.0f} dB, and what is below {threshold:g} dB (-sd) "
-                    f"is taken for silence; normalise the song, or give -sd {lower}"
+                    f"the loudest moment of {self.path} is {loudest:.0f} dB, and what is below {threshold:g} dB "
+                    f"({option('slice_db')}) is taken for silence; normalise the song, or give "
+                    f"{option('slice_db', lower)}"
                 )
             chunks = slicer.slice_curve(curve, self.samples)
             self._chunks[threshold] = [chunk for chunk in chunks if chunk.end > chunk.start]

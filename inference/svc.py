@@ -31,7 +31,7 @@ from inference.voices import synthesizer_voices
 from inference.voicing import Voicing
 from modules.audio import sinc_resample
 from modules.config import load_config
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from modules.device import pick_device
 from modules.loudness import match_envelope, volume
 from modules.memory import is_lack_of_memory
@@ -245,10 +245,11 @@ class Svc:
         except (RuntimeError, MemoryError) as error:
             if not is_lack_of_memory(error):
                 raise
-            elsewhere = "" if self.device.type == "cpu" else ", or convert with -d cpu"
+            elsewhere = "" if self.device.type == "cpu" else f", or convert with {option('device', 'cpu')}"
             raise UserError(
                 f"{len(wav) / self.target_sample:.0f} s in one piece do not fit into the memory of {self.device}; "
-                f"cut the song into shorter ones with -cl 10 -lg 0.5{elsewhere}"
+                f"cut the song into shorter ones with {option('clip_seconds', 10)} and {option('lg_num', 0.5)}"
+                f"{elsewhere}"
             ) from error
         if not audio.isfinite().all():
             raise UserError("the model gave sound that is not finite; its checkpoint is damaged, use an earlier one")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modules.config import ENCODER_OF_4_0, FEATURES_OF_4_0, Config, DiffusionConfig, ModelConfig
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.registry import nearest_first
 from vencoder import ENCODERS
 
@@ -43,7 +43,8 @@ class Voices:
     def only(self) -> str:
         """The speaker of a model that has one. Raises UserError listing them when it has several."""
         if len(self.spk2id) > 1:
-            raise UserError(f"the model has several speakers; choose with -s: {', '.join(sorted(self.spk2id))}")
+            known = ", ".join(sorted(self.spk2id))
+            raise UserError(f"the model has several speakers; choose with {option('spk')}: {known}")
         return next(iter(self.spk2id))
 
 

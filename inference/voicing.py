@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modules.console import option
 from modules.f0 import F0_PREDICTORS
 
 SILENT = 1e-10  # power; 16-bit sound is louder or zero
@@ -49,9 +50,9 @@ class Voicing:
         """Return the warning for a song whose loud frames mostly have no F0 by the predictor ``key``."""
         row = F0_PREDICTORS[key]
         others = ", ".join(other for other in F0_PREDICTORS if other != key)
-        lower = ", a lower -ft" if row.uses_threshold else ""
+        lower = f", a lower {option('cr_threshold')}" if row.uses_threshold else ""
         return (
             f"{song}: {key} finds no F0 in {1 - self.share:.0%} of the loud frames (within {RANGE:.0f} dB of the "
             f"song's loudest), where pitch is guessed or missing. It finds {row.range}: try another predictor "
-            f"(-f0p {others}){lower}, or a song that holds nothing but the voice"
+            f"({option('f0_predictor')} {others}){lower}, or a song that holds nothing but the voice"
         )

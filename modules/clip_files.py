@@ -121,6 +121,17 @@ class ClipFiles:
     def fingerprint(self) -> Path:
         return self._beside(".meta.json")
 
+    @property
+    def edited_f0(self) -> Path:
+        """Where an F0 goes that was corrected by hand and no longer fits the clip."""
+        return self._beside(".f0.edited.npy")
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """All files that may lie beside the clip."""
+        made = (self.units, self.f0, self.spec, self.volume, self.mel, self.aug_mel, self.aug_volume, self.aug_shift)
+        return *made, self.fingerprint, self.edited_f0
+
     def _beside(self, ending: str) -> Path:
         return self.wav.with_name(self.wav.name + ending)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import functools
@@ -21,7 +22,37 @@ WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 class UserError(Exception):
-    """Wrong input. The message is the whole sentence for the user: what is wrong, in which file or flag, the cure."""
+    """Wrong input. The message is the whole sentence for the user: what is wrong, in which file or setting, the cure.
+
+    Settings are named by ``option``.
+    """
+
+
+_flags: dict[str, tuple[str, bool]] = {}  # of the script that runs: each setting's flag, and whether a value follows it
+
+
+def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a script's arguments; from then on, until it ends, ``option`` names its flags."""
+    arguments = parser.parse_args(argv)
+    for action in parser._actions:
+        if action.option_strings:
+            _flags[action.dest] = action.option_strings[0], action.nargs != 0
+    return arguments
+
+
+def option(name: str, value: object = None) -> str:
+    """What the user knows a setting by: its flag in a script that has one, elsewhere the name of the parameter.
+
+    The packages speak of settings by this function alone, for they also serve programs without flags. A flag is found
+    by its ``dest`` in the parser, which therefore is the parameter's name. With a ``value`` the result is what to give:
+    ``-cr 0``, or a switch alone, or ``cluster_infer_ratio=0``.
+    """
+    flag, has_value = _flags.get(name, (None, True))
+    if value is None:
+        return flag or name
+    if flag is None:
+        return f"{name}={value}"
+    return f"{flag} {value}" if has_value else flag
 
 
 def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
@@ -36,6 +67,7 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
         limit_spinning()
         _accept_any_text()
         set_up_logging()
+        _flags.clear()
         try:
             return main(argv) or 0
         except KeyboardInterrupt:
@@ -47,6 +79,8 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
                 raise
             print(f"error: {sentence}", file=sys.stderr)
             return 2
+        finally:
+            _flags.clear()
 
     return run
 
@@ -126,13 +160,18 @@ def progress(
     unit: str = "it",
     leave: bool = True,
 ):
-    """A tqdm progress bar on standard error, the same everywhere; none where that is not a terminal, and none in
-    processes of other ranks than 0.
+    """A tqdm progress bar on standard error, the same everywhere; where that is no terminal, a log line each minute
+    (modules/progress_lines.py); nothing in processes of other ranks than 0.
 
     ``leave`` says whether it stays there when it is done; a bar within another does not.
     """
     from tqdm import tqdm
 
+    silent = logging.getLogger("svc").getEffectiveLevel() > logging.WARNING
+    if not silent and not (sys.stderr and sys.stderr.isatty()):
+        from modules.progress_lines import ProgressLines
+
+        return ProgressLines(items, total, initial, description, unit, within=not leave)
     return tqdm(
         items,
         total=total,
@@ -142,7 +181,7 @@ def progress(
         leave=leave,
         dynamic_ncols=True,
         mininterval=0.3,
-        disable=True if logging.getLogger("svc").getEffectiveLevel() > logging.WARNING else None,
+        disable=silent,
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 
-from modules.console import UserError
+from modules.console import UserError, option
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -32,13 +32,13 @@ def _device_called(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device '{name}' is not a device; use cpu, cuda, cuda:0 or mps") from None
+        raise UserError(f"the device '{name}' is not a device; use cpu, cuda, cuda:0 or mps") from None
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
-        raise UserError(f"--device '{name}' is not available: this PyTorch ({torch.__version__}) sees no such device")
+        raise UserError(f"the device '{name}' is not available: this PyTorch ({torch.__version__}) sees no such device")
     if device.type == "cuda" and device.index is not None:
         if device.index >= torch.cuda.device_count():
-            raise UserError(f"--device '{name}' is not available: there are {torch.cuda.device_count()} CUDA devices")
+            raise UserError(f"the device '{name}' is not available: there are {torch.cuda.device_count()} CUDA devices")
         torch.cuda.set_device(device)  # some of PyTorch's own work is done on the current one, which would be the first
     return device
 
@@ -52,7 +52,7 @@ def autocast(device: torch.device, half_type: str) -> torch.autocast:
     if not _has_autocast(device):
         raise UserError(
             f"half precision on {device.type} needs PyTorch 2.5; update it, or do without (train.fp16_run false, in "
-            "diffusion train.amp_dtype fp32, no --half)"
+            f"diffusion train.amp_dtype fp32, no {option('half', True)})"
         )
     if half_type == "fp16" and device.type == "cpu":
         raise UserError("train.half_type fp16 needs a GPU; on a CPU set it to bf16, or train.fp16_run to false")

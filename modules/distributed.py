@@ -111,11 +111,11 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 def _own_device(device: torch.device) -> torch.device:
     """This process's own device of the kind of ``device``."""
     if device.type == "mps":
-        raise UserError("several processes cannot share one mps device; train without torchrun, or with --device cpu")
+        raise UserError("several processes cannot share one mps device; train without torchrun, or on the cpu")
     if device.type == "cpu":
         return device
     if device.index is not None:
-        raise UserError(f"with several processes each has a GPU of its own; give --device cuda and not {device}")
+        raise UserError(f"with several processes each has a GPU of its own; name the device cuda and not {device}")
     there = torch.cuda.device_count()
     if local_place() >= there:
         raise UserError(f"this machine has {there} GPUs; give torchrun --nproc_per_node={there}")

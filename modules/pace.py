@@ -6,12 +6,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 import torch
 
 from modules.memory import peak_memory
+from modules.progress_lines import expected_end
 
 Batch = TypeVar("Batch")
 
@@ -50,11 +50,10 @@ class Report:
         return figures if self.peak_memory is None else {**figures, "pace/peak_memory_gib": self.peak_memory}
 
     def __str__(self) -> str:
-        end = datetime.now() + timedelta(seconds=min(self.seconds_left, 100 * 365 * 86400))
         memory = "" if self.peak_memory is None else f", peak memory {self.peak_memory:.2f} GiB"
         return (
             f"{self.steps_per_second:.3g} steps/s, waiting for data {self.data_share:.1%} of the time{memory}, "
-            f"expected end {end:%Y-%m-%d %H:%M}"
+            f"expected end {expected_end(self.seconds_left)}"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.memory import is_lack_of_memory
 
 Tensors = Sequence["Tensor | None"]
@@ -111,7 +111,7 @@ class Recording:
                 raise cause from None
             reason = str(cause).partition("\n")[0]
             raise UserError(
-                f"a step could not be recorded as a CUDA graph ({reason}); run the same command with --no_cuda_graphs"
+                f"a step could not be recorded as a CUDA graph ({reason}); train with {option('cuda_graphs', False)}"
             ) from error
 
     def replay(self, tensors: Tensors) -> Any:

@@ -9,6 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from modules import progress_lines
 from modules.console import get_logger
 from modules.saving import SPARE
 
@@ -16,12 +17,13 @@ log = get_logger("train")
 
 
 class TextLog(logging.FileHandler):
-    """Everything that this program logs, appended to a file, until it is closed."""
+    """Everything that this program logs, but for signs of life, appended to a file, until it is closed."""
 
     def __init__(self, path: Path, layout: str = "%(message)s"):
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter(layout))
+        self.addFilter(lambda record: record.name != progress_lines.log.name)
         logging.getLogger("svc").addHandler(self)
         logging.getLogger("svc").setLevel(logging.DEBUG)
 
@@ -34,17 +36,21 @@ class TextLog(logging.FileHandler):
 
 
 class Events:
-    """TensorBoard's event files of a folder, with SummaryWriter's methods; what there is no room for is left out."""
+    """TensorBoard's event files of a folder, with SummaryWriter's methods; what there is no room for is left out.
 
-    def __init__(self, folder: Path):
+    A run goes on from ``step``. What the folder has of later steps, which a kill has cost the run, TensorBoard leaves
+    out from then on, so that no curve goes back.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.told = folder, False
-        self._open()
+        self._open(purge_step=step + 1)
 
-    def _open(self) -> None:
+    def _open(self, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(self.folder)
+        self.writer = SummaryWriter(self.folder, purge_step=purge_step)
 
     def _add(self, method: str, *arguments, **options) -> None:
         if shutil.disk_usage(self.folder).free < SPARE:

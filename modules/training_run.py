@@ -60,7 +60,7 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def shown(self, result: Any) -> dict[str, str]:
-        """What the bar says of a step."""
+        """What the bar says of a step: its losses and learning rate."""
 
     @abstractmethod
     def not_finite(self, result: Any) -> str:
@@ -160,10 +160,10 @@ class TrainingRun(ABC):
             batches = next(feed)
             result = self.learn(*(batch.to(self.device) for batch in batches))
             self.pace.learnt()
-            bar.update()
-            if self.step % LOOK_EVERY == 0:
+            if self.step % LOOK_EVERY == 0 or getattr(bar, "due", False):
                 share, skipped = f"{self.pace.data_share:.0%}", self.skipped.known
                 bar.set_postfix({"epoch": self.epoch, **self.shown(result), "data": share, "skipped": skipped}, False)
+            bar.update()
             if self.step % self.log_interval == 0:
                 self.record(logbook, result)
             if distributed.is_first():

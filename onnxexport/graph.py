@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.atomic_file import output_paths
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from modules.onnx_session import import_package
 from onnxexport.precision import reduce_precision
 from vits.generator_file import refuse_to_overwrite
@@ -60,7 +60,10 @@ def refuse_target(path: str | Path, *sources: str | Path) -> None:
     """UserError when a graph made of ``sources`` cannot be called ``path``: it is one of them, or ends otherwise."""
     refuse_to_overwrite(path, *sources)
     if Path(path).suffix != SUFFIX:
-        raise UserError(f"{path} does not end in {SUFFIX}, as the name of a graph has to; choose another name with -o")
+        raise UserError(
+            f"{path} does not end in {SUFFIX}, as the name of a graph has to; choose another name with "
+            f"{option('output')}"
+        )
 
 
 def write_graph(graph: Graph, path: str | Path, precision: str = "fp32") -> None:

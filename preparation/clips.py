@@ -13,10 +13,17 @@ import numpy as np
 
 from modules.atomic_file import write_text
 from modules.audio import write_audio
-from modules.console import UserError, failure, progress
+from modules.console import UserError, failure, option, progress
 from modules.mono_file import MonoFile
 from modules.slicer import Slicer
-from preparation.recordings import Recording, find_recordings, no_recordings, recordings_of, voiceless
+from preparation.recordings import (
+    Recording,
+    find_recordings,
+    no_recordings,
+    recordings_of,
+    refuse_shared_places,
+    voiceless,
+)
 
 HOP_MS = 10
 LEDGER = ".slice_audio.json"
@@ -35,7 +42,8 @@ class CutSettings:
     def __post_init__(self):
         if not 0 < self.min_length * 2 <= self.max_length:
             raise UserError(
-                f"--max_length is {self.max_length:g} and --min_length {self.min_length:g}; the former must be at "
+                f"{option('max_length')} is {self.max_length:g} and {option('min_length')} {self.min_length:g}; the "
+                "former must be at "
                 "least twice the latter, so that every stretch of sound can be cut"
             )
 
@@ -77,7 +85,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     A ledger in ``out_dir`` tells which clips came from which recording. A recording that is in it, unchanged and cut
     with the same settings, is left alone, even when some of its clips were since removed by hand; otherwise the clips
     that were cut from it before are replaced. Files that are not in the ledger are never overwritten. Raises UserError
-    when there are no recordings, when none could be cut, or when no clip came of them.
+    when there are no recordings, clips would come among them, none could be cut, or no clip came of them.
     """
     in_dir, out_dir = Path(in_dir), Path(out_dir)
     recordings, notes = find_recordings(in_dir)
@@ -85,6 +93,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
         recordings, notes = recordings_of(in_dir, in_dir.resolve().name)
     if not recordings:
         raise no_recordings(in_dir, notes)
+    refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
     ledger, report = Ledger(out_dir), CutReport(passed_over=notes)
     for recording in progress(recordings, description="cutting", unit="recording"):
         if ledger.is_done(recording, settings):
@@ -99,8 +108,9 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     if not report.clips and not report.up_to_date:
         raise UserError(
             f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "
-            f"{report.dropped_seconds:.1f} s in pieces shorter than --min_length ({settings.min_length:g} s); "
-            "lower that or --threshold" + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
+            f"{report.dropped_seconds:.1f} s in pieces shorter than {option('min_length')} "
+            f"({settings.min_length:g} s); lower that or {option('threshold')}"
+            + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
         )
     if any(recording.path.parent != in_dir for recording in recordings):
         report.voiceless = voiceless(in_dir, ledger.speakers())
@@ -138,7 +148,7 @@ def plan_clips(sound: MonoFile, settings: CutSettings) -> Plan:
         loudest = 20 * math.log10(max(rms.max(), 1e-6))
         raise UserError(
             f"the loudest moment of {sound.path} is {loudest:.0f} dB, and what is below {settings.threshold:g} dB "
-            "(--threshold) is taken for silence; lower that, or normalise the recording"
+            f"({option('threshold')}) is taken for silence; lower that, or normalise the recording"
         )
     clips, dropped = choose_ranges(rms, sound.samples, slicer, settings)
     return Plan(clips, dropped, sound.samples, sound.sampling_rate, sound.cut_off)

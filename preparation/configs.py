@@ -18,7 +18,7 @@ from modules.config import (
     save_config,
     save_diffusion_config,
 )
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from modules.section import Section
 from vencoder import ENCODERS
 
@@ -56,7 +56,7 @@ def _load_existing(path: Path, reader: Callable[[Path], Former]) -> Former | Non
     try:
         return reader(path) if path.exists() else None
     except UserError as error:
-        raise UserError(f"{error}; mend it, or start from the template with --fresh") from None
+        raise UserError(f"{error}; mend it, or start from the template with {option('fresh', True)}") from None
 
 
 def number_speakers(names: Collection[str], former: Config | None) -> dict[str, int]:
@@ -152,7 +152,8 @@ def keep_values(config: Section, former: Section, path: Path, leave_out: Collect
         elif not section:
             target.extra[key] = value
     if kept:
-        log.info("kept from %s (--fresh starts from the template): %s", path, ", ".join(kept))
+        starts = f"{option('fresh', True)} starts from the template"
+        log.info("kept from %s (%s): %s", path, starts, ", ".join(kept))
 
 
 def _values(section: Section, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool, str, Any]]:

@@ -11,6 +11,8 @@ from modules.atomic_file import write_text
 from modules.audio import open_audio
 from modules.clip_files import SHORTEST_CLIP, find_clips
 from modules.console import UserError, get_logger
+from preparation.recordings import is_sound_name
+from preparation.report import count_and_first
 
 log = get_logger("filelists")
 
@@ -26,6 +28,7 @@ class Inventory:
     clips: dict[str, list[Path]] = field(default_factory=dict)
     seconds: float = 0.0
     too_short: list[Path] = field(default_factory=list)
+    misplaced: list[Path] = field(default_factory=list)  # sound that is no .wav in a speaker's folder
     unusable: dict[Path, str] = field(default_factory=dict)
 
     @property
@@ -41,6 +44,12 @@ def write_filelists(
     train, validation = split(inventory, source_dir, seed)
     for path, lines in ((train_list, train), (val_list, validation)):
         write_text(path, "".join(f"{line}\n" for line in lines))
+    if inventory.misplaced:
+        log.warning(
+            "passed over: %s: no .wav in a speaker's folder; put such recordings into dataset_raw/<speaker>/ and run "
+            "resample.py, which makes clips of them",
+            count_and_first(inventory.misplaced, "sound file"),
+        )
     for clip in inventory.too_short:
         log.warning("passed over: %s is shorter than %s s", clip, SHORTEST_CLIP)
     for reason in inventory.unusable.values():
@@ -54,11 +63,22 @@ def take_inventory(folder: str | Path, sampling_rate: int) -> Inventory:
     Raises UserError when there are no speakers, a speaker has too few usable clips, or a name cannot stand in a
     filelist.
     """
-    inventory = Inventory()
+    inventory = Inventory(misplaced=find_misplaced(Path(folder)))
     for speaker, clips in find_clips(folder).items():
         inventory.clips[speaker] = [clip for clip in clips if _take(clip, inventory, sampling_rate)]
     _refuse_too_few(inventory, Path(folder))
     return inventory
+
+
+def find_misplaced(folder: Path) -> list[Path]:
+    """The sound files in ``folder`` and its speakers' folders that ``find_clips`` takes for no clips.
+
+    Raises UserError as that does.
+    """
+    speakers = find_clips(folder)
+    clips = {clip for of_speaker in speakers.values() for clip in of_speaker}
+    files = (file for place in (folder, *(folder / name for name in speakers)) for file in place.iterdir())
+    return sorted(file for file in files if file not in clips and is_sound_name(file) and file.is_file())
 
 
 def _take(clip: Path, inventory: Inventory, sampling_rate: int) -> bool:
@@ -98,6 +118,7 @@ def _refuse_too_few(inventory: Inventory, folder: Path) -> None:
     passed_over = [
         f"{clip} is shorter than {SHORTEST_CLIP} s" for clip in inventory.too_short if clip.parent.name in few
     ] + [reason for clip, reason in inventory.unusable.items() if clip.parent.name in few]
+    passed_over += [f"{path} is no .wav" for path in inventory.misplaced if path.parent.name in few]
     more = f" ({'; '.join(passed_over[:3])}{'; ...' if len(passed_over) > 3 else ''})" if passed_over else ""
     raise UserError(
         f"too few usable clips in {folder}: {counts}{more}; each speaker needs {FEWEST_CLIPS} .wav files or more, "

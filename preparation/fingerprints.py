@@ -86,7 +86,7 @@ def _with_rescue(found: Check, files: ClipFiles, known: Mapping[str, Any]) -> Ch
     """Mark a check whose stale F0 is not known to be this program's own."""
     entry = known.get("f0", {})
     if "f0" in found.stale and not entry.get("unfinished") and files.f0.exists():
-        is_own = entry and not entry.get("kept") and entry.get("blake2b", "") in ("", _digest(files.f0))
+        is_own = entry and not entry.get("kept") and entry.get("blake2b", "") in ("", digest(files.f0))
         found.rescued = not is_own
     return found
 
@@ -111,7 +111,7 @@ def _may_be_kept(files: ClipFiles, name: str, reason: str, entry: Mapping[str, A
     if reason == UNKNOWN:  # a clip that changed is newer than what was made from it before
         return min(path.stat().st_mtime_ns for path in files.paths(name)) >= files.wav.stat().st_mtime_ns
     if reason == OTHER_SETTINGS:
-        return name == "f0" and bool(entry.get("kept") or entry.get("blake2b", "") not in ("", _digest(files.f0)))
+        return name == "f0" and bool(entry.get("kept") or entry.get("blake2b", "") not in ("", digest(files.f0)))
     return reason == DAMAGED
 
 
@@ -119,7 +119,7 @@ def withdraw(files: ClipFiles, found: Check) -> None:
     """Mark as unfinished what is about to be made, rename an F0 that may be somebody's work, and delete what is
     outdated: it would be read as good."""
     if found.rescued:
-        files.f0.replace(files.wav.with_name(EDITED.replace("*.wav", files.wav.name)))
+        files.f0.replace(files.edited_f0)
     for name in found.outdated:
         for path in files.paths(name):
             path.unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def vouch(files: ClipFiles, found: Check, recipes: Mapping[str, Recipe]) -> None
     """Vouch for the companions that were stale, now that they are made by ``recipes``, and mark those that are kept."""
     made = {name: {"bytes": _size(files, name), "recipe": recipes[name]} for name in found.stale}
     if "f0" in made:  # by which one that is edited later is known
-        made["f0"]["blake2b"] = _digest(files.f0)
+        made["f0"]["blake2b"] = digest(files.f0)
     _write(files, found.clip, {**found.vouched, **made})
 
 
@@ -144,10 +144,11 @@ def _identify(files: ClipFiles, known: Mapping[str, Any]) -> dict[str, Any]:
     times = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
     if times == {key: known.get(key) for key in times} and "blake2b" in known:
         return {**times, "blake2b": known["blake2b"]}
-    return {**times, "blake2b": _digest(files.wav)}
+    return {**times, "blake2b": digest(files.wav)}
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The hash of a file."""
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 

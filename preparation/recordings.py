@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
             found, passed_over = recordings_of(entry, entry.name)
             recordings += found
             notes += passed_over
-        elif entry.suffix.lower() in SOUND_SUFFIXES and not entry.name.startswith("."):
+        elif is_sound_name(entry):
             notes.append(f"passed over {entry}: it lies beside the speakers' folders; move it into one of them")
     return recordings, notes
 
@@ -48,7 +48,7 @@ def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str
             notes.append(f"passed over {path}: a hidden file")
         elif path.is_dir():
             notes.append(f"passed over {path}: a folder inside a speaker's folder")
-        elif path.suffix.lower() in SOUND_SUFFIXES or _is_sound(path):
+        elif is_recording(path):
             recordings.append(Recording(speaker, path))
         else:
             notes.append(f"passed over {path}: not sound that libsndfile reads (wav, flac, ogg, mp3 and others)")
@@ -66,6 +66,33 @@ def voiceless(folder: Path, speakers: Collection[str]) -> list[str]:
     """A sentence for each speaker's folder in ``folder`` that is not among the ``speakers`` of whom clips came."""
     folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return [f"no clip came of {entry}" for entry in sorted(folders) if entry.name not in speakers]
+
+
+def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir: Path, cure: str) -> None:
+    """Raise UserError, with the ``cure``, when clips in ``out_dir/<speaker>`` would come among the recordings.
+
+    That is so when a folder that is read is one that is written to, or lies within it, or the other way round, links
+    followed. Each run would take the clips of the run before for recordings, or write over the recordings.
+    """
+    speakers = {recording.speaker for recording in recordings}
+    read = {path.resolve(): path for path in {recording.path.parent for recording in recordings} | {in_dir}}
+    written = {path.resolve(): path for path in {out_dir / speaker for speaker in speakers} | {out_dir}}
+    for place in sorted(read.keys() & written):
+        raise UserError(f"{read[place]} would be read from and written to; {cure}")
+    for inside, around in ((read, written), (written, read)):
+        for place, inner in sorted(inside.items()):
+            if outer := next((around[parent] for parent in place.parents if parent in around), None):
+                raise UserError(f"{inner} lies within {outer}, so that clips and recordings would mix; {cure}")
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file is sound by its name, or libsndfile can read it whatever it is called; hidden ones never are."""
+    return is_sound_name(path) or (not path.name.startswith(".") and _is_sound(path))
+
+
+def is_sound_name(path: Path) -> bool:
+    """Whether a file is sound by its suffix, and not hidden."""
+    return path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith(".")
 
 
 def _is_sound(path: Path) -> bool:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modules.clip_files import SHORTEST_CLIP
-from modules.console import get_logger
+from modules.console import get_logger, option
 
 log = get_logger("features")
 
 NAMES_SHOWN = 20
+FEW_SHOWN = 5  # in one sentence
 
 
 @dataclass
@@ -49,8 +50,9 @@ class Report:
             log.info(
                 "kept because they fit their clips: %d files that this program did not make or that were edited since "
                 "(%s). It cannot see whether units are of another speech encoder with as many features, or mels of "
-                "another vocoder; --remake makes all files anew",
+                "another vocoder; %s makes all files anew",
                 self.kept.total(), ", ".join(f"{name} {count}" for name, count in self.kept.most_common()),
+                option("remake", True),
             )  # fmt: skip
         if self.reasons:
             log.info("files made: %s", ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()))
@@ -61,6 +63,12 @@ class Report:
                 max(self.load_seconds.values()), len(self.load_seconds),
             )
         log.info("%d clips made, %d were ready, %d failed", self.made, self.ready, len(self.failed))
+
+
+def count_and_first(items: Sequence[Path], noun: str) -> str:
+    """How many, and the first few of them: ``7 clips (a.wav, b.wav, c.wav, ...)``."""
+    names = ", ".join(map(str, items[:FEW_SHOWN])) + (", ..." if len(items) > FEW_SHOWN else "")
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'} ({names})"
 
 
 def list_some(fate: str, items: Iterable[str | Path]) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 from modules.atomic_file import write_text
 from modules.audio import resample, write_audio
 from modules.clip_files import SHORTEST_CLIP
-from modules.console import UserError, failure, progress
+from modules.console import UserError, failure, option, progress
 from modules.loudness import Levels
 from modules.mono_file import SAFE_PEAK, MonoFile
 from modules.temporary_file import delete_unfinished
-from preparation.recordings import Recording, find_recordings, no_recordings, voiceless
+from preparation.clip_ledger import ClipLedger
+from preparation.fingerprints import digest
+from preparation.recordings import Recording, find_recordings, no_recordings, refuse_shared_places, voiceless
 from preparation.termination import unwinding
 from preparation.workers import cpu_count, run_job, worker_count
 
@@ -36,29 +38,37 @@ class ResampleReport:
     cut_off: list[str] = field(default_factory=list)  # a sentence for each recording whose end is missing
     passed_over: list[str] = field(default_factory=list)  # a sentence for each file that is no clip
     voiceless: list[str] = field(default_factory=list)  # a sentence for each speaker without clips
+    gone: list[Path] = field(default_factory=list)  # clips whose recording is no longer there
+    unknown: list[Path] = field(default_factory=list)  # clips that were put or changed there by hand
 
 
 def resample_folder(
-    in_dir: str | Path, out_dir: str | Path, sampling_rate: int, full_scale: bool = True, processes: int | None = None
+    in_dir: str | Path,
+    out_dir: str | Path,
+    sampling_rate: int,
+    full_scale: bool = True,
+    processes: int | None = None,
+    prune: bool = False,
 ) -> ResampleReport:
     """Prepare ``in_dir/<speaker>/*`` as ``out_dir/<speaker>/<stem>.wav``.
 
     A clip that is newer than its recording, and than the last change of the settings, is left as it is, so a run that
-    was stopped continues. A clip that fails is reported and does not stop the others. ``processes`` 0 stands for one a
-    CPU, None for ``default_processes``. Raises UserError when there is nothing to prepare, or when no clip at all could
-    be.
+    was stopped continues. A clip that fails is reported and does not stop the others. ``prune`` deletes the clips that
+    were made here of recordings which are gone since, and what was made of these clips. ``processes`` 0 stands for one
+    a CPU, None for ``default_processes``. Raises UserError when there is nothing to prepare, when clips would come
+    among the recordings, or when no clip at all could be prepared.
     """
     workers = default_processes() if processes is None else worker_count(processes)
     in_dir, out_dir = Path(in_dir), Path(out_dir)
-    if out_dir.resolve() == in_dir.resolve():
-        raise UserError(f"--in_dir and --out_dir2 are the same folder, {in_dir}; the recordings would be overwritten")
     recordings, notes = find_recordings(in_dir)
     if not recordings:
         raise no_recordings(in_dir, notes)
+    refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
     for folder in {out_dir / recording.speaker for recording in recordings} | {out_dir}:
         delete_unfinished(folder)
     report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)
     changed = _note_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
+    ledger = ClipLedger(in_dir, out_dir)
     sources: dict[Path, Path] = {}
     waiting = []
     for recording in recordings:
@@ -72,11 +82,16 @@ def resample_folder(
     report.up_to_date = len(sources) - len(waiting)
     with unwinding(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
         for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
-            report.made += outcome.failed is None
+            if outcome.made:
+                ledger.add(job.target(outcome.made.recording), outcome.made.recording.path, outcome.made.blake2b)
+                report.made += 1
             report.failed += [outcome.failed] if outcome.failed else []
             report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
         raise UserError(f"none of {len(recordings)} recordings could be prepared; the first: {report.failed[0]}")
+    report.gone, report.unknown = ledger.without_recording(sources)
+    if prune:
+        ledger.prune(report.gone)
     report.voiceless = voiceless(in_dir, {target.parent.name for target in sources if target.is_file()})
     return report
 
@@ -91,9 +106,18 @@ def default_processes() -> int:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The result for one recording: why it failed, and what is missing at the end of its file, if anything."""
+class Made:
+    """A clip that is there, and the hash of its file."""
 
+    recording: Recording
+    blake2b: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result for one recording: the clip, or why it failed, and what its file lacks at the end, if anything."""
+
+    made: Made | None = None
     failed: str | None = None
     cut_off: str | None = None
 
@@ -111,12 +135,13 @@ class ResampleJob:
 
     def __call__(self, recording: Recording) -> Outcome:
         try:
-            return Outcome(cut_off=self.prepare(recording))
+            cut_off = self.prepare(recording)
+            return Outcome(Made(recording, digest(self.target(recording))), cut_off=cut_off)
         except Exception as error:  # one clip must not stop the others
-            return Outcome(failure(recording.path, error))
+            return Outcome(failed=failure(recording.path, error))
 
     def lost(self, recording: Recording, reason: str) -> Outcome:
-        return Outcome(f"{recording.path}: {reason}")
+        return Outcome(failed=f"{recording.path}: {reason}")
 
     def target(self, recording: Recording) -> Path:
         return self.out_dir / recording.speaker / f"{recording.path.stem}.wav"

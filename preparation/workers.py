@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from modules.console import UserError, set_up_logging
+from modules.console import UserError, option, set_up_logging
 from preparation.termination import SECONDS_TO_END, follow_the_parent
 
 
@@ -43,9 +43,9 @@ def run_job(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
 
 
 def worker_count(wanted: int) -> int:
-    """What ``--num_processes`` asks for; 0 stands for the number of CPUs. Raises UserError when it is negative."""
+    """What ``num_processes`` asks for; 0 stands for the number of CPUs. Raises UserError when it is negative."""
     if wanted < 0:
-        raise UserError(f"--num_processes is {wanted}; it must be 0 (one for each CPU) or more")
+        raise UserError(f"{option('num_processes')} is {wanted}; it must be 0 (one for each CPU) or more")
     return wanted or cpu_count()
 
 
@@ -108,7 +108,9 @@ class _Worker:
         except (EOFError, OSError):
             self.process.join(SECONDS_TO_END)
             reason = f"a worker process died (exit code {self.process.exitcode}; memory may have run out)"
-            return ("died", reason) if self.set_up else ("refused", f"{reason} while it loaded; try --num_processes 1")
+            if self.set_up:
+                return "died", reason
+            return "refused", f"{reason} while it loaded; try {option('num_processes', 1)}"
         self.set_up = True
         return kind, value
 

@@ -3,6 +3,7 @@
 import argparse
 
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffusion.checkpoints import DiffusionCheckpoint
 from modules import checkpoint
@@ -22,6 +23,17 @@ def write_pair(folder, step, state=True):
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def event_steps(folder, tag):
+    """The steps at which TensorBoard shows a scalar."""
+    return [event.step for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
+
+
+def age_events(folder):
+    """Rename event files, which are read in the order of their names, so that those of another run come after them."""
+    for number, path in enumerate(sorted(folder.glob("events.*"))):
+        path.rename(folder / f"events.out.tfevents.{number:010}.former")
 
 
 def write_diffusion(folder, *steps):

@@ -134,7 +134,7 @@ def test_when_nothing_fits_a_sentence_says_what_to_change(config, monkeypatch):
 def test_one_process_alone_tries(config, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="--find_batch_size works in one process"):
+    with pytest.raises(UserError, match="find_batch_size works in one process"):
         find_batch_size(config, "cpu")
 
 

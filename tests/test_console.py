@@ -1,5 +1,8 @@
 """modules/console.py: wrong input is a sentence, a bug is a traceback."""
 
+import argparse
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modules.console import SPIN_COUNT, UserError, failure, script
+from modules.console import SPIN_COUNT, UserError, failure, option, parse_flags, script
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):
@@ -83,6 +86,29 @@ def test_scripts_limit_spinning_unless_the_user_has_chosen_how_threads_wait(give
     found = {}
     script(lambda argv=None: found.update(os.environ))()
     assert found == expected
+
+
+def test_a_setting_is_named_as_its_user_knows_it():
+    def sentence():
+        values = ("ratio", 0), ("ratio", None), ("cuda_graphs", False), ("other", 1)
+        return " ".join(option(name, value) for name, value in values)
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-cr", "--cluster_infer_ratio", dest="ratio", type=float)
+    parser.add_argument("--no_cuda_graphs", dest="cuda_graphs", action="store_false")
+
+    @script
+    def main(argv=None):
+        assert parse_flags(parser, argv).ratio == 0.5
+        raise UserError(sentence())
+
+    found = []
+    for _ in range(2):
+        found.append(sentence())
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            assert main(["-cr", "0.5"]) == 2
+        assert errors.getvalue() == "error: -cr 0 -cr --no_cuda_graphs other=1\n"
+    assert set(found) == {"ratio=0 ratio cuda_graphs=False other=1"}, "a script's flags end with it"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

@@ -355,9 +355,9 @@ def test_what_cannot_serve_is_refused_before_any_work(config, folder, clips, tmp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="'harvst'; known: harvest"):
         prepare_features(folder, config, "harvst")
-    with pytest.raises(UserError, match="--device 'gpu'"):
+    with pytest.raises(UserError, match="the device 'gpu'"):
         prepare_features(folder, config, "pm", device="gpu")
-    with pytest.raises(UserError, match="--num_processes"):
+    with pytest.raises(UserError, match="num_processes is"):
         prepare_features(folder, config, "pm", num_processes=-1)
     config.model.ssl_dim = 256
     with pytest.raises(UserError, match=r"ssl_dim is 256.*72 features.*--speech_encoder mfcc"):

@@ -61,10 +61,27 @@ def test_speakers_are_numbered_in_alphabetical_order(data_set):
 
 def test_hidden_foreign_and_stray_files_are_passed_over(data_set):
     before = take_inventory(data_set, 44100)
-    for name in ("alto/.x.wav", "alto/x.mp3", "alto/x.wav.soft.pt", "stray.txt", "x.wav"):
+    for name in ("alto/.x.wav", "alto/x.wav.soft.pt", "alto/x.spec.pt", "stray.txt", ".x.flac"):
         (data_set / name).write_text("x", encoding="utf-8")
     make_clip(data_set / ".ipynb_checkpoints" / "x.wav")
     assert take_inventory(data_set, 44100) == before
+
+
+def test_sound_that_is_no_clip_by_its_name_or_place_is_counted_and_named_with_the_cure(data_set, tmp_path):
+    for name in ("alto/a.WAV", "alto/b.flac", "c.wav", *(f"alto/x{number}.mp3" for number in range(9))):
+        (data_set / name).write_text("x", encoding="utf-8")
+    done = run_script(tmp_path, "--speech_encoder", "mfcc")
+    assert done.returncode == 0
+    names = ", ".join(f"dataset/44k/{name}" for name in ("alto/a.WAV", "alto/b.flac", "alto/x0.mp3", "alto/x1.mp3"))
+    (line,) = [line for line in done.stderr.splitlines() if "sound file" in line]
+    assert line.startswith(f"passed over: 12 sound files ({names}, dataset/44k/alto/x2.mp3, ...): no .wav in a speaker")
+    assert "dataset_raw/<speaker>/" in line and "resample.py" in line
+
+
+def test_a_speaker_whose_clips_are_all_of_another_format_is_told_why(data_set):
+    make_clip(data_set / "bass" / "a.flac")
+    with pytest.raises(UserError, match=r"bass 0 \(.*bass/a.flac is no .wav\)"):
+        take_inventory(data_set, 44100)
 
 
 def test_clips_below_three_tenths_of_a_second_are_passed_over_and_exactly_that_is_kept(data_set):

@@ -1,6 +1,7 @@
 """The picture of the house holds: who may lean on whom, and scripts that answer at once."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,34 @@ def test_a_package_leans_only_on_floors_below_it(package):
             if name in FLOORS:
                 assert FLOORS[name] < FLOORS[package], f"{path.relative_to(ROOT)} imports {name}"
             assert name not in ("tests", "benchmarks"), f"{path.relative_to(ROOT)} imports {name}"
+
+
+FLAG = re.compile(r"(?<![\w}-])--?[A-Za-z]\w*")
+COMMAND = re.compile(r"(\.py|pip install|torchrun) --?\w+|^{} --use_diff")  # of another program, flags and all
+NO_MESSAGES = {"-onnx", "-v3 or a model made from it"}  # the suffix of keys of graphs; the end of a model's name
+
+
+def texts(path):
+    """The strings of a file that are no docstrings, with ``{}`` for what f-strings put in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    parts = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            parts.add(node.value)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in parts:
+            yield node.value
+
+
+@pytest.mark.parametrize("package", sorted(FLOORS))
+def test_a_package_knows_no_flags_for_programs_without_any_use_it(package):
+    """``modules.console.option`` names settings, in a script by their flags."""
+    strangers = {ROOT / "modules/ffmpeg.py", ROOT / "cluster/train_cluster.py"}  # another program's flags; a script
+    for path in set((ROOT / package).rglob("*.py")) - strangers:
+        for text in set(texts(path)) - NO_MESSAGES:
+            assert not FLAG.search(COMMAND.sub("", text)), f"{path.relative_to(ROOT)}: {text}"
 
 
 def test_nothing_imports_a_script_but_the_users_own_map():

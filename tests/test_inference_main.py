@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,8 +14,11 @@ import pytest
 import soundfile
 import torch
 
+from inference.conversion import Conversion
+from inference.jobs import plan
 from inference.svc import Svc
 from inference_main import main
+from modules.console import UserError
 from tests.diffusion_files import write_diffusion
 from tests.test_svc import write_model, write_song
 from tests.tiny import tiny_config
@@ -65,6 +69,59 @@ def test_every_song_goes_to_every_speaker_and_missing_shifts_repeat_the_first(he
         for speaker in ("1", "alto")
     ]
     assert results(here) == sorted(expected)
+
+
+def test_a_folder_and_a_pattern_stand_for_all_their_recordings(here):
+    for name in ("album/b.flac", "album/a.wav", "album/inner/c.wav", "x.ogg", "y.ogg", "[live] z.wav"):
+        (here / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_song(here / "raw" / name, 0.3)
+    for name in ("album/notes.txt", "README.md", "album/.hidden.wav"):
+        (here / "raw" / name).write_text("words", encoding="utf-8")
+    where = Path("results"), "wav"
+
+    def planned(*names, shifts=(0,)):
+        jobs, missing = plan(names, shifts, ["alto"], Conversion("alto"), "sovits", *where)
+        return [(job.song.as_posix(), job.output.name.split("_")[0], job.conversion.tran) for job in jobs], missing
+
+    songs, missing = planned("album", "*.ogg", "nothing*", "[live] z", shifts=(0, 2))
+    assert songs == [
+        ("raw/album/a.wav", "a.wav", 0), ("raw/album/b.flac", "b.flac", 0),
+        ("raw/x.ogg", "x.ogg", 2), ("raw/y.ogg", "y.ogg", 2), ("raw/[live] z.wav", "[live] z", 0),
+    ]  # fmt: skip
+    assert len(missing) == 1 and "no recording matches 'nothing*'" in missing[0] and "x.ogg" in missing[0]
+    assert planned("album")[0] == planned("raw/album/")[0]
+    assert [name for _, name, _ in planned(f"{here}/raw/al*/*.wav")[0]] == ["a.wav"]
+    assert len(planned("*")[0]) == 3, "words are no song"
+    with pytest.raises(UserError, match="two conversions would be written"):
+        planned("album", "album/a.wav")
+
+
+def test_a_folder_without_recordings_is_refused(here, capsys):
+    (here / "raw/empty/inner").mkdir(parents=True)
+    assert "the folder raw/empty holds no recording" in refused(capsys, "-n", "empty", "-s", "alto")
+
+
+def test_shifts_may_be_fractions_and_whole_ones_are_named_as_published(here):
+    write_song(here / "raw" / "a.wav", 0.3)
+    assert main(["-n", "a", "a.wav", "-t", "-0.5", "12.0", "-s", "alto", "-wf", "wav"]) == 0
+    assert results(here) == ["a.wav_12key_alto_sovits_fcpe.wav", "a_-0.5key_alto_sovits_fcpe.wav"]
+
+
+@pytest.mark.parametrize("shift", ["a", "nan", "inf", "1,5"])
+def test_a_shift_that_is_no_number_is_refused(here, capsys, shift):
+    write_song(here / "raw" / "a.wav", 0.3)
+    with contextlib.suppress(SystemExit):
+        assert main(["-n", "a", "-s", "alto", "-t", shift]) == 2
+    assert "-t" in capsys.readouterr().err and not (here / "results").exists()
+
+
+def test_a_result_that_replaces_one_of_a_former_run_is_named(here, caplog):
+    caplog.set_level("INFO", "svc")
+    write_song(here / "raw" / "a.wav", 0.3)
+    sentence = "results/a_0key_alto_sovits_fcpe.flac replaces the result of a former run"
+    for times in (0, 1):
+        assert main(["-n", "a", "-s", "alto"]) == 0
+        assert caplog.messages.count(sentence) == times
 
 
 def test_automatic_f0_stands_in_the_name(here):
@@ -195,7 +252,7 @@ def test_a_missing_song_with_no_raw_folder_says_so(here, capsys):
         (["-s", "alto", "-od"], "no model_\\*.pt in logs/44k/diffusion.*-dm"),
         (["-s", "alto", "-cr", "0.3"], "there is no file logs/44k/kmeans_10000.pt"),
         (["-s", "alto", "-eh"], "nsf_hifigan"),
-        (["-s", "alto", "-d", "tpu9"], "--device 'tpu9'"),
+        (["-s", "alto", "-d", "tpu9"], "the device 'tpu9'"),
         (["-s", "alto", "-m", "logs/44k/G_9.pth"], "there is no checkpoint"),
         (["-s", "alto", "-m", "elsewhere/nope.pth"], "there is no checkpoint elsewhere/nope.pth"),
         (["-s", "alto", "-f0p", "rmvpe"], "'rmvpe' needs the file"),

@@ -89,7 +89,7 @@ def test_barely_more_features_than_centres(surplus):
 def test_a_gpu_is_refused_where_faiss_sees_none_and_used_where_it_does(monkeypatch, search):
     features = speechlike(500, 6)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
-    with pytest.raises(UserError, match="--gpu needs a CUDA device .*faiss-gpu-cu12"):
+    with pytest.raises(UserError, match="gpu=True needs a CUDA device .*faiss-gpu-cu12"):
         k_means(features, 60, gpu=True)
     moved = []
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)

@@ -241,7 +241,7 @@ def test_what_only_a_song_shows_of_another_models_config_is_told_in_a_sentence(p
     values = load_config(other)
     values.spk = {"bass": 5}
     save_config(values, other)
-    with pytest.raises(UserError, match=r"G.onnx cannot compute with .*Gather.*; if its config .* with -c"):
+    with pytest.raises(UserError, match=r"G.onnx cannot compute with .*Gather.*; if its config .* with config_path"):
         song(Svc(graph, other, "cpu"), glide, "bass")
 
 
@@ -257,7 +257,7 @@ def test_a_graph_that_does_not_tell_its_hop_refuses_another_by_its_sound(pairs, 
     first.op_type = op
     onnx.save(graph, tmp_path / "other.onnx")
     svc = Svc(tmp_path / "other.onnx", changed(config, tmp_path / "config.json", **HOP_256), "cpu")
-    with pytest.raises(UserError, match=f"other.onnx {words}.*name that model's config with -c"):
+    with pytest.raises(UserError, match=f"other.onnx {words}.*name that model's config with config_path"):
         song(svc, glide)
 
 

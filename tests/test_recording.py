@@ -105,7 +105,7 @@ def test_what_cannot_be_recorded_is_said_with_the_way_out_and_a_lack_of_memory_a
     monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     monkeypatch.setattr(torch.cuda, "graph", broken_graph)
     for fault, seen, words in (
-        (RuntimeError("not permitted\nwhen capturing"), UserError, r"\(not permitted\); .* --no_cuda_graphs"),
+        (RuntimeError("not permitted\nwhen capturing"), UserError, r"\(not permitted\); .* cuda_graphs=False"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), torch.cuda.OutOfMemoryError, "out of memory"),
     ):
         recorder.function = lambda tensors, fault=fault: (_ for _ in ()).throw(fault)

@@ -18,6 +18,7 @@ import soundfile
 import resample
 from modules.loudness import measure_levels
 from preparation import resampling
+from preparation.clip_ledger import LEDGER
 from preparation.resampling import TRIM_FRAMES, trim_silence
 
 RATE = 22050
@@ -114,6 +115,15 @@ def test_wrong_flags_are_refused(run, tmp_path):
     assert run("--out_dir2", str(tmp_path / "file")) == 2
 
 
+def test_a_speakers_folder_that_is_a_link_to_the_recordings_is_not_written_to(run, tmp_path, capsys):
+    put(tmp_path / "raw/anna/a.wav", tone())
+    before = (tmp_path / "raw/anna/a.wav").read_bytes()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/anna").symlink_to(tmp_path / "raw/anna")
+    assert run() == 2 and "--out_dir2" in capsys.readouterr().err
+    assert (tmp_path / "raw/anna/a.wav").read_bytes() == before
+
+
 def test_a_second_run_makes_only_what_is_missing_or_changed(run, tmp_path):
     for name in "abc":
         put(tmp_path / f"raw/anna/{name}.wav", tone())
@@ -131,6 +141,71 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(run, tmp_path):
     }
     assert run("--skip_loudnorm") == 0
     assert all(np.abs(made(path)).max() < 11000 for path in clips.values())
+
+
+def test_clips_of_recordings_that_are_gone_are_named_and_pruned_and_nobodys_own(run, tmp_path, caplog):
+    caplog.set_level("INFO", "svc")
+    for name in ("anna/a", "anna/b", "anna/edited", "berta/c", "berta/stays", "carla/only"):
+        put(tmp_path / f"raw/{name}.flac", tone())
+    out = tmp_path / "out"
+    put(out / "anna/mine.wav", tone(), 44100)
+    assert run() == 0
+    put(out / "anna/edited.wav", tone(0.7), 44100)
+    for name in ("anna/b.wav.f0.npy", "anna/b.spec.pt", "anna/b.wav.meta.json", "anna/b.wav.f0.edited.npy"):
+        (out / name).write_bytes(b"")
+    (out / "anna/a.wav.soft.pt").write_bytes(b"")
+    for name in ("anna/b", "anna/edited", "berta/c", "carla/only"):
+        (tmp_path / f"raw/{name}.flac").unlink()
+    (tmp_path / "raw/anna/edited.txt").write_text("a note", encoding="utf-8")
+    caplog.clear()
+    assert run() == 1  # carla has no clip that is up to date
+    (gone,) = [line for line in caplog.messages if "recordings are gone of 3 clips" in line]
+    assert (
+        all(f"{out}/{name}" in gone for name in ("anna/b.wav", "berta/c.wav", "carla/only.wav")) and "--prune" in gone
+    )
+    assert any("by hand: 2 clips (" in line and "mine.wav" in line and "edited.wav" in line for line in caplog.messages)
+    assert (out / "anna/b.wav").exists()
+    assert run("--prune") == 1
+    left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if not path.name.startswith("."))
+    clips = ["anna/a.wav", "anna/a.wav.soft.pt", "anna/edited.wav", "anna/mine.wav", "berta/stays.wav"]
+    assert left == sorted(["anna", "berta", *clips])
+    caplog.clear()
+    assert run() == 1 and "are gone" not in caplog.text
+
+
+def test_clips_of_another_folder_and_of_a_moved_project_are_known(run, tmp_path, caplog):
+    caplog.set_level("INFO", "svc")
+    put(tmp_path / "one/raw/anna/a.wav", tone())
+    put(tmp_path / "one/raw/anna/b.wav", tone())
+    put(tmp_path / "other/anna/x.wav", tone())
+
+    def prepare(root, source, *flags):
+        places = ["--in_dir", str(tmp_path / root / source), "--out_dir2", str(tmp_path / root / "out")]
+        return resample.main([*places, "--num_processes", "1", *flags])
+
+    assert prepare("one", "raw") == 0
+    assert prepare("one", "../other", "--prune") == 0, "clips of raw are no business of this run"
+    names = sorted(path.name for path in (tmp_path / "one/out/anna").iterdir())
+    assert names == ["a.wav", "b.wav", "x.wav"] and "gone" not in caplog.text and "by hand" not in caplog.text
+    (tmp_path / "one").rename(tmp_path / "two")
+    (tmp_path / "two/raw/anna/b.wav").unlink()
+    assert prepare("two", "raw", "--prune") == 0
+    assert sorted(path.name for path in (tmp_path / "two/out/anna").iterdir()) == ["a.wav", "x.wav"]
+
+
+def test_a_ledger_that_a_kill_has_cut_off_costs_its_last_line_alone(run, tmp_path):
+    for name in "abc":
+        put(tmp_path / f"raw/anna/{name}.wav", tone())
+    assert run() == 0
+    ledger = tmp_path / "out" / LEDGER
+    ledger.write_text(ledger.read_text(encoding="utf-8")[:-9], encoding="utf-8")
+    put(tmp_path / "raw/anna/d.wav", tone())
+    assert run() == 0
+    for path in (tmp_path / "raw/anna").iterdir():
+        if path.name != "a.wav":
+            path.unlink()
+    assert run("--prune") == 0
+    assert sorted(path.name for path in (tmp_path / "out/anna").iterdir()) == ["a.wav", "c.wav"]
 
 
 def test_worker_processes_make_the_same_clips_and_report_failures(run, tmp_path, caplog):
@@ -164,7 +239,7 @@ def test_what_a_killed_run_left_is_deleted_though_all_clips_are_ready(run, tmp_p
         left.touch()
         os.utime(left, (0, 0))
     assert run() == 0
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [".resample.json", "a.wav", "anna"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [".resample.json", LEDGER, "a.wav", "anna"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")

@@ -127,7 +127,7 @@ def test_what_the_index_lacks_is_named(tmp_path):
         index.neighbours(torch.zeros(3, SIZE), 2)
     with pytest.raises(UserError, match=f"a.pkl is of features of size {SIZE}, the speech encoder gives 7"):
         index.neighbours(torch.zeros(3, 7), 0)
-    with pytest.raises(UserError, match="--nprobe is 0"):
+    with pytest.raises(UserError, match="nprobe is 0"):
         load_feature_index(tmp_path / "a.pkl", 0)
     with pytest.raises(UserError, match="there is no .*b.pkl; 'python train_index.py' makes it"):
         load_feature_index(tmp_path / "b.pkl")

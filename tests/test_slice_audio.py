@@ -270,6 +270,27 @@ def test_a_recording_over_which_the_program_fails_does_not_stop_the_others(run, 
     assert list(lengths(tmp_path / "out/anna")) == ["b_0000.wav"]
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("in", "in"),
+        ("in/anna", "in"),
+        ("in", "in/clips"),
+        ("in", "link"),
+        ("link/anna", "in"),
+        ("in", "linked speaker"),
+    ],
+)
+def test_clips_never_come_among_the_recordings_that_they_are_cut_from(tmp_path, capsys, source, target):
+    put(tmp_path / "in/anna/a.wav", sung(6, -2, 7))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "linked speaker").mkdir()
+    (tmp_path / "linked speaker/anna").symlink_to(tmp_path / "in/anna")
+    assert slice_audio.main(["--in_dir", str(tmp_path / source), "--out_dir", str(tmp_path / target)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "--out_dir" in sentence and [path.name for path in (tmp_path / "in").rglob("*.wav")] == ["a.wav"]
+
+
 def test_lengths_that_leave_no_choice_are_refused():
     with pytest.raises(UserError, match="at least twice"):
         CutSettings(5, 9)

@@ -139,7 +139,7 @@ def test_a_song_below_the_threshold_is_refused_with_its_level_and_the_cure_and_t
     song = write_song(tmp_path / "song.wav", 1)
     audio, _ = soundfile.read(song)
     soundfile.write(song, audio * 10 ** (-43 / 20), RATE)  # the tone is at -13.5 dB
-    with pytest.raises(UserError, match=r"song.wav is -56 dB.*below -40 dB \(-sd\).*give -sd -70"):
+    with pytest.raises(UserError, match=r"song.wav is -56 dB.*below -40 dB \(slice_db\).*give slice_db=-70"):
         svc.slice_inference(song, "alto")
     assert svc.slice_inference(song, "alto", slice_db=-70).any()
 
@@ -249,7 +249,9 @@ def test_a_song_that_does_not_fit_into_the_memory_is_told_how_to_cut_it(svc, son
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
 
     monkeypatch.setattr(svc, "_sing", full)
-    with pytest.raises(UserError, match=r" s in one piece do not fit into the memory of cpu; cut .* -cl 10 -lg 0\.5$"):
+    with pytest.raises(
+        UserError, match=r" s in one piece do not fit into the memory of cpu; cut .* clip_seconds=10 and lg_num=0\.5$"
+    ):
         svc.slice_inference(song, "alto")
 
 

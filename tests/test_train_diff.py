@@ -2,6 +2,7 @@
 wrong."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -20,13 +21,14 @@ from diffusion.checkpoints import diffusion_checkpoints, read_newest_diffusion
 from diffusion.logbook import Logbook, clock
 from diffusion.step import learning_rate
 from diffusion.unit2mel import build_unit2mel, load_unit2mel
-from modules import checkpoint
+from modules import checkpoint, progress_lines
 from modules.autosave import Autosave
 from modules.config import load_diffusion_config, save_diffusion_config
 from modules.console import UserError
 from modules.stop_signal import StopSignal
 from modules.training_run import MOST_BAD_STEPS
 from tests.another_run import another_run, needs_locks
+from tests.run_files import age_events, event_steps
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
 
@@ -123,6 +125,27 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     assert logged_losses("killed") == {step: whole[step] for step in range(6, 13)}
     ends = [weights_of(f"{run}/model_12.pt") for run in ("whole", "killed")]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
+    path = prepare(work, interval_val=2, interval_force_save=2, epochs=2)
+    training.train(path, "cpu")
+    folder = Path("logs/44k/diffusion")
+    for left in folder.glob("model_6.*"):
+        left.unlink()  # as if the run had been killed between step 6 and its save
+    age_events(folder / "logs")
+    assert training.train(path, "cpu") == 0
+    assert event_steps(folder / "logs", "train/loss") == [1, 2, 3, 4, 5, 6]
+    assert event_steps(folder / "logs", "validation/loss") == [2, 4, 6]
+
+
+def test_without_a_terminal_a_line_says_how_far_the_run_is(work, monkeypatch, caplog):
+    caplog.set_level("INFO", "svc")
+    moments = itertools.count(0, 25)  # seconds; a clock that moves on at each look
+    monkeypatch.setattr(progress_lines, "monotonic", lambda: next(moments))
+    training.train(prepare(work, epochs=1), "cpu")
+    line = next(line for line in caplog.messages if line.startswith("training: 1 of 3 steps"))
+    assert re.search(r"epoch 1, loss [\d.]+, lr 0.001, data \d+%, skipped 0; 0:.* so far, expected end", line)
 
 
 def test_with_save_opt_the_published_file_alone_resumes_exactly(work):

@@ -1,5 +1,6 @@
 """vits/training.py: a run continues exactly, stops cleanly, and never trusts a number that is not finite."""
 
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import torch
 from torch.utils.tensorboard._utils import figure_to_image
 
 import train as train_script
-from modules import checkpoint, distributed, training_run
+from modules import checkpoint, distributed, progress_lines, training_run
 from modules.autosave import Autosave
 from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
@@ -24,6 +25,7 @@ from modules.console import UserError
 from modules.device import grad_scaler
 from modules.epoch_batches import EpochBatches
 from modules.stop_signal import stop_signal
+from tests.run_files import age_events, event_steps
 from tests.tiny import tiny_config, write_dataset
 from vits import batch_size, checkpoints, training
 from vits.logbook import Logbook
@@ -210,6 +212,28 @@ def test_the_log_and_tensorboard_say_how_the_run_goes(work):
     assert re.search(line, text)
 
 
+def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
+    config = prepare(work, epochs=2, eval_interval=2)
+    training.train(config, "44k", "cpu")
+    folder = work / "logs" / "44k"
+    for path in folder.glob("*_6.pth"):
+        path.unlink()  # as if the run had been killed between step 6 and its save
+    for part in (folder, folder / "eval"):
+        age_events(part)
+    assert training.train(config, "44k", "cpu") == 0
+    assert event_steps(folder, "loss/g/total") == event_steps(folder, "pace/data_share") == [1, 2, 3, 4, 5, 6]
+    assert event_steps(folder / "eval", "metric/mel_distance") == [2, 4, 6]
+
+
+def test_without_a_terminal_a_line_says_how_far_the_run_is(work, monkeypatch, caplog):
+    caplog.set_level("INFO", "svc")
+    moments = itertools.count(0, 25)  # seconds; a clock that moves on at each look
+    monkeypatch.setattr(progress_lines, "monotonic", lambda: next(moments))
+    training.train(prepare(work, epochs=2), "44k", "cpu")
+    line = next(line for line in caplog.messages if line.startswith("training: 1 of 6 steps"))
+    assert re.search(r"epoch 1, mel [\d.]+, g [\d.]+, d [\d.]+, lr 0.001, data \d+%, skipped 0; 0:.* so far, exp", line)
+
+
 def test_curves_drawn_one_after_the_other_are_those_of_a_new_drawing(work):
     pictures = []
     first, second = Logbook(work / "first"), Logbook(work / "second")
@@ -363,7 +387,7 @@ def test_a_batch_that_does_not_fit_is_a_sentence_with_the_cure(work, monkeypatch
         raise RuntimeError(words)
 
     monkeypatch.setattr(training.Learner, "step", broken)
-    with pytest.raises(UserError, match=r"too small for train\.batch_size 4; halve it, .*--find_batch_size$"):
+    with pytest.raises(UserError, match=r"too small for train\.batch_size 4; halve it, .* with find_batch_size$"):
         training.train(prepare(work), "44k", "cpu")
 
 
@@ -408,7 +432,7 @@ def test_an_error_of_the_compiler_is_a_sentence_and_the_run_is_not_lost(work, mo
 
     config = prepare(work)
     monkeypatch.setattr(Learner, "compile", lambda learner: monkeypatch.setattr(Learner, "step", fails))
-    with pytest.raises(UserError, match=r"compiler has failed \(No working .* found\); train without --compile"):
+    with pytest.raises(UserError, match=r"compiler has failed \(No working .* found\); train without compiled=True"):
         training.train(config, "44k", "cpu", compiled=True)
 
 
@@ -429,9 +453,35 @@ def test_the_flags_reach_what_they_are_for(work, monkeypatch):
         train_script.main(["-m", "44k", "--save_every_minutes", "-1"])
 
 
-def test_a_name_that_is_no_name_is_refused(work):
-    with pytest.raises(UserError, match="--model is ''; give the run a name"):
-        training.train(prepare(work), "", "cpu")
+@pytest.mark.parametrize("name", ["44k", "44k/", "./44k", "logs/44k", "./logs/44k/"])
+def test_a_run_is_named_or_given_by_its_path(work, name):
+    assert training.run_folder(name) == Path("logs/44k")
+
+
+def test_a_run_that_is_given_by_its_path_lies_there(work):
+    assert training.train(prepare(work, epochs=1), "./logs/44k/", "cpu") == 0
+    assert [path.name for path in (work / "logs").iterdir()] == ["44k"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("of/mine", "logs/of/mine"), ("logs/of/logs", "logs/of/logs"), ("/data/44k", "/data/44k")]
+)
+def test_a_run_may_lie_deeper_or_elsewhere(work, name, path):
+    assert training.run_folder(name) == Path(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "./", "..", "logs", "./logs/"])
+def test_a_name_that_is_no_name_is_refused(work, name):
+    with pytest.raises(UserError, match=f"'{name}' is no name for a run; give it one"):
+        training.train("absent.json", name, "cpu")
+
+
+def test_a_run_that_was_made_in_logs_below_logs_is_not_begun_anew_elsewhere(work):
+    (work / "logs/logs/44k").mkdir(parents=True)
+    with pytest.raises(UserError, match="logs/logs/44k is a run .* move it to logs/44k, or go on .* as logs/logs/44k"):
+        training.run_folder("logs/44k")
+    assert training.run_folder("44k") == Path("logs/44k")
+    assert training.run_folder("logs/logs/44k") == Path("logs/logs/44k")
 
 
 def test_half_precision_learns_on_a_cpu(work):

@@ -35,13 +35,15 @@ def test_a_song_without_f0_is_warned_of_with_predictor_range_and_cure(svc, tmp_p
     soundfile.write(tmp_path / "hiss.wav", noise, RATE)
     (warning,) = converted(svc, tmp_path / "hiss.wav", caplog)
     assert "hiss.wav: pm finds no F0 in" in warning and "loud frames" in warning and "50 to 1100 Hz" in warning
-    assert "-f0p dio, harvest, crepe, rmvpe, fcpe" in warning and "-ft" not in warning, "pm has no threshold"
+    assert "f0_predictor dio, harvest, crepe, rmvpe, fcpe" in warning and "threshold" not in warning, (
+        "pm has no threshold"
+    )
 
 
 def test_the_threshold_is_a_cure_for_networks():
     voicing = Voicing()
     voicing.add(np.random.default_rng(0).normal(0, 0.1, 20 * HOP), np.zeros(20), HOP)
-    assert "a lower -ft" in voicing.warning("song.wav", "crepe")
+    assert "a lower cr_threshold" in voicing.warning("song.wav", "crepe")
 
 
 def test_a_sung_song_is_not_warned_of_nor_is_the_next_one_after_a_hiss(svc, tmp_path, caplog):

@@ -87,7 +87,7 @@ def test_workers_that_do_not_end_are_waited_for_together(monkeypatch):
 def test_zero_processes_stand_for_the_cpus_and_fewer_are_refused():
     assert worker_count(0) == cpu_count() >= 1
     assert worker_count(3) == 3
-    with pytest.raises(UserError, match="--num_processes"):
+    with pytest.raises(UserError, match="num_processes is"):
         worker_count(-1)
 
 

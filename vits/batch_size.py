@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from modules.config import Config, load_config
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from modules.device import allow_tf32, pick_device
 from modules.distributed import place
 from modules.epoch_batches import generator_of
@@ -29,7 +29,9 @@ def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_
     Raises UserError when not even one clip fits, or the system does not tell of its memory.
     """
     if place()[1] > 1:
-        raise UserError("--find_batch_size works in one process; run it without torchrun, on one of the GPUs")
+        raise UserError(
+            f"{option('find_batch_size')} works in one process; run it without torchrun, on one of the GPUs"
+        )
     config = load_config(config_path)
     trials = Trials(config, pick_device(device), cuda_graphs=cuda_graphs)
     clips = len(trials.dataset)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modules.checkpoint import load_weights
 from modules.config import Config
-from modules.console import UserError
+from modules.console import UserError, option
 from vits.generator_file import read_generator, refuse_to_overwrite, write_generator
 from vits.synthesizer import Synthesizer
 
@@ -27,7 +27,7 @@ def compress(source: str | Path, config: Config, target: str | Path, *, half: bo
     kept = {name: tensor for name, tensor in weights.items() if TRAINING_PART not in name}
     is_half = all(tensor.dtype == torch.float16 for tensor in kept.values())
     if len(kept) == len(weights) and (is_half or not half):
-        cure = "" if is_half else "; with -hf it becomes smaller still"
+        cure = "" if is_half else f"; with {option('half', True)} it becomes smaller still"
         raise UserError(f"{source} is compressed already: it holds nothing that only training needs{cure}")
     optimizer = _fresh_optimizer(kept, config, source)
     if half:
@@ -54,5 +54,6 @@ def _fresh_optimizer(kept: dict[str, Tensor], config: Config, source: str | Path
 def _halved(tensor: Tensor, name: str, source: str | Path) -> Tensor:
     half = tensor.half()
     if not half.isfinite().all():
-        raise UserError(f"{source}: {name} holds numbers beyond half precision; compress it without -hf")
+        without = f"compress it without {option('half', True)}"
+        raise UserError(f"{source}: {name} holds numbers beyond half precision; {without}")
     return half

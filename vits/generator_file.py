@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modules.checkpoint import load_checkpoint, load_weights, model_of, save_checkpoint
 from modules.config import Config
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.weight_file import recognise
 from vits.synthesizer import Synthesizer
 
@@ -60,4 +60,6 @@ def write_generator(path: str | Path, weights: dict[str, Tensor], **entries: Any
 def refuse_to_overwrite(target: str | Path, *sources: str | Path) -> None:
     """UserError when ``target`` is one of the files that it shall be made of."""
     if Path(target).resolve() in {Path(source).resolve() for source in sources}:
-        raise UserError(f"{target} would be written over the model that it is made of; choose another name with -o")
+        raise UserError(
+            f"{target} would be written over the model that it is made of; choose another name with {option('output')}"
+        )

@@ -23,10 +23,11 @@ log = get_logger("train")
 
 
 class Logbook:
-    """The text log and the two TensorBoard writers (``logs/<model>`` and ``logs/<model>/eval``) of a run."""
+    """The text log and the two TensorBoard writers (``logs/<model>`` and ``logs/<model>/eval``) of a run that goes on
+    from ``step``."""
 
-    def __init__(self, folder: Path):
-        self.writer, self.eval_writer = Events(folder), Events(folder / "eval")
+    def __init__(self, folder: Path, step: int = 0):
+        self.writer, self.eval_writer = Events(folder, step), Events(folder / "eval", step)
         self.file = TextLog(folder / "train.log", f"%(asctime)s\t{folder.name}\t%(levelname)s\t%(message)s")
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modules.config import load_config
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from vits.generator_file import read_generator, refuse_to_overwrite, write_generator
 
 log = get_logger("mix")
@@ -24,9 +24,9 @@ def mix_models(paths: Sequence[str | Path], weights: Sequence[float], mode: str,
     are not one for each from 0 to 100, configs whose ``model`` sections differ, and networks of other names or shapes.
     """
     if len(paths) < 2:
-        raise UserError("a mix takes two models or more; name them with -m")
+        raise UserError(f"a mix takes two models or more; name them with {option('paths')}")
     if len(weights) != len(paths):
-        raise UserError(f"-w gives {len(weights)} weights for {len(paths)} models; give one for each")
+        raise UserError(f"{option('weights')} gives {len(weights)} weights for {len(paths)} models; give one for each")
     parts = shares(weights, mode)
     refuse_to_overwrite(target, *paths)
     _refuse_other_configs(paths)
@@ -44,12 +44,12 @@ def shares(weights: Sequence[float], mode: str) -> list[float]:
     """
     outside = [weight for weight in weights if not 0 <= weight <= 100]
     if outside:
-        raise UserError(f"-w {outside[0]:g} is not a weight; weights are from 0 to 100")
+        raise UserError(f"{option('weights')} {outside[0]:g} is not a weight; weights are from 0 to 100")
     if mode == "convex":
         powers = [math.exp(weight / 100) for weight in weights]
         return [power / sum(powers) for power in powers]
     if not any(weights):
-        raise UserError("-w gives every model the weight 0; nothing would be left of them")
+        raise UserError(f"{option('weights')} gives every model the weight 0; nothing would be left of them")
     if abs(sum(weights) - 100) > 0.5:
         log.warning("the weights sum to %g and not to 100, so the mix is no mean of the models", sum(weights))
     return [weight / 100 for weight in weights]

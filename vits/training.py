@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from modules import checkpoint, distributed
 from modules.autosave import MINUTES
 from modules.config import Config, ModelConfig, copy_config, load_config
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
 from modules.optimizer_state import load_optimizer, load_scaler
@@ -39,6 +39,8 @@ from vits.validation import Validation
 
 log = get_logger("train")
 
+LOGS = Path("logs")
+
 
 def train(
     config_path: str | Path,
@@ -51,14 +53,13 @@ def train(
 ) -> int:
     """Train until the config's last epoch or a signal; returns the exit code (128 + the signal's number then).
 
-    Of several processes, as torchrun starts them, only rank 0 writes files. ``compiled`` lets PyTorch's compiler
-    write kernels; ``cuda_graphs`` False starts every kernel of a step by itself.
+    ``model`` is the run's name, see ``run_folder``. Of several processes, as torchrun starts them, only rank 0 writes
+    files. ``compiled`` lets PyTorch's compiler write kernels; ``cuda_graphs`` False starts every kernel of a step by
+    itself.
     """
-    if not model.strip("./"):
-        raise UserError(f"--model is '{model}'; give the run a name of its own")
+    folder = run_folder(model)
     config = load_config(config_path)
     ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
-    folder = Path("logs") / model
     with distributed.process_group(pick_device(device)) as own_device, sole_run(folder):
         distributed.from_the_first(lambda: check_run_config(config, folder))
         run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
@@ -67,9 +68,27 @@ def train(
             run.beginning += "; the first step compiles, for minutes, and so does the first on fewer clips"
         if distributed.is_first():
             copy_config(config_path, folder / "config.json")
-        logbook = Logbook(folder) if distributed.is_first() else distributed.Silent()
+        logbook = Logbook(folder, run.step) if distributed.is_first() else distributed.Silent()
         with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
             return run.loop(logbook, stop)
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run below ``logs``; its path, ``logs/44k``, is taken for the name ``44k``.
+
+    Raises UserError for what names no folder there, and when an earlier version made ``logs/logs/44k`` of that path.
+    """
+    below = Path(name)
+    if below.parts[:1] == (LOGS.name,):
+        below = below.relative_to(LOGS.name)
+        if (LOGS / name).is_dir():
+            raise UserError(
+                f"{LOGS / name} is a run that this name made earlier: move it to {LOGS / below}, or go on with it as "
+                f"{LOGS / name}"
+            )
+    if not below.name or set(below.parts) == {".."}:
+        raise UserError(f"'{name}' is no name for a run; give it one of its own, for instance 44k")
+    return LOGS / below
 
 
 # What stays the same when a run resumes. The number of speakers is compared as a shape of the checkpoint.
@@ -96,7 +115,9 @@ def compiler_errors() -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = str(error).partition("\n")[0]
-        raise UserError(f"PyTorch's compiler has failed ({reason}); train without --compile") from error
+        raise UserError(
+            f"PyTorch's compiler has failed ({reason}); train without {option('compiled', True)}"
+        ) from error
 
 
 class Run(TrainingRun):
@@ -132,8 +153,8 @@ class Run(TrainingRun):
         )  # fmt: skip
         super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)
         self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
-        less = ", or give --no_cuda_graphs, which takes less" if self.learner.alone.enabled else ""
-        self.cure_of_memory = f"halve it, or see what fits with --find_batch_size{less}"
+        less = f", or give {option('cuda_graphs', False)}, which takes less" if self.learner.alone.enabled else ""
+        self.cure_of_memory = f"halve it, or see what fits with {option('find_batch_size')}{less}"
         self.best = Best()
         self.beginning = self.resume()
         distributed.spread_weights(self.learner.net_g)
@@ -240,7 +261,8 @@ class Run(TrainingRun):
 
     def shown(self, result: tuple[Sample, Losses]) -> dict[str, str]:
         _, losses = result
-        return {"mel": f"{losses.mel:.2f}", "g": f"{losses.total:.2f}", "d": f"{losses.discriminator:.2f}"}
+        values = {"mel": f"{losses.mel:.2f}", "g": f"{losses.total:.2f}", "d": f"{losses.discriminator:.2f}"}
+        return {**values, "lr": f"{self.learner.optim_g.rate:.3g}"}
 
     def not_finite(self, result: tuple[Sample, Losses]) -> str:
         values = {name: float(value) for name, value in vars(result[1]).items()}
