@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from inference.conversion import Conversion, Parts
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
-from modules.console import UserError, failure, get_logger, script
+from modules.console import UserError, failure, get_logger, printable, script
 from modules.f0 import list_predictors
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:  # one song must not stop the others
             failed.append(failure(job.song, error))
             continue
-        print(job.output, flush=True)
+        print(printable(job.output), flush=True)
         done += 1
         if not whole:
             incomplete.append(job.output)
