@@ -119,7 +119,7 @@ def withdraw(files: ClipFiles, found: Check) -> None:
     """Mark as unfinished what is about to be made, rename an F0 that may be somebody's work, and delete what is
     outdated: it would be read as good."""
     if found.rescued:
-        files.f0.replace(files.wav.with_name(EDITED.replace("*.wav", files.wav.name)))
+        files.f0.replace(files.edited_f0)
     for name in found.outdated:
         for path in files.paths(name):
             path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from modules.console import UserError, failure, progress
 from modules.loudness import Levels
 from modules.mono_file import SAFE_PEAK, MonoFile
 from modules.temporary_file import delete_unfinished
-from preparation.recordings import Recording, find_recordings, no_recordings, voiceless
+from preparation.recordings import Recording, find_recordings, no_recordings, refuse_names, voiceless
 from preparation.termination import unwinding
 from preparation.workers import cpu_count, run_job, worker_count
 
@@ -24,6 +24,7 @@ TRIM_DB = 40  # below the loudest frame
 TRIM_FRAMES = (2048, 512)  # samples: window and hop
 FULL_SCALE = 32767 / 32768  # the largest 16-bit value
 SETTINGS = ".resample.json"
+CLIP_SUFFIX = ".wav"
 
 
 @dataclass
@@ -55,21 +56,14 @@ def resample_folder(
     recordings, notes = find_recordings(in_dir)
     if not recordings:
         raise no_recordings(in_dir, notes)
-    for folder in {out_dir / recording.speaker for recording in recordings} | {out_dir}:
+    fit, refused = refuse_names(recordings, CLIP_SUFFIX)
+    for folder in {out_dir / recording.speaker for recording in fit} | {out_dir}:
         delete_unfinished(folder)
-    report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)
+    report = ResampleReport(passed_over=notes, failed=list(refused.values()))
+    job = ResampleJob(out_dir, sampling_rate, full_scale)
     changed = _note_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
-    sources: dict[Path, Path] = {}
-    waiting = []
-    for recording in recordings:
-        target = job.target(recording)
-        if target in sources:
-            report.failed.append(f"{recording.path}: {sources[target].name} has the same name; rename one of them")
-            continue
-        sources[target] = recording.path
-        if not _up_to_date(recording.path, target, changed):
-            waiting.append(recording)
-    report.up_to_date = len(sources) - len(waiting)
+    waiting = [one for one in fit if not _up_to_date(one.path, job.target(one), changed)]
+    report.up_to_date = len(fit) - len(waiting)
     with unwinding(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
         for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
             report.made += outcome.failed is None
@@ -77,7 +71,7 @@ def resample_folder(
             report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
         raise UserError(f"none of {len(recordings)} recordings could be prepared; the first: {report.failed[0]}")
-    report.voiceless = voiceless(in_dir, {target.parent.name for target in sources if target.is_file()})
+    report.voiceless = voiceless(in_dir, {recording.speaker for recording in fit if job.target(recording).is_file()})
     return report
 
 
@@ -119,7 +113,7 @@ class ResampleJob:
         return Outcome(f"{recording.path}: {reason}")
 
     def target(self, recording: Recording) -> Path:
-        return self.out_dir / recording.speaker / f"{recording.path.stem}.wav"
+        return self.out_dir / recording.speaker / f"{recording.path.stem}{CLIP_SUFFIX}"
 
     def prepare(self, recording: Recording) -> str | None:
         """Read, trim, resample, scale and write one clip; returns a sentence when the recording is cut off.
