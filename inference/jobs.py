@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion
 from modules.console import UserError, progress
+from modules.file_name import nfd, result_flaw, same_file_key
 from modules.registry import nearest_first
 
 if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a plan
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a p
     from inference.svc import Svc
 
 RAW = Path("raw")
+FOLDS_NAMES = os.name == "nt" or sys.platform == "darwin"  # names that differ in case only are one file there
 
 
 @dataclass(frozen=True)
@@ -57,41 +60,51 @@ def plan(
     folder: Path,
     wav_format: str,
 ) -> tuple[list[Job], list[str]]:
-    """Every song for every speaker, and a sentence for each song that is not there.
+    """Every song for every speaker, and a sentence for each that is not there or whose result could have no file.
 
-    A lacking shift is the first. Results are named as published, ``kind`` included. Raises UserError when no song is
-    there, there are more shifts than songs, or two results have one name.
+    A lacking shift is the first. Results are named as published, ``kind`` included. Raises UserError when no job is
+    left, there are more shifts than songs, or two results have one name.
     """
     if len(shifts) > len(names):
         raise UserError(f"-t gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all")
-    jobs: dict[Path, Job] = {}
-    missing = []
+    jobs: dict[str, Job] = {}
+    failed = []
     ratio = f"_{conversion.cluster_infer_ratio}" if conversion.cluster_infer_ratio else ""
     for name, shift in itertools.zip_longest(names, shifts, fillvalue=shifts[0]):
         try:
             song = find_song(name)
         except UserError as error:
-            missing.append(str(error))
+            failed.append(str(error))
             continue
         key = "auto" if conversion.auto_predict_f0 else f"{shift}key"
         for speaker in ["spk_mix"] if conversion.use_spk_mix else speakers:
             done = f"{Path(name).name}_{key}_{speaker}{ratio}_{kind}_{conversion.f0_predictor}.{wav_format}"
-            output = folder / done
-            if output in jobs:
+            if flaw := result_flaw(done, speaker):
+                failed.append(f"{song}: its result {flaw}")
+                continue
+            output, file = folder / done, same_file_key(done) if FOLDS_NAMES else done
+            if file in jobs:
                 raise UserError(f"two conversions would be written to {output}; make them in two runs")
             spk = conversion.spk if conversion.use_spk_mix else speaker
-            jobs[output] = Job(song, dataclasses.replace(conversion, spk=spk, tran=shift), output, wav_format)
-    if len(missing) == len(names):
-        raise UserError("; ".join(missing))
-    return list(jobs.values()), missing
+            jobs[file] = Job(song, dataclasses.replace(conversion, spk=spk, tran=shift), output, wav_format)
+    if not jobs:
+        raise UserError("; ".join(failed))
+    return list(jobs.values()), failed
 
 
 def find_song(name: str) -> Path:
-    """The file that ``name`` means: under raw/ or as a path, ``.wav`` may be left out. UserError when there is none."""
+    """The file that ``name`` means: under raw/ or as a path, ``.wav`` may be left out. UserError when there is none.
+
+    A file whose name is the same in another normal form of Unicode, as macOS gives names to archives, is found too.
+    """
     candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
     for path in candidates:
         if os.path.isfile(path):  # also False for a name that is too long
             return path
+    for path in candidates:
+        others = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+        if found := next((other for other in others if nfd(other.name) == nfd(path.name) and other.is_file()), None):
+            return found
     there = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
     nearest = f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"
     raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({nearest})")
