@@ -22,6 +22,7 @@ from preparation.recordings import (
     no_recordings,
     recordings_of,
     refuse_names,
+    some,
     voiceless,
 )
 
@@ -106,7 +107,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
         except Exception as error:  # one recording must not stop the others
             report.failed.append(failure(recording.path, error))
     if not cut and not report.up_to_date:
-        raise UserError(f"none of {len(recordings)} recordings could be cut; the first: {report.failed[0]}")
+        raise UserError(f"none of {len(recordings)} recordings could be cut: {some(report.failed)}")
     if not report.clips and not report.up_to_date:
         raise UserError(
             f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "

@@ -62,6 +62,7 @@ def take_inventory(folder: str | Path, sampling_rate: int) -> Inventory:
         raise UserError(f"'{folder}' begins with a blank, which readers of a filelist leave out; put './' before it")
     speakers = find_clips(folder)
     named, refused = refuse_names([Recording(name, clip) for name, clips in speakers.items() for clip in clips], ".wav")
+    _tell_passed_over(Path(folder), speakers)
     inventory = Inventory({name: [] for name in speakers if Path(folder) / name not in refused}, unusable=refused)
     if not inventory.clips:
         raise UserError(next(iter(refused.values())))
@@ -70,6 +71,14 @@ def take_inventory(folder: str | Path, sampling_rate: int) -> Inventory:
             inventory.clips[clip.speaker].append(clip.path)
     _refuse_too_few(inventory, Path(folder))
     return inventory
+
+
+def _tell_passed_over(folder: Path, speakers: dict[str, list[Path]]) -> None:
+    """Say which files that seem to be clips are not taken for any."""
+    clips = {clip for clips in speakers.values() for clip in clips}
+    others = (path for path in sorted(folder.glob("*/*")) if path.suffix.lower() == ".wav" and path.is_file())
+    if others := [path for path in others if path not in clips]:
+        log.warning("passed over: %d files that are hidden or do not end with '.wav', first %s", len(others), others[0])
 
 
 def _take(clip: Path, inventory: Inventory, sampling_rate: int) -> bool:

@@ -16,7 +16,7 @@ from modules.console import UserError, failure, progress
 from modules.loudness import Levels
 from modules.mono_file import SAFE_PEAK, MonoFile
 from modules.temporary_file import delete_unfinished
-from preparation.recordings import Recording, find_recordings, no_recordings, refuse_names, voiceless
+from preparation.recordings import Recording, find_recordings, no_recordings, refuse_names, some, voiceless
 from preparation.termination import unwinding
 from preparation.workers import cpu_count, run_job, worker_count
 
@@ -70,7 +70,7 @@ def resample_folder(
             report.failed += [outcome.failed] if outcome.failed else []
             report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
-        raise UserError(f"none of {len(recordings)} recordings could be prepared; the first: {report.failed[0]}")
+        raise UserError(f"none of {len(recordings)} recordings could be prepared: {some(report.failed)}")
     report.voiceless = voiceless(in_dir, {recording.speaker for recording in fit if job.target(recording).is_file()})
     return report
 

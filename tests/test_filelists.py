@@ -61,12 +61,16 @@ def test_speakers_are_numbered_in_alphabetical_order(data_set):
     assert take_inventory(data_set, 44100).speakers == {"alto": 0, "名 前": 1}
 
 
-def test_hidden_foreign_and_stray_files_are_passed_over(data_set):
+def test_hidden_foreign_and_stray_files_are_passed_over(data_set, caplog):
     before = take_inventory(data_set, 44100)
     for name in ("alto/.x.wav", "alto/x.mp3", "alto/x.wav.soft.pt", "stray.txt", "x.wav"):
         (data_set / name).write_text("x", encoding="utf-8")
     make_clip(data_set / ".ipynb_checkpoints" / "x.wav")
+    make_clip(data_set / "alto" / "x.WAV")
     assert take_inventory(data_set, 44100) == before
+    (sentence,) = caplog.messages
+    assert sentence.startswith("passed over: 3 files that are hidden or do not end with '.wav', first ")
+    assert sentence.endswith(str(Path(".ipynb_checkpoints", "x.wav")))
 
 
 def test_clips_below_three_tenths_of_a_second_are_passed_over_and_exactly_that_is_kept(data_set):
