@@ -107,10 +107,8 @@ def train_cluster_model(dataset: str | Path, path: str | Path, count: int, gpu: 
 
 
 def _folders(dataset: Path) -> list[Path]:
-    """The speakers' folders; those of names that no stage takes are left out with a warning, unless there are no others.
-
-    Raises UserError when there are none at all.
-    """
+    """The speakers' folders. Those of names that no stage takes are left out with a warning, unless there are no
+    others. Raises UserError when there are none at all."""
     flaws = {dataset / name: speaker_flaw(name) for name in find_clips(dataset)}
     fit = [folder for folder, flaw in flaws.items() if not flaw]
     for folder in set(flaws).difference(fit) if fit else ():
