@@ -146,10 +146,10 @@ def place(rng: random.Random, count: int) -> list[Path]:
     for number in range(SPEAKERS):
         entry = ENTRIES[number % len(ENTRIES)]
         speaker = f"plain {number}" if number < 3 else any_name(rng)
-        if key(speaker) in taken:
+        by_hand = entry == "dataset/44k"
+        if key(speaker) in taken or (by_hand and speaker.startswith(".")):
             continue
         taken.add(key(speaker))
-        by_hand = entry == "dataset/44k"
         names = {f"k{index}.wav" for index in range(3)}
         while len(names) < 3 + count // SPEAKERS:
             name = any_name(rng, ".wav" if by_hand or rng.random() < 0.6 else "")
