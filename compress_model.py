@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import parse_flags, script
+from modules.console import parse_flags, printable, script
 
 CONFIG = Path("configs/config.json")
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = args.output or release_path(args.input, half=args.half)
     compress(args.input, config, output, half=args.half)
     before, after = (path.stat().st_size / 1e6 for path in (args.input, output))
-    print(f"{output}: {after:.1f} MB, of {args.input}'s {before:.1f} MB ({after / before:.0%})")
+    print(printable(f"{output}: {after:.1f} MB, of {args.input}'s {before:.1f} MB ({after / before:.0%})"))
     return 0
 
 

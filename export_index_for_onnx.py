@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import parse_flags, script
+from modules.console import parse_flags, printable, script
 
 CHECKPOINTS = Path("checkpoints")
 INDEX = Path("logs/44k/feature_and_index.pkl")
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cluster.index_file import export_indexes
 
     for path in export_indexes(args.index, args.out or CHECKPOINTS / args.model_name):
-        print(path)
+        print(printable(path))
     return 0
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from inference.conversion import Conversion, Parts
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
-from modules.console import UserError, failure, get_logger, parse_flags, script
+from modules.console import UserError, failure, get_logger, parse_flags, printable, script
 from modules.f0 import list_predictors
 
 if TYPE_CHECKING:
@@ -216,9 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:  # one song must not stop the others
             failed.append(failure(job.song, error))
             continue
-        print(job.output, flush=True)
+        print(printable(job.output), flush=True)
         if replaces:
-            log.info("%s replaces the result of a former run", job.output)
+            log.info("%s replaces the result of a former run", printable(job.output))
         done += 1
         if not whole:
             incomplete.append(job.output)

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import parse_flags, script
+from modules.console import parse_flags, printable, script
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     weights = args.weights or [100 / len(args.paths)] * len(args.paths)
     shares = mix_models(args.paths, weights, args.mode, args.output)
-    print(f"{args.output}: " + " + ".join(f"{s:.3f} {path}" for s, path in zip(shares, args.paths, strict=True)))
+    parts = " + ".join(f"{share:.3f} {path}" for share, path in zip(shares, args.paths, strict=True))
+    print(printable(f"{args.output}: {parts}"))
     return 0
 
 

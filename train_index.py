@@ -24,7 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("-c", "--config", default="./configs/config.json", help="names and numbers the speakers (default: %(default)s)")
-    add("--root_dir", default="dataset/44k", help="folder of the speakers (default: %(default)s)")
+    add("--root_dir", dest="dataset", metavar="ROOT_DIR", default="dataset/44k",
+        help="folder of the speakers (default: %(default)s)")  # fmt: skip
     add("--output_dir", default="logs/44k", help=f"folder that {NAME} goes to (default: %(default)s)")
     return parser
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--output_dir {folder} is a file; name a folder")
     from cluster.retrieval import train_feature_index
 
-    train_feature_index(arguments.config, arguments.root_dir, folder / NAME)
+    train_feature_index(arguments.config, arguments.dataset, folder / NAME)
     return 0
 
 

@@ -20,6 +20,7 @@ from cluster.kmeans import k_means, refuse_missing_gpu
 from modules.atomic_file import output_path
 from modules.clip_files import find_clips
 from modules.console import UserError, get_logger, option
+from modules.file_name import speaker_flaw
 from modules.safe_pickle import load_torch_arrays
 
 MAKER = "python cluster/train_cluster.py"
@@ -98,7 +99,7 @@ def train_cluster_model(dataset: str | Path, path: str | Path, count: int, gpu: 
     if gpu:
         refuse_missing_gpu()
     log, centres, size = get_logger("cluster").info, {}, None
-    for name, files in find_features(Path(dataset) / name for name in find_clips(dataset)).items():
+    for name, files in find_features(_folders(Path(dataset))).items():
         features = read_features(files, name, size)
         size = features.shape[1]
         centres[name] = k_means(features, count, gpu=gpu, name=name)
@@ -106,6 +107,16 @@ def train_cluster_model(dataset: str | Path, path: str | Path, count: int, gpu: 
         log(f"{name}: {len(centres[name]):,} centres of {len(features):,} features{few}")
     save_cluster_model(path, centres)
     log(f"{path}: centres of {len(centres)} speakers, features of size {size}")
+
+
+def _folders(dataset: Path) -> list[Path]:
+    """The speakers' folders. Those of names that no stage takes are left out with a warning, unless there are no
+    others. Raises UserError when there are none at all."""
+    flaws = {dataset / name: speaker_flaw(name) for name in find_clips(dataset)}
+    fit = [folder for folder, flaw in flaws.items() if not flaw]
+    for folder in set(flaws).difference(fit) if fit else ():
+        get_logger("cluster").warning("left out: %s %s", folder, flaws[folder])
+    return fit or list(flaws)
 
 
 def save_cluster_model(path: str | Path, centres: Mapping[str, NDArray[np.float32]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cluster.index_file import MAKER, read_indexes, read_names, write_indexes
 from cluster.kmeans import k_means
 from modules.config import load_config
 from modules.console import UserError, get_logger, option, progress
+from modules.file_name import is_one_folder
 
 log = get_logger("retrieval")
 
@@ -132,16 +134,20 @@ def load_feature_index(path: str | Path, nprobe: int | None = 1) -> FeatureIndex
 def train_feature_index(config_path: str | Path, dataset: str | Path, path: str | Path) -> None:
     """Write to ``path`` the index of every speaker of ``spk`` in ``config.json``, whose features are in ``dataset``.
 
-    A speaker without a folder there, as one that was removed from the data, is left out with a warning unless all are.
-    Raises UserError when a folder has no features, a file of them cannot be used, or ``path`` not be written.
+    A speaker without a folder there, as one that was removed from the data, is left out with a warning. Raises
+    UserError when all are, a folder has no features, a file of them cannot be used, or ``path`` not be written.
     """
     speakers = load_config(config_path).spk
-    absent = [name for name in speakers if not (Path(dataset) / name).is_dir()]
-    if 0 < len(absent) < len(speakers):
-        get_logger("index").warning("left out: %s, without a folder in %s", ", ".join(absent), dataset)
-        speakers = {name: number for name, number in speakers.items() if name not in absent}
     if not speakers:
         raise UserError(f"{config_path} names no speakers (spk); 'python preprocess_flist_config.py' writes them")
+    absent = [name for name in speakers if not is_one_folder(name) or not os.path.isdir(Path(dataset) / name)]
+    if len(absent) == len(speakers):
+        none = f"{dataset} holds no folder of the speakers of {config_path} ({', '.join(absent)})"
+        other = f"name another with {option('dataset')}, or run 'python preprocess_flist_config.py' again"
+        raise UserError(f"{none}; {other}")
+    if absent:
+        get_logger("index").warning("left out: %s, without a folder in %s", ", ".join(absent), dataset)
+        speakers = {name: number for name, number in speakers.items() if name not in absent}
     files = find_features(Path(dataset) / name for name in speakers)
     log = get_logger("index").info
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modules.console import get_logger
+from modules.console import get_logger, printable
 from modules.pace import Report
 from modules.run_log import Events, TextLog
 
@@ -65,8 +65,9 @@ class Logbook:
         low, high = MEL_RANGE
         panels = torch.cat([(made - target).abs() + low, target, made], dim=1)
         figure = Figure(figsize=(12, 9), layout="constrained")
-        title = f"{name}, from below: difference, recording, model"
-        axes = figure.add_subplot(title=title, xlabel="frame", ylabel="mel bin")
+        axes = figure.add_subplot(xlabel="frame", ylabel="mel bin")
+        # A name is not to be read as mathematics, which '$' would begin.
+        axes.set_title(printable(f"{name}, from below: difference, recording, model"), parse_math=False)
         axes.imshow(panels.T.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="nearest")
         self.writer.add_figure(f"{name}.wav", figure, step)
 
@@ -78,7 +79,8 @@ class Logbook:
     def validation(self, step: int, loss: float) -> None:
         """The mean loss of the validation clips."""
         self.writer.add_scalar("validation/loss", loss, step)
-        log.info("--- <validation> ---\nloss: %.9g at step %d", loss, step)
+        log.info("--- <validation> ---")
+        log.info("loss: %.9g at step %d", loss, step)
 
 
 def clock(seconds: float) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion
 from modules.console import UserError, option, progress
+from modules.file_name import nfd, result_flaw, same_file_key
 from modules.registry import nearest_first
 
 if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a plan
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a p
     from inference.svc import Svc
 
 RAW = Path("raw")
+FOLDS_NAMES = os.name == "nt" or sys.platform == "darwin"  # names that differ in case only are one file there
 
 
 @dataclass(frozen=True)
@@ -58,54 +61,63 @@ def plan(
     folder: Path,
     wav_format: str,
 ) -> tuple[list[Job], list[str]]:
-    """Every song for every speaker, and a sentence for each name that stands for no song.
+    """Every song for every speaker, and a sentence for each that is not there or whose result could have no file.
 
     A lacking shift is the first; all songs of a folder or pattern have that of its name. Results are named as
-    published, ``kind`` included. Raises UserError when no song is there, there are more shifts than names, or two
+    published, ``kind`` included. Raises UserError when no job is left, there are more shifts than names, or two
     results have one name.
     """
     if len(shifts) > len(names):
         raise UserError(
             f"{option('tran')} gives {len(shifts)} shifts for {len(names)} songs; give one for each, or one for all"
         )
-    jobs: dict[Path, Job] = {}
-    missing = []
+    jobs: dict[str, Job] = {}
+    failed = []
     ratio = f"_{conversion.cluster_infer_ratio}" if conversion.cluster_infer_ratio else ""
     for name, shift in itertools.zip_longest(names, shifts, fillvalue=shifts[0]):
         try:
             songs = find_songs(name)
         except UserError as error:
-            missing.append(str(error))
+            failed.append(str(error))
             continue
         key = "auto" if conversion.auto_predict_f0 else f"{shift}key"
         for (called, song), speaker in itertools.product(
             songs.items(), ["spk_mix"] if conversion.use_spk_mix else speakers
         ):
             done = f"{called}_{key}_{speaker}{ratio}_{kind}_{conversion.f0_predictor}.{wav_format}"
-            output = folder / done
-            if output in jobs:
+            if flaw := result_flaw(done, speaker):
+                failed.append(f"{song}: its result {flaw}")
+                continue
+            output, file = folder / done, same_file_key(done) if FOLDS_NAMES else done
+            if file in jobs:
                 raise UserError(f"two conversions would be written to {output}; make them in two runs")
             spk = conversion.spk if conversion.use_spk_mix else speaker
-            jobs[output] = Job(song, dataclasses.replace(conversion, spk=spk, tran=shift), output, wav_format)
-    if len(missing) == len(names):
-        raise UserError("; ".join(missing))
-    return list(jobs.values()), missing
+            jobs[file] = Job(song, dataclasses.replace(conversion, spk=spk, tran=shift), output, wav_format)
+    if not jobs:
+        raise UserError("; ".join(failed))
+    return list(jobs.values()), failed
 
 
 def find_songs(name: str) -> dict[str, Path]:
     """The songs that ``name`` stands for, under raw/ or as a path, each by what results call it.
 
     A song's name, ``.wav`` may be left out, or a folder's, or a pattern such as ``*.wav``: of a folder and of what a
-    pattern matches all recordings are taken. Raises UserError when there is none.
+    pattern matches all recordings are taken. A song whose name is the same in another normal form of Unicode, as macOS
+    gives names to archives, is found too. Raises UserError when there is none.
     """
     places = [RAW / name, Path(name)]
-    for path in (folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")):
+    candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
+    for path in candidates:
         if os.path.isfile(path):  # also False for a name that is too long
             return {Path(name).name: path}
     if found := next((place for place in places if os.path.isdir(place)), None):
         if songs := _recordings(found.iterdir()):
             return songs
         raise UserError(f"the folder {found} holds no recording (folders within it are not looked into)")
+    for path in candidates:
+        others = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+        if found := next((other for other in others if nfd(other.name) == nfd(path.name) and other.is_file()), None):
+            return {Path(name).name: found}
     if set(name) & set("*?["):
         matches = (_recordings(map(Path, glob.glob(str(place)))) for place in places)
         if songs := next(filter(None, matches), None):

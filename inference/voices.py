@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modules.config import ENCODER_OF_4_0, FEATURES_OF_4_0, Config, DiffusionConfig, ModelConfig
 from modules.console import UserError, option
+from modules.file_name import nfd
 from modules.registry import nearest_first
 from vencoder import ENCODERS
 
@@ -32,6 +33,9 @@ class Voices:
             return self.spk2id[speaker]
         if str(speaker).isdecimal() and int(speaker) in self.spk2id.values():
             return int(speaker)
+        for name, row in self.spk2id.items():
+            if nfd(name) == nfd(str(speaker)):  # a folder from macOS may spell it otherwise than a keyboard does
+                return row
         known = ", ".join(nearest_first(str(speaker), self.spk2id))
         raise UserError(f"the model has no speaker '{speaker}'; it has: {known}")
 

@@ -11,6 +11,7 @@ A clip ``X.wav`` of L samples has T = L // hop_length frames. Beside it lie
                     pickled object array of the two
     X.wav.aug_vol.npy  the volume (T,) of the clip at that loudness
     X.wav.meta.json what the others were made from (preparation/fingerprints.py)
+    X.wav.f0.edited.npy  an F0 that may be somebody's work and could not be kept
 
 Those that so-vits-svc 4.1 knows are in its formats and load there. Its own ``.f0.npy`` is a pickled object array of the
 same two rows, which is read here too. Earlier versions of this program wrote ``.aug_mel.npy`` as the mel only and the
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from modules.array_pickle import write_mel_and_shift
 from modules.atomic_file import output_path, output_paths
 from modules.console import UserError
+from modules.file_name import length_flaw, list_flaw
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
     from torch import Tensor
@@ -41,6 +43,7 @@ DIFFUSION_MAKER = f"{MAKER} --use_diff"
 DIFFUSION_ENDINGS = (".mel.npy", ".aug_mel.npy", ".aug_vol.npy", ".aug_shift.npy")
 COMPANIONS = ("units", "f0", "spec", "volume", "mel", "augmented")
 AUGMENTED = ("aug_mel", "aug_volume")
+LONGEST_ENDING = ".f0.edited.npy"  # of all files beside a clip: its name has to leave room for it
 
 
 def frames(samples: int, hop_length: int) -> int:
@@ -61,6 +64,11 @@ def find_clips(folder: str | Path) -> dict[str, list[Path]]:
     if not speakers:
         raise UserError(f"{folder} holds no speaker's folder; put clips at dataset_raw/<speaker>/ and run resample.py")
     return {speaker.name: sorted(clip for clip in speaker.iterdir() if _is_clip(clip)) for speaker in speakers}
+
+
+def clip_flaw(name: str) -> str | None:
+    """Why a clip cannot be called ``name`` (``X.wav``) in every stage, as half a sentence; None if it can."""
+    return list_flaw(name) or length_flaw(name, LONGEST_ENDING)
 
 
 def _is_clip(path: Path) -> bool:
@@ -124,7 +132,7 @@ class ClipFiles:
     @property
     def edited_f0(self) -> Path:
         """Where an F0 goes that was corrected by hand and no longer fits the clip."""
-        return self._beside(".f0.edited.npy")
+        return self._beside(LONGEST_ENDING)
 
     @property
     def beside(self) -> tuple[Path, ...]:

@@ -9,11 +9,14 @@ import functools
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 # What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
 REFUSALS = "EACCES EPERM EROFS ENOSPC EDQUOT EEXIST ENOTDIR EISDIR EIO ENOMEM ENAMETOOLONG".split()
 BLOCKED = frozenset(getattr(errno, name) for name in REFUSALS if hasattr(errno, name))  # Windows lacks some
+
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surrogate, line and paragraph separator
 
 # How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and threads that
 # wait for each other beside another busy process then take several times as long (benchmarks/thread_waiting.py).
@@ -77,7 +80,7 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
             sentence = explain(error)
             if sentence is None:
                 raise
-            print(f"error: {sentence}", file=sys.stderr)
+            print(f"error: {printable(sentence)}", file=sys.stderr)
             return 2
         finally:
             _flags.clear()
@@ -115,6 +118,15 @@ def failure(item: object, error: Exception) -> str:
     return sentence if str(item) in sentence else f"{item}: {sentence}"
 
 
+def printable(text: object) -> str:
+    """The text in one line that steers no terminal: line ends, other control characters and bytes that are not Unicode
+    become escapes such as ``\\n`` and ``\\udcff``, for they may stand in the name of a file."""
+    return "".join(
+        sign.encode("unicode_escape").decode() if unicodedata.category(sign) in UNPRINTABLE else sign
+        for sign in str(text)
+    )
+
+
 def _is_lack_of_memory(error: RuntimeError) -> bool:
     from modules.memory import is_lack_of_memory  # with PyTorch, which is there where a RuntimeError says so
 
@@ -131,7 +143,7 @@ def _accept_any_text() -> None:
 def set_up_logging() -> None:
     """This program's log lines go to standard error, bare; of other libraries only their warnings."""
     console = _AboveTheBar()
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_OneLine("%(message)s"))
     console.setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, handlers=[console])
     logging.getLogger("svc").setLevel(logging.DEBUG)
@@ -144,6 +156,14 @@ class _AboveTheBar(logging.Handler):
         from tqdm import tqdm
 
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _OneLine(logging.Formatter):
+    """This program's messages as ``printable``; tracebacks, and what other libraries say, as they are."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        message = super().formatMessage(record)
+        return printable(message) if record.name.startswith("svc.") else message
 
 
 def get_logger(noun: str) -> logging.Logger:
@@ -176,7 +196,7 @@ def progress(
         items,
         total=total,
         initial=initial,
-        desc=description,
+        desc=printable(description),
         unit=unit,
         leave=leave,
         dynamic_ncols=True,

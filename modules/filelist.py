@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,17 +15,20 @@ log = get_logger("dataset")
 
 
 def read_filelist(path: str | Path) -> list[Path]:
-    """The clips of a filelist, one path a line. Raises UserError when it is missing, empty, or names missing files."""
+    """The clips of a filelist, one path a line. Raises UserError when it is missing, empty, or names missing files.
+
+    Blanks at a line's ends, empty lines, a byte order mark and the line ends of Windows are no part of it.
+    """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # not at the other line ends of Unicode
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; run 'python preprocess_flist_config.py' again") from None
     except FileNotFoundError:
         raise UserError(f"there is no {path}; run 'python preprocess_flist_config.py' first") from None
-    clips = [Path(line.split("|")[0].replace("\\", "/")) for line in lines if line.strip()]
+    clips = [Path(line.split("|")[0].strip().replace("\\", "/")) for line in lines if line.strip()]
     if not clips:
         raise UserError(f"{path} names no clip; run 'python preprocess_flist_config.py' again")
-    absent = [clip for clip in clips if not clip.is_file()]
+    absent = [clip for clip in clips if not os.path.isfile(clip)]  # also of a name that is too long
     if absent:
         raise UserError(
             f"{path}: {len(absent)} of its {len(clips)} clips are missing, first {absent[0]}; "
@@ -54,7 +58,7 @@ def usable(
 
 def _lack(files: ClipFiles, companions: Iterable[str], maker: str) -> str | None:
     """Which companion a clip lacks, in a sentence."""
-    absent = (path for companion in companions if not (path := getattr(files, companion)).exists())
+    absent = (path for companion in companions if not os.path.exists(path := getattr(files, companion)))
     if path := next(absent, None):
         return f"there is no {path.name}; run '{maker}' again and see what it says"
     return None

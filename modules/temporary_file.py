@@ -23,6 +23,7 @@ except ImportError:  # Windows
     fcntl = None
 
 MARK = "partial"
+LONGEST_SUFFIX = 16  # characters of a temporary name: it is not to be too long where the name itself is not
 DAY = 24 * 60 * 60  # seconds; no file takes so long to write
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _NAME = re.compile(rf"\.([0-9a-f]{{8}})?[0-9a-f]{{8}}\.{MARK}(\.[^.]*)?")
@@ -44,8 +45,8 @@ def claimed(path: Path, mark: str) -> Iterator[Path]:
 
 
 def temporary_name(path: Path, mark: str) -> Path:
-    """Return a name beside ``path`` that no other file has, with the suffix of ``path``."""
-    return path.with_name(f".{_HOST}{uuid.uuid4().hex[:8]}.{mark}{path.suffix}")
+    """Return a name beside ``path`` that no other file has, with the suffix of ``path``, or its beginning."""
+    return path.with_name(f".{_HOST}{uuid.uuid4().hex[:8]}.{mark}{path.suffix[:LONGEST_SUFFIX]}")
 
 
 def _create(path: Path, mark: str) -> tuple[Path, int | None]:

@@ -21,12 +21,15 @@ from preparation.recordings import (
     find_recordings,
     no_recordings,
     recordings_of,
+    refuse_names,
     refuse_shared_places,
+    some,
     voiceless,
 )
 
 HOP_MS = 10
 LEDGER = ".slice_audio.json"
+LONGEST_ENDING = "_10000.wav"  # of a clip's name, behind the recording's
 
 
 @dataclass(frozen=True)
@@ -94,17 +97,20 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     if not recordings:
         raise no_recordings(in_dir, notes)
     refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
-    ledger, report = Ledger(out_dir), CutReport(passed_over=notes)
-    for recording in progress(recordings, description="cutting", unit="recording"):
+    fit, refused = refuse_names(recordings, LONGEST_ENDING)
+    ledger, report = Ledger(out_dir), CutReport(passed_over=notes, failed=list(refused.values()))
+    cut = 0
+    for recording in progress(fit, description="cutting", unit="recording"):
         if ledger.is_done(recording, settings):
             report.up_to_date += 1
             continue
         try:
             _add(report, _cut(recording, out_dir, settings, ledger))
+            cut += 1
         except Exception as error:  # one recording must not stop the others
             report.failed.append(failure(recording.path, error))
-    if len(report.failed) == len(recordings):
-        raise UserError(f"none of {len(recordings)} recordings could be cut; the first: {report.failed[0]}")
+    if not cut and not report.up_to_date:
+        raise UserError(f"none of {len(recordings)} recordings could be cut: {some(report.failed)}")
     if not report.clips and not report.up_to_date:
         raise UserError(
             f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "

@@ -12,11 +12,12 @@ import torch
 
 from modules import distributed
 from modules.audio import open_audio
-from modules.clip_files import SHORTEST_CLIP, ClipFiles, find_clips
+from modules.clip_files import SHORTEST_CLIP, ClipFiles, clip_flaw, find_clips
 from modules.config import Config
 from modules.console import UserError, get_logger, progress
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS
+from modules.file_name import speaker_flaw
 from modules.spectrogram import VocoderMel
 from modules.temporary_file import delete_unfinished
 from preparation.batches import make_batches
@@ -146,6 +147,9 @@ def _plan(clips: Iterable[Path], recipes: dict[str, Recipe], report: Report, fit
     tasks = []
     for clip in clips:
         files = ClipFiles(clip)
+        if flaw := speaker_flaw(clip.parent.name) or clip_flaw(clip.name):
+            report.failed[clip] = f"{clip} {flaw}"
+            continue
         try:
             found = check(files, recipes, fit, remake)
             report.kept.update(found.kept)

@@ -11,14 +11,14 @@ from modules.atomic_file import write_text
 from modules.audio import open_audio
 from modules.clip_files import SHORTEST_CLIP, find_clips
 from modules.console import UserError, get_logger
-from preparation.recordings import is_sound_name
+from modules.file_name import list_flaw
+from preparation.recordings import Recording, is_sound_name, refuse_names
 from preparation.report import count_and_first
 
 log = get_logger("filelists")
 
 VALIDATION_CLIPS = 2  # of each speaker, as published
 FEWEST_CLIPS = VALIDATION_CLIPS + 1
-REFUSED_IN_NAMES = "|\\\r\n"  # a filelist is lines of fields between '|'; readers take '\' for '/'
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Inventory:
     seconds: float = 0.0
     too_short: list[Path] = field(default_factory=list)
     misplaced: list[Path] = field(default_factory=list)  # sound that is no .wav in a speaker's folder
-    unusable: dict[Path, str] = field(default_factory=dict)
+    unusable: dict[Path, str] = field(default_factory=dict)  # clips, or a speaker's whole folder, and why
 
     @property
     def speakers(self) -> dict[str, int]:
@@ -58,14 +58,28 @@ def write_filelists(
 
 
 def take_inventory(folder: str | Path, sampling_rate: int) -> Inventory:
-    """Look through ``folder/<speaker>/*.wav``; only headers are read. Clips of another rate are not usable.
+    """Look through ``folder/<speaker>/*.wav``; only headers are read. Clips of another rate are not usable, nor are
+    those whose name, or whose speaker's, cannot go through all stages.
 
-    Raises UserError when there are no speakers, a speaker has too few usable clips, or a name cannot stand in a
+    Raises UserError when there are no speakers, a speaker has too few usable clips, or ``folder`` cannot stand in a
     filelist.
     """
-    inventory = Inventory(misplaced=find_misplaced(Path(folder)))
-    for speaker, clips in find_clips(folder).items():
-        inventory.clips[speaker] = [clip for clip in clips if _take(clip, inventory, sampling_rate)]
+    if flaw := list_flaw(str(folder).replace(os.sep, "/")):
+        raise UserError(f"{folder} {flaw}")
+    if str(folder)[:1].isspace():
+        raise UserError(f"'{folder}' begins with a blank, which readers of a filelist leave out; put './' before it")
+    speakers = find_clips(folder)
+    named, refused = refuse_names([Recording(name, clip) for name, clips in speakers.items() for clip in clips], ".wav")
+    inventory = Inventory(
+        {name: [] for name in speakers if Path(folder) / name not in refused},
+        misplaced=find_misplaced(Path(folder)),
+        unusable=refused,
+    )
+    if not inventory.clips:
+        raise UserError(next(iter(refused.values())))
+    for clip in named:
+        if _take(clip.path, inventory, sampling_rate):
+            inventory.clips[clip.speaker].append(clip.path)
     _refuse_too_few(inventory, Path(folder))
     return inventory
 
@@ -82,7 +96,6 @@ def find_misplaced(folder: Path) -> list[Path]:
 
 
 def _take(clip: Path, inventory: Inventory, sampling_rate: int) -> bool:
-    _refuse_odd_name(clip)
     try:
         with open_audio(clip) as sound:
             rate, seconds = sound.samplerate, sound.frames / sound.samplerate
@@ -97,17 +110,6 @@ def _take(clip: Path, inventory: Inventory, sampling_rate: int) -> bool:
         return False
     inventory.seconds += seconds
     return True
-
-
-def _refuse_odd_name(clip: Path) -> None:
-    name = f"{clip.parent.name}/{clip.name}"
-    found = sorted(set(name) & set(REFUSED_IN_NAMES))
-    if found:
-        raise UserError(f"{str(clip)!r} has {found[0]!r} in its name, which a filelist cannot hold; rename it")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(f"{str(clip)!r} has a name that is not valid Unicode; rename it") from None
 
 
 def _refuse_too_few(inventory: Inventory, folder: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modules import ffmpeg
 from modules.audio import open_audio
+from modules.clip_files import clip_flaw
 from modules.console import UserError
+from modules.file_name import same_file_key, speaker_flaw
 
 SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"} | ffmpeg.SUFFIXES
 MOST_NOTES = 5  # in one sentence
@@ -35,6 +38,8 @@ def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
             found, passed_over = recordings_of(entry, entry.name)
             recordings += found
             notes += passed_over
+        elif entry.is_dir():
+            notes.append(f"passed over {entry}: a hidden folder")
         elif is_sound_name(entry):
             notes.append(f"passed over {entry}: it lies beside the speakers' folders; move it into one of them")
     return recordings, notes
@@ -55,11 +60,49 @@ def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str
     return recordings, notes
 
 
+def refuse_names(recordings: Sequence[Recording], clip_ending: str) -> tuple[list[Recording], dict[Path, str]]:
+    """Those whose clips, ``<stem><clip_ending>``, can go through all stages, and a sentence for each other one.
+
+    Two whose clips would be one file on some system are not both among them. A speaker's folder of which that is true
+    has one sentence for all its recordings. The order is that of ``find_recordings``.
+    """
+    fit, refused, folders = [], {}, {}
+    for (speaker, folder), group in itertools.groupby(recordings, key=lambda one: (one.speaker, one.path.parent)):
+        flaw = speaker_flaw(speaker) or _twin_flaw(speaker, folder, folders)
+        if flaw:
+            refused[folder] = f"{folder} {flaw}"
+            continue
+        clips: dict[str, tuple[str, Path]] = {}
+        for recording in group:
+            path, clip = recording.path, recording.path.stem + clip_ending
+            if flaw := clip_flaw(clip) or _twin_flaw(clip, path, clips):
+                refused[path] = f"{path} {flaw}"
+            else:
+                fit.append(recording)
+    return fit, refused
+
+
+def _twin_flaw(name: str, path: Path, taken: dict[str, tuple[str, Path]]) -> str | None:
+    """Why there cannot be a ``name``, to be made of ``path``, beside those ``taken``; None if there can, which enters
+    it there."""
+    first, of = taken.setdefault(same_file_key(name), (name, path))
+    if of == path:
+        return None
+    if first == name:
+        return f"has the same name as {of.name}, so one clip would replace the other; rename one of them"
+    return f"and {of.name} would be one file on Windows or macOS; give one of them another name"
+
+
 def no_recordings(folder: Path, notes: Sequence[str]) -> UserError:
     """The error for a folder without recordings, with what was passed over in it."""
     sentence = f"{folder} holds no recordings; put them into {folder / '<speaker>'}, a folder for each voice"
-    more = f" (and {len(notes) - MOST_NOTES} more)" if len(notes) > MOST_NOTES else ""
-    return UserError("; ".join([sentence, *notes[:MOST_NOTES]]) + more)
+    return UserError(some([sentence, *notes], MOST_NOTES + 1))
+
+
+def some(sentences: Sequence[str], most: int = MOST_NOTES) -> str:
+    """The first of the sentences in one, and how many more there are."""
+    more = f" (and {len(sentences) - most} more)" if len(sentences) > most else ""
+    return "; ".join(sentences[:most]) + more
 
 
 def voiceless(folder: Path, speakers: Collection[str]) -> list[str]:

@@ -18,7 +18,15 @@ from modules.mono_file import SAFE_PEAK, MonoFile
 from modules.temporary_file import delete_unfinished
 from preparation.clip_ledger import ClipLedger
 from preparation.fingerprints import digest
-from preparation.recordings import Recording, find_recordings, no_recordings, refuse_shared_places, voiceless
+from preparation.recordings import (
+    Recording,
+    find_recordings,
+    no_recordings,
+    refuse_names,
+    refuse_shared_places,
+    some,
+    voiceless,
+)
 from preparation.termination import unwinding
 from preparation.workers import cpu_count, run_job, worker_count
 
@@ -26,6 +34,7 @@ TRIM_DB = 40  # below the loudest frame
 TRIM_FRAMES = (2048, 512)  # samples: window and hop
 FULL_SCALE = 32767 / 32768  # the largest 16-bit value
 SETTINGS = ".resample.json"
+CLIP_SUFFIX = ".wav"
 
 
 @dataclass
@@ -64,22 +73,15 @@ def resample_folder(
     if not recordings:
         raise no_recordings(in_dir, notes)
     refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
-    for folder in {out_dir / recording.speaker for recording in recordings} | {out_dir}:
+    fit, refused = refuse_names(recordings, CLIP_SUFFIX)
+    for folder in {out_dir / recording.speaker for recording in fit} | {out_dir}:
         delete_unfinished(folder)
-    report, job = ResampleReport(passed_over=notes), ResampleJob(out_dir, sampling_rate, full_scale)
+    report = ResampleReport(passed_over=notes, failed=list(refused.values()))
+    job = ResampleJob(out_dir, sampling_rate, full_scale)
     changed = _note_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
     ledger = ClipLedger(in_dir, out_dir)
-    sources: dict[Path, Path] = {}
-    waiting = []
-    for recording in recordings:
-        target = job.target(recording)
-        if target in sources:
-            report.failed.append(f"{recording.path}: {sources[target].name} has the same name; rename one of them")
-            continue
-        sources[target] = recording.path
-        if not _up_to_date(recording.path, target, changed):
-            waiting.append(recording)
-    report.up_to_date = len(sources) - len(waiting)
+    waiting = [one for one in fit if not _up_to_date(one.path, job.target(one), changed)]
+    report.up_to_date = len(fit) - len(waiting)
     with unwinding(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
         for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
             if outcome.made:
@@ -88,11 +90,11 @@ def resample_folder(
             report.failed += [outcome.failed] if outcome.failed else []
             report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
-        raise UserError(f"none of {len(recordings)} recordings could be prepared; the first: {report.failed[0]}")
-    report.gone, report.unknown = ledger.without_recording(sources)
+        raise UserError(f"none of {len(recordings)} recordings could be prepared: {some(report.failed)}")
+    report.gone, report.unknown = ledger.without_recording({job.target(one): one.path for one in recordings})
     if prune:
         ledger.prune(report.gone)
-    report.voiceless = voiceless(in_dir, {target.parent.name for target in sources if target.is_file()})
+    report.voiceless = voiceless(in_dir, {recording.speaker for recording in fit if job.target(recording).is_file()})
     return report
 
 
@@ -144,7 +146,7 @@ class ResampleJob:
         return Outcome(failed=f"{recording.path}: {reason}")
 
     def target(self, recording: Recording) -> Path:
-        return self.out_dir / recording.speaker / f"{recording.path.stem}.wav"
+        return self.out_dir / recording.speaker / f"{recording.path.stem}{CLIP_SUFFIX}"
 
     def prepare(self, recording: Recording) -> str | None:
         """Read, trim, resample, scale and write one clip; returns a sentence when the recording is cut off.

@@ -10,6 +10,14 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # not in the process
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """Escape surrogates in captured output, which pytest-xdist cannot send between processes."""
+    outcome = yield
+    report = outcome.get_result()
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def heed_signals():
     """Handle Ctrl-C and SIGHUP, which a suite started in the background or by nohup ignores, and so would the

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_the_sizes_before_and_after_are_told_and_true(work, capsys):
         assert after < most * before
         line = f"out/small.pth: {after:.1f} MB, of G_800.pth's {before:.1f} MB ({after / before:.0%})\n"
         assert capsys.readouterr().out == line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_any_name_of_a_model_is_told_in_one_line(work, capsys):
+    write_generator_file(work / "G_1.pth", config_of())
+    (work / "G_1.pth").rename(work / "a\nb\udcff.pth")
+    assert compress_model.main(["-i", "a\nb\udcff.pth"]) == 0 and (work / "a\nb\udcff_release.pth").is_file()
+    assert capsys.readouterr().out.startswith("a\\nb\\udcff_release.pth: ")
+    (work / "a\nb\udcff.pth").rename(work / f"{'n' * 250}.pth")
+    assert "File name too long" in refusal(capsys, "-i", f"{'n' * 250}.pth")
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modules.console import SPIN_COUNT, UserError, failure, option, parse_flags, script
+from modules.console import SPIN_COUNT, UserError, failure, option, parse_flags, printable, script
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):
@@ -123,6 +123,26 @@ def test_a_path_that_the_console_cannot_encode_is_printed_all_the_same(encoding)
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == b"done" and b"\\udcff" in run.stdout and b"\\udcff" in run.stderr
+
+
+def test_a_name_that_ends_lines_or_steers_the_terminal_is_shown_in_one_line():
+    program = (
+        "import sys\nfrom modules.console import UserError, get_logger, script\n"
+        "name = 'a\\nb\\r\\x1b[2J\\x85\\u2028\\udcff\\x7f \u540d'\n"
+        "@script\ndef main(argv=None):\n"
+        "    get_logger('x').info('passed over: %s', name)\n    raise UserError(f'{name} is odd')\n"
+        "sys.exit(main())"
+    )
+    environment = {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    shown = r"a\nb\r\x1b[2J\x85\u2028\udcff\x7f 名"
+    lines = run.stderr.decode("utf-8").replace("\r\n", "\n").split("\n")
+    assert run.returncode == 2 and lines == [f"passed over: {shown}", f"error: {shown} is odd", ""]
+
+
+def test_what_a_console_can_show_is_shown_as_it_is():
+    for name in ("Größe (1).wav", "名 前", "e\u0301", "\U0001f468\u200d\U0001f469", "\u3000a\xa0", "-x", "a|b", "a\\b"):
+        assert printable(name) == name
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """modules/filelist.py: lists are read whole, and clips that cannot be used are named with the reason."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,38 @@ def test_a_list_is_read_in_order_with_fields_and_windows_separators(clips, tmp_p
     lines = [str(clips[1]), "", f"{clips[0]}|field", str(clips[2]).replace("/", "\\")]
     (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
     assert read_filelist(tmp_path / "list.txt") == [clips[1], clips[0], clips[2]]
+
+
+@pytest.mark.parametrize(
+    ("mark", "ending"),
+    [("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", " \t\r\n"), ("", "\n\n \n"), ("", "|x \n")],
+)
+def test_marks_line_ends_and_blanks_of_an_editor_change_nothing(clips, tmp_path, mark, ending):
+    lines = "".join(f"{clip}{ending}" for clip in clips)
+    for text in (mark + lines, mark + lines.rstrip()):
+        (tmp_path / "list.txt").write_bytes(text.encode("utf-8"))
+        assert read_filelist(tmp_path / "list.txt") == clips
+
+
+@pytest.mark.parametrize("sign", list("\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_list_that_holds_another_line_end_of_unicode_is_parted_at_line_feeds_alone(clips, tmp_path, sign):
+    odd = clips[0].rename(clips[0].with_name(f"a{sign}b.wav"))
+    (tmp_path / "list.txt").write_text(f"{odd}\n{clips[1]}\n", encoding="utf-8")
+    assert read_filelist(tmp_path / "list.txt") == [odd, clips[1]]
+
+
+def test_a_line_that_no_file_can_be_called_is_missing_not_a_failure(clips, tmp_path):
+    for name in ("n" * 300, "\0"):
+        (tmp_path / "list.txt").write_text(f"{clips[0]}\n{name}\n", encoding="utf-8")
+        with pytest.raises(UserError, match="1 of its 2 clips are missing"):
+            read_filelist(tmp_path / "list.txt")
+
+
+def test_a_clip_whose_companions_can_have_no_name_is_left_out(clips, caplog):
+    long = clips[0].rename(clips[0].with_name("n" * 250 + ".wav"))
+    assert usable([long, clips[1]], ("units",), RATE) == [clips[1]]
+    assert f"{long} is left out: there is no {long.name}.soft.pt" in caplog.text
 
 
 def test_a_list_of_no_use_says_why(clips, tmp_path):

@@ -1,6 +1,9 @@
 """The split into training and validation, and the configuration that goes with it."""
 
+import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +67,8 @@ def test_hidden_foreign_and_stray_files_are_passed_over(data_set):
     for name in ("alto/.x.wav", "alto/x.wav.soft.pt", "alto/x.spec.pt", "stray.txt", ".x.flac"):
         (data_set / name).write_text("x", encoding="utf-8")
     make_clip(data_set / ".ipynb_checkpoints" / "x.wav")
-    assert take_inventory(data_set, 44100) == before
+    make_clip(data_set / "alto" / "x.WAV")
+    assert take_inventory(data_set, 44100) == dataclasses.replace(before, misplaced=[data_set / "alto" / "x.WAV"])
 
 
 def test_sound_that_is_no_clip_by_its_name_or_place_is_counted_and_named_with_the_cure(data_set, tmp_path):
@@ -117,11 +121,83 @@ def test_too_few_clips_are_an_error_with_speaker_count_and_need(data_set, usable
     assert "alto" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a|b.wav", "a\nb.wav", "a\\b.wav"])
-def test_names_that_a_filelist_cannot_hold_are_refused(data_set, name):
-    make_clip(data_set / "alto" / name)
-    with pytest.raises(UserError, match="rename"):
+LISTS_CANNOT_HOLD = ["a|b", "a\\b", *(f"a{sign}b" for sign in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), "a\udcff"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", LISTS_CANNOT_HOLD)
+def test_a_clip_whose_name_a_filelist_cannot_hold_is_left_out_and_told(data_set, name):
+    before = take_inventory(data_set, 44100)
+    clip = data_set / "alto" / f"{name}.wav"
+    shutil.copyfile(data_set / "alto" / "空 格 (0).wav", clip)
+    found = take_inventory(data_set, 44100)
+    assert found.clips == before.clips and list(found.unusable) == [clip]
+    assert found.unusable[clip].startswith(str(clip)) and "which a filelist cannot hold; rename it" in str(found)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", LISTS_CANNOT_HOLD)
+def test_a_speaker_whose_name_a_filelist_cannot_hold_is_left_out_with_one_sentence(data_set, name):
+    before = take_inventory(data_set, 44100)
+    shutil.copytree(data_set / "alto", data_set / name)
+    found = take_inventory(data_set, 44100)
+    assert found.clips == before.clips and list(found.unusable) == [data_set / name]
+    for other in ("alto", "名 前"):
+        shutil.rmtree(data_set / other)
+    with pytest.raises(UserError, match="which a filelist cannot hold; rename it"):
         take_inventory(data_set, 44100)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["a|b", "a\u2028b", "a\udcff", " a"])
+def test_a_folder_of_speakers_that_a_filelist_cannot_hold_is_refused(data_set, name, monkeypatch):
+    monkeypatch.chdir(data_set.parent)
+    data_set.rename(name)
+    with pytest.raises(UserError, match="filelist"):
+        take_inventory(name, 44100)
+
+
+def test_a_clip_whose_companions_would_have_too_long_names_is_left_out_and_the_longest_that_fit_stay(data_set):
+    longest = data_set / "alto" / ("n" * (255 - len(".wav.f0.edited.npy")) + ".wav")
+    make_clip(longest)
+    make_clip(longest.with_name(f"n{longest.name}"))
+    found = take_inventory(data_set, 44100)
+    assert longest in found.clips["alto"]
+    (sentence,) = found.unusable.values()
+    assert "has a name that is 1 byte too long for the files beside it" in sentence and "shorten it" in sentence
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Take.wav", "take.wav"), ("caf\u00e9.wav", "cafe\u0301.wav"), ("Stra\u00dfe.wav", "STRASSE.wav")],
+)
+def test_of_two_clips_that_are_one_file_elsewhere_the_second_is_left_out_and_names_the_first(data_set, one, other):
+    for name in (one, other):
+        make_clip(data_set / "alto" / name)
+    if len(list((data_set / "alto").iterdir())) < 7:
+        pytest.skip("they are one file on this disk")
+    first, second = sorted((one, other))
+    found = take_inventory(data_set, 44100)
+    assert first in [clip.name for clip in found.clips["alto"]]
+    assert list(found.unusable) == [data_set / "alto" / second]
+    assert f"{second} and {first} would be one file on Windows or macOS" in str(found)
+
+
+@pytest.mark.parametrize("name", ["Alto", "alto.", "alto "])
+def test_of_two_speakers_that_are_one_folder_elsewhere_the_second_is_left_out(data_set, name):
+    shutil.copytree(data_set / "alto", data_set / name, dirs_exist_ok=True)
+    if len(list(data_set.iterdir())) < 3:
+        pytest.skip("they are one folder on this disk")
+    first, second = sorted(("alto", name))
+    found = take_inventory(data_set, 44100)
+    assert list(found.clips) == [first, "名 前"] and list(found.unusable) == [data_set / second]
+
+
+def test_blanks_and_dots_anywhere_in_names_are_kept_as_they_are(data_set):
+    for number in range(3):
+        make_clip(data_set / " tenor ." / f"  {number} . .wav")
+    train, validation = split(take_inventory(data_set, 44100), "44k", seed=1)
+    assert {f"44k/ tenor ./  {number} . .wav" for number in range(3)} < {*train, *validation}
 
 
 # -- configuration ----------------------------------------------------------------------------------------------------

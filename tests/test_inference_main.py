@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import pytest
 import soundfile
 import torch
 
+from inference import jobs
 from inference.conversion import Conversion
 from inference.jobs import plan
 from inference.svc import Svc
 from inference_main import main
-from modules.console import UserError
+from modules.console import UserError, printable
 from tests.diffusion_files import write_diffusion
 from tests.test_svc import write_model, write_song
 from tests.tiny import tiny_config
@@ -340,14 +342,97 @@ def test_ctrl_c_stops_the_whole_batch(here, monkeypatch):
     assert main(["-n", "a", "b", "-s", "alto"]) == 130
 
 
-def test_a_missing_song_and_names_that_are_too_long_do_not_stop_the_others(here, capsys, caplog):
+def test_a_missing_song_and_names_that_are_too_long_do_not_stop_the_others(here, monkeypatch, caplog):
     long = "n" * 240  # with what the result's name has besides it is too long for a file system
     for name in ("a", long):
         write_song(here / "raw" / f"{name}.wav", 0.5)
+    convert, begun = Svc.convert, []
+    monkeypatch.setattr(Svc, "convert", lambda svc, song, how: begun.append(song.path.stem) or convert(svc, song, how))
     assert main(["-n", "absent", "n" * 300, long, "a", "-t", "1", "2", "3", "4", "-s", "alto"]) == 1
     assert results(here) == ["a_4key_alto_sovits_fcpe.flac"]
-    assert len([line for line in caplog.messages if line.startswith("not converted: ")]) == 3
-    assert "Traceback" not in caplog.text
+    assert begun == ["a"]  # what cannot be written is not converted
+    sentences = [line for line in caplog.messages if line.startswith("not converted: ")]
+    assert len(sentences) == 3 and "Traceback" not in caplog.text
+    assert f"raw/{long}.wav: its result would have a name 12 bytes too long; rename the song" in sentences[2]
+
+
+def test_a_result_may_have_the_longest_name_there_is_and_one_more_is_refused_before_a_model_is_sought(here, capsys):
+    ending = "_0key_alto_sovits_fcpe.flac"
+    for extra in (0, 1):
+        write_song(here / "raw" / "a.wav", 0.5).rename(here / "raw" / ("n" * (255 - len(ending) + extra)))
+    assert main(["-n", "n" * (255 - len(ending)), "-s", "alto"]) == 0
+    assert results(here) == ["n" * (255 - len(ending)) + ending]
+    shutil.rmtree(here / "results")
+    (here / "logs" / "44k" / "G_1.pth").unlink()
+    assert "a name 1 byte too long" in refused(capsys, "-n", "n" * (256 - len(ending)), "-s", "alto")
+
+
+ODD_SPEAKERS = ("a/b", "/a", "../../a", "a/", "s" * 250, "\ud800")
+
+
+@pytest.mark.parametrize("speaker", ODD_SPEAKERS)
+def test_a_speaker_whose_name_no_file_can_hold_sings_by_number_and_writes_nowhere_else(here, capsys, speaker):
+    path = here / "logs" / "44k" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["spk"] = {"tenor": 0, speaker: 1}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    write_song(here / "raw" / "a.wav", 0.5)
+    before = sorted((*here.rglob("*"), *here.parent.iterdir()))
+    sentence = refused(capsys, "-n", "a", "-s", speaker)
+    assert "raw/a.wav: its result would have" in sentence and "give the speaker's number with -s" in sentence
+    assert main(["-n", "a", "-s", "tenor", speaker]) == 1  # the others sing all the same
+    shutil.rmtree(here / "results")
+    assert sorted((*here.rglob("*"), *here.parent.iterdir())) == before
+    assert main(["-n", "a", "-s", "tenor"]) == 0
+    assert main(["-n", "a", "-s", "1"]) == 0
+    assert results(here) == ["a_0key_1_sovits_fcpe.flac", "a_0key_tenor_sovits_fcpe.flac"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    "speaker", ["..", "", "-a", "a\\b", "a\nb", "a\u2028b", "a|b", " a. ", "%s{}*?", "\udcff", "~"]
+)
+def test_a_speaker_of_any_other_name_sings_under_it(here, capsys, speaker):
+    path = here / "logs" / "44k" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["spk"] = {speaker: 1}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    write_song(here / "raw" / "a.wav", 0.5)
+    assert main(["-n", "a", f"-s={speaker}"]) == 0
+    assert results(here) == [f"a_0key_{speaker}_sovits_fcpe.flac"]
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    "name", ["a\nb.wav", "a\u2028.wav", "a|b", "a\\b.wav", ".a.wav", "-a.wav", " a. ", "a\x1b.wav", "[*]"]
+)
+def test_a_song_of_any_name_is_converted_and_its_result_told_in_one_line(here, capsys, name):
+    write_song(here / "raw" / "a.wav", 0.5).rename(here / "raw" / name)
+    assert main([f"-n={name}", "-s", "alto"]) == 0
+    assert results(here) == [f"{name}_0key_alto_sovits_fcpe.flac"]
+    assert capsys.readouterr().out == f"results/{printable(name)}_0key_alto_sovits_fcpe.flac\n"
+
+
+def test_song_and_speaker_are_found_in_the_other_normal_form_of_their_names(here):
+    path = here / "logs" / "44k" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["spk"] = {"zoe\u0308": 0, "tenor": 1}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    write_song(here / "raw" / "cafe\u0301.wav", 0.5)
+    for name in ("caf\u00e9", "caf\u00e9.wav", "raw/caf\u00e9.wav"):
+        assert main(["-n", name, "-s", "zo\u00eb", "-o", f"results/{len(name)}"]) == 0
+    assert main(["-n", "caf\u00e8", "-s", "zo\u00eb"]) == main(["-n", "cafe\u0301", "-s", "zo\u00e9"]) == 2
+
+
+def test_results_that_differ_in_case_only_are_refused_where_they_are_one_file(here, monkeypatch, capsys):
+    for name in ("x/A.wav", "y/a.wav"):
+        (here / name).parent.mkdir()
+        write_song(here / name, 0.5)
+    monkeypatch.setattr(jobs, "FOLDS_NAMES", True)
+    assert "two conversions would be written" in refused(capsys, "-n", "x/A.wav", "y/a.wav", "-s", "alto")
+    monkeypatch.setattr(jobs, "FOLDS_NAMES", False)
+    assert main(["-n", "x/A.wav", "-s", "alto"]) == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no names that are not Unicode")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,51 @@ def test_clips_that_cannot_be_used_are_named_and_do_not_stop_the_others(run, tmp
         assert name in caplog.text
     assert "Traceback" not in caplog.text
     assert [path.name for path in (tmp_path / "out").rglob("*.wav")] == ["good.wav"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["b\udcfc", "b|", "b\\", "b\n", "b\u2028", "n" * 238])
+def test_names_that_cannot_go_through_all_stages_are_told_at_once_and_do_not_stop_the_others(
+    run, tmp_path, caplog, name
+):
+    put(tmp_path / "raw/anna/a.wav", tone())
+    for folder, other in (("anna", name), ("anna", "z"), (f"{name[:20]}", "a")):
+        (tmp_path / "raw" / folder).mkdir(exist_ok=True)
+        shutil.copyfile(tmp_path / "raw/anna/a.wav", tmp_path / "raw" / folder / f"{other}.wav")
+    speaker_is_refused = len(name) < 20
+    for _ in range(2):
+        caplog.clear()
+        assert run() == 1
+        assert [path.name for path in sorted((tmp_path / "out/anna").iterdir())] == ["a.wav", "z.wav"]
+        sentences = [line for line in caplog.messages if line.startswith("not prepared: ")]
+        assert len(sentences) == 1 + speaker_is_refused
+        assert any(f"{tmp_path}/raw/anna/{name}.wav has" in sentence for sentence in sentences)
+        assert (tmp_path / "out" / name[:20]).exists() != speaker_is_refused
+
+
+def test_the_longest_name_whose_companions_fit_is_prepared(run, tmp_path):
+    put(tmp_path / "raw/anna" / f"{'n' * 237}.flac", tone())
+    assert run() == 0
+    assert [path.name for path in (tmp_path / "out/anna").iterdir()] == [f"{'n' * 237}.wav"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("Take.wav", "take.flac"), ("caf\u00e9.wav", "cafe\u0301.flac")])
+def test_recordings_whose_clips_are_one_file_elsewhere_do_not_replace_each_other(run, tmp_path, caplog, one, other):
+    for name in (one, other):
+        put(tmp_path / "raw/anna" / name, tone())
+    first, second = sorted((one, other))
+    assert run() == 1
+    assert [path.stem for path in (tmp_path / "out/anna").iterdir()] == [Path(first).stem]
+    assert f"{tmp_path}/raw/anna/{second} and {first} would be one file on Windows or macOS" in caplog.text
+
+
+def test_hidden_folders_are_told(run, tmp_path, caplog):
+    caplog.set_level("INFO", "svc")
+    for speaker in ("anna", ".anna"):
+        put(tmp_path / "raw" / speaker / "a.wav", tone())
+    assert run() == 0
+    assert f"passed over {tmp_path}/raw/.anna: a hidden folder" in caplog.messages
+    assert not (tmp_path / "out/.anna").exists()
 
 
 def test_nothing_to_do_is_one_sentence_that_shows_the_layout(run, tmp_path, capsys):

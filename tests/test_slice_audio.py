@@ -152,15 +152,37 @@ def test_other_settings_replace_the_former_clips_and_leave_strangers_alone(run, 
     assert (tmp_path / "out/anna/a_0000.wav").read_bytes() == kept
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
-def test_a_name_that_is_not_unicode_does_not_stop_the_others(run, tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["b\udcfc", "b|", "b\\", "b\n", "b\u2028", "n" * 232])
+def test_names_that_cannot_go_through_all_stages_are_told_at_once_and_do_not_stop_the_others(
+    run, tmp_path, caplog, capsys, name
+):
     put(tmp_path / "in/anna/a.wav", sung(6))
-    for name in (b"b\xfc.wav", b"z.wav"):
-        shutil.copyfile(tmp_path / "in/anna/a.wav", os.fsencode(tmp_path / "in/anna") + b"/" + name)
+    for other in (f"in/anna/{name}.wav", "in/anna/z.wav"):
+        shutil.copyfile(tmp_path / "in/anna/a.wav", tmp_path / other)
     for _ in range(2):
-        assert run() == 0
-        made = sorted(os.listdir(os.fsencode(tmp_path / "out/anna")))
-        assert made == [b"a_0000.wav", b"b\xfc_0000.wav", b"z_0000.wav"]
+        caplog.clear()
+        assert run() == 1
+        assert list(lengths(tmp_path / "out/anna")) == ["a_0000.wav", "z_0000.wav"]
+        (sentence,) = [line for line in caplog.messages if line.startswith("not cut: ")]
+        assert f"{tmp_path}/in/anna/{name}.wav has" in sentence and ("rename" in sentence or "shorten" in sentence)
+    for other in "az":
+        (tmp_path / f"in/anna/{other}.wav").unlink()
+    assert run() == 2
+    assert "none of 1 recordings could be cut" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("speaker", ["b\udcfc", "b|", "b\u2028", "b" * 250])
+def test_a_speaker_whose_name_cannot_go_through_all_stages_is_told_once(run, tmp_path, caplog, speaker):
+    put(tmp_path / "in/anna/a.wav", sung(6))
+    for name in "ab":
+        put(tmp_path / "in/anna" / f"{name}.wav", sung(6))
+    shutil.copytree(tmp_path / "in/anna", tmp_path / "in" / speaker)
+    refused = len(speaker) < 250
+    assert run() == int(refused)
+    assert [line.startswith("not cut: ") for line in caplog.messages].count(True) == int(refused)
+    assert (tmp_path / "out" / speaker).exists() != refused
 
 
 def test_a_kill_between_the_ledger_and_the_clips_leaves_no_strangers(run, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modules.atomic_file import write_text
-from modules.temporary_file import DAY, claimed, delete_unfinished
+from modules.temporary_file import DAY, claimed, delete_unfinished, temporary_name
 
 KILLED = """
 import os, sys
@@ -82,3 +82,14 @@ def test_without_locks_only_age_counts(tmp_path, monkeypatch):
         os.utime(temporary, (0, 0))
         delete_unfinished(tmp_path)
         assert not temporary.exists()
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "n" * 250 + ".json", "." + "n" * 254, "a." + "\u540d" * 84, "a.", ". a"])
+def test_any_name_that_a_file_can_have_can_be_written(tmp_path, name):
+    write_text(tmp_path / name, "whole")
+    assert names(tmp_path) == [name]
+
+
+def test_a_temporary_name_keeps_the_suffix_by_which_writers_choose_a_format(tmp_path):
+    for suffix in (".npy", ".safetensors", ".flac", ".pth"):
+        assert temporary_name(tmp_path / f"{'n' * 200}{suffix}", "partial").suffix == suffix

@@ -119,6 +119,16 @@ def test_speakers_without_features_are_named_before_any_work(run, tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_folder_that_no_stage_takes_for_a_speakers_is_left_out(run, tmp_path, capsys, caplog):
+    (tmp_path / "data/a|b").mkdir(parents=True)
+    assert run() == 2 and "no features" in capsys.readouterr().err
+    write_features(tmp_path / "data/alto", features())
+    assert run() == 0
+    assert load_cluster_model(tmp_path / "out/kmeans_10000.pt").speakers == ["alto"]
+    assert f"left out: {tmp_path}/data/a|b has '|' in its name" in caplog.text
+
+
 def test_unusable_features_are_named_and_nothing_is_written(run, tmp_path, capsys):
     write_features(tmp_path / "data/alto", features())
     write_features(tmp_path / "data/tenor", features(size=6))

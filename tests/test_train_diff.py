@@ -427,6 +427,11 @@ def test_the_text_log_has_the_published_columns_and_the_speed_of_singing(work):
     assert clock(3725.06) == "1:02:05.1"
 
 
+def test_a_name_that_would_be_mathematics_is_a_picture_all_the_same(work):
+    with contextlib.closing(Logbook(Path("log"))) as logbook:
+        logbook.picture(1, "alto_$\\x$ ^_{", torch.zeros(5, 16), torch.zeros(5, 16))
+
+
 @pytest.mark.parametrize("k_step_max", [0, 10])
 def test_a_validation_hears_the_same_model_the_same_way_twice(work, k_step_max):
     run = run_of(change(prepare(work), "model", k_step_max=k_step_max))

@@ -12,6 +12,7 @@ import torch
 import train_index
 from cluster import retrieval
 from cluster.retrieval import build_index, list_count, load_feature_index
+from modules.config import save_config
 from tests.feature_files import write_features
 from tests.tiny import tiny_config
 
@@ -96,6 +97,22 @@ def test_a_speaker_that_was_removed_from_the_data_is_left_out_by_name(run, tmp_p
     assert run() == 0
     assert load_feature_index(tmp_path / "out/new/feature_and_index.pkl").speaker_ids == [1]
     assert "left out: 名 前" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "tenor/", "/", "../data/tenor"])
+def test_a_speaker_whose_name_is_no_folder_of_the_data_is_left_out(run, tmp_path, caplog, capsys, name):
+    for folder in ("tenor", "a/b", ".."):
+        write_features(tmp_path / "data" / folder, features(50))
+    config = tiny_config()
+    config.spk = {name: 0, "tenor": 1}
+    save_config(config, tmp_path / "odd.json")
+    assert run("-c", str(tmp_path / "odd.json")) == 0
+    assert load_feature_index(tmp_path / "out/new/feature_and_index.pkl").speaker_ids == [1]
+    assert f"left out: {name}, without a folder" in caplog.text
+    config.spk = {name: 0}
+    save_config(config, tmp_path / "odd.json")
+    assert run("-c", str(tmp_path / "odd.json")) == 2
+    assert f"holds no folder of the speakers of {tmp_path}/odd.json ({name})" in capsys.readouterr().err
 
 
 def test_wrong_flags_are_told_in_a_sentence(run, tmp_path, capsys):
