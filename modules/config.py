@@ -217,7 +217,7 @@ ENCODER_OF_4_0, FEATURES_OF_4_0 = "vec256l9", 256  # of files that lack model.sp
 
 
 def load_config(path: str | Path) -> Config:
-    """Read ``config.json``, in memory of some 40 times its size.
+    """Read ``config.json``, in memory of some 90 times its size.
 
     Raises UserError when it is missing, empty, not JSON, or holds a wrong value.
     """

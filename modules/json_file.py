@@ -10,7 +10,7 @@ from modules.tree_bounds import check_tree
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file, with or without a byte order mark, in memory of some 40 times the file's size.
+    """The content of a JSON file, with or without a byte order mark, in memory of some 90 times the file's size.
 
     Raises OSError when it cannot be read, and ValueError when it is not UTF-8, not JSON (json.JSONDecodeError), or has
     numbers or nested lists beyond what programs write.

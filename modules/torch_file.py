@@ -37,7 +37,7 @@ def load_torch(path: str | Path, **options: Any) -> Any:
     """``torch.load`` on the CPU, of a file that has been checked; ``options`` are those of torch.load.
 
     Memory is at most ten times the file's size for its tensors (once, where torch wrote it), which are never larger
-    than the bytes that they are made of, and some 300 times that of its pickle, which is some kilobytes beside them.
+    than the bytes that they are made of, and some 450 times that of its pickle, which is some kilobytes beside them.
     Attributes of dictionaries and tensors are dropped, which could stand where their methods do. Raises what
     ``check_torch_file`` and ``torch.load`` raise.
     """
@@ -147,6 +147,15 @@ class _StorageType:
         raise ValueError("it changes the type of a tensor")
 
 
+class _TensorType:
+    """The class of a tensor, which would make one of any size, or of lists within lists. No checkpoint asks it to."""
+
+    __slots__ = ()
+
+    def __new__(cls, *arguments: Any) -> _TensorType:
+        raise ValueError("it makes a tensor of other things than the bytes of the file")
+
+
 class _Tensor:
     """A tensor that fits its storage."""
 
@@ -181,6 +190,7 @@ class _Rehearsal(pickle.Unpickler):
             ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): Function(self.copy),
             ("torch._tensor", "_rebuild_from_type_v2"): Function(self.of_type),
             ("torch.tensor", "_rebuild_from_type_v2"): Function(self.of_type),
+            ("torch", "Size"): Function(self.shape),
             ("collections", "OrderedDict"): self._stand_in(dict),
             ("collections", "Counter"): self._stand_in(dict),
         }
@@ -196,7 +206,10 @@ class _Rehearsal(pickle.Unpickler):
             return _StorageType(ITEM_SIZES[name.removesuffix("Storage")])
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
-        is_sized = module.partition(".")[0] == "torch" or name in ("bytearray", "bytes")
+        is_torchs = module.partition(".")[0] == "torch"
+        if is_torchs and name.endswith("Tensor"):
+            return _TensorType
+        is_sized = is_torchs or name in ("bytearray", "bytes")
         return self.names.get((module, name), self.sized if is_sized else self.other)
 
     def persistent_load(self, identity: Any) -> Any:
@@ -238,6 +251,10 @@ class _Rehearsal(pickle.Unpickler):
         self.take(tensor.size)
         return tensor
 
+    def shape(self, lengths: tuple = ()) -> tuple:
+        self.take(len(lengths))
+        return tuple(lengths)
+
     def of_type(self, function: Any, kind: Any, arguments: tuple, state: Any = None) -> Any:
         return function(*arguments)
 
@@ -266,6 +283,10 @@ class _Rehearsal(pickle.Unpickler):
 
             def __setstate__(self, state: Any) -> None:
                 count(*(state if isinstance(state, tuple) else (state,)))
+
+            def __call__(self, *arguments: Any) -> StandIn:
+                count(*arguments)
+                return self
 
             def append(self, item: Any) -> None:
                 pass

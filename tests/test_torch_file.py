@@ -81,6 +81,7 @@ WASTE = {
         b"}(K\x01h" + bytes([i]) + b"K\x02h" + bytes([i]) + b"uq" + bytes([i + 1]) for i in range(100)),
     "a gigabyte of zeros": b"cbuiltins\nbytearray\n" + whole(1 << 30) + b"\x85R",
     "a tensor by its size": b"ctorch\nFloatTensor\n" + whole(1 << 28) + b"\x85R",
+    "a tensor of lists of lists": b"ctorch\nFloatTensor\n" + laughs(8) + b"\x85R",
     "a storage by its size": b"ctorch.storage\nUntypedStorage\n" + whole(1 << 30) + b"\x85R",
     "the same text as bytes": b"c_codecs\nencode\nq\x00" + TEXT + b"q\x01" + text("latin1") + b"q\x02"
     + b"h\x00h\x01h\x02\x86R" * 5000,
