@@ -25,6 +25,7 @@ from modules.tree_bounds import check_tree, parts_of
 ZIP = b"PK\3\4"
 PICKLES = 5  # of a file of torch before 1.6, before its tensors' bytes: three of its format, the content, the tensors
 MOST_INFLATED = 10  # times the size of the file; torch stores its records as they are
+LONGEST_NAME = 500  # characters
 REPEATED = 4  # how often a pickle may hand over each of its bytes to what it calls, on average
 ITEM_SIZES = {
     "BFloat16": 2, "Bool": 1, "Byte": 1, "Char": 1, "ComplexDouble": 16, "ComplexFloat": 8, "Double": 8, "Float": 4,
@@ -202,6 +203,8 @@ class _Rehearsal(pickle.Unpickler):
         return value
 
     def find_class(self, module: str, name: str) -> Any:
+        if len(module) + len(name) > LONGEST_NAME:  # torch looks for words in its sentence about it, in quadratic time
+            raise ValueError("its pickle asks for a name longer than any program has")
         if name.endswith("Storage") and name.removesuffix("Storage") in ITEM_SIZES:
             return _StorageType(ITEM_SIZES[name.removesuffix("Storage")])
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):

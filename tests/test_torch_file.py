@@ -89,6 +89,7 @@ WASTE = {
     + b"ccollections\nCounter\nq\x01" + b"h\x01h\x00\x85R" * 50_000,
     "attributes again and again": b"}(" + b"".join(whole(i) + b"N" for i in range(20_000)) + b"uq\x00"
     + b"ccollections\nOrderedDict\nq\x01" + b"h\x01)Rh\x00b" * 20_000,
+    "a name without end": b"ctorch\n" + b"a" * 100_000 + b"\n",
     "a shape of a number": tensor(16, (10**6, 10**6), (0, 0)),
     "a number of a far place": tensor(16, (2,), (10**12,)),
     "a shape without end": tensor(16, (2**62,) * 60, (0,) * 60),
