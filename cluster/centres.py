@@ -65,7 +65,8 @@ def nearest_labels(features: NDArray[np.float32], centres: NDArray[np.float32]) 
 
 
 def load_cluster_model(path: str | Path) -> ClusterModel:
-    """Read centres. Raises UserError when the file is missing, damaged, or holds anything but arrays of centres."""
+    """Read centres, in memory of some ten times the file's size. Raises UserError when the file is missing, damaged, or
+    holds anything but arrays of centres."""
     path = Path(path)
     if not path.is_file():
         raise UserError(
@@ -77,7 +78,9 @@ def load_cluster_model(path: str | Path) -> ClusterModel:
             raise UserError(f"{path} holds no cluster centres but a feature index, {used}")
     saved = load_torch_arrays(path)
     try:
-        centres = {str(name): _as_centres(saved[name]["cluster_centers_"]) for name in saved}
+        arrays = {str(name): saved[name]["cluster_centers_"] for name in saved}
+        tables = {id(array): _as_centres(array) for array in arrays.values()}  # those that several names share, once
+        centres = {name: tables[id(array)] for name, array in arrays.items()}
         (_,) = {len(rows[0]) for rows in centres.values()}
     except (KeyError, TypeError, ValueError, IndexError):
         raise UserError(f"{path} holds no cluster centres by speaker; run '{MAKER}' again") from None
@@ -85,6 +88,8 @@ def load_cluster_model(path: str | Path) -> ClusterModel:
 
 
 def _as_centres(array: Any) -> NDArray[np.float32]:
+    if not isinstance(array, np.ndarray):
+        raise TypeError
     centres = np.ascontiguousarray(array, dtype=np.float32)
     if centres.ndim != 2 or not centres.size or not np.isfinite(centres).all():
         raise ValueError

@@ -51,7 +51,8 @@ def _stand_in(module: str, name: str) -> type | None:
 
 
 def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
-    """Speaker id -> index, all of one feature size.
+    """Speaker id -> index, all of one feature size, in memory of some 20 times the file's size at most: what faiss
+    keeps for each of very many short lists. Of whole ones it is three times.
 
     Raises UserError when the file is missing, damaged, asks for any other object, or holds something else.
     """
@@ -66,11 +67,14 @@ def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
     saved = load_pickle(path, _stand_in)
     if not isinstance(saved, dict) or not saved:
         raise UserError(f"{path} holds no indexes by speaker; run '{MAKER}' again")
-    indexes = {}
+    indexes, left = {}, path.stat().st_size
     for speaker_id in list(saved):
         index = saved.pop(speaker_id)
         if type(speaker_id) is not int or type(index) is not _SavedIndex or not hasattr(index, "data"):
             raise UserError(f"{path} holds something else than indexes by speaker number; run '{MAKER}' again")
+        left -= len(index.data)
+        if left < 0:
+            raise UserError(f"{path} gives several speakers the same index; run '{MAKER}' again")
         indexes[speaker_id] = _restore(index.data, f"{path}, speaker {speaker_id}")
     if len({index.d for index in indexes.values()}) > 1:
         raise UserError(f"{path} mixes features of several sizes; run '{MAKER}' again")
@@ -124,26 +128,46 @@ def _is_flat_index(data: bytes) -> bool:
     lists, _ = parts.take("<QQ")
     centres_kind, centres_size, centres, *_, centres_metric = parts.take(_HEADER)
     numbers = parts.take_array("<f4", *parts.take("<Q"))
-    mapped, entries = parts.take("<?Q")
-    parts.take_array("<i8", entries)
+    mapped, entries = parts.take("<BQ")
+    places = parts.take_array("<u8", entries)
     lists_kind, list_count, vector_bytes, layout, count = parts.take(_LISTS)
     sizes = parts.take_array("<u8", count)
     if layout == b"sprs":  # pairs of a list and its size; the other lists are empty
         which, sizes = sizes.reshape(-1, 2).T
         consistent = len(which) == len(set(which.tolist())) and all(number < lists for number in which.tolist())
     else:
-        consistent = layout == b"full" and count == lists
+        which, consistent = slice(None), layout == b"full" and count == lists
     return (
         consistent
         and (kind, centres_kind, lists_kind) == (b"IwFl", b"IxF2", b"ilar")
-        and (metric, centres_metric, trained, mapped) == (1, 1, True, entries > 0)
+        and (metric, centres_metric, trained) == (1, 1, True)
         and size == centres_size > 0
         and lists == centres == list_count > 0
         and len(numbers) == lists * size
         and vector_bytes == 4 * size
         and vectors == sum(sizes.tolist())
         and len(data) - parts.at == vectors * (vector_bytes + 8)
+        and _is_direct_map(mapped, places, _counts(lists, which, sizes))
     )
+
+
+def _counts(lists: int, which: NDArray[np.uint64] | slice, sizes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    counts = np.zeros(lists, np.uint64)
+    counts[which] = sizes
+    return counts
+
+
+def _is_direct_map(kind: int, places: NDArray[np.uint64], counts: NDArray[np.uint64]) -> bool:
+    """Whether a map from vectors to their places is none (kind 0), or an array (1) with a place for each vector: the
+    list's number in the upper half, the place in the list in the lower. A hash table (2) would have pairs behind it.
+
+    ``counts`` says how many vectors each list has.
+    """
+    if kind == 0:
+        return len(places) == 0
+    lists, offsets = places >> np.uint64(32), places & np.uint64(0xFFFFFFFF)
+    known = kind == 1 and len(places) == counts.sum() and bool((lists < len(counts)).all())
+    return known and bool((offsets < counts[lists]).all())
 
 
 class _Parts:
@@ -158,6 +182,8 @@ class _Parts:
         return values
 
     def take_array(self, dtype: str, count: int) -> NDArray:
+        if count > len(self.data):
+            raise ValueError(f"a table of {count} numbers")
         values = np.frombuffer(self.data, dtype, count, self.at) if count else np.empty(0, dtype)
         self.at += values.nbytes
         return values

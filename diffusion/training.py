@@ -163,7 +163,7 @@ class Run(TrainingRun):
         load_scaler(learner.scaler, (state or {}).get("scaler"), saved.state)
         self.step = self.saved_step = distributed.from_the_first(saved.recorded_step)
         if state and "epoch" in state:
-            self.epoch, self.batch = state["epoch"], state["batch"]
+            self.epoch, self.batch = (checkpoint.whole_number(state, name, saved.state) for name in ("epoch", "batch"))
         else:
             epochs, steps = divmod(self.step, self.batches.steps())
             self.epoch, self.batch = epochs + 1, steps * self.batches.per_step

@@ -7,15 +7,16 @@ or items, all arrays together may not have more than the file.
 from __future__ import annotations
 
 import functools
-import io
+import math
 import os
 import pickle
-import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+LONGEST_HEADER = 10_000  # bytes; numpy itself reads no longer one
 
 
 class RefusedError(Exception):
@@ -74,7 +75,7 @@ class ArrayUnpickler(pickle.Unpickler):
             ("numpy", "dtype"): Function(_Dtype),
             ("numpy.core.multiarray", "_reconstruct"): array,
             ("numpy.core.multiarray", "scalar"): Function(_scalar),
-            ("_codecs", "encode"): Function(functools.partial(_encode, _Allowance(size))),
+            ("_codecs", "encode"): Function(bounded_encode(size)),
         }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -96,13 +97,27 @@ class _Allowance:
             raise ValueError("its pickle makes more of the same bytes than the file has")
 
 
-def checked_pickle(data: bytes) -> BinaryIO:
-    """The pickle for an unpickler. Raises ValueError when it is cut, or numbers its objects so high that the memory
-    for their table would not be bounded by its size."""
-    for code, argument, _ in pickletools.genops(data):
-        if code.name.endswith("PUT") and int(argument) > len(data):
-            raise ValueError(f"its pickle has the object number {argument}")
-    return io.BytesIO(data)
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.ndarray | None]:
+    """The shape that an ``.npy`` file gives, and its array; None for that of objects, whose pickle is then to be read.
+
+    Raises ValueError, or what numpy raises, when the header is not sound or the file has not as many bytes as it says.
+    """
+    version = np.lib.format.read_magic(file)
+    digits = file.read(2 if version == (1, 0) else 4)
+    if int.from_bytes(digits, "little") > LONGEST_HEADER:
+        raise ValueError("its header is longer than numpy writes any")
+    file.seek(-len(digits), os.SEEK_CUR)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read(file)
+    if dtype.hasobject:
+        return shape, None
+    there = os.fstat(file.fileno()).st_size - file.tell()
+    if dtype.kind not in "biufcSU" or min(shape, default=0) < 0 or not dtype.itemsize:
+        raise ValueError(f"it is of {dtype} and the shape {shape}, which is no array of numbers")
+    if math.prod(shape) * dtype.itemsize > there:
+        raise ValueError(f"its header promises the shape {shape} of {dtype}, and {there:,} bytes are there")
+    flat = np.fromfile(file, dtype, math.prod(shape))
+    return shape, flat.reshape(shape, order="F" if by_columns else "C")
 
 
 class _Dtype:
@@ -152,13 +167,15 @@ def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype.dtype)[0]
 
 
-def _encode(allowance: _Allowance, text: str, encoding: str) -> bytes:
-    allowance.take(len(text))
-    return encode_latin1(text, encoding)
+def bounded_encode(size: int) -> Callable[[str, str], bytes]:
+    """``_codecs.encode``, by which the older protocols write bytes, for a pickle of ``size`` bytes: it makes no more
+    than that of all calls together."""
+    allowance = _Allowance(size)
 
+    def encode(text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise RefusedError(f"the encoding {encoding}")
+        allowance.take(len(text))
+        return text.encode("latin1")
 
-def encode_latin1(text: str, encoding: str) -> bytes:
-    """How the older pickle protocols write bytes, by ``_codecs.encode``."""
-    if encoding != "latin1":
-        raise RefusedError(f"the encoding {encoding}")
-    return text.encode("latin1")
+    return encode

@@ -81,11 +81,12 @@ class _InOrder(soundfile.SoundFile):
 
 
 def read_blocks(file: _InOrder) -> Iterator[np.ndarray]:
-    """The rest of a file that open_audio opened, as ``(n, channels)`` float32, whatever length its header gives.
+    """The rest of a file that open_audio opened, as ``(n, channels)`` float32, whatever length its header gives: n
+    times channels is BLOCK at most.
 
     Raises UserError when it is damaged or holds NaN or infinity.
     """
-    while len(block := read_block(file, BLOCK)):
+    while len(block := read_block(file, max(1, BLOCK // file.channels))):
         yield block
 
 

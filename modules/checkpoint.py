@@ -17,13 +17,17 @@ import torch
 from torch import nn
 
 from modules import temporary_file
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, shown
 from modules.memory import is_lack_of_memory
 from modules.safetensors_file import SUFFIX, read_safetensors
 from modules.saving import delete_together, delete_unfinished, save_together
+from modules.torch_file import load_torch
 from modules.truncated_file import is_truncated
 
 log = get_logger("checkpoint")
+
+
+MOST_STEPS = 1 << 53  # or epochs, beyond which a float does not count
 
 
 class Truncated(UserError):
@@ -33,8 +37,8 @@ class Truncated(UserError):
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint dictionary onto the CPU, running no code of the file's; weights in safetensors are its model.
 
-    Raises Truncated when the file ends early, and UserError when it is missing, of another kind, or holds anything but
-    tensors and plain values.
+    Memory is in proportion to the file's size, see ``load_torch``. Raises Truncated when the file ends early, and
+    UserError when it is missing, of another kind, or holds anything but tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,7 +46,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.suffix == SUFFIX:
         return {"model": read_safetensors(path)}
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_torch(path, weights_only=True)
     except (MemoryError, OSError):
         raise  # no fault of the file's
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... for broken files
@@ -109,10 +113,26 @@ def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Te
     return checkpoint["model"]
 
 
+def whole_number(content: dict[str, Any], name: str, path: str | Path, default: int | None = None) -> int:
+    """A count that a checkpoint holds under ``name``. Raises UserError when it is none, or not there."""
+    value = content.get(name, default)
+    if not isinstance(value, int | float) or not 0 <= value < MOST_STEPS:
+        raise UserError(f"{path} is damaged: its {name} is {shown(value)} and should be a count; move it away")
+    return int(value)
+
+
 def load_weights(
     module: nn.Module, state: dict[str, torch.Tensor], where: str | Path, config: str = "config.json"
 ) -> None:
-    """Load a state dict that must fit. Raises UserError naming the first differing names and shapes.
+    """Load a state dict that must fit. Raises UserError as ``refuse_misfit``."""
+    refuse_misfit(module, state, where, config)
+    module.load_state_dict(state, strict=False)
+
+
+def refuse_misfit(
+    module: nn.Module, state: dict[str, torch.Tensor], where: str | Path, config: str = "config.json"
+) -> None:
+    """Raise UserError, naming the first differing names and shapes, when a state dict is not a module's own.
 
     ``where`` and ``config`` are what the sentence calls the file and the configuration beside it.
     """
@@ -130,7 +150,6 @@ def load_weights(
     if complaints:
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise UserError(f"{where} does not match its {config}: {'; '.join(complaints[:3])}{more}")
-    module.load_state_dict(state, strict=False)
 
 
 def load_base_weights(module: nn.Module, state: dict[str, torch.Tensor], where: str | Path) -> list[str]:
@@ -181,9 +200,8 @@ class Saved:
 
     def recorded_step(self) -> int:
         """The step that the extra state names, which no renaming changes; that of the names where it names none."""
-        with contextlib.suppress(TypeError, ValueError):
-            return int(self.extra_state().get("step", self.step)) if self.step else 0
-        return self.step
+        step = self.extra_state().get("step") if self.step else 0
+        return step if type(step) is int and 0 <= step < MOST_STEPS else self.step
 
     def is_passing(self) -> bool:
         """Whether this was saved by the clock, to be there until something newer is."""

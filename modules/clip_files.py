@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.array_pickle import write_mel_and_shift
+from modules.array_pickle import read_header, write_mel_and_shift
 from modules.atomic_file import output_path, output_paths
 from modules.console import UserError
 from modules.file_name import length_flaw, list_flaw
@@ -221,10 +221,13 @@ class ClipFiles:
 
 
 def _read_tensor(path: Path, dimensions: int) -> Tensor:
+    """In memory of some three times the file's size."""
     import torch
 
+    from modules.torch_file import load_torch
+
     try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
+        tensor = load_torch(path, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{MAKER}' makes it") from None
     except Exception as error:  # a damaged file shows itself as almost anything: EOFError, KeyError, RuntimeError
@@ -248,17 +251,21 @@ def _write_tensor(path: Path, tensor: Tensor, dimensions: int) -> None:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
+    """Arrays of numbers are read here, without PyTorch, in memory of the file's size."""
     try:
         with open(path, "rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            array = read_header(file)[1]
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{_maker(path)}' makes it") from None
     except OSError as error:
         raise _unusable(path, f"no readable array ({error})") from None
-    except (ValueError, EOFError, MemoryError):  # the last where a header promises more than the file can hold
+    except Exception:  # numpy's reader of headers raises almost anything: ValueError, TokenError, RecursionError
+        array = None
+    if array is None:
         from modules.safe_pickle import load_object_array
 
         return load_object_array(path)
+    return array
 
 
 def _numbers(array: NDArray, path: Path, *dimensions: str) -> NDArray[np.float32]:

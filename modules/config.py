@@ -8,14 +8,22 @@ behaviour and they are written only where they differ, so a file stays as the or
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modules.atomic_file import write_text
-from modules.console import UserError
+from modules.console import UserError, shown
 from modules.generator_sizes import generator_rules
+from modules.json_file import parse_json, read_json
 from modules.section import Section, any_size, at_least, choice, listed, ours, positive
+from modules.tree_bounds import check_tree
+
+MOST_LAYERS = 1000  # of a kind; a file with more would take years to build
+HIGHEST_RATE = 1_000_000  # Hz
+LONGEST_NUMBER = 4300  # digits that Python reads
 
 # -- config.json ------------------------------------------------------------------------------------------------------
 
@@ -55,7 +63,7 @@ class DataConfig(Section):
     training_files: str = "filelists/train.txt"
     validation_files: str = "filelists/val.txt"
     max_wav_value: float = positive(32768.0)
-    sampling_rate: int = positive(44100)
+    sampling_rate: int = positive(44100, most=HIGHEST_RATE)
     filter_length: int = positive(2048)
     hop_length: int = positive(512)
     win_length: int = positive(2048)
@@ -72,7 +80,7 @@ class ModelConfig(Section):
     hidden_channels: int = positive(192)
     filter_channels: int = positive(768)
     n_heads: int = positive(2)
-    n_layers: int = positive(6)
+    n_layers: int = positive(6, most=MOST_LAYERS)
     kernel_size: int = positive(3)
     p_dropout: float = 0.1
     resblock: str = choice("1", "1", "2")
@@ -82,8 +90,8 @@ class ModelConfig(Section):
     upsample_initial_channel: int = positive(512)
     upsample_kernel_sizes: list[int] = listed(16, 16, 4, 4, 4)
     n_layers_q: int = 3
-    n_layers_trans_flow: int = positive(3)
-    n_flow_layer: int = positive(4)
+    n_layers_trans_flow: int = positive(3, most=MOST_LAYERS)
+    n_flow_layer: int = positive(4, most=MOST_LAYERS)
     use_spectral_norm: bool = False
     gin_channels: int = positive(768)
     ssl_dim: int = positive(768)
@@ -116,7 +124,7 @@ class Config(Section):
 
 @dataclass
 class DiffusionData(Section):
-    sampling_rate: int = positive(44100)
+    sampling_rate: int = positive(44100, most=HIGHEST_RATE)
     block_size: int = positive(512)
     duration: float = positive(2)
     encoder: str = "vec768l12"
@@ -133,11 +141,11 @@ class DiffusionData(Section):
 @dataclass
 class DiffusionModel(Section):
     type: str = "Diffusion"
-    n_layers: int = positive(20)
+    n_layers: int = positive(20, most=MOST_LAYERS)
     n_chans: int = positive(512)
     n_hidden: int = positive(256)
     use_pitch_aug: bool = True
-    timesteps: int = positive(1000)
+    timesteps: int = positive(1000, most=1_000_000)
     k_step_max: int | None = 0
     n_spk: int = positive(1)
 
@@ -209,12 +217,17 @@ ENCODER_OF_4_0, FEATURES_OF_4_0 = "vec256l9", 256  # of files that lack model.sp
 
 
 def load_config(path: str | Path) -> Config:
-    """Read ``config.json``. Raises UserError when it is missing, empty, not JSON, or holds a wrong value."""
+    """Read ``config.json``, in memory of some 90 times its size.
+
+    Raises UserError when it is missing, empty, not JSON, or holds a wrong value.
+    """
     text = _read(path, "python preprocess_flist_config.py")
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no configuration: {error}") from None
     _refuse_other_programs(values, path)
     config = Config.from_dict(values, f"{path}: ")
     if "speech_encoder" not in values.get("model", {}) and config.model.ssl_dim == FEATURES_OF_4_0:
@@ -242,7 +255,8 @@ def _check_together(config: Config, path: str | Path) -> None:
     """Raise UserError when values that are each allowed do not go together."""
     train, data, model = config.train, config.data, config.model
     outside = [name for name, number in config.spk.items() if not 0 <= number < model.n_speakers]
-    shared = [name for name, number in config.spk.items() if list(config.spk.values()).count(number) > 1]
+    uses = Counter(config.spk.values())
+    shared = [name for name, number in config.spk.items() if uses[number] > 1]
     mel_fmax = data.sampling_rate / 2 if data.mel_fmax is None else data.mel_fmax
     shortest = (data.filter_length - data.hop_length) // 2
     rules = {
@@ -270,7 +284,7 @@ def _check_together(config: Config, path: str | Path) -> None:
         f"train.betas is {train.betas}; it must be two numbers from 0 to below 1": (
             len(train.betas) == 2 and all(0 <= beta < 1 for beta in train.betas)
         ),
-        f"train.seed is {train.seed}; it must be a whole number of at most 18 digits": abs(train.seed) < 10**18,
+        f"train.seed is {shown(train.seed)}; it must be a whole number of at most 18 digits": abs(train.seed) < 10**18,
         "train.vol_aug needs model.vol_embedding": model.vol_embedding or not train.vol_aug,
         f"spk gives {', '.join(shared)} the same number; each speaker needs one of its own": not shared,
         f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
@@ -290,20 +304,13 @@ def save_config(config: Config, path: str | Path) -> None:
 
 def copy_config(source: str | Path, target: str | Path) -> None:
     """Copy a ``config.json`` with every value that it has, in the form of save_config."""
-    values = json.loads(Path(source).read_text(encoding="utf-8-sig"))
+    values = read_json(source)
     write_text(target, json.dumps(values, indent=2) + "\n")
 
 
 def load_diffusion_config(path: str | Path) -> DiffusionConfig:
-    """Read ``diffusion.yaml``. Raises UserError as load_config does."""
-    import yaml
-
-    text = _read(path, "python preprocess_flist_config.py")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        raise UserError(f"{path} is not valid YAML{f' (line {place.line + 1})' if place else ''}") from None
+    """Read ``diffusion.yaml``, in memory of some 500 times its size. Raises UserError as load_config does."""
+    values = _parse_yaml(_read(path, "python preprocess_flist_config.py"), path)
     data = values.get("data") if isinstance(values, dict) else None
     if isinstance(data, dict) and "hop_length" in data:  # JSON is YAML too, and most sections have the same names
         raise UserError(f"{path} is the main model's configuration, not a diffusion model's; name a diffusion.yaml")
@@ -311,10 +318,38 @@ def load_diffusion_config(path: str | Path) -> DiffusionConfig:
     if config.train.cache_device.partition(":")[0] not in ("cpu", "cuda", "mps"):
         raise UserError(f"{path}: train.cache_device is {config.train.cache_device!r}; allowed: 'cpu', 'cuda', 'mps'")
     if abs(config.train.seed) >= 10**18:
-        raise UserError(f"{path}: train.seed is {config.train.seed}; it must be a whole number of at most 18 digits")
+        seed = shown(config.train.seed)
+        raise UserError(f"{path}: train.seed is {seed}; it must be a whole number of at most 18 digits")
     if config.model.n_chans % 2:
         raise UserError(f"{path}: model.n_chans is {config.model.n_chans}; it must be even")
     return config
+
+
+def _parse_yaml(text: str, path: str | Path) -> Any:
+    """What a YAML text holds; its aliases may not make it larger than it is. Raises UserError when it is not sound."""
+    import yaml
+
+    def parts(node: yaml.Node) -> Iterable[yaml.Node]:
+        if isinstance(node, yaml.ScalarNode):
+            if len(node.value) > LONGEST_NUMBER and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+                raise ValueError(f"it has a number of {len(node.value)} characters")
+            return ()
+        return node.value if isinstance(node, yaml.SequenceNode) else [one for pair in node.value for one in pair]
+
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        check_tree(node, len(text), parts)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        raise UserError(f"{path} is not valid YAML{f' (line {place.line + 1})' if place else ''}") from None
+    except RecursionError:
+        raise UserError(f"{path} is no configuration: its lists nest too deep") from None
+    except Exception as error:  # of dates and numbers that are none: ValueError, KeyError, AttributeError
+        raise UserError(f"{path} is no configuration: {error}") from None
 
 
 def save_diffusion_config(config: DiffusionConfig, path: str | Path) -> None:

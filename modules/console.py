@@ -8,9 +8,11 @@ import errno
 import functools
 import logging
 import os
+import reprlib
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 # What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
 REFUSALS = "EACCES EPERM EROFS ENOSPC EDQUOT EEXIST ENOTDIR EISDIR EIO ENOMEM ENAMETOOLONG".split()
@@ -21,6 +23,7 @@ UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surroga
 # How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and threads that
 # wait for each other beside another busy process then take several times as long (benchmarks/thread_waiting.py).
 SPIN_COUNT = "20000"
+LONGEST_SHOWN = 1000  # characters of a value or path in a sentence
 WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
@@ -107,6 +110,26 @@ def explain(error: Exception) -> str | None:
         reason = f" ({str(error).partition(chr(10))[0]})" if str(error) else ""
         return f"the memory is too small{reason}; end other programs, and run it again"
     return None
+
+
+class _Shown(reprlib.Repr):
+    """repr, cut short where a value is long or nests deep."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 4, 200, 200, 60
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = 20
+
+    def repr_int(self, value: int, level: int) -> str:
+        if value.bit_length() > 10_000:  # more digits than Python writes
+            return f"a whole number of {value.bit_length()} bits"
+        return super().repr_int(value, level)
+
+
+def shown(value: Any) -> str:
+    """A value of a file's or user's for a sentence: its repr, or the beginning of that; short whatever it is."""
+    text = _Shown().repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def failure(item: object, error: Exception) -> str:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from modules.audio import open_audio
 from modules.clip_files import MAKER, ClipFiles
-from modules.console import UserError, get_logger
+from modules.console import LONGEST_SHOWN, UserError, get_logger
 from modules.registry import nearest_first
 
 log = get_logger("dataset")
 
 
 def read_filelist(path: str | Path) -> list[Path]:
-    """The clips of a filelist, one path a line. Raises UserError when it is missing, empty, or names missing files.
+    """The clips of a filelist, one path a line, in memory of some 300 bytes for each beside the file's size.
 
-    Blanks at a line's ends, empty lines, a byte order mark and the line ends of Windows are no part of it.
+    Blanks at a line's ends, empty lines, a byte order mark and the line ends of Windows are no part of it. Raises
+    UserError when it is missing, empty, or names missing files.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # not at the other line ends of Unicode
@@ -31,7 +32,7 @@ def read_filelist(path: str | Path) -> list[Path]:
     absent = [clip for clip in clips if not os.path.isfile(clip)]  # also of a name that is too long
     if absent:
         raise UserError(
-            f"{path}: {len(absent)} of its {len(clips)} clips are missing, first {absent[0]}; "
+            f"{path}: {len(absent)} of its {len(clips)} clips are missing, first {str(absent[0])[:LONGEST_SHOWN]}; "
             "run 'python preprocess_flist_config.py' again"
         )
     return clips

@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
+import mmap
+import os
 import pickle
 import tarfile
 import types
@@ -25,8 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from modules.array_pickle import ArrayUnpickler, Function, RefusedError, checked_pickle, encode_latin1, plain
+from modules.array_pickle import ArrayUnpickler, Function, RefusedError, bounded_encode, plain, read_header
 from modules.console import UserError
+from modules.pickle_scan import scan_pickle
+from modules.torch_file import ZIP, is_compressed, load_torch
 
 
 def load_torch_inert(path: str | Path) -> Any:
@@ -54,17 +59,21 @@ def load_pickle(path: str | Path, stand_ins: Callable[[str, str], type | None]) 
     """Read a pickle of dictionaries, lists, text, numbers, bytes, and objects of classes of our own choice.
 
     ``stand_ins(module, name)`` is the class that takes the place of the one called so, None for any that is refused.
-    An object's state reaches that class's ``__setstate__``, which it must have. Raises UserError as above.
+    An object's state reaches that class's ``__setstate__``, which it must have. Memory is the file's size, and some
+    250 bytes for each one of small objects. Raises UserError as above.
     """
     with _told(path := Path(path)), open(path, "rb") as file:
-        return _ChosenUnpickler(file, stand_ins).load()
+        if not file.seek(0, os.SEEK_END):
+            raise EOFError
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            scan_pickle(data)
+            return _ChosenUnpickler(data, stand_ins).load()
 
 
 def _load_torch(path: Path, reader: Any, finish: Callable[[Any], Any] = lambda value: value) -> Any:
     with _told(path):
-        zipped = _is_zip_checkpoint(path)
-        options = {"map_location": "cpu", "mmap": zipped, "weights_only": False, "pickle_module": reader}
-        return finish(torch.load(str(path), **options))
+        mapped = _is_zip_checkpoint(path) and not is_compressed(path)
+        return finish(load_torch(str(path), mmap=mapped, weights_only=False, pickle_module=reader))
 
 
 @contextlib.contextmanager
@@ -88,18 +97,17 @@ def _told(path: Path) -> Iterator[None]:
 def load_object_array(path: str | Path) -> np.ndarray:
     """Read an ``.npy`` file, also one of dtype object whose items are numbers and arrays of numbers.
 
-    Returns an array of the file's shape: numbers as they are, or objects (Python numbers and nested arrays).
+    Returns an array of the file's shape: numbers as they are, or objects (Python numbers and nested arrays). Memory is
+    the file's size for numbers, and at most some 250 times that for a pickle of objects.
     Raises UserError when the file is missing, damaged, or its pickle names anything but numpy's own arrays and numbers.
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            first_version = np.lib.format.read_magic(file) == (1, 0)
-            header = np.lib.format.read_array_header_1_0 if first_version else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(file)
-            if not dtype.hasobject:
-                return np.load(path, allow_pickle=False)
-            array = plain(ArrayUnpickler(checked_pickle(file.read())).load())
+            shape, array = read_header(file)
+            if array is None:
+                scan_pickle(data := file.read())
+                array = plain(ArrayUnpickler(io.BytesIO(data)).load())
         if not isinstance(array, np.ndarray) or array.shape != shape:
             raise ValueError(f"the header promises the shape {shape}")
         return array
@@ -171,7 +179,7 @@ class _InertUnpickler(pickle.Unpickler):
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
         if module.partition(".")[0] in _INERT_PACKAGES or name in _INERT_NAMES.get(module, ()):
-            return type(name, (Inert,), {"__module__": f"inert.{module}"})
+            return Inert
         raise RefusedError(f"{module}.{name}")
 
 
@@ -191,7 +199,7 @@ def _is_zip_checkpoint(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(4)
         file.seek(0)
-        if start == b"PK\x03\x04":
+        if start == ZIP:
             if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
                 raise UserError(f"{path} is refused: it is a TorchScript program and not a PyTorch checkpoint")
             return True
@@ -222,7 +230,7 @@ _ARRAY_PICKLE = types.SimpleNamespace(__name__="array_pickle", Unpickler=ArrayUn
 
 
 def _plain_tree(value: Any) -> Any:
-    """A copy of dictionaries and lists with plain arrays and numbers in them."""
+    """A copy of dictionaries and lists with plain arrays and numbers in them; ``load_torch`` has bounded its size."""
     if isinstance(value, dict):
         return {_plain_tree(key): _plain_tree(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -236,13 +244,14 @@ def _plain_tree(value: Any) -> Any:
 class _ChosenUnpickler(pickle.Unpickler):
     """Reads a pickle whose only objects are stand-ins that the caller chose."""
 
-    def __init__(self, file: Any, stand_ins: Callable[[str, str], type | None]):
-        super().__init__(file)
+    def __init__(self, data: mmap.mmap, stand_ins: Callable[[str, str], type | None]):
+        super().__init__(data)
         self.stand_ins = stand_ins
+        self.encode = Function(bounded_encode(len(data)))
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
-            return Function(encode_latin1)
+            return self.encode
         stand_in = self.stand_ins(module, name)
         if stand_in is None:
             raise RefusedError(f"{module}.{name}")

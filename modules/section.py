@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, shown
 
 log = get_logger("config")
 
@@ -24,7 +24,7 @@ EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)  # 1e-4, which YAML 1
 def ours(default: Any, **rules: Any) -> Any:
     """A field the published file does not have; ``default`` means the published behaviour.
 
-    ``rules`` are those of the other fields: ``allowed``, ``above``, ``least``, ``any_size``.
+    ``rules`` are those of the other fields: ``allowed``, ``above``, ``least``, ``most``, ``any_size``.
     """
     return field(default_factory=lambda: copy.deepcopy(default), metadata={"ours": True, **rules})
 
@@ -34,9 +34,9 @@ def choice(default: Any, *allowed: Any) -> Any:
     return field(default=default, metadata={"allowed": allowed})
 
 
-def positive(default: Any) -> Any:
-    """A number above zero."""
-    return field(default=default, metadata={"above": 0})
+def positive(default: Any, **rules: Any) -> Any:
+    """A number above zero; ``most`` is the largest, where there is one."""
+    return field(default=default, metadata={"above": 0, **rules})
 
 
 def at_least(least: float, default: Any) -> Any:
@@ -67,7 +67,7 @@ class Section:
         Keys that are missing get their defaults. Raises UserError naming the key, what was found and what is allowed.
         """
         if not isinstance(values, dict):
-            raise UserError(f"{where.rstrip(': ')} is {values!r}; it must be an object of keys and values")
+            raise UserError(f"{where.rstrip(': ')} is {shown(values)}; it must be an object of keys and values")
         hints = typing.get_type_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.name != "extra"}
         for key in values.keys() - known.keys():
@@ -102,11 +102,13 @@ def _checked(value: Any, hint: Any, rules: Mapping[str, Any], where: str) -> Any
     if isinstance(value, str) and hint is float and EXPONENT.fullmatch(value):
         value = float(value)
     if not _fits(value, hint):
-        raise UserError(f"{where} is {value!r}; it must be {_in_words(hint)}")
+        raise UserError(f"{where} is {shown(value)}; it must be {_in_words(hint)}")
     if "allowed" in rules and value not in rules["allowed"]:
-        raise UserError(f"{where} is {value!r}; allowed: {', '.join(map(repr, rules['allowed']))}")
+        raise UserError(f"{where} is {shown(value)}; allowed: {', '.join(map(repr, rules['allowed']))}")
     if isinstance(value, int) and "any_size" not in rules and not -LARGEST < value < LARGEST:
-        raise UserError(f"{where} is {value!r}; it must be within {LARGEST - 1}")
+        raise UserError(f"{where} is {shown(value)}; it must be within {LARGEST - 1}")
+    if "most" in rules and value is not None and not value <= rules["most"]:
+        raise UserError(f"{where} is {value!r}; it must be {rules['most']} or less")
     if "above" in rules and value is not None and not value > rules["above"]:
         raise UserError(f"{where} is {value!r}; it must be above {rules['above']}")
     if "least" in rules and value is not None and not value >= rules["least"]:
@@ -123,7 +125,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(all(map(_fits, pair, arguments)) for pair in value.items())
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
-import pickletools
 import zipfile
 from pathlib import Path
 
 import torch
 
-ZIP = b"PK\3\4"
+from modules.pickle_scan import scan_pickle
+from modules.torch_file import PICKLES, ZIP
+
 STREAM = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)  # how files of torch before 1.6 begin
-PICKLES = 5  # of such a file, before its tensors' bytes
 
 
 def is_truncated(path: Path, error: Exception) -> bool:
@@ -27,13 +28,15 @@ def is_truncated(path: Path, error: Exception) -> bool:
             return not zipfile.is_zipfile(path)  # which looks for the directory at its end
         if not _begins(head, STREAM):
             return False
-        file.seek(0)
+        at = 0
         try:
-            for _ in range(PICKLES):
-                for _ in pickletools.genops(file):
-                    pass
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                for _ in range(PICKLES):
+                    at = scan_pickle(data, at)
+        except EOFError:
+            return True
         except ValueError:
-            return not file.read(1)
+            return False
         return "unexpected EOF" in str(error)
 
 

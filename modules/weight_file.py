@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,9 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from modules.checkpoint import is_dense
 from modules.console import UserError
+from modules.json_file import read_json
 from modules.safe_pickle import load_torch_inert
 from modules.safetensors_file import read_safetensors
 
@@ -109,7 +110,7 @@ def _has_pickle(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except Exception:  # of damage: BadZipFile, UnicodeDecodeError, NotImplementedError, OSError
         return True
 
 
@@ -186,8 +187,8 @@ def _type_in_config(path: str | Path) -> str | None:
     try:
         if config.stat().st_size > 1 << 20:
             return None
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(config)
+    except (OSError, ValueError):
         return None
     named = content.get("model_type") if isinstance(content, dict) else None
     return named if isinstance(named, str) else None
@@ -212,6 +213,7 @@ def assign(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path, 
     own = module.state_dict()
     wrong = [f"{name} is missing" for name in own if name not in weights]
     wrong += [f"{name} is not expected" for name in weights if name not in own]
+    wrong += [f"{name} is no dense tensor" for name in own if name in weights and not is_dense(weights[name])]
     wrong += [
         f"{name} is {list(weights[name].shape)} and should be {list(own[name].shape)}"
         for name in own

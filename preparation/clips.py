@@ -8,12 +8,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modules.atomic_file import write_text
 from modules.audio import write_audio
 from modules.console import UserError, failure, option, progress
+from modules.json_file import read_json
 from modules.mono_file import MonoFile
 from modules.slicer import Slicer
 from preparation.recordings import (
@@ -219,7 +221,9 @@ class Ledger:
     def __init__(self, out_dir: Path):
         self.out_dir, self.path = out_dir, out_dir / LEDGER
         try:
-            self.entries: dict[str, dict] = json.loads(self.path.read_text(encoding="utf-8"))
+            self.entries: dict[str, dict] = read_json(self.path)
+            if not isinstance(self.entries, dict) or not all(map(_is_entry, self.entries.values())):
+                raise ValueError
         except FileNotFoundError:
             self.entries = {}
         except (OSError, ValueError):
@@ -259,6 +263,21 @@ class Ledger:
             write_text(self.path, json.dumps(self.entries, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"{self.out_dir} cannot be written to: {error.strerror}") from None
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is what the ledger holds of a recording, its clips all in speakers' folders: they get deleted."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("done"), bool)
+        and isinstance(entry.get("made_from"), dict)
+        and isinstance(entry.get("clips"), list)
+        and all(isinstance(name, str) and _is_in_a_folder(Path(name)) for name in entry["clips"])
+    )
+
+
+def _is_in_a_folder(path: Path) -> bool:
+    return len(path.parts) == 2 and not path.is_absolute() and ".." not in path.parts
 
 
 def _key(recording: Recording) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from modules.atomic_file import write_text
 from modules.clip_files import COMPANIONS, ClipFiles
+from modules.json_file import read_json
 
 Recipe = dict[str, Any]  # what one companion is made with, as JSON holds it
 
@@ -160,7 +161,7 @@ def _sound(clip: Mapping[str, Any]) -> tuple[Any, Any]:
 def _read(files: ClipFiles) -> dict[str, Any]:
     """The fingerprint, or nothing when there is none that can be read."""
     try:
-        known = json.loads(files.fingerprint.read_text(encoding="utf-8"))
+        known = read_json(files.fingerprint)
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) and all(isinstance(entry, dict) for entry in known.values()) else {}

@@ -191,7 +191,7 @@ def _note_settings(out_dir: Path, settings: dict) -> int:
     """Keep the settings beside the clips; returns when they last changed (nanoseconds)."""
     path, text = out_dir / SETTINGS, json.dumps(settings) + "\n"
     try:
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes().decode("utf-8", "replace") != text:
             write_text(path, text)
         return path.stat().st_mtime_ns
     except OSError as error:

@@ -12,10 +12,21 @@ import pytest
 import soundfile
 import torch
 
-from modules.audio import _sinc_kernel, open_audio, read_audio, resample, sinc_resample, to_pcm16, write_audio
+from modules.audio import (
+    BLOCK,
+    _sinc_kernel,
+    open_audio,
+    read_audio,
+    read_blocks,
+    resample,
+    sinc_resample,
+    to_pcm16,
+    write_audio,
+)
 from modules.console import UserError
 from modules.loudness import frame_rms, match_envelope, random_gain, volume
 from modules.torchaudio_guard import import_torchaudio
+from tests.bounded import bounded
 
 RNG = np.random.default_rng(7)
 
@@ -228,3 +239,28 @@ def test_handling_files_needs_no_torch():
     code = "import sys, preparation.resampling, preparation.clips, preparation.filelists, preparation.configs\n"
     code += "assert not {'torch', 'librosa'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_many_channels_take_no_more_memory_at_once_than_one(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros((3000, 1000), np.float32), 44100, subtype="PCM_U8")
+    with open_audio(tmp_path / "a.wav") as file:
+        blocks = list(read_blocks(file))
+    assert sum(map(len, blocks)) == 3000 and max(block.size for block in blocks) <= BLOCK
+    soundfile.write(tmp_path / "b.wav", np.zeros((3, 1000), np.float32), 44100, subtype="PCM_U8")
+    assert bounded(read_audio, tmp_path / "b.wav") == ""
+
+
+@pytest.mark.parametrize("kind", ["wav", "w64", "rf64", "aiff", "au", "caf"])
+def test_a_header_that_promises_petabytes_takes_no_memory(tmp_path, kind):
+    """Whatever field it is: each four and eight bytes of the header say as much as they can."""
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, np.full(3000, 0.1), 22050, format=kind.upper())
+    whole = path.read_bytes()
+    for at in range(0, min(len(whole) - 6000, 200), 4):
+        for field in (b"\xff" * 4, b"\xf0\xff\xff\x7f", b"\x7f\xff\xff\xf0", b"\x7f" + b"\xff" * 7):
+            path.write_bytes(whole[:at] + field + whole[at + len(field) :])
+            try:
+                audio, _ = read_audio(path)
+                assert len(audio) <= len(whole)
+            except UserError as error:
+                assert str(path) in str(error)

@@ -331,3 +331,23 @@ def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_in
     assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
     states = sorted(path.name for path in tmp_path.glob("*.state.pth") if path.name != "model_0.state.pth")
     assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]
+
+
+@pytest.mark.parametrize("junk", ["three", None, -1, 10**30, float("nan"), float("inf"), [1], torch.ones(2), {}])
+def test_a_count_that_is_none_is_a_sentence(junk):
+    with pytest.raises(UserError, match=r"state_3\.pth is damaged: its epoch is .* and should be a count"):
+        checkpoint.whole_number({"epoch": junk}, "epoch", "state_3.pth")
+    assert checkpoint.whole_number({"epoch": 3.0}, "epoch", "x") == checkpoint.whole_number({}, "epoch", "x", 3) == 3
+
+
+@pytest.mark.parametrize("junk", ["three", -1, 10**30, float("inf"), [1], torch.ones(2), "9" * 5000])
+def test_a_recorded_step_that_is_no_count_gives_way_to_that_of_the_name(tmp_path, junk):
+    pair = write_pair(tmp_path, 7)
+    checkpoint.save_checkpoint(pair.state, {"step": junk})
+    assert pair.recorded_step() == 7
+
+
+def test_a_best_validation_that_is_none_is_forgotten():
+    for junk in (None, 5, "ab", [1.0], [1.0, 2.0], [1, 2], {"a": 1.0, "b": 2}, [torch.ones(1), 3]):
+        assert checkpoints.Best.of(junk) is None
+    assert checkpoints.Best.of([1.5, 3]) == checkpoints.Best(1.5, 3)

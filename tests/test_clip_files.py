@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from modules import atomic_file, clip_files
 from modules.clip_files import Augmented, Clip, ClipFiles, align, common_frames, find_clips, frames, stretch_units
 from modules.console import UserError
+from tests.bounded import bounded
 
 
 @pytest.fixture
@@ -336,3 +337,29 @@ def test_parts_of_another_recording_are_told_by_their_lengths():
 
 def test_frames_are_whole_hops():
     assert [frames(samples, 512) for samples in (0, 511, 512, 44100, 44101, 102400)] == [0, 0, 1, 86, 86, 200]
+
+
+def header(descr, shape):
+    text = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("<f4", (2, 10**12)),  # petabytes
+        header("<f4", (2, 25 * 10**7)),  # what many a machine would give
+        header("<f4", (2**32, 2**32)),  # bytes that overflow to none
+        header("<f4", (-2, -3)),
+        header("|S0", (2, 10**11)),  # no bytes, and as many numbers once they are made of it
+        header("|S1000000000", (2,)),
+        header("(20000,20000)<f4", ()),
+        header([("a", "<f4")], (2,)),
+        b"\x93NUMPY\x01\x00\x88\x13" + b"(" * 5000,  # numpy raises a TokenError
+        b"\x93NUMPY\x02\x00\xff\xff\xff\xff{",  # a header of four gigabytes
+    ],
+)
+def test_a_header_is_not_taken_at_its_word(files, content):
+    for path, read in ((files.f0, files.read_f0), (files.volume, files.read_volume), (files.mel, files.read_mel)):
+        path.write_bytes(content + bytes(48))
+        assert path.name in bounded(read)

@@ -15,6 +15,7 @@ from modules.config import (
     save_diffusion_config,
 )
 from modules.console import UserError
+from tests.bounded import bounded
 
 TEMPLATES = Path(__file__).parent.parent / "configs_template"
 
@@ -256,3 +257,71 @@ def test_values_that_cannot_be_meant_are_refused(tmp_path, values, words):
     (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(UserError, match=words):
         load_config(tmp_path / "config.json")
+
+
+NINE = ", ".join(9 * ["*{0}"])
+
+
+def aliases(first, following, levels=14):
+    """Lines of which each names the one before nine times."""
+    names = [chr(ord("a") + level) for level in range(levels)]
+    lines = [f"{new}: &{new} {following.format(NINE.format(old))}" for old, new in zip(names, names[1:], strict=False)]
+    return "\n".join([f"a: &a {first}", *lines, f"train: {{lr: *{names[-1]}}}"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        aliases("[1, 2]", "[{0}]"),
+        aliases("{x: 1}", "{{<<: [{0}]}}"),
+        "a: &a [*a]\ntrain: {lr: *a}",
+        "[" * 100_000,
+        "- " * 100_000,
+        '{"a":' * 100_000,
+        "train: {seed: " + "9" * 5000 + "}",
+        "train: {lr: " + "9" * 4000 + "}",
+        "train: {batch_size: 0x" + "f" * 100_000 + "}",
+        "a: " + "1:" * 200_000 + "1",  # a number to the base 60, which takes quadratic time
+        "train: 2001-99-99",
+        "train: !!bool x",
+        "train: !!int x",
+        "train: !!timestamp x",
+        "train: \0",
+    ],
+)
+def test_no_yaml_is_worse_than_a_sentence(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    assert "a.yaml" in bounded(load_diffusion_config, tmp_path / "a.yaml", mib=160)
+
+
+def test_aliases_that_a_program_writes_are_read(tmp_path):
+    """PyYAML writes a list that is in two places as an alias."""
+    shared = ["wav", "flac"]
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"data": {"extensions": shared}, "more": shared}), encoding="utf-8")
+    assert "*id001" in (tmp_path / "a.yaml").read_text(encoding="utf-8")
+    config = load_diffusion_config(tmp_path / "a.yaml")
+    assert config.data.extensions == config.extra["more"] == shared
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 1_000_000,
+        '{"a":' * 1_000_000,
+        '{"train": {"seed": ' + "9" * 5000 + "}}",
+        '{"train": {"seed": ' + "9" * 4000 + "}}",
+        '{"train": {"learning_rate": ' + "9" * 4000 + "}}",
+        '{"train": {"betas": ' + "[" * 300 + "]" * 300 + "}}",
+        '{"train": "' + "a" * 10**6 + '"}',
+        '{"model": {"n_layers": 1000000000}}',
+    ],
+)
+def test_no_json_is_worse_than_a_short_sentence(written, text):
+    sentence = bounded(load_config, path := written(text))
+    assert str(path) in sentence and len(sentence) < 2000
+
+
+def test_thousands_of_speakers_take_no_time(written):
+    speakers = {f"s{number}": number for number in range(50_000)}
+    path = written({"spk": speakers | {"x": 0}, "model": {"n_speakers": 50_000}})
+    assert "the same number" in bounded(load_config, path)

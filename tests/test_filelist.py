@@ -98,3 +98,10 @@ def test_the_speaker_is_the_folder(clips):
     assert speaker_id(clips[0], {"b": 0, "声 a": 1}) == 1
     with pytest.raises(UserError, match=r"no speaker of the config \(known: 声 b, tenor\)"):
         speaker_id(clips[0], {"tenor": 0, "声 b": 1})
+
+
+def test_a_name_too_long_for_any_file_is_missing(clips, tmp_path):
+    (tmp_path / "list.txt").write_text("a" * 1_000_000 + "\n" + "b/" * 100_000 + "\0\n", encoding="utf-8")
+    with pytest.raises(UserError, match="2 of its 2 clips are missing") as refused:
+        read_filelist(tmp_path / "list.txt")
+    assert len(str(refused.value)) < 3000

@@ -93,7 +93,7 @@ def test_missing_damaged_and_unknown_companions_are_told_apart(files):
     assert check(files, RECIPES).stale == {"f0": "damaged", "volume": "missing"}
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"clip": 3}', '{"f0": {}}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"clip": 3}', '{"f0": {}}', "[" * 100_000, "9" * 9000])
 def test_companions_without_a_readable_fingerprint_are_not_trusted(files, content):
     files.fingerprint.unlink()
     if content is not None:

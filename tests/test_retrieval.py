@@ -16,6 +16,7 @@ import torch
 from cluster.index_file import read_indexes, write_indexes
 from cluster.retrieval import build_index, load_feature_index
 from modules.console import UserError
+from tests.bounded import bounded
 
 SIZE = 12
 ALL = 10**6  # lists: more than any index has
@@ -381,3 +382,55 @@ def test_indexes_of_two_feature_sizes_are_refused(tmp_path):
     with pytest.raises(UserError, match="mixes features of several sizes"):
         write_indexes(tmp_path / "a.pkl", [(0, build_index(features(40))), (1, build_index(features(40, size=5)))])
     assert not list(tmp_path.iterdir())
+
+
+def with_direct_map(kind: int, entries: bytes) -> bytes:
+    """An index of 8 vectors whose map from vectors to places is this."""
+    data = faiss.serialize_index(build_index(features(8))).tobytes()
+    at = data.index(b"ilar")
+    return data[: at - 9] + bytes([kind]) + (len(entries) // 8).to_bytes(8, "little") + entries + data[at:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "entries"),
+    [
+        (2, b""),  # a hash table: what follows would be its size, six thousand million
+        (2, bytes(64)),
+        (1, bytes(56)),
+        (1, bytes(56) + (8).to_bytes(8, "little")),  # the ninth vector of eight
+        (1, b"\xff" * 64),
+        (0, bytes(64)),
+    ],
+)
+def test_a_direct_map_that_is_none_of_these_vectors_is_refused(tmp_path, kind, entries):
+    (tmp_path / "a.pkl").write_bytes(as_pickle(with_direct_map(kind, entries)))
+    assert "the index is damaged or of another kind" in bounded(read_indexes, tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(as_pickle(with_direct_map(1, b"".join(i.to_bytes(8, "little") for i in range(8)))))
+    assert read_indexes(tmp_path / "a.pkl")[0].ntotal == 8
+
+
+STATE = b")\x81}X\x04\x00\x00\x00this"
+BYTES = 2 << 20
+SAME_TEXT = b"X" + BYTES.to_bytes(4, "little") + b"a" * BYTES + b"q\x01X\x06\x00\x00\x00latin1q\x02"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"K\x00r\xff\xff\xff\x0f.",  # a table of objects of two gigabytes
+        b"}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.",  # a key that nests so deep that its hash overflows the stack
+        b"\x8e\x00\x00\x00\x00\x01\x00\x00\x00x.",  # bytes of four gigabytes
+        b"c_codecs\nencode\nq\x00" + SAME_TEXT + b"h\x00h\x01h\x02\x86R" * 1000 + b".",
+    ],
+)
+def test_a_small_file_takes_little_memory_whatever_its_pickle_does(tmp_path, payload):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + payload)
+    assert "a.pkl" in bounded(read_indexes, tmp_path / "a.pkl")
+
+
+def test_one_index_for_many_speakers_is_refused(tmp_path):
+    data = faiss.serialize_index(build_index(features(5000))).tobytes()
+    first = GLOBAL + STATE + b"B" + len(data).to_bytes(4, "little") + data + b"sbq\x00"
+    speakers = b"".join(b"M" + number.to_bytes(2, "little") + b"h\x00s" for number in range(1, 1000))
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02}K\x00" + first + b"s" + speakers + b".")
+    assert "several speakers the same index" in bounded(read_indexes, tmp_path / "a.pkl", mib=16)

@@ -316,3 +316,28 @@ def test_clips_never_come_among_the_recordings_that_they_are_cut_from(tmp_path, 
 def test_lengths_that_leave_no_choice_are_refused():
     with pytest.raises(UserError, match="at least twice"):
         CutSettings(5, 9)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"made_from": {}, "clips": ["../mine.wav"], "done": True},
+        {"made_from": {}, "clips": ["alto/../../mine.wav"], "done": True},
+        {"made_from": {}, "clips": ["/mine.wav"], "done": True},
+        {"made_from": {}, "clips": [5], "done": True},
+        {"made_from": {}, "clips": {}, "done": True},
+        {"clips": [], "done": True},
+        [],
+        None,
+    ],
+)
+def test_a_ledger_of_a_stranger_deletes_nothing_of_mine(run, tmp_path, capsys, entry):
+    put(tmp_path / "in" / "alto" / "a.wav", sung(6))
+    (tmp_path / "mine.wav").touch()
+    assert run() == 0
+    ledger = next(tmp_path.rglob(LEDGER))
+    for content in (json.dumps({"alto/a.wav": entry}), "[" * 100_000, "[]", '"x"', "\xff"):
+        ledger.write_text(content, encoding="latin-1")  # of which the last is no UTF-8
+        assert run() == 2
+        assert "cannot be read; remove it" in capsys.readouterr().err
+    assert (tmp_path / "mine.wav").exists()

@@ -84,3 +84,12 @@ def test_settings_that_do_not_fit_are_named(tmp_path):
     torch.save({"model": wavlm_checkpoint(**SMALL)["model"]}, tmp_path / "bare.pt")
     with pytest.raises(UserError, match="bare.pt holds the weights of a WavLM without its settings"):
         WavLM("small", 128, 3, tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize(
+    "expression", ["[(1,2,3)]" + " + [(1,2,3)]" * 50_000, "-" * 200_000 + "1", "(" * 5000, "[" * 10**6]
+)
+def test_a_text_without_end_is_refused(expression):
+    with pytest.raises(UserError, match="not understood") as refused:
+        convolutions(expression, "a.pt")
+    assert len(str(refused.value)) < 300

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from modules.console import UserError
 from modules.torchaudio_guard import import_torchaudio
+from tests.bounded import bounded
 from tests.checkpoint_files import whisper_checkpoint
 from vencoder.whisper import OVERLAP, WINDOW, Whisper, blend, log_mel, window_starts
 
@@ -139,3 +140,12 @@ def test_a_file_that_does_not_fit_is_named_with_the_tensor(tmp_path, checkpoint,
     torch.save(checkpoint | {"model_state_dict": weights | ({} if value is None else {name: value})}, tmp_path / "a.pt")
     with pytest.raises(UserError, match=rf"a\.pt .*({sentence})"):
         Whisper("small", WIDTH, None, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"n_audio_layer": 10**9}, {"n_audio_layer": -1}, {"n_audio_state": 1 << 62}, {"n_audio_head": 0}]
+)
+def test_sizes_without_end_are_a_sentence(tmp_path, checkpoint, sizes):
+    torch.save({**checkpoint, "dims": checkpoint["dims"] | sizes}, tmp_path / "a.pt")
+    width = sizes.get("n_audio_state", WIDTH)
+    assert "a.pt" in bounded(lambda: Whisper("small", width, None, tmp_path / "a.pt"), mib=200)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules.console import UserError
+from modules.console import UserError, shown
 from modules.generator_sizes import generator_rules
+from modules.json_file import read_json
 from modules.section import Section, choice, positive
 from modules.spectrogram import VocoderMel
 
@@ -57,7 +57,7 @@ def load_vocoder_config(path: str | Path) -> VocoderConfig:
     """Read it. Raises UserError when it is missing, not of a vocoder, contradicts itself, or asks for a network that
     is absent here."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        values = read_json(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path}, which belongs to the vocoder; pretrain/README.md describes it") from None
     except (OSError, ValueError) as error:
@@ -73,8 +73,8 @@ def _check_kind(values: dict, path: str | Path) -> None:
     for key, what in ABSENT.items():
         if values.get(key):
             raise UserError(
-                f"{path}: {key} is {values[key]!r}; this vocoder's network ({what}) is not supported, use a release "
-                "without it"
+                f"{path}: {key} is {shown(values[key])}; this vocoder's network ({what}) is not supported, use a "
+                "release without it"
             )
     needed = {field.name for field in dataclasses.fields(VocoderConfig)} - {"extra"}
     if missing := sorted(needed - values.keys()):

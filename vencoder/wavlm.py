@@ -26,6 +26,7 @@ NAMES = (
 )
 CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"  # where the file does not say
 MOST_CONVOLUTIONS = 100
+LONGEST_EXPRESSION = 4000  # characters
 
 
 class WavLM(WaveEncoder):
@@ -77,6 +78,8 @@ def convolutions(expression: str, path: str | Path) -> list[tuple[int, int, int]
     UserError for any other expression.
     """
     try:
+        if len(expression) > LONGEST_EXPRESSION:
+            raise ValueError
         return _value(ast.parse(expression, mode="eval").body)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         sentence = f"{path} describes its convolutions in a way that is not understood: {expression[:80]!r}"

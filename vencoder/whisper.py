@@ -155,6 +155,8 @@ def _network(weights: Mapping[str, Tensor], settings: Settings, path: str | Path
 
     try:
         width, layers = settings.get("n_audio_state", 0), settings.get("n_audio_layer", 0)
+        if not 0 <= layers <= len(weights):
+            raise ValueError(f"{layers} layers of {len(weights)} tensors")
         config = WhisperConfig(
             num_mel_bins=MEL_BANDS,
             d_model=width,
@@ -166,7 +168,7 @@ def _network(weights: Mapping[str, Tensor], settings: Settings, path: str | Path
         )
         with torch.device("meta"):
             network = WhisperEncoder(config)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, ValueError, ArithmeticError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} is not a Whisper of a known shape: {error}") from None
     assign(network, weights, path, "Whisper encoder")
     return network.eval().requires_grad_(False)

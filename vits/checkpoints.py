@@ -136,6 +136,13 @@ class Best(NamedTuple):
     distance: float = math.inf
     step: int = 0
 
+    @classmethod
+    def of(cls, pair: Any) -> Best | None:
+        """The validation that a file describes by these two; None where they are something else."""
+        if isinstance(pair, list | tuple) and len(pair) == 2 and tuple(map(type, pair)) == (float, int):
+            return cls(*pair)
+        return None
+
 
 def best_generator(folder: Path) -> Path:
     """Where the generator of the best validation lies. By any ``G_*.pth`` the original would resume."""
@@ -162,8 +169,7 @@ def _best_of(path: Path) -> Best:
     except UserError as error:
         log.warning("%s; the next validation makes another", error)
         content = {}
-    best = Best(content.get("mel_distance", math.inf), content.get("step", 0))
-    return best if isinstance(best.distance, float) and isinstance(best.step, int) else Best()
+    return Best.of((content.get("mel_distance"), content.get("step"))) or Best()
 
 
 def write_best(folder: Path, generator: dict[str, Any], best: Best) -> None:

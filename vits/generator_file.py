@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from modules.checkpoint import load_checkpoint, load_weights, model_of, save_checkpoint
+from modules.checkpoint import load_checkpoint, load_weights, model_of, refuse_misfit, save_checkpoint
 from modules.config import Config
 from modules.console import UserError, option
 from modules.weight_file import recognise
@@ -26,16 +27,24 @@ def load_generator(path: str | Path, config: Config) -> Synthesizer:
     Raises UserError when the file is unreadable, no generator's, or of other sizes than the config's.
     """
     weights = read_generator(path)["model"]
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
+    with torch.device("meta"):  # a config may name sizes that no memory holds, and the file has not
+        refuse_misfit(_network(config), weights, path)
+    network = _network(config)
+    load_weights(network, weights, path)
+    network.fold_weight_norm()
+    return network.eval()
+
+
+def _network(config: Config) -> Synthesizer:
+    """Of a configuration's sizes, for inference."""
     network = Synthesizer(
         config.model,
         spec_channels=config.data.filter_length // 2 + 1,
         segment_frames=config.train.segment_size // config.data.hop_length,
     )
     del network.enc_q
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
-    load_weights(network, weights, path)
-    network.fold_weight_norm()
-    return network.eval()
+    return network
 
 
 def read_generator(path: str | Path) -> dict[str, Any]:

@@ -191,9 +191,9 @@ class Run(TrainingRun):
         load_optimizer(learner.optim_d, of_d.get("optimizer"), pair.discriminator)
         self.step = self.saved_step = distributed.from_the_first(pair.recorded_step)
         if state is None:  # written by the original, which counts epochs only, or broken
-            self.epoch = max(int(of_d.get("iteration", 1)), 1)
+            self.epoch = max(checkpoint.whole_number(of_d, "iteration", pair.discriminator, 1), 1)
         else:
-            self.epoch, self.batch = state["epoch"], state["batch"]
+            self.epoch, self.batch = (checkpoint.whole_number(state, name, pair.state) for name in ("epoch", "batch"))
             load_scaler(learner.scaler, state.get("scaler"), pair.state)
         if distributed.is_first():
             self.passing = [saved for saved in checkpoints.pairs(self.folder) if saved.is_passing()]
@@ -202,7 +202,7 @@ class Run(TrainingRun):
 
     def _find_best(self, generator: dict, state: dict | None) -> None:
         self.best = checkpoints.read_best(self.folder)
-        of_this_step = Best(*(state or {}).get("best", self.best))
+        of_this_step = Best.of((state or {}).get("best")) or self.best
         if of_this_step.step == self.step != self.best.step:  # a crash came between the pair and its copy
             self._keep_best(generator, of_this_step)
 

@@ -1,0 +1,48 @@
+"""Nested lists and dictionaries of a stranger: how deep they nest, and how large they are when they are written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from modules.pickle_scan import MOST_NESTED
+
+
+def parts_of(value: Any) -> Iterable[Any]:
+    """The items of a container, keys and values of a dictionary; nothing of anything else."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple | set | frozenset) else ()
+
+
+def check_tree(value: Any, most: int, parts: Callable[[Any], Iterable[Any]] = parts_of) -> None:
+    """Make sure that ``value`` can be copied, printed and compared. Time and memory are linear in its size.
+
+    Raises ValueError when a part holds itself, nests more than MOST_NESTED deep, or when the whole has more than
+    ``most`` parts, those counted again and again that are in several places: ten lists, each of ten times the one
+    before, take a few hundred bytes in a file and ten thousand million places when they are written out.
+    """
+    known: dict[int, tuple[int, int]] = {}  # by id: how deep a part nests, and how large it is written out
+    parents: set[int] = set()
+    waiting: list[tuple[Any, list[Any] | None]] = [(value, None)]
+    while waiting:
+        part, inner = waiting.pop()
+        if inner is None:
+            if id(part) in known:
+                continue
+            if id(part) in parents:
+                raise ValueError("it holds a list or dictionary that holds itself")
+            inner = list(parts(part))
+            if inner:
+                parents.add(id(part))
+                waiting.append((part, inner))
+                waiting += [(one, None) for one in inner]
+                continue
+        parents.discard(id(part))
+        depth = 1 + max((known[id(one)][0] for one in inner), default=0)
+        size = 1 + sum(known[id(one)][1] for one in inner)
+        if depth > MOST_NESTED:
+            raise ValueError(f"its lists and dictionaries nest more than {MOST_NESTED} deep")
+        if size > most:
+            raise ValueError("its lists and dictionaries refer to each other so often that they have no end")
+        known[id(part)] = depth, size
