@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from modules.audio import _sinc_kernel, open_audio, read_audio, resample, sinc_resample, to_pcm16, write_audio
+from modules.audio import _resampler, open_audio, read_audio, resample, sinc_resample, to_pcm16, write_audio
 from modules.console import UserError
 from modules.loudness import frame_rms, match_envelope, random_gain, volume
 from modules.torchaudio_guard import import_torchaudio
@@ -155,7 +155,7 @@ def test_resampling_to_the_same_rate_changes_nothing():
 
 
 def test_a_filter_that_was_first_made_for_inference_serves_training_too():
-    _sinc_kernel.cache_clear()
+    _resampler.cache_clear()
     with torch.inference_mode():
         sinc_resample(torch.ones(100), 3, 2)
     audio = torch.ones(100, requires_grad=True)
