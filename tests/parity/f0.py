@@ -11,7 +11,7 @@ import torch
 
 from modules.f0 import build_f0_predictor, fcpe, rmvpe, salience
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
-from modules.f0.crepe import masked_mean, masked_median
+from modules.f0.crepe import FILTER
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.rmvpe_network import RmvpeNetwork
 from tests import parity
@@ -47,11 +47,13 @@ def post_process(ins: Arrays, meta: dict) -> dict:
 
 
 def masked_pool(ins: Arrays, meta: dict) -> dict:
-    filters = {"median": masked_median, "mean": masked_mean}
+    import torchcrepe
+
+    filters = {"median": torchcrepe.filter.median, "mean": torchcrepe.filter.mean}
     outputs = {}
     for name in _outputs(meta):
         which, *case = name.split("_")
-        outputs[name] = filters[which](ins["_".join(["x", *case])])
+        outputs[name] = filters[which](torch.from_numpy(ins["_".join(["x", *case])]), FILTER)
     return outputs
 
 
