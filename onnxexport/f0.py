@@ -86,7 +86,7 @@ class RmvpeGraph(F0Graph):
     def __init__(self, predictor: Rmvpe):
         super().__init__(predictor)
         self.power = PowerSpectrum(rmvpe.WINDOW, rmvpe.HOP_LENGTH)
-        self.register_buffer("filters", rmvpe.htk_filters(torch.device("cpu")))
+        self.register_buffer("filters", mel_filters(*rmvpe.MEL_FILTERS, torch.device("cpu"), "htk"))
 
     def log_mel(self, audio: Tensor) -> Tensor:
         padded = F.pad(audio[:, None], (rmvpe.WINDOW // 2, rmvpe.WINDOW // 2), mode="reflect")[:, 0]

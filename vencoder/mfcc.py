@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modules.spectrogram import mel_filters
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, WINDOW_LENGTH, SpeechEncoder
 
 N_FFT = 512
@@ -39,7 +40,7 @@ class Mfcc(SpeechEncoder):
     ):
         super().__init__(key, ssl_dim, device, half=False)
         self.window = torch.hann_window(WINDOW_LENGTH, device=self.device)
-        self.mel_basis = _mel_basis().to(self.device)
+        self.mel_basis = mel_filters(SAMPLING_RATE, N_FFT, MEL_BANDS, 0, None, self.device)
         self.cosines = _cosines().to(self.device)
 
     def features(self, clips: list[Tensor]) -> list[Tensor]:
@@ -53,12 +54,6 @@ class Mfcc(SpeechEncoder):
         features = torch.cat([cepstra, *_differences(cepstra)])
         deviation, mean = torch.std_mean(features, dim=1, correction=0, keepdim=True)
         return (features - mean) / deviation.clamp_min(LEAST_DEVIATION)
-
-
-def _mel_basis() -> Tensor:
-    import librosa
-
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLING_RATE, n_fft=N_FFT, n_mels=MEL_BANDS))
 
 
 def _cosines() -> Tensor:

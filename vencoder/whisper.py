@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modules.console import UserError
 from modules.device import without_autocast
+from modules.spectrogram import mel_filters
 from modules.torchaudio_guard import import_torchaudio
 from modules.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
@@ -68,7 +69,7 @@ class Whisper(SpeechEncoder):
         weights, settings = read_weights_and_settings(path, "Whisper", "dims")
         _refuse_other_sizes(key, ssl_dim, settings, path)
         self.network = _network(rename(weights, TO_TRANSFORMERS, path), settings, path).to(self.device)
-        self.mel_basis = _mel_basis().to(self.device)
+        self.mel_basis = mel_filters(SAMPLING_RATE, N_FFT, MEL_BANDS, 0, None, self.device)
 
     def features(self, clips: list[Tensor]) -> list[Tensor]:
         starts = [window_starts(self.frames(len(clip))) for clip in clips]
@@ -128,12 +129,6 @@ def blend(windows: list[Tensor], starts: list[int], frames: int) -> Tensor:
 
 def _groups(windows: list[Tensor]) -> list[list[Tensor]]:
     return [windows[i : i + WINDOWS_AT_ONCE] for i in range(0, len(windows), WINDOWS_AT_ONCE)]
-
-
-def _mel_basis() -> Tensor:
-    import librosa
-
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLING_RATE, n_fft=N_FFT, n_mels=MEL_BANDS))
 
 
 def _refuse_other_sizes(key: str, ssl_dim: int, settings: Settings, path: str | Path) -> None:
