@@ -527,10 +527,10 @@ def test_before_its_start_step_the_discriminator_rests(work):
     batch = next(iter(run.loader))
     resting = {name: tensor.clone() for name, tensor in run.learner.net_d.state_dict().items()}
     _, losses = run.learn(batch)
-    assert float(losses.adversarial) == float(losses.feature) == float(losses.discriminator) == 0
+    assert float(losses.generator["adversarial"]) == float(losses.generator["fm"]) == float(losses.discriminator) == 0
     assert all(torch.equal(resting[name], tensor) for name, tensor in run.learner.net_d.state_dict().items())
     _, losses = run.learn(batch)
-    assert min(float(losses.adversarial), float(losses.feature), float(losses.discriminator)) > 0
+    assert min(map(float, (losses.generator["adversarial"], losses.generator["fm"], losses.discriminator))) > 0
 
 
 def test_the_config_of_a_run_is_kept_beside_its_checkpoints(work):
