@@ -43,10 +43,7 @@ class Mfcc(SpeechEncoder):
         self.mel_basis = mel_filters(SAMPLING_RATE, N_FFT, MEL_BANDS, 0, None, self.device)
         self.cosines = _cosines().to(self.device)
 
-    def features(self, clips: list[Tensor]) -> list[Tensor]:
-        return [self._cepstra(clip) for clip in clips]
-
-    def _cepstra(self, audio: Tensor) -> Tensor:
+    def features(self, audio: Tensor) -> Tensor:
         windows = audio.unfold(0, WINDOW_LENGTH, HOP_LENGTH) * self.window
         power = torch.fft.rfft(windows, N_FFT).abs().square()
         log_mel = (self.mel_basis @ power.T).clamp_min(POWER_FLOOR).log()

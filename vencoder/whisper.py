@@ -71,18 +71,12 @@ class Whisper(SpeechEncoder):
         self.network = _network(rename(weights, TO_TRANSFORMERS, path), settings, path).to(self.device)
         self.mel_basis = mel_filters(SAMPLING_RATE, N_FFT, MEL_BANDS, 0, None, self.device)
 
-    def features(self, clips: list[Tensor]) -> list[Tensor]:
-        starts = [window_starts(self.frames(len(clip))) for clip in clips]
-        windows = [
-            clip[start * HOP_LENGTH : (start + WINDOW) * HOP_LENGTH]
-            for clip, of_clip in zip(clips, starts, strict=True)
-            for start in of_clip
-        ]
-        encoded = iter([one for some in _groups(windows) for one in self._encode_windows(some)])
-        return [
-            blend([next(encoded) for _ in of_clip], of_clip, self.frames(len(clip))).T
-            for clip, of_clip in zip(clips, starts, strict=True)
-        ]
+    def features(self, audio: Tensor) -> Tensor:
+        frames = self.frames(len(audio))
+        starts = window_starts(frames)
+        windows = [audio[start * HOP_LENGTH : (start + WINDOW) * HOP_LENGTH] for start in starts]
+        encoded = [one for some in _groups(windows) for one in self._encode_windows(some)]
+        return blend(encoded, starts, frames).T
 
     def _encode_windows(self, windows: list[Tensor]) -> Tensor:
         """(L,) of at most 30 s each -> (B, WINDOW, C); the rest of each is silence."""
