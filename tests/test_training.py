@@ -438,7 +438,7 @@ def test_half_precision_learns_on_a_cpu(work):
     config = load_config(prepare(work, fp16_run=True, half_type="bf16"))
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
     batch = next(iter(run.loader))
-    mels = [float(run.learn(batch)[1].mel) for _ in range(12)]
+    mels = [float(run.learn(batch)[1].generator["mel"]) for _ in range(12)]
     assert run.bad_steps == 0 and min(mels[-3:]) < mels[0]
 
 
