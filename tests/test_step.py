@@ -1,6 +1,7 @@
 """vits/step.py: one step of the quick path is the step as it is written down."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from modules.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config
 from vits.dataset import Batch
 from vits.discriminator import scores_of
+from vits.logbook import Logbook
 from vits.step import FRAMES_APART, Learner, mel_of
 from vits.synthesizer import cut_slices
 
@@ -181,3 +183,19 @@ def test_a_gradient_that_is_not_finite_changes_nothing_in_its_network():
     assert not losses.grad_norm_g.isfinite()
     after = learner.net_g.state_dict(), learner.optim_g.state_dict()["state"]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_a_further_loss_is_learnt_from_and_logged_under_its_name(tmp_path, monkeypatch):
+    learner, drawn = learner_of(), {}
+    losses_of = learner.generator_losses
+    monkeypatch.setattr(learner, "generator_losses", lambda *a, **o: {**losses_of(*a, **o), "extra": torch.tensor(7.0)})
+    sample, losses = learner.step(batch_of())
+    assert losses.total - sum(loss for name, loss in losses.generator.items() if name != "extra") == pytest.approx(7)
+    logbook = Logbook(tmp_path)
+    monkeypatch.setattr(logbook.writer, "add_scalar", lambda tag, value, step: drawn.update({tag: value}))
+    logbook.record(1, 1, 0.0, 1e-4, losses, sample, sample.target_mel)
+    logbook.close()
+    published = {f"loss/g/{name}" for name in ("total", "fm", "mel", "kl", "lf0")}
+    assert {tag for tag in drawn if tag.startswith("loss/g/")} == published | {"loss/g/extra"}
+    line = re.search(r"Losses: \[(.*?)\]", (tmp_path / "train.log").read_text(encoding="utf-8"))
+    assert len(line[1].split(",")) == 6 and line[1].endswith("7.0")
