@@ -116,9 +116,9 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
     song = watch.function("measure", Song)(path)
     synthesizer, listener = svc.synthesizer, svc.listener
     encoder, predictor = listener.encoder, listener.predictor
-    encode, decode, infer, read = encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer, song.parts
+    encode, decode, infer, read = encoder.features, synthesizer.dec.decode, synthesizer.infer, song.parts
     try:
-        encoder.encode_batch = watch.function("encoder", encode)
+        encoder.features = watch.function("encoder", encode)
         listener.predictor = lambda *key: watch.function("F0", predictor(*key))
         synthesizer.dec.decode = watch.function("decoder", decode)
         synthesizer.infer = watch.function("synthesizer", infer)
@@ -128,7 +128,7 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
         write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
         converted = watch.now() - start
     finally:
-        del listener.predictor, encoder.encode_batch, synthesizer.dec.decode, synthesizer.infer
+        del listener.predictor, encoder.features, synthesizer.dec.decode, synthesizer.infer
     spent = watch.seconds
     stages = {name: spent[name] for name in ("read", "F0", "encoder", "decoder")}
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]

@@ -1,8 +1,8 @@
-"""How many seconds of sound a second does each speech encoder take, one clip at a time and in batches?
+"""How many seconds of sound a second does each speech encoder take?
 
 Every key is measured: with its weight file where that is under pretrain/, else with random weights of the published
 sizes (ONNX keys with a graph of one convolution, which says what the way to ONNX Runtime costs). Clips are of mixed
-length, in the batches that preparation makes of them. With one thread on a CPU the clock is the processor time of this
+length. With one thread on a CPU the clock is the processor time of this
 process, so that other work on the machine matters little. The last line is JSON.
 
     OMP_NUM_THREADS=1 python benchmarks/encoders.py
@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,13 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     lengths = np.linspace(arguments.shortest, arguments.longest, arguments.clips)
     generator = torch.Generator().manual_seed(0)
     clips = [(0.1 * torch.randn(int(16000 * length), generator=generator)).to(device) for length in lengths]
-    figures = []
-    print("key                 one by one   batched   ratio   (seconds of sound a second)")
+    figures = {}
+    print("key                seconds of sound a second")
     for key in arguments.keys or ENCODERS:
         encoder = build(key, device, arguments.half)
-        figure = {"key": key, **measure(encoder, clips, arguments.rounds)}
-        figures.append(figure)
-        print(f"{key:<18} {figure['alone']:>11.1f} {figure['batched']:>9.1f} {figure['ratio']:>7.2f}", flush=True)
+        figures[key] = measure(encoder, clips, arguments.rounds)
+        print(f"{key:<18} {figures[key]:>25.1f}", flush=True)
         del encoder
     print(json.dumps({"benchmark": "encoders", "device": str(device), "lengths": lengths.tolist(), "figures": figures}))
     return 0
@@ -86,29 +84,16 @@ def build(key: str, device: torch.device, half: bool) -> SpeechEncoder:
         shutil.rmtree(folder)
 
 
-def measure(encoder: SpeechEncoder, clips: Sequence[torch.Tensor], rounds: int) -> dict[str, float]:
-    """Both ways in turn, so that a machine that gets slower meets both."""
-    from preparation.batches import make_batches
+def measure(encoder: SpeechEncoder, clips: Sequence[torch.Tensor], rounds: int) -> float:
+    """Seconds of sound encoded a second, in the fastest round."""
 
-    sounds = [SimpleNamespace(seconds=len(clip) / 16000, clip=clip) for clip in clips]
-    batches = [[one.clip for one in batch] for batch in make_batches(sounds, encoder.device.type, 1)]
-    total = sum(one.seconds for one in sounds)
-
-    def alone() -> None:
+    def encode() -> None:
         for clip in clips:
             encoder(clip)
 
-    def batched() -> None:
-        for batch in batches:
-            encoder.encode_batch(batch)
-
     encoder(clips[0])
-    times = {work.__name__: [] for work in (alone, batched)}
-    for _ in range(rounds):
-        for work in (alone, batched):
-            times[work.__name__].append(seconds(work, encoder.device))
-    rates = {name: total / min(found) for name, found in times.items()}
-    return {**rates, "ratio": rates["batched"] / rates["alone"]}
+    total = sum(len(clip) for clip in clips) / 16000
+    return total / min(seconds(encode, encoder.device) for _ in range(rounds))
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:

@@ -115,7 +115,7 @@ def jobs(config: Config, device: str | None) -> Iterator[tuple[str, FeatureJob]]
 
 @dataclass
 class Counting:
-    """A job that tells with each batch's results how many pitch networks its worker has loaded for it so far."""
+    """A job that tells with each result how many pitch networks its worker has loaded for it so far."""
 
     job: FeatureJob
     before: int = 0
@@ -124,11 +124,11 @@ class Counting:
         self.before = loads()
         self.job.set_up(rank, workers)
 
-    def __call__(self, batch: list[Any]) -> tuple[list[Any], int]:
-        return self.job(batch), loads() - self.before
+    def __call__(self, task: Any) -> tuple[Any, int]:
+        return self.job(task), loads() - self.before
 
-    def lost(self, batch: list[Any], reason: str) -> tuple[list[Any], int]:
-        return self.job.lost(batch, reason), 0
+    def lost(self, task: Any, reason: str) -> tuple[Any, int]:
+        return self.job.lost(task, reason), 0
 
 
 def loads() -> int:
@@ -154,13 +154,13 @@ def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, f
     for clip in clips:
         ClipFiles(clip).fingerprint.unlink(missing_ok=True)
     tasks = [Task(ClipFiles(clip), check(ClipFiles(clip), recipes), 0.0) for clip in clips]
-    batches = list(run_job(Counting(job), [[task] for task in tasks], workers))
-    results = [result for some, _ in batches for result in some]
+    counted = list(run_job(Counting(job), tasks, workers))
+    results = [result for result, _ in counted]
     errors = [result.error for result in results if result.error]
     if errors:
         raise RuntimeError(errors[0])
     elapsed = max(result.ended for result in results) - min(result.began for result in results)
-    loaded = {some[0].rank: count for some, count in batches}  # a worker's last count stands
+    loaded = {result.rank: count for result, count in counted}  # a worker's last count stands
     return {
         "clips_per_second": len(clips) / elapsed,
         "times_real_time": sum(result.seconds for result in results) / elapsed,

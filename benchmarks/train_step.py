@@ -49,7 +49,6 @@ CHANGES = {
     "gradients": "no gradient of the discriminator's weights and no graph for the real signal in the generator's step",
     "optimizer": "fused AdamW; norms of all gradients at once, and not waited for",
     "together": "real and fake in one pass; weights normalised once for both passes of the generator's step",
-    "convolutions": "on a CPU: channels last; large kernels over short signals as products of matrices",
 }
 
 
@@ -59,9 +58,8 @@ class StraightforwardLearner(Learner):
     def __init__(self, config: Config, device: torch.device, changes: tuple[str, ...], **options: bool):
         super().__init__(config, device, **options)
         self.changes, train = changes, config.train
-        if "convolutions" not in changes:
-            write_plainly(self.net_g)
-            write_plainly(self.net_d)
+        write_plainly(self.net_g)
+        write_plainly(self.net_d)
         if "optimizer" not in changes:
             self.optim_g, self.optim_d = (
                 torch.optim.AdamW(net.parameters(), train.learning_rate, tuple(train.betas), train.eps, foreach=False)
@@ -102,8 +100,6 @@ def write_plainly(net: nn.Module) -> None:
     for part in net.modules():
         if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)):
             part.forward = MethodType(plain_convolution, part)
-        if hasattr(part, "by_columns"):
-            part.by_columns = False
 
 
 def plain_convolution(conv: nn.Module, x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""k-means for many centres: careful seeds, a few rounds more than needed of them, and faiss for the distances.
+"""k-means for many centres: greedy k-means++ within cells, pruning of surplus centres, Lloyd's iterations on faiss.
 
-At 10,000 centres of a few features each, where the seeds lie decides the result, and a search for the best of them is
-what scikit-learn spends its time on. Here the features are first parted into cells, and each seed is weighed against
-those of its own cell alone. A fifth more seeds than centres are set, of which those that are missed least go again.
+With 10,000 centres of a few features each, the initial centres decide the inertia, and k-means++ takes most of
+scikit-learn's time. Here a coarse k-means first splits the features into cells, and k-means++ compares a feature only
+with the seeds of its own cell. It draws a fifth more seeds than centres; after two iterations the centres whose removal
+raises the inertia least are removed. benchmarks/README.md compares time and inertia with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from modules.console import UserError, option, progress
 
 Features = NDArray[np.float32]
 
-SURPLUS = 1.2  # seeds for each centre
-TRIALS = 16  # candidates for each seed
+SURPLUS = 1.2  # seeds per centre
+TRIALS = 16  # candidates per seed in greedy k-means++
 SEEDS_A_CELL = 33
-SEEDED_FROM = 16  # features a seed at most; more of them tell nothing new about where seeds should lie
-EARLY_ROUNDS, ROUNDS = 2, 20
-SETTLED = 1e-4  # share of the inertia; a round that gains less is the last
-SEARCHED_WHOLE = 2000  # with more centres than these, each feature is compared with the nearby ones only
-NEARBY_CELLS = 4
-ROUNDING = 1e-6  # squared distances below this share of the squares that they are the difference of are none
+SEEDED_FROM = 16  # features per seed; seeding uses a random subset of larger sets
+EARLY_ROUNDS, ROUNDS = 2, 20  # Lloyd's iterations before pruning, and in all
+SETTLED = 1e-4  # relative decrease of the inertia below which the iteration stops
+SEARCHED_WHOLE = 2000  # with more centres, the nearest one is searched approximately, by an inverted-file index
+NEARBY_CELLS = 4  # lists of that index that a search probes
+ROUNDING = 1e-6  # squared distances below this share of their operands are rounding errors and count as 0
 
 
 def k_means(features: Features, count: int, *, seed: int = 0, gpu: bool = False, name: str = "k-means") -> Features:
-    """Centres (count, C) of the features (N, C), which minimise the squared distance of a feature to its nearest one.
+    """Cluster the features (N, C); returns the centres (count, C).
 
-    There are fewer when fewer features differ; without more features than ``count`` they are the features themselves.
-    ``name`` is what the progress bars say. Raises UserError when ``gpu`` is asked of a faiss that sees none.
+    Returns fewer centres if fewer features are distinct, and the features themselves if there are ``count`` or fewer.
+    ``name`` labels the progress bars. Raises UserError if ``gpu`` is set and faiss finds no GPU.
 
-    Seeds: greedy k-means++ (Arthur and Vassilvitskii, 2007), in cells. Rounds: Lloyd's.
+    Initial centres: greedy k-means++ (Arthur and Vassilvitskii, 2007) within cells. Iterations: Lloyd's.
     """
     if gpu:
         refuse_missing_gpu()
@@ -45,7 +46,7 @@ def k_means(features: Features, count: int, *, seed: int = 0, gpu: bool = False,
             centres, _ = _moved(features, centres, gpu)
             bar.update()
         while len(centres) > count:
-            centres = _without_the_least_missed(features, centres, count, gpu)
+            centres = _pruned(features, centres, count, gpu)
         before = np.inf
         for _ in range(ROUNDS - EARLY_ROUNDS - 1):
             centres, inertia = _moved(features, centres, gpu)
@@ -59,7 +60,7 @@ def k_means(features: Features, count: int, *, seed: int = 0, gpu: bool = False,
 
 
 def refuse_missing_gpu() -> None:
-    """UserError when this machine, or this faiss, has no CUDA device."""
+    """Raise UserError if the machine has no CUDA device, or faiss is built without CUDA."""
     if not faiss.get_num_gpus():
         faiss_for_it = "faiss for it: 'pip install faiss-gpu-cu12' in faiss-cpu's place"
         raise UserError(f"{option('gpu', True)} needs a CUDA device and {faiss_for_it}")
@@ -69,7 +70,10 @@ def refuse_missing_gpu() -> None:
 
 
 def _seeds(features: Features, count: int, rng: np.random.Generator, name: str) -> Features:
-    """``count`` of the features, or fewer when fewer differ, chosen with odds that grow with the squared distance."""
+    """Draw ``count`` of the features as seeds, or fewer if fewer are distinct.
+
+    The cell of each seed is drawn in proportion to the cell's inertia, the seed within the cell by greedy k-means++.
+    """
     if len(features) > SEEDED_FROM * count:
         features = features[np.sort(rng.choice(len(features), SEEDED_FROM * count, replace=False))]
     cells = [_Cell(rows, rng) for rows in _parted(features, max(1, count // SEEDS_A_CELL), rng)]
@@ -84,8 +88,8 @@ def _seeds(features: Features, count: int, rng: np.random.Generator, name: str) 
 
 
 def _parted(features: Features, count: int, rng: np.random.Generator) -> list[Features]:
-    """The features in at most ``count`` groups of near ones."""
-    settings = {"niter": 6, "min_points_per_centroid": 1, "max_points_per_centroid": 64}  # silent, and coarse enough
+    """Split the features into at most ``count`` cells by a coarse k-means."""
+    settings = {"niter": 6, "min_points_per_centroid": 1, "max_points_per_centroid": 64}  # without faiss's warnings
     coarse = faiss.Kmeans(features.shape[1], count, seed=int(rng.integers(1 << 31)), **settings)
     coarse.train(features)
     labels = coarse.index.search(features, 1)[1][:, 0]
@@ -94,23 +98,23 @@ def _parted(features: Features, count: int, rng: np.random.Generator) -> list[Fe
 
 
 def _drawn(weights: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """``count`` indices, with odds in proportion to the weights."""
+    """Draw ``count`` indices with probabilities proportional to the weights."""
     edges = np.cumsum(weights, dtype=np.float64)
     return np.minimum(np.searchsorted(edges, rng.random(count) * edges[-1], side="right"), len(edges) - 1)
 
 
 class _Cell:
-    """Features near each other, some of them seeds, and the squared distance of each to the nearest seed."""
+    """The features of a cell, the indices of its seeds, and each feature's squared distance to the nearest seed."""
 
     def __init__(self, features: Features, rng: np.random.Generator):
         self.features = features
-        self.centred = features - features.mean(axis=0)  # small numbers lose less in the difference of squares
+        self.centred = features - features.mean(axis=0)  # reduces cancellation in the difference of squares
         self.squares = np.einsum("nc,nc->n", self.centred, self.centred)
         self.seeds = [int(rng.integers(len(features)))]
         self.distances = self._distances_to(self.seeds)[0]
 
     def add_seed(self, rng: np.random.Generator) -> None:
-        """Make that one of a few candidates a seed which leaves least distance."""
+        """Add the seed that lowers the inertia most, out of TRIALS candidates."""
         candidates = _drawn(self.distances, TRIALS, rng)
         left = np.minimum(self.distances, self._distances_to(candidates))
         best = left.sum(axis=1).argmin()
@@ -123,11 +127,11 @@ class _Cell:
         return np.where(distances > ROUNDING * scale, distances, 0)
 
 
-# -- rounds -----------------------------------------------------------------------------------------------------------
+# -- iterations -------------------------------------------------------------------------------------------------------
 
 
 def _moved(features: Features, centres: Features, gpu: bool, whole: bool = False) -> tuple[Features, float]:
-    """Every centre at the mean of its features, and the inertia before. A centre without features stays."""
+    """One Lloyd iteration: the new centres, and the inertia of the old ones. An empty cluster keeps its centre."""
     distances, labels = _index(centres, gpu, whole).search(features, 1)
     labels = labels[:, 0]
     sizes = np.bincount(labels, minlength=len(centres))
@@ -137,7 +141,7 @@ def _moved(features: Features, centres: Features, gpu: bool, whole: bool = False
 
 
 def _index(centres: Features, gpu: bool, whole: bool) -> faiss.Index:
-    """Finds the nearest centres: exactly, or (many centres on a CPU) among those of the nearest few of their cells."""
+    """A faiss index of the centres: exact, or, for many centres on a CPU, an inverted file that probes a few lists."""
     count, size = centres.shape
     index = faiss.IndexFlatL2(size)
     if gpu:
@@ -150,21 +154,23 @@ def _index(centres: Features, gpu: bool, whole: bool) -> faiss.Index:
     return index
 
 
-def _without_the_least_missed(features: Features, centres: Features, count: int, gpu: bool) -> Features:
-    """``count`` of the centres, or a few more. One is missed by as much as its features are farther from their heir,
-    the next centre; a centre that inherits stays.
+def _pruned(features: Features, centres: Features, count: int, gpu: bool) -> Features:
+    """Remove the centres whose removal raises the inertia least; returns ``count`` of them, or a few more.
+
+    Without a centre each of its features goes to its second-nearest centre, and the inertia rises by the difference of
+    the two distances. A centre that takes over features is not removed in the same call.
     """
     distances, nearest = _index(centres, gpu, whole=False).search(features, 2)
-    labels, heirs = nearest.T
-    missed = np.bincount(labels, distances[:, 1] - distances[:, 0], minlength=len(centres))
+    labels, second = nearest.T
+    increase = np.bincount(labels, distances[:, 1] - distances[:, 0], minlength=len(centres))
     order = np.argsort(labels, kind="stable")
-    heirs = np.split(heirs[order], np.cumsum(np.bincount(labels, minlength=len(centres)))[:-1])
+    second = np.split(second[order], np.cumsum(np.bincount(labels, minlength=len(centres)))[:-1])
     kept, needed = np.ones(len(centres), bool), np.zeros(len(centres), bool)
     surplus = len(centres) - count
-    for centre in np.argsort(missed, kind="stable"):
+    for centre in np.argsort(increase, kind="stable"):
         if surplus <= 0:
             break
-        if not needed[centre] and kept[heirs[centre]].all():
+        if not needed[centre] and kept[second[centre]].all():
             kept[centre], surplus = False, surplus - 1
-            needed[heirs[centre]] = True
+            needed[second[centre]] = True
     return np.ascontiguousarray(centres[kept])

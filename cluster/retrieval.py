@@ -55,10 +55,6 @@ class FeatureIndex:
     def feature_size(self) -> int:
         return next(iter(self.indexes.values())).d
 
-    @property
-    def speaker_ids(self) -> list[int]:
-        return list(self.indexes)
-
     def check_speakers(self, spk2id: Mapping[str, int]) -> None:
         """Raise UserError when an id stands for another speaker here than in the model, whose speakers are given (a
         model that names nobody gives the ids themselves)."""

@@ -161,7 +161,7 @@ class Run(TrainingRun):
         holder, file = (state or {}, saved.state) if content.get("optimizer") is None else (content, saved.model)
         load_optimizer(learner.optimizer, holder.get("optimizer"), file if "optimizer" in holder else saved.model)
         load_scaler(learner.scaler, (state or {}).get("scaler"), saved.state)
-        self.step = self.saved_step = distributed.from_the_first(saved.recorded_step)
+        self.step = self.saved_step = saved.step
         if state and "epoch" in state:
             self.epoch, self.batch = (checkpoint.whole_number(state, name, saved.state) for name in ("epoch", "batch"))
         else:

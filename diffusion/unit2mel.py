@@ -297,7 +297,7 @@ def load_unit2mel(
     weights = weights if isinstance(weights, dict) else {}
     if "unit_embed.weight" not in weights:
         kind = recognise(weights)
-        looks = f"it looks like a {kind}" if kind else "it has none of its tensors"
+        looks = f"it looks like {kind} weights" if kind else "it has none of its tensors"
         raise UserError(f"{path} is no diffusion model: {looks}; a model_<step>.pt of train_diff.py is needed")
     if n_mels is None:
         n_mels = len(weights.get("decoder.denoise_fn.output_projection.bias", ()))

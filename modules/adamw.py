@@ -13,7 +13,7 @@ from modules.console import UserError
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's own (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101), fused where this PyTorch can.
+    """PyTorch's own (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101), fused where the device can.
 
     On a CUDA device the learning rate is a tensor there, so that a recorded step (modules/recording.py) obeys it.
     State dicts say nothing of all that: a file from here works on machines that cannot, and the other way round. Of a
@@ -27,11 +27,8 @@ class AdamW(torch.optim.AdamW):
         if self.recordable:
             kwargs.update(capturable=True)
             lr = torch.tensor(lr, device=parameters[0].device)
-        try:
-            fused = None if parameters[0].device.type == "mps" else True  # MPS's ignores ``found_inf``
-            super().__init__(parameters, lr, *args, fused=fused, **kwargs)
-        except RuntimeError:  # not for this device, or not in this version
-            super().__init__(parameters, lr, *args, **kwargs)
+        fused = None if parameters[0].device.type == "mps" else True  # MPS's ignores ``found_inf``
+        super().__init__(parameters, lr, *args, fused=fused, **kwargs)
         self.fused = self.param_groups[0]["fused"]
 
     def set_rate(self, rate: float) -> None:

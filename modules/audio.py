@@ -18,6 +18,7 @@ import soundfile
 from modules.atomic_file import output_path, reason
 from modules.console import UserError
 from modules.ffmpeg import SUFFIXES, decoded
+from modules.torchaudio_guard import import_torchaudio
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
     import torch
@@ -171,39 +172,26 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def sinc_resample(audio: Tensor, from_rate: int, to_rate: int, lowpass_filter_width: int = 6) -> Tensor:
     """Resample ``(..., L)`` to ``(..., ceil(L * to_rate / from_rate))`` with a Hann-windowed sinc, on any device.
 
-    The numbers are those of ``torchaudio.transforms.Resample`` at its defaults (roll-off 0.99, kernel made in
-    float64), which published models hear at conversion. ``lowpass_filter_width`` counts zero crossings on one side.
-    Rates with hardly a common divisor (44099 and 16000), whose kernel would not fit into memory, go through soxr.
+    This is ``torchaudio.transforms.Resample``, which published models are converted with; ``lowpass_filter_width``
+    counts zero crossings on one side. torchaudio rounds the length to float32, so one beyond 2**24 may be a sample
+    off. Rates with hardly a common divisor (44099 and 16000), whose kernel would not fit into memory, go through soxr.
     """
-    from torch.nn import functional as F
-
     divisor = math.gcd(from_rate, to_rate)
     source, target = from_rate // divisor, to_rate // divisor
     if source == target:
         return audio
     if source * target > LARGEST_KERNEL:
         return _resample_rows(audio, from_rate, to_rate)
-    kernel, width = _sinc_kernel(source, target, lowpass_filter_width, audio.device)
-    padded = F.pad(audio.reshape(-1, 1, audio.shape[-1]).float(), (width, width + source))
-    phases = F.conv1d(padded, kernel, stride=source)  # (N, target, periods)
-    length = -(-audio.shape[-1] * target // source)
-    return phases.transpose(1, 2).reshape(*audio.shape[:-1], -1)[..., :length].to(audio.dtype)
+    return _resampler(source, target, lowpass_filter_width, audio.device)(audio.float())
 
 
 @functools.lru_cache(maxsize=16)
-def _sinc_kernel(source: int, target: int, zero_crossings: int, device: torch.device) -> tuple[Tensor, int]:
-    """One filter for each of the ``target`` output phases of a period: ``(target, 1, 2 * width + source)``, width."""
+def _resampler(source: int, target: int, lowpass_filter_width: int, device: torch.device) -> torch.nn.Module:
     import torch
 
-    cutoff = 0.99 * min(source, target)
-    width = math.ceil(zero_crossings * source / cutoff)
-    with torch.inference_mode(False):  # kept for training too, whoever asks first
-        taps = torch.arange(-width, width + source, dtype=torch.float64) / source
-        phases = torch.arange(0, -target, -1, dtype=torch.float32)[:, None] / target  # float32: it is heard at 1e-5
-        t = ((taps + phases) * cutoff).clamp(-zero_crossings, zero_crossings)
-        window = torch.cos(t * math.pi / zero_crossings / 2) ** 2
-        kernel = torch.sinc(t) * window * (cutoff / source)
-        return kernel[:, None].float().to(device), width
+    with torch.inference_mode(False):  # the cached kernel serves training too
+        resampler = import_torchaudio().transforms.Resample(source, target, lowpass_filter_width=lowpass_filter_width)
+        return resampler.to(device)
 
 
 def _resample_rows(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:

@@ -96,7 +96,7 @@ class ModelConfig(Section):
     gin_channels: int = positive(768)
     ssl_dim: int = positive(768)
     n_speakers: int = positive(200)
-    vocoder_name: str = choice("nsf-hifigan", "nsf-hifigan", "nsf-snake-hifigan")
+    vocoder_name: str = "nsf-hifigan"
     speech_encoder: str = "vec768l12"
     speaker_embedding: bool = False
     vol_embedding: bool = False

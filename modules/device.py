@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import numpy as np
 import torch
 
@@ -46,38 +44,16 @@ def _device_called(name: str | None) -> torch.device:
 def autocast(device: torch.device, half_type: str) -> torch.autocast:
     """Mixed precision for a forward pass; ``half_type`` is "fp16" or "bf16".
 
-    Raises UserError for fp16 on a CPU, where gradients cannot be scaled, and for a device for which this PyTorch has no
-    half precision.
+    Raises UserError for fp16 on a CPU, where gradients cannot be scaled.
     """
-    if not _has_autocast(device):
-        raise UserError(
-            f"half precision on {device.type} needs PyTorch 2.5; update it, or do without (train.fp16_run false, in "
-            f"diffusion train.amp_dtype fp32, no {option('half', True)})"
-        )
     if half_type == "fp16" and device.type == "cpu":
         raise UserError("train.half_type fp16 needs a GPU; on a CPU set it to bf16, or train.fp16_run to false")
     return torch.autocast(device.type, dtype={"fp16": torch.float16, "bf16": torch.bfloat16}[half_type])
 
 
-def without_autocast(device: torch.device) -> AbstractContextManager:
-    """Single precision inside autocast too, where a device has that."""
-    return torch.autocast(device.type, enabled=False) if _has_autocast(device) else nullcontext()
-
-
-def _has_autocast(device: torch.device) -> bool:
-    """MPS has it since PyTorch 2.5; versions before 2.4 cannot be asked, and have it on CUDA devices and CPUs."""
-    available = getattr(torch.amp, "is_autocast_available", lambda kind: kind in ("cuda", "cpu"))
-    return available(device.type)
-
-
-def autocast_type(kind: str) -> torch.dtype | None:
-    """The half-precision type that autocast has on devices of a kind just now; None where it is off."""
-    try:
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    except (AttributeError, TypeError):  # torch < 2.4 asks for each kind by a name of its own
-        if kind == "cpu":
-            return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+def without_autocast(device: torch.device) -> torch.autocast:
+    """Single precision inside autocast too."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def allow_tf32(device: torch.device) -> None:
@@ -97,6 +73,4 @@ def update_scale(scaler) -> None:
 
 def grad_scaler(device: torch.device, *, enabled: bool):
     """The loss scaler of fp16 training, a pass-through when not ``enabled`` (bf16 needs none)."""
-    if hasattr(torch.amp, "GradScaler"):  # torch >= 2.3
-        return torch.amp.GradScaler(device.type, enabled=enabled)
-    return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")
+    return torch.amp.GradScaler(device.type, enabled=enabled)

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -27,9 +28,10 @@ def generator_of(*place: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*place))
 
 
-def seed_of(*place: int) -> int:
-    """The seed of the random numbers that belong to a place in training."""
-    return hash(place) % 2**63  # the hash of whole numbers is the same in every process
+def seed_of(seed: int, *place: int) -> int:
+    """The seed of the random numbers that belong to a place in training, by numpy's SeedSequence."""
+    sequence = np.random.SeedSequence(seed % 2**64, spawn_key=place)
+    return int(sequence.generate_state(1, np.uint64)[0])
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.convolution import Columns, Conv1d, Conv2d, ConvTranspose1d, column_conv, columns_of
+from modules.convolution import Conv1d, Conv2d, ConvTranspose1d
 
 
 class NormedWeight(nn.Module):
     """Mixed in before a convolution class: ``forward`` convolves with ``normed_weight()`` in place of ``weight``."""
 
-    held: dict[str, object] | None = None  # see held_weights
+    held: list[Tensor] | None = None  # see held_weights
 
     def normed_weight(self) -> Tensor:
         raise NotImplementedError
@@ -32,16 +32,16 @@ class NormedWeight(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.once("normed_weight") if self.weight is None else self.weight
-        return self._conv_forward(x, weight, self.bias)
+        return self._conv_forward(x, self._present_weight(), self.bias)
 
-    def once(self, method: str) -> object:
-        """What the method of that name gives; inside held_weights, what it gave the first time."""
+    def _present_weight(self) -> Tensor:
+        if self.weight is not None:
+            return self.weight
         if self.held is None:
-            return getattr(self, method)()
-        if method not in self.held:
-            self.held[method] = getattr(self, method)()
-        return self.held[method]
+            return self.normed_weight()
+        if not self.held:
+            self.held.append(self.normed_weight())
+        return self.held[0]
 
 
 class WeightNorm(NormedWeight):
@@ -56,17 +56,6 @@ class WeightNorm(NormedWeight):
 
     def normed_weight(self) -> Tensor:
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
-
-    def over_columns(self, x: Tensor) -> Tensor:
-        """Channels last, and as one product of matrices: ``x`` (B, L, C) -> (B, L', out).
-
-        For an ungrouped kernel of one column.
-        """
-        columns = self.once("columns")
-        return column_conv(x, self.weight_v, self.weight_g, self.bias, columns, self.stride[0], self.padding[0])
-
-    def columns(self) -> Columns:
-        return columns_of(self.weight_v)
 
     def fold(self) -> None:
         if self.weight is None:
@@ -135,7 +124,7 @@ def held_weights(net: nn.Module) -> Iterator[None]:
     """Inside, each normalised weight is computed once and not in every pass; nothing may learn meanwhile."""
     parts = [part for part in net.modules() if isinstance(part, NormedWeight)]
     for part in parts:
-        part.held = {}
+        part.held = []
     try:
         yield
     finally:

@@ -36,7 +36,7 @@ def open_session(path: str | Path, device: torch.device, change: Callable[[Any],
     """
     onnxruntime = import_package("onnxruntime", path)
     onnx = import_package("onnx", path) if change else None
-    refuse_other_formats(path, "ONNX graph")
+    refuse_other_formats(path, "an ONNX graph")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # as many as each worker has been given
     options.log_severity_level = 3  # errors alone; they are raised as well

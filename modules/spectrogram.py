@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from modules.device import without_autocast
+from modules.torchaudio_guard import import_torchaudio
 
 FLOOR = 1e-5  # the smallest amplitude whose logarithm is taken
 LINEAR_EPSILON = 1e-6  # added to the power of each bin of a linear spectrogram
@@ -124,35 +124,19 @@ def _hann(length: int, device: torch.device) -> Tensor:
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def mel_filters(
-    sampling_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None, device: torch.device
+    sampling_rate: int,
+    n_fft: int,
+    n_mels: int,
+    fmin: float,
+    fmax: float | None,
+    device: torch.device,
+    mel_scale: str = "slaney",
 ) -> Tensor:
-    """Triangles of equal area, evenly spaced on Slaney's mel scale: ``(n_mels, n_fft // 2 + 1)`` float32.
+    """Triangles of equal area, ``(n_mels, n_fft // 2 + 1)`` float32, evenly spaced on a mel scale, "slaney" or "htk".
 
-    ``fmax`` None is half the sampling rate. Malcolm Slaney, "Auditory Toolbox" (1998); librosa has the same filters.
+    ``fmax`` None is half the sampling rate. librosa has the same filters, and takes a second to import.
     """
-    ends = _hz_to_mel(np.array([fmin, sampling_rate / 2 if fmax is None else fmax], np.float64))
-    return triangles(_mel_to_hz(np.linspace(*ends, n_mels + 2)), sampling_rate, n_fft).to(device)
-
-
-def triangles(edges: np.ndarray, sampling_rate: int, n_fft: int) -> Tensor:
-    """Filters of equal area, ``(M, n_fft // 2 + 1)`` float32, each from one of ``edges`` ``(M + 2,)`` (Hz) to the
-    second next."""
-    bins = np.linspace(0, sampling_rate / 2, n_fft // 2 + 1)
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    filters = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(min=0)
-    return torch.from_numpy((filters * 2 / (high - low)).astype(np.float32))
-
-
-_LINEAR_UP_TO = 1000.0  # Hz; above, the scale is logarithmic: 27 mels for a factor of 6.4
-_HZ_PER_MEL = 200 / 3
-_MEL_STEP = np.log(6.4) / 27
-
-
-def _hz_to_mel(hz: np.ndarray) -> np.ndarray:
-    above = _LINEAR_UP_TO / _HZ_PER_MEL + np.log(np.maximum(hz, _LINEAR_UP_TO) / _LINEAR_UP_TO) / _MEL_STEP
-    return np.where(hz < _LINEAR_UP_TO, hz / _HZ_PER_MEL, above)
-
-
-def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    above = _LINEAR_UP_TO * np.exp(_MEL_STEP * (mel - _LINEAR_UP_TO / _HZ_PER_MEL))
-    return np.where(mel < _LINEAR_UP_TO / _HZ_PER_MEL, mel * _HZ_PER_MEL, above)
+    highest = sampling_rate / 2 if fmax is None else fmax
+    make = import_torchaudio().functional.melscale_fbanks
+    filters = make(n_fft // 2 + 1, fmin, highest, n_mels, sampling_rate, norm="slaney", mel_scale=mel_scale)
+    return filters.T.contiguous().to(device)

@@ -26,7 +26,7 @@ FAMILIES = {
     "DPHuBERT": "feature_extractor.dummy_weight",
     "wav2vec 2.0": "quantizer.vars",
     "transformers wav2vec 2.0": "quantizer.codevectors",
-    "ContentVec that is not the legacy one": "encoder.layers.12.self_attn_layer_norm.weight_ln.weight",
+    "non-legacy ContentVec": "encoder.layers.12.self_attn_layer_norm.weight_ln.weight",
     "WavLM": "encoder.layers.0.self_attn.grep_a",
     "transformers WavLM": "encoder.layers.0.attention.gru_rel_pos_const",
     "fairseq HuBERT": "encoder.layers.0.self_attn.k_proj.weight",
@@ -41,7 +41,7 @@ FAMILIES = {
 _PREFIXES = ("", "module.", "hubert.", "wavlm.", "wav2vec2.", "w2v_model.", "w2v_encoder.w2v_model.")
 _WAV2VEC2 = ("wav2vec2.", "w2v_model.", "w2v_encoder.w2v_model.")  # prefixes of names that only its programs give
 
-CHECKPOINT, SAFETENSORS, GRAPH = "PyTorch checkpoint", "safetensors file", "ONNX graph"
+CHECKPOINT, SAFETENSORS, GRAPH = "a PyTorch checkpoint", "a safetensors file", "an ONNX graph"
 _README = "pretrain/README.md says what goes there"
 _UNPACK = "unpack it, and put the file that it holds there"
 
@@ -49,13 +49,13 @@ _UNPACK = "unpack it, and put the file that it holds there"
 FORMATS = {
     b"\x80": (CHECKPOINT, _README),
     b"\x08": (GRAPH, _README),
-    b"<": ("web page", "a failed download leaves one; fetch the file again, with a browser if need be"),
+    b"<": ("a web page", "a failed download leaves one; fetch the file again, with a browser if need be"),
     b"version https://git-lfs": (
-        "pointer of Git LFS", "it names the file and does not hold it; run 'git lfs pull' or download the file itself"),
-    b"7z\xbc\xaf": ("7z archive", _UNPACK),
-    b"Rar!": ("rar archive", _UNPACK),
-    b"\x1f\x8b": ("gzip archive", _UNPACK),
-    b"{": ("JSON file", _README),
+        "a pointer of Git LFS", "it does not hold the file, only its name; run 'git lfs pull' or download the file"),
+    b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
+    b"Rar!": ("a rar archive", _UNPACK),
+    b"\x1f\x8b": ("a gzip archive", _UNPACK),
+    b"{": ("a JSON file", _README),
 }  # fmt: skip
 LONGEST_HEADER = 100 << 20  # bytes, of a safetensors file
 
@@ -77,17 +77,11 @@ def find_weight_file(name: str, folder: str | Path, user: str, what: str, others
     raise UserError(f"{user} needs '{name}' in {path.parent}/: {what}; pretrain/README.md describes it")
 
 
-def _a(noun: str) -> str:
-    """The noun with its article; capitals are read letter by letter."""
-    vowels = "AEFHILMNORSX" if noun[:2].isupper() else "AEIOUaeiou"
-    return f"{'an' if noun[0] in vowels else 'a'} {noun}"
-
-
 def refuse_other_formats(path: str | Path, *wanted: str) -> str | None:
     """The format of a file, None of an unknown one. Raises UserError when it is known and none of ``wanted``."""
     kind, cure = _format(path)
     if kind and kind not in wanted:
-        raise UserError(f"{path} is no {wanted[0]}: it looks like {_a(kind)}; {cure}")
+        raise UserError(f"{path} is not {wanted[0]}: it looks like {kind}; {cure}")
     return kind
 
 
@@ -96,13 +90,13 @@ def _format(path: str | Path) -> tuple[str | None, str]:
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(b"PK\x03\x04"):
-        return (CHECKPOINT, _README) if _has_pickle(path) else ("zip archive", _UNPACK)
+        return (CHECKPOINT, _README) if _has_pickle(path) else ("a zip archive", _UNPACK)
     if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST_HEADER:
         return SAFETENSORS, _README
     for beginning, found in FORMATS.items():
         if start.lstrip().startswith(beginning):
             return found
-    return ("tar archive", _UNPACK) if tarfile.is_tarfile(path) else (None, _README)
+    return ("a tar archive", _UNPACK) if tarfile.is_tarfile(path) else (None, _README)
 
 
 def _has_pickle(path: str | Path) -> bool:
@@ -151,7 +145,7 @@ def read_weights_and_settings(path: str | Path, family: str, name: str) -> tuple
     _, weights = _of_families(checkpoint, path, family)
     settings = checkpoint.get(name)
     if not isinstance(settings, dict):
-        raise UserError(f"{path} holds the weights of {_a(family)} without its settings ('{name}'); get the whole file")
+        raise UserError(f"{path} holds {family} weights without their settings ('{name}'); get the whole file")
     return weights, Settings(settings, path)
 
 
@@ -176,8 +170,8 @@ def _of_families(checkpoint: object, path: str | Path, *families: str) -> tuple[
     if found and found.startswith("transformers") and (named := _type_in_config(path)):
         found = {"hubert": found, "wavlm": found}.get(named, named)
     if found not in families:
-        looks = f"looks like {_a(found)} checkpoint" if found else "holds none of the tensors that such a file has"
-        raise UserError(f"{path} is not {_a(families[0])} checkpoint: it {looks}; {_README}")
+        looks = f"looks like {found} weights" if found else "holds none of the tensors that such a file has"
+        raise UserError(f"{path} holds no {families[0]} weights: it {looks}; {_README}")
     return found, weights
 
 

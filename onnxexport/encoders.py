@@ -69,5 +69,5 @@ class WaveGraph(nn.Module):
         self.network = network
 
     def forward(self, source: Tensor) -> Tensor:
-        features = self.network.transform(self.network.convolve(source[:, 0]), None)
+        features = self.network(source[:, 0])
         return features.reshape(1, -1, self.network.width)

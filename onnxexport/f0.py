@@ -23,7 +23,6 @@ from modules.console import UserError
 from modules.f0 import F0_PREDICTORS, build_f0_predictor, rmvpe
 from modules.f0.fcpe import Fcpe
 from modules.f0.rmvpe import Rmvpe
-from modules.f0.rmvpe_network import CELL
 from modules.f0.salience import SaliencePredictor, decode
 from modules.spectrogram import FLOOR, VOCODER_EPSILON, mel_filters
 from onnxexport.graph import Graph, refuse_target, write_graph
@@ -70,15 +69,11 @@ class F0Graph(nn.Module):
         self.register_buffer("cents", predictor.cents)
 
     def forward(self, audio: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        salience = self.salience(self.log_mel(audio)).reshape(1, -1, len(self.cents))
+        salience = self.network(self.log_mel(audio)).reshape(1, -1, len(self.cents))
         return decode(salience, self.cents, threshold, self.edges_count_twice).reshape(1, -1), salience
 
     def log_mel(self, audio: Tensor) -> Tensor:
         """(1, L) -> (1, n_mels, N)."""
-        raise NotImplementedError
-
-    def salience(self, mel: Tensor) -> Tensor:
-        """(1, n_mels, N) -> (1, N, bins), the sound as one block."""
         raise NotImplementedError
 
 
@@ -86,19 +81,11 @@ class RmvpeGraph(F0Graph):
     def __init__(self, predictor: Rmvpe):
         super().__init__(predictor)
         self.power = PowerSpectrum(rmvpe.WINDOW, rmvpe.HOP_LENGTH)
-        self.register_buffer("filters", rmvpe.htk_filters(torch.device("cpu")))
+        self.register_buffer("filters", mel_filters(*rmvpe.MEL_FILTERS, torch.device("cpu"), "htk"))
 
     def log_mel(self, audio: Tensor) -> Tensor:
         padded = F.pad(audio[:, None], (rmvpe.WINDOW // 2, rmvpe.WINDOW // 2), mode="reflect")[:, 0]
         return (self.filters @ self.power(padded).sqrt()).clamp(min=FLOOR).log()
-
-    def salience(self, mel: Tensor) -> Tensor:
-        frames = mel.shape[-1]
-        recurrent, *rest = self.network.fc
-        x, _ = recurrent.gru(self.network.features(F.pad(mel, (0, -frames % CELL))))
-        for layer in rest:
-            x = layer(x)
-        return x[:, :frames]
 
 
 class FcpeGraph(F0Graph):
@@ -115,17 +102,6 @@ class FcpeGraph(F0Graph):
         spec = (self.power(padded) + VOCODER_EPSILON).sqrt()
         mel = (self.filters @ spec).clamp(min=FLOOR).log()
         return torch.cat((mel, mel[..., -1:]), dim=-1)
-
-    def salience(self, mel: Tensor) -> Tensor:
-        network = self.network
-        first, norm, rectify, last = network.stack
-        x = last(rectify(norm(first(mel)))).transpose(1, 2)
-        for layer in network.decoder._layers:
-            if layer.attn is not None:
-                normed = layer.norm(x)
-                x = x + layer.attn(normed, *layer.attn.summary(normed))
-            x = x + layer.conformer(x)
-        return torch.sigmoid(network.dense_out(network.norm(x)))
 
 
 GRAPHS: dict[str, type[F0Graph]] = {"rmvpe": RmvpeGraph, "fcpe": FcpeGraph}

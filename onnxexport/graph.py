@@ -11,7 +11,6 @@ either (2.36 s for 2.5 s of sound on one core), and the source's first phases ar
 
 from __future__ import annotations
 
-import inspect
 import io
 import warnings
 from collections.abc import Mapping
@@ -30,8 +29,6 @@ from vits.generator_file import refuse_to_overwrite
 
 OPSET = 16
 SUFFIX = ".onnx"
-# PyTorch before 2.5 has this exporter alone.
-LEGACY = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
 LARGEST = 2 * 10**9  # bytes: one file of the format holds 2 GiB, weights and all
 
 log = get_logger("onnx")
@@ -112,7 +109,7 @@ def trace(graph: Graph) -> Any:
             dynamic_axes={name: dict(axes) for name, axes in graph.axes.items()},
             opset_version=OPSET,
             do_constant_folding=True,
-            **LEGACY,
+            dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(model, {name: str(value) for name, value in graph.facts.items()})

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +30,6 @@ log = get_logger("features")
 F0_THRESHOLD = 0.05  # as published, for the predictors that have one
 PRETRAIN = Path("pretrain")
 
-Curve = tuple[np.ndarray, np.ndarray]  # F0 in Hz and voicing, (T,) each
-
 
 @dataclass(frozen=True)
 class Task:
@@ -46,8 +42,7 @@ class Task:
 
 @dataclass
 class Result:
-    """What came of one task. ``error`` is a sentence that names the clip; ``lost`` says that a worker died over it and
-    others; ``began`` and ``ended`` are clock times."""
+    """What came of one task. ``error`` is a sentence that names the clip; ``began`` and ``ended`` are clock times."""
 
     clip: Path
     error: str | None = None
@@ -57,7 +52,6 @@ class Result:
     ended: float = 0.0
     rank: int = 0
     load_seconds: float = 0.0
-    lost: bool = False
 
 
 def about(clip: Path, error: Exception) -> str:
@@ -67,7 +61,7 @@ def about(clip: Path, error: Exception) -> str:
 
 
 class FeatureJob:
-    """Makes the stale companions of a batch of clips. Each worker builds the models once, and only those that some clip
+    """Makes the stale companions of a clip. Each worker builds the models once, and only those that some clip
     ``needed``; ``mel`` is there when diffusion's companions are wanted."""
 
     def __init__(
@@ -115,54 +109,10 @@ class FeatureJob:
         if "f0" in self.needed:
             self.predictor(tone)
 
-    def __call__(self, batch: list[Task]) -> list[Result]:
-        began = time.time()
-        sounds = self._listen(batch)
-        units = self._together(batch, sounds, "units", self._encode)
-        curves = self._together(batch, sounds, "f0", self._track)
-        results = [
-            self._result(task, *(known.get(task.files.wav) for known in (sounds, units, curves))) for task in batch
-        ]
-        results[0].began = began
-        return results
-
-    def _listen(self, batch: list[Task]) -> dict[Path, np.ndarray]:
-        """The clips' sounds by path, each read once. One that is missing here fails alone, later."""
-        sounds = {}
-        for task in batch:
-            with contextlib.suppress(UserError, OSError):
-                sounds[task.files.wav] = self._read(task.files)
-        return sounds
-
-    def _together(
-        self,
-        batch: list[Task],
-        sounds: Mapping[Path, np.ndarray],
-        name: str,
-        compute: Callable[[list[np.ndarray]], list],
-    ) -> dict[Path, Any]:
-        """What ``compute`` makes of the clips that lack ``name``, by path; nothing when it cannot, or for one alone."""
-        clips = [task.files.wav for task in batch if name in task.found.stale and task.files.wav in sounds]
-        if len(clips) < 2:
-            return {}
-        try:
-            return dict(zip(clips, compute([sounds[clip] for clip in clips]), strict=True))
-        except Exception:  # one of them is not usable, or the memory does not suffice for all
-            log.debug("%s", traceback.format_exc())
-            return {}
-
-    def _encode(self, sounds: list[np.ndarray]) -> list[torch.Tensor]:
-        return self.encoder.encode_batch([self._for_encoder(audio) for audio in sounds])
-
-    def _track(self, sounds: list[np.ndarray]) -> list[Curve]:
-        return self.predictor.together(sounds, [frames(len(audio), self.config.data.hop_length) for audio in sounds])
-
-    def _result(
-        self, task: Task, audio: np.ndarray | None, units: torch.Tensor | None, curve: Curve | None
-    ) -> Result:
+    def __call__(self, task: Task) -> Result:
         result = Result(task.files.wav, began=time.time(), rank=self.rank, load_seconds=self.load_seconds)
         try:
-            result.seconds = self.make(task.files, task.found, audio, units, curve)
+            result.seconds = self.make(task.files, task.found)
             result.reasons = task.found.reasons
         except Exception as error:  # whatever one clip does, the others are made
             log.debug("%s", traceback.format_exc())
@@ -170,35 +120,21 @@ class FeatureJob:
         result.ended = time.time()
         return result
 
-    def lost(self, batch: list[Task], reason: str) -> list[Result]:
+    def lost(self, task: Task, reason: str) -> Result:
         now = time.time()
-        company = len(batch) > 1
-        return [
-            Result(task.files.wav, f"{task.files.wav}: {reason}", began=now, ended=now, lost=company) for task in batch
-        ]
+        return Result(task.files.wav, f"{task.files.wav}: {reason}", began=now, ended=now)
 
     @torch.inference_mode()
-    def make(
-        self,
-        files: ClipFiles,
-        found: Check,
-        audio: np.ndarray | None = None,
-        units: torch.Tensor | None = None,
-        curve: Curve | None = None,
-    ) -> float:
-        """Make what is stale beside one clip, with its ``audio`` (L,), ``units`` (1, C, N) and F0 ``curve`` where they
-        are known.
-
-        Returns its seconds. Raises UserError when the sound is not usable.
-        """
+    def make(self, files: ClipFiles, found: Check) -> float:
+        """Make what is stale beside one clip. Returns its seconds. Raises UserError when the sound is not usable."""
         data, stale = self.config.data, found.stale
-        audio = self._read(files) if audio is None else audio
+        audio = self._read(files)
         wave = torch.from_numpy(audio)
         withdraw(files, found)
         if "units" in stale:
-            files.write_units(self.encoder(self._for_encoder(audio)) if units is None else units)
+            files.write_units(self.encoder(self._for_encoder(audio)))
         if "f0" in stale:
-            files.write_f0(*(curve or self.predictor(audio, frames(len(audio), data.hop_length))))
+            files.write_f0(*self.predictor(audio, frames(len(audio), data.hop_length)))
         if "spec" in stale:
             files.write_spec(linear_spectrogram(wave[None], data.filter_length, data.hop_length, data.win_length)[0])
         if "volume" in stale:

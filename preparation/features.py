@@ -20,7 +20,6 @@ from modules.f0 import F0_PREDICTORS
 from modules.file_name import speaker_flaw
 from modules.spectrogram import VocoderMel
 from modules.temporary_file import delete_unfinished
-from preparation.batches import make_batches
 from preparation.feature_job import F0_THRESHOLD, PRETRAIN, FeatureJob, Result, Task, about
 from preparation.fingerprints import Recipe, check, vouch
 from preparation.fitting import Fit
@@ -172,11 +171,7 @@ def _plan(clips: Iterable[Path], recipes: dict[str, Recipe], report: Report, fit
 
 def _run(job: FeatureJob, tasks: list[Task], workers: int, report: Report) -> None:
     """Do the tasks, one or more, and enter their results into the report."""
-    results = _do(job, make_batches(tasks, pick_device(job.device).type, workers), workers)
-    lost = {result.clip for result in results if result.lost}
-    if lost:  # alone, the one that ended its worker takes no other with it
-        alone = _do(job, [[task] for task in tasks if task.files.wav in lost], workers)
-        results = [result for result in results if not result.lost] + alone
+    results = _do(job, sorted(tasks, key=lambda task: -task.seconds), workers)  # so that workers end together
     for result in results:
         if result.error:
             report.failed[result.clip] = result.error
@@ -188,12 +183,12 @@ def _run(job: FeatureJob, tasks: list[Task], workers: int, report: Report) -> No
     report.work_seconds = max(result.ended for result in results) - min(result.began for result in results)
 
 
-def _do(job: FeatureJob, batches: list[list[Task]], workers: int) -> list[Result]:
+def _do(job: FeatureJob, tasks: list[Task], workers: int) -> list[Result]:
     results = []
-    with unwinding(), contextlib.closing(run_job(job, batches, workers)) as stream:
+    with unwinding(), contextlib.closing(run_job(job, tasks, workers)) as stream:
         first = next(stream)  # by now the models are loaded, or were refused
-        with progress(total=sum(map(len, batches)), description="features", unit="clip") as bar:
-            for some in itertools.chain([first], stream):
-                results += some
-                bar.update(len(some))
+        with progress(total=len(tasks), description="features", unit="clip") as bar:
+            for result in itertools.chain([first], stream):
+                results.append(result)
+                bar.update()
     return results

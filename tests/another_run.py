@@ -2,22 +2,33 @@
 
 import contextlib
 import multiprocessing
+import os
+import time
 
 import pytest
 
-from modules import run_lock
+from modules.run_lock import sole_run
 
-needs_locks = pytest.mark.skipif(run_lock.fcntl is None, reason="this system has no such locks")
+needs_locks = pytest.mark.skipif(os.name == "nt", reason="the other run is a forked process")
 
 
 @contextlib.contextmanager
-def another_run(folder):
-    """It has the folder until it is killed: at the block's end, or before."""
+def another_run(folder, workers_pid=None):
+    """It has the folder until it is killed: at the block's end, or before.
+
+    With ``workers_pid`` it forks a worker that outlives it, and writes its number into the file of that path.
+    """
     context = multiprocessing.get_context("fork")
     there = context.Event()
 
     def hold():
-        with run_lock.sole_run(folder):
+        with sole_run(folder):
+            if workers_pid is not None:
+                worker = os.fork()
+                if worker == 0:
+                    time.sleep(60)
+                    os._exit(0)
+                workers_pid.write_text(str(worker), encoding="utf-8")
             there.set()
             context.Event().wait()
 

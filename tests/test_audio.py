@@ -14,7 +14,7 @@ import torch
 
 from modules.audio import (
     BLOCK,
-    _sinc_kernel,
+    _resampler,
     open_audio,
     read_audio,
     read_blocks,
@@ -166,7 +166,7 @@ def test_resampling_to_the_same_rate_changes_nothing():
 
 
 def test_a_filter_that_was_first_made_for_inference_serves_training_too():
-    _sinc_kernel.cache_clear()
+    _resampler.cache_clear()
     with torch.inference_mode():
         sinc_resample(torch.ones(100), 3, 2)
     audio = torch.ones(100, requires_grad=True)

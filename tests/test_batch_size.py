@@ -71,7 +71,7 @@ def test_where_steps_are_recorded_every_shape_that_a_run_can_have_is_tried(confi
     assert {batch.f0.shape[0] for batch in trials._batches(1, recorded=True)} == {1}
     learner = Learner(trials.config, CPU)
     for number, batch in enumerate(trials._batches(2, recorded=True)):
-        assert learner.step(batch, number=number)[1].mel.isfinite()
+        assert learner.step(batch, number=number)[1].generator["mel"].isfinite()
 
 
 def test_what_the_driver_keeps_counts_too(config, monkeypatch):

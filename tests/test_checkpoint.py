@@ -174,16 +174,14 @@ def test_a_full_disk_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*")), "the half-written file was left behind"
 
 
-def test_the_newest_is_chosen_by_the_step_recorded_inside_whatever_the_files_are_called(tmp_path):
-    for step, name in ((800, 9000), (1600, 1600)):
-        content = {"model": {"w": torch.full((3,), float(step))}}
-        checkpoints.Pair(tmp_path, name).write(content, content, {"step": step})
-    assert [pair.step for pair in checkpoints.pairs(tmp_path)] == [9000, 1600]
-    pair, (of_g, *_) = checkpoints.read_newest(tmp_path)
-    assert pair.recorded_step() == 1600 and of_g["model"]["w"][0] == 1600
+def test_a_base_model_is_one_by_its_name_and_never_the_newest(tmp_path):
+    for step in (800, 1600):
+        write_pair(tmp_path, step)
     write_pair(tmp_path, 0, state=False)
     checkpoint.save_checkpoint(tmp_path / "state_0.pth", {"step": 5000})
-    assert checkpoints.read_newest(tmp_path)[0].step == 1600, "a base model is one by its name"
+    assert [pair.step for pair in checkpoints.pairs(tmp_path)] == [1600, 800, 0]
+    pair, (of_g, *_) = checkpoints.read_newest(tmp_path)
+    assert pair.step == 1600 and of_g["model"]["w"][0] == 1600
 
 
 def test_a_save_is_seen_whole_or_not_at_all(tmp_path, monkeypatch):

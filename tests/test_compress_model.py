@@ -135,8 +135,8 @@ def test_files_of_other_kinds_are_called_what_they_are(work, capsys):
     config = config_of()
     judges = MultiPeriodDiscriminator(False, tuple(config.model.discriminator_periods), 0.0625)
     others = {
-        "D_1.pth": ({"model": judges.state_dict()}, "looks like a SoVITS discriminator checkpoint"),
-        "model_1.pt": ({"model": {"unit_embed.weight": torch.zeros(1)}}, "looks like a shallow diffusion checkpoint"),
+        "D_1.pth": ({"model": judges.state_dict()}, "looks like SoVITS discriminator weights"),
+        "model_1.pt": ({"model": {"unit_embed.weight": torch.zeros(1)}}, "looks like shallow diffusion weights"),
         "other.pth": ({"model": {"a": torch.zeros(1)}}, "none of the tensors that a generator has"),
         "kmeans.pt": ({"alto": {"n_features_in_": 3}}, "holds no 'model'"),
     }

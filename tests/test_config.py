@@ -126,7 +126,6 @@ def test_sections_do_not_share_their_lists():
         ("train", "vol_aug", True, ["train.vol_aug", "model.vol_embedding"]),
         ("data", "unit_interpolate_mode", "cubic", ["data.unit_interpolate_mode", "'cubic'", "'left'", "'nearest'"]),
         ("model", "resblock_kernel_sizes", [3, "7"], ["model.resblock_kernel_sizes", "a list", "a whole number"]),
-        ("model", "vocoder_name", "hifigan", ["model.vocoder_name", "'hifigan'", "'nsf-hifigan'"]),
         ("model", "upsample_rates", [8, 8, 2, 2, 4], ["upsample_rates", "1024", "hop_length", "512"]),
         ("model", "upsample_kernel_sizes", [1, 1, 1, 1, 1], ["upsample_kernel_sizes", "smaller than its rate"]),
         ("model", "upsample_rates", [-8, -8, 2, 2, 2], ["upsample_rates", "-8", "1 or more"]),

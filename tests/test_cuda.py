@@ -46,7 +46,7 @@ def test_recorded_steps_are_the_steps_themselves(precision):
         for number in range(12):
             learner.set_learning_rate(1 + number // 6)
             _, step = learner.step(batches()[number % 3], number=number, adversarial=number >= 2)
-            told.append(torch.stack(list(vars(step).values())).tolist())
+            told.append(torch.stack(list(step.by_name().values())).tolist())
         losses.append(torch.tensor(told))
         nets.append({**learner.net_g.state_dict(), **learner.net_d.state_dict()})
         assert len(learner.alone.recordings) == (3 if cuda_graphs else 0)  # of the adversarial steps

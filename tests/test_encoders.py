@@ -1,4 +1,4 @@
-"""What holds for every speech encoder: frames, batches, half precision, whole files, wrong files."""
+"""What holds for every speech encoder: frames, half precision, whole files, wrong files."""
 
 from __future__ import annotations
 
@@ -93,14 +93,6 @@ def test_the_rule_is_that_of_the_convolutions_for_every_length(encoder):
         assert np.array_equal(rule, counts)
 
 
-def test_a_batch_gives_what_each_clip_gives_alone(encoder):
-    lengths = (9000, 400, 16000, 8999, 16000)[: 2 if dear(encoder) else 5]
-    clips = [(0.01 + seed) * noise(samples, seed) for seed, samples in enumerate(lengths)]
-    for clip, features in zip(clips, encoder.encode_batch(clips), strict=True):
-        assert close(features, encoder(clip))
-    assert encoder.encode_batch([]) == []
-
-
 def test_no_gradient_and_no_training_mode_is_left_on(encoder):
     """Encoders only infer: dropout and layer drop of their training would make units random."""
     assert not encoder(noise(800)).requires_grad
@@ -119,8 +111,8 @@ def test_half_precision_is_near_and_falls_back_when_it_does_not_suffice(files, f
     assert near.dtype == torch.float32 and close(near, wanted, 0.2) and not torch.equal(near, wanted)
     compute = encoder.features
 
-    def overflowing(clips):
-        return [near / 0] if torch.is_autocast_enabled("cpu") else compute(clips)
+    def overflowing(audio):
+        return near[0] / 0 if torch.is_autocast_enabled("cpu") else compute(audio)
 
     monkeypatch.setattr(encoder, "features", overflowing)
     assert torch.equal(encoder(noise(8000)), wanted)
@@ -152,7 +144,7 @@ def test_every_number_of_the_file_is_in_the_network(files, folder, key):
 )
 def test_the_file_of_another_encoder_is_called_by_its_name(files, tmp_path, key, given, looks):
     os.symlink(files(given), tmp_path / ENCODERS[key].weight)
-    with pytest.raises(UserError, match=rf"{re.escape(ENCODERS[key].weight)}.*looks like an? {looks}"):
+    with pytest.raises(UserError, match=rf"{re.escape(ENCODERS[key].weight)}.*looks like (an? )?{looks}"):
         build_encoder(key, folder=tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 
 def test_places_have_random_numbers_of_their_own_which_are_the_same_in_another_process():
-    places = [(1234, epoch, clip) for epoch in range(3) for clip in range(3)]
+    places = [(seed, epoch, *rest) for seed in (1234, -1) for epoch in range(3) for rest in ((), (0,), (1,), (0, 0))]
     drawn = [int(torch.randint(1 << 40, (), generator=generator_of(*place))) for place in places]
     assert len(set(drawn)) == len(drawn)
     program = (

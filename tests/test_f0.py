@@ -17,7 +17,7 @@ from inference.conversion import Conversion
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor, list_predictors
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
-from modules.f0.crepe import FourierConv, masked_mean, masked_median
+from modules.f0.crepe import FourierConv
 from tests.singer import Note, Voice, sing
 
 RATE, HOP = 44100, 512
@@ -230,13 +230,3 @@ def test_nearest_resizing_is_torchs():
         curve = np.arange(source, dtype=np.float32)
         expected = torch.nn.functional.interpolate(torch.from_numpy(curve)[None, None], size=frames, mode="nearest")
         np.testing.assert_array_equal(resize_nearest(curve, frames), expected[0, 0])
-
-
-def test_masked_filters_leave_out_what_is_missing():
-    nan = np.nan
-    curve = np.array([3, 1, nan, 5, nan, nan, nan, 2, 4, 9], np.float32)
-    median = [1, 1, 1, 5, 5, nan, 2, 2, 4, 4]
-    mean = [2, 2, 3, 5, 5, nan, 2, 3, 5, 6.5]
-    np.testing.assert_allclose(masked_median(curve), median)
-    np.testing.assert_allclose(masked_mean(curve), mean)
-    assert np.isnan(masked_mean(np.zeros(3, np.float32))).all()

@@ -254,41 +254,13 @@ def test_a_silent_clip_has_zero_f0_and_finite_companions(config, tmp_path):
     assert not np.any(files.read_f0()) and torch.isfinite(files.read_units()).all()
 
 
-def test_clips_are_encoded_together_and_a_bad_one_fails_alone(config, tmp_path, monkeypatch):
-    class Batches:
-        sampling_rate = 16000
-        together = []
-
-        def __call__(self, audio):
-            return torch.full((1, 72, 1 + max(len(audio) - 400, 0) // 320), len(audio) / 1e5)
-
-        def encode_batch(self, clips):
-            self.together.append(len(clips))
-            return [self(clip) for clip in clips]
-
-    encoder = Batches()
-    monkeypatch.setattr(feature_job, "build_encoder", lambda *_: encoder)
-    clips = [make_clip(tmp_path / "44k" / "a" / f"{number}.wav", 15000 + 500 * number) for number in range(12)]
+def test_a_bad_clip_fails_alone_and_each_clip_has_its_own_companions(config, tmp_path):
+    clips = [make_clip(tmp_path / "44k" / "a" / f"{n}.wav", 15000 + 500 * n, f0=150 + 20 * n) for n in range(9)]
     clips[4].write_text("no sound", encoding="utf-8")
     soundfile.write(clips[7], np.full(30000, np.nan), 44100, subtype="FLOAT")
     report = prepare_features(tmp_path / "44k", config, "pm")
-    assert (report.made, set(report.failed)) == (10, {clips[4], clips[7]})
-    assert sum(encoder.together) >= 8 and max(encoder.together) <= 3
-    for number in (0, 11):  # each has its own units, not its neighbour's
-        samples = -(-(15000 + 500 * number) * 16000 // 44100)
-        assert ClipFiles(clips[number]).read_units()[0, 0, 0].item() == pytest.approx(samples / 1e5)
-
-
-def test_f0_of_a_batch_is_made_together_and_belongs_to_its_clips(config, tmp_path, monkeypatch):
-    predictor = feature_job.build_f0_predictor("pm")
-    together, alone = [], predictor.together
-    monkeypatch.setattr(predictor, "together", lambda sounds, n: together.append(len(sounds)) or alone(sounds, n))
-    monkeypatch.setattr(feature_job, "build_f0_predictor", lambda *_: predictor)
-    clips = [make_clip(tmp_path / "44k" / "a" / f"{n}.wav", 15000 + 500 * n, f0=150 + 20 * n) for n in range(12)]
-    clips[4].write_text("no sound", encoding="utf-8")
-    assert prepare_features(tmp_path / "44k", config, "pm").made == 11
-    assert max(together) > 1
-    for number in (0, 5, 11):
+    assert (report.made, set(report.failed)) == (7, {clips[4], clips[7]})
+    for number in (0, 5, 8):
         assert abs(np.median(ClipFiles(clips[number]).read_f0()[0]) - 150 - 20 * number) < 1
 
 
@@ -305,37 +277,17 @@ def test_without_its_file_the_default_predictor_gives_way_and_is_refused_when_na
     assert default_predictor() == "rmvpe"
 
 
-def test_a_batch_that_cannot_be_encoded_is_encoded_clip_by_clip(config, tmp_path, monkeypatch):
-    class NoBatches:
-        sampling_rate = 16000
-
-        def __call__(self, audio):
-            return torch.ones(1, 72, 1 + max(len(audio) - 400, 0) // 320)
-
-        def encode_batch(self, clips):
-            raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(feature_job, "build_encoder", lambda *_: NoBatches())
-    for number in range(8):
-        make_clip(tmp_path / "44k" / "a" / f"{number}.wav", 15000)
-    assert prepare_features(tmp_path / "44k", config, "pm").made == 8
-
-
 def test_a_clip_that_ends_its_worker_takes_no_other_with_it(config, tmp_path, monkeypatch):
-    clips = [make_clip(tmp_path / "44k" / "a" / f"{number}.wav", 15000) for number in range(9)]
-    batches_seen = []
+    clips = [make_clip(tmp_path / "44k" / "a" / f"{number}.wav", 15000) for number in range(4)]
 
-    def dies_over_the_last_clip(job, batches, workers):
+    def dies_over_the_last_clip(job, tasks, workers):
         job.set_up(0, 1)
-        for batch in batches:
-            batches_seen.append(len(batch))
-            deadly = any(task.files.wav == clips[8] for task in batch)
-            yield job.lost(batch, "a worker process died") if deadly else job(batch)
+        for task in tasks:
+            yield job.lost(task, "a worker process died") if task.files.wav == clips[3] else job(task)
 
     monkeypatch.setattr(features, "run_job", dies_over_the_last_clip)
     report = prepare_features(tmp_path / "44k", config, "pm")
-    assert (report.made, list(report.failed)) == (8, [clips[8]])
-    assert max(batches_seen) > 1 and batches_seen[-1] == 1
+    assert (report.made, list(report.failed)) == (3, [clips[3]])
 
 
 def test_features_that_are_not_finite_are_never_kept(config, folder, clips, monkeypatch):

@@ -80,7 +80,7 @@ def test_nothing_imports_a_script_but_the_users_own_map():
 @pytest.mark.parametrize("package", ["vencoder", "modules/f0"])
 def test_an_entry_of_a_table_knows_no_other_entry(package):
     if package == "modules/f0":
-        shared = {"contour", "world", "blocks", "salience", "rmvpe_network", "fcpe_network"}
+        shared = {"contour", "world", "salience", "rmvpe_network", "fcpe_network"}
     else:
         shared = {"encoder", "renaming", "fairseq_names", "hubert_network", "relative_position", "wave_transformer"}
     stem = package.replace("/", ".")

@@ -1,4 +1,4 @@
-"""RMVPE and FCPE: read from the files that users have, the same in blocks and in company as alone and whole."""
+"""RMVPE and FCPE: read from the files that users have, and what they make of sound, silence and short sounds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from modules.audio import sinc_resample
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS, build_f0_predictor, fcpe, rmvpe
-from modules.f0.blocks import blocks
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
-from modules.f0.rmvpe_network import CONTEXT, RmvpeNetwork
-from modules.f0.salience import decode, resample_in_blocks
+from modules.f0.rmvpe_network import RmvpeNetwork
+from modules.f0.salience import ZERO_CROSSINGS, decode
 from modules.torchaudio_guard import import_torchaudio
 from tests.pitch_files import narrow_rmvpe, random_network, small_fcpe, write_fcpe, write_narrow_rmvpe
 
@@ -40,67 +40,6 @@ def voice(samples: int, f0: float = 220, rate: int = RATE, seed: int = 0) -> np.
     return (0.1 * tone + 0.01 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
-# -- blocks -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("length", "size", "context"), [(0, 4, 1), (5, 4, 1), (17, 4, 1), (16, 4, 3), (100, 7, 0)])
-def test_blocks_keep_every_frame_once_and_see_their_context(length, size, context):
-    frames = np.arange(length)
-    cut = list(blocks(length, size, context))
-    np.testing.assert_array_equal(np.concatenate([frames[b.first : b.last][b.kept] for b in cut]), frames)
-    for b in cut:
-        assert b.first == max(b.begin - context, 0) and b.last == min(b.end + context, length)
-
-
-@torch.inference_mode()
-def test_rmvpe_in_blocks_is_rmvpe_at_once():
-    network = narrow_rmvpe()
-    mel = torch.randn(1, 128, 2 * CONTEXT + 1000)
-    whole = torch.cat(list(network.saliences(mel, block=mel.shape[-1])), dim=1)
-    parts = list(network.saliences(mel, block=960))
-    assert len(parts) > 3 and whole.shape == (1, mel.shape[-1], 360)
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-4, rtol=0)
-
-
-@torch.inference_mode()
-def test_rmvpes_context_is_as_far_as_its_u_net_sees():
-    network = narrow_rmvpe().double()
-    mel = torch.randn(1, 128, 2 * CONTEXT + 128, dtype=torch.float64)
-    changed, place = mel.clone(), CONTEXT + 64
-    changed[..., place] += 10
-    moved = (network.features(mel) - network.features(changed)).abs().amax((0, 2)).nonzero()[:, 0]
-    reach = max(place - moved.min().item(), moved.max().item() - place)
-    assert CONTEXT / 4 < reach <= CONTEXT
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("attention", [True, False])
-def test_fcpe_in_blocks_is_fcpe_at_once(attention):
-    network = small_fcpe(attention=attention)
-    mel = torch.randn(2, 128, 203)
-    whole = network(mel)
-    for block in (16, 50, 202):
-        torch.testing.assert_close(torch.cat(list(network.saliences(mel, block)), 1), whole, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("samples", [RATE // 2, 3 * RATE + 123])
-@pytest.mark.parametrize("rate", [44100, 48000, 22050, 8000])
-def test_resampling_in_blocks_is_torchaudios_of_the_whole(samples, rate, monkeypatch):
-    monkeypatch.setattr("modules.f0.salience.SECONDS", 1)
-    audio = torch.from_numpy(voice(samples))
-    expected = import_torchaudio().transforms.Resample(rate, 16000, lowpass_filter_width=128)(audio)
-    torch.testing.assert_close(resample_in_blocks(audio, rate, 16000, "cpu"), expected, atol=1e-5, rtol=0)
-
-
-def test_spectra_in_blocks_are_those_of_the_whole(monkeypatch):
-    wave = torch.from_numpy(voice(40011, rate=16000))[None]
-    whole = rmvpe.log_mel(wave), fcpe.log_mel(wave, fcpe._mel_of({}))
-    monkeypatch.setattr(rmvpe, "BLOCK", 33)
-    monkeypatch.setattr(fcpe, "BLOCK", 33)
-    torch.testing.assert_close(rmvpe.log_mel(wave), whole[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(fcpe.log_mel(wave, fcpe._mel_of({})), whole[1], atol=1e-5, rtol=0)
-
-
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -111,21 +50,6 @@ def test_folded_norms_change_nothing_and_drop_what_is_unused():
     torch.testing.assert_close(network.fold()(mel), before, atol=1e-4, rtol=0)
     assert not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in network.unet.decoder.modules())
     assert not any(name.startswith("unet.tf.") for name in network.state_dict())
-
-
-@torch.inference_mode()
-def test_the_recurrent_layer_is_torchs():
-    network = narrow_rmvpe()
-    features = torch.randn(1, 90, 384)
-    ours = torch.cat(list(network.fc[0](list(features.split(32, dim=1)))), dim=1)
-    torch.testing.assert_close(ours, network.fc[0].gru(features)[0], atol=1e-6, rtol=0)
-
-
-@torch.inference_mode()
-def test_fcpes_first_norm_is_torchs_over_the_whole():
-    stack = small_fcpe().stack
-    mel = torch.randn(2, 128, 77)
-    torch.testing.assert_close(stack(mel, 10), torch.nn.Sequential(*stack)(mel).mT, atol=1e-5, rtol=1e-5)
 
 
 def test_decoding_weighs_nine_bins_and_treats_edges_as_each_network_wants():
@@ -160,7 +84,7 @@ def test_a_truncated_file_and_one_of_another_kind_are_named(key, pretrain):
     with pytest.raises(UserError, match=f"{key}.pt .*truncated"):
         build_f0_predictor(key, folder=pretrain)
     path.write_bytes(other.read_bytes())
-    with pytest.raises(UserError, match=f"is not an? {key.upper()} checkpoint: it looks like"):
+    with pytest.raises(UserError, match=f"holds no {key.upper()} weights: it looks like"):
         build_f0_predictor(key, folder=pretrain)
 
 
@@ -319,38 +243,17 @@ def test_the_threshold_decides_what_is_voiced(key, pretrain):
 
 
 @pytest.mark.parametrize("key", NETWORKS)
-def test_sounds_together_give_what_each_gives_alone(key, pretrain):
-    predict = build_f0_predictor(key, folder=pretrain, threshold=0.0)
-    sounds = [voice(n, f0, seed=n) for n, f0 in ((30000, 200), (30500, 300), (100, 200), (20000, 250), (30000, 400))]
-    sounds.append(np.zeros(30000, np.float32))
-    frames = [None, None, None, 41, 58, None]
-    for (f0, uv), audio, n in zip(predict.together(sounds, frames), sounds, frames, strict=True):
-        alone = predict(audio, n)
-        different = ~np.isclose(f0, alone[0], rtol=1e-4)
-        assert different.sum() <= 0.1 * len(f0)  # random weights have ties, which rounding decides
-        np.testing.assert_array_equal(uv, alone[1])
-
-
-def test_rmvpe_takes_sounds_of_like_length_in_one_pass(pretrain, monkeypatch):
-    predict = build_f0_predictor("rmvpe", folder=pretrain)
-    seen = []
-    monkeypatch.setattr(predict, "saliences", lambda mel: seen.append(len(mel)) or [torch.zeros(len(mel), 96, 360)])
-    predict.together([voice(30000), voice(30500), voice(31000), voice(20000)], [None] * 4)
-    assert sorted(seen) == [1, 3]
-
-
-@pytest.mark.parametrize("key", NETWORKS)
 def test_what_is_not_finite_in_half_precision_is_computed_in_float32(key, pretrain, monkeypatch, caplog):
     predict = build_f0_predictor(key, folder=pretrain, threshold=0.0)
     expected = predict(voice(20000))[0]
-    whole, calls = predict.saliences, []
+    whole, calls = predict.network.forward, []
 
     def overflowing(mel):
         calls.append(torch.is_autocast_enabled("cpu"))
-        return (part * torch.nan if calls[-1] else part for part in whole(mel))
+        return whole(mel) * torch.nan if calls[-1] else whole(mel)
 
     predict.half = True
-    monkeypatch.setattr(predict, "saliences", overflowing)
+    monkeypatch.setattr(predict.network, "forward", overflowing)
     np.testing.assert_allclose(predict(voice(20000))[0], expected, rtol=1e-5)
     assert calls == [True, False] and "half precision does not suffice" in caplog.text
 
@@ -361,10 +264,10 @@ def test_cuda_agrees_with_the_cpu(key, pretrain):
     audio = voice(60000)
     cpu = build_f0_predictor(key, folder=pretrain, threshold=0.0)
     cuda = build_f0_predictor(key, device="cuda", folder=pretrain, threshold=0.0)
-    mel = cpu.log_mel(resample_in_blocks(torch.from_numpy(audio), RATE, 16000, "cpu")[None])
+    mel = cpu.log_mel(sinc_resample(torch.from_numpy(audio), RATE, 16000, ZERO_CROSSINGS)[None])
     with torch.inference_mode():
-        expected = torch.cat(list(cpu.network.saliences(mel)), 1)
-        found = torch.cat(list(cuda.network.saliences(mel.cuda())), 1).cpu()
+        expected = cpu.network(mel)
+        found = cuda.network(mel.cuda()).cpu()
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     assert np.isfinite(cuda(audio)[0]).all()
 

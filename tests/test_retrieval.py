@@ -49,7 +49,7 @@ def test_neighbours_equal_a_search_by_brute_force_when_all_lists_are_searched(tm
     units = features(70, seed=1)
     found = index.neighbours(torch.from_numpy(units), 1)
     np.testing.assert_allclose(found.numpy(), brute_force(features(count), units), rtol=1e-4, atol=1e-5)
-    assert index.speaker_ids == [0, 1] and index.feature_size == SIZE
+    assert list(index.indexes) == [0, 1] and index.feature_size == SIZE
 
 
 def test_fewer_than_eight_features_share_the_weight(tmp_path):

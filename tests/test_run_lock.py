@@ -1,13 +1,15 @@
 """modules/run_lock.py: two runs never train in one folder, and a killed one leaves it free."""
 
+import errno
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from modules import run_lock
 from modules.console import UserError
 from modules.run_lock import sole_run
 from tests.another_run import another_run, needs_locks
@@ -56,11 +58,8 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-@pytest.mark.parametrize("locks", [True, False])
-def test_what_has_the_place_of_the_folder_or_its_lock_is_named(tmp_path, monkeypatch, obstacle, locks):
+def test_what_has_the_place_of_the_folder_or_its_lock_is_named(tmp_path, monkeypatch, obstacle):
     monkeypatch.chdir(tmp_path)
-    if not locks:
-        monkeypatch.setattr(run_lock, "fcntl", None)
     put, sentence = OBSTACLES[obstacle]
     put()
     before = sorted(tmp_path.rglob("*"))
@@ -69,10 +68,25 @@ def test_what_has_the_place_of_the_folder_or_its_lock_is_named(tmp_path, monkeyp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_that_is_deleted_at_every_attempt_ends_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
-    with pytest.raises(UserError, match="other programs delete it"), sole_run(tmp_path / "logs"):
-        pytest.fail("the lock is another file")
+def test_a_folder_that_another_run_deletes_at_that_moment_ends_in_a_sentence(tmp_path, monkeypatch):
+    def deleted(*_, **__):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(FileLock, "acquire", deleted)
+    with pytest.raises(UserError, match="another run is training in"), sole_run(tmp_path / "logs"):
+        pytest.fail("the lock is in no folder")
+
+
+def test_a_killed_runs_workers_do_not_hold_its_folder(tmp_path):
+    """A loader's workers are forked and outlive a killed run by seconds."""
+    workers_pid = tmp_path / "worker"
+    with another_run(tmp_path / "logs", workers_pid) as run:
+        run.kill()
+        run.join()
+        worker = int(workers_pid.read_text(encoding="utf-8"))
+        os.kill(worker, 0)  # raises unless the worker lives
+        with sole_run(tmp_path / "logs"):
+            os.kill(worker, signal.SIGKILL)
 
 
 def take_and_give_back(folder, until, overlaps, takings):
@@ -103,10 +117,22 @@ def test_runs_that_begin_while_another_ends_never_meet(tmp_path):
     assert takings.value > 0 and overlaps.value == 0
 
 
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(38, "Function not implemented")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, number):
+    import fcntl
 
-    monkeypatch.setattr(run_lock.fcntl, "lockf", refuse)
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with sole_run(tmp_path), sole_run(tmp_path):
         pass
+
+
+def test_an_error_other_than_a_missing_lock_is_not_passed_over(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(PermissionError), sole_run(tmp_path):
+        pytest.fail("the folder is not locked")

@@ -61,12 +61,16 @@ def test_sound_too_short_to_be_mirrored_is_refused():
 
 @pytest.mark.parametrize(
     ("rate", "n_fft", "n_mels", "fmin", "fmax"),
-    [(44100, 2048, 80, 0, 22050), (44100, 2048, 128, 40, 16000), (16000, 400, 40, 0, None), (32000, 1024, 99, 0, 8000)],
-)
-def test_mel_filters_are_librosas(rate, n_fft, n_mels, fmin, fmax):
-    expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
-    found = mel_filters(rate, n_fft, n_mels, fmin, fmax, torch.device("cpu"))
-    np.testing.assert_allclose(found, expected, atol=1e-8, rtol=1e-5)
+    [
+        (44100, 2048, 80, 0, 22050), (44100, 2048, 128, 40, 16000), (16000, 400, 40, 0, None),
+        (16000, 1024, 128, 30, 8000), (32000, 1024, 99, 0, 8000),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
+def test_mel_filters_are_librosas(rate, n_fft, n_mels, fmin, fmax, mel_scale):
+    expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=mel_scale == "htk")
+    found = mel_filters(rate, n_fft, n_mels, fmin, fmax, torch.device("cpu"), mel_scale)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * expected.max(), rtol=0)
 
 
 def test_filters_of_different_rates_with_one_fmax_are_kept_apart():

@@ -1,23 +1,19 @@
 """vits/step.py: one step of the quick path is the step as it is written down."""
 
 import copy
+import re
 
 import pytest
 import torch
 
 from benchmarks.train_step import write_plainly
-from modules import convolution
 from modules.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config
 from vits.dataset import Batch
 from vits.discriminator import scores_of
+from vits.logbook import Logbook
 from vits.step import FRAMES_APART, Learner, mel_of
 from vits.synthesizer import cut_slices
-
-
-@pytest.fixture(autouse=True)
-def as_in_large_networks(monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
 
 
 def learner_of(*, f0_decoder=False, volume=False, periods=(2, 3), **train):
@@ -82,7 +78,7 @@ class Reference:
         kl = (divergence * out.mask).sum() / out.mask.sum() * train.c_kl
         lf0 = torch.zeros(()) if out.pred_lf0 is None else ((out.pred_lf0 - out.lf0) ** 2).mean()
         self.update(self.net_g, adversarial + feature + mel + kl + lf0)
-        return dict(discriminator=loss_d, adversarial=adversarial, feature=feature, mel=mel, kl=kl, lf0=lf0)
+        return dict(discriminator=loss_d, adversarial=adversarial, fm=feature, mel=mel, kl=kl, lf0=lf0)
 
     def update(self, net, loss):
         train = self.config.train
@@ -106,7 +102,7 @@ def test_a_step_is_the_one_written_down_in_losses_gradients_and_new_weights(f0_d
     torch.manual_seed(2)
     _, got = learner.step(batch)
     for name, loss in wanted.items():
-        torch.testing.assert_close(getattr(got, name), loss.detach(), rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(got.by_name()[name], loss.detach(), rtol=1e-4, atol=1e-5, msg=name)
     for ours, plain, norm in (
         (learner.net_d, reference.net_d, got.grad_norm_d),
         (learner.net_g, reference.net_g, got.grad_norm_g),
@@ -133,13 +129,11 @@ def test_padding_beyond_the_longest_clip_changes_nothing(f0_decoder, monkeypatch
             patch.setattr(torch, "rand", torch.randn)
             patch.setattr(torch.Tensor, "uniform_", lambda tensor, *_: tensor.fill_(1.0))
             _, losses = learner.step(batch)
-        told.append({name: float(value) for name, value in vars(losses).items()})
+        told.append({name: float(value) for name, value in losses.by_name().items()})
     assert told[1] == pytest.approx(told[0], rel=1e-5)
 
 
-# As a CPU has them, and a GPU. Of two outputs that are views of one another PyTorch 2.11 learns from one alone.
-@pytest.mark.parametrize("by_columns", [True, False])
-def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(by_columns, monkeypatch):
+def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(monkeypatch):
     compile_module = torch.nn.Module.compile
 
     def traced(module, *, dynamic, options):  # what PyTorch makes of the program, without writing kernels for it
@@ -148,13 +142,11 @@ def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(by_column
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
     compiled, plain = (learner_of(periods=[3]) for _ in range(2))
     compiled.compile()
-    for judge in compiled.net_d.discriminators:
-        judge.by_columns = by_columns
     for number, lengths in enumerate([(20, 14), (20, 14), (31, 9)]):
         with torch._dynamo.config.patch(error_on_recompile=number > 0):
             _, got = compiled.step(batch_of(lengths=lengths), number=number)
         _, wanted = plain.step(batch_of(lengths=lengths), number=number)
-        told = [{name: float(value) for name, value in vars(losses).items()} for losses in (got, wanted)]
+        told = [{name: float(value) for name, value in losses.by_name().items()} for losses in (got, wanted)]
         assert told[0] == pytest.approx(told[1], rel=1e-3)
 
 
@@ -176,8 +168,8 @@ def test_a_step_in_half_precision_is_that_of_plain_autocast_and_keeps_weights_in
     _, wanted = plain.step(batch_of())
     torch.manual_seed(2)
     _, got = half.step(batch_of())
-    for name, loss in vars(wanted).items():
-        assert float(getattr(got, name)) == pytest.approx(float(loss), rel=0.01), name
+    for name, loss in wanted.by_name().items():
+        assert float(got.by_name()[name]) == pytest.approx(float(loss), rel=0.01), name
     for net in (half.net_g, half.net_d):
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in net.parameters() if p.grad is not None)
 
@@ -191,3 +183,19 @@ def test_a_gradient_that_is_not_finite_changes_nothing_in_its_network():
     assert not losses.grad_norm_g.isfinite()
     after = learner.net_g.state_dict(), learner.optim_g.state_dict()["state"]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_a_further_loss_is_learnt_from_and_logged_under_its_name(tmp_path, monkeypatch):
+    learner, drawn = learner_of(), {}
+    losses_of = learner.generator_losses
+    monkeypatch.setattr(learner, "generator_losses", lambda *a, **o: {**losses_of(*a, **o), "extra": torch.tensor(7.0)})
+    sample, losses = learner.step(batch_of())
+    assert losses.total - sum(loss for name, loss in losses.generator.items() if name != "extra") == pytest.approx(7)
+    logbook = Logbook(tmp_path)
+    monkeypatch.setattr(logbook.writer, "add_scalar", lambda tag, value, step: drawn.update({tag: value}))
+    logbook.record(1, 1, 0.0, 1e-4, losses, sample, sample.target_mel)
+    logbook.close()
+    published = {f"loss/g/{name}" for name in ("total", "fm", "mel", "kl", "lf0")}
+    assert {tag for tag in drawn if tag.startswith("loss/g/")} == published | {"loss/g/extra"}
+    line = re.search(r"Losses: \[(.*?)\]", (tmp_path / "train.log").read_text(encoding="utf-8"))
+    assert len(line[1].split(",")) == 6 and line[1].endswith("7.0")

@@ -287,8 +287,8 @@ def test_a_config_of_another_size_names_keys_and_shapes(tmp_path):
     ("content", "words"),
     [
         ({"weights": {}}, r"G_1\.pth holds no 'model'"),
-        ({"model": {"discriminators.0.convs.0.bias": torch.zeros(2)}}, "it looks like a SoVITS discriminator"),
-        ({"model": {"unit_embed.weight": torch.zeros(2)}}, "it looks like a shallow diffusion checkpoint"),
+        ({"model": {"discriminators.0.convs.0.bias": torch.zeros(2)}}, "it looks like SoVITS discriminator weights"),
+        ({"model": {"unit_embed.weight": torch.zeros(2)}}, "it looks like shallow diffusion weights"),
     ],
 )
 def test_a_generator_is_needed(tmp_path, content, words):

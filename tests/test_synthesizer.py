@@ -230,7 +230,7 @@ def test_variants_do_not_disturb_each_other():
 
 
 def test_an_unknown_decoder_is_told_the_known_ones():
-    with pytest.raises(UserError, match="unknown decoder 'hifigan'; known: .*nsf-hifigan"):
+    with pytest.raises(UserError, match="unknown model.vocoder_name 'hifigan'; known: .*nsf-hifigan"):
         small(vocoder_name="hifigan")
 
 

@@ -46,7 +46,7 @@ def test_every_speaker_of_the_config_is_there_by_number_with_all_features(run, t
     assert run() == 0
     path = tmp_path / "out/new/feature_and_index.pkl"
     index = load_feature_index(path)
-    assert index.speaker_ids == [1, 0] and index.names == {"tenor": 1, "名 前": 0}
+    assert list(index.indexes) == [1, 0] and index.names == {"tenor": 1, "名 前": 0}
     np.testing.assert_array_equal(vectors(path, 1), features(120))
     np.testing.assert_array_equal(vectors(path, 0), features(90, seed=1))
 
@@ -95,7 +95,7 @@ def test_speakers_without_features_and_odd_features_are_named(run, tmp_path, cap
 def test_a_speaker_that_was_removed_from_the_data_is_left_out_by_name(run, tmp_path, caplog):
     write_features(tmp_path / "data/tenor", features(50))
     assert run() == 0
-    assert load_feature_index(tmp_path / "out/new/feature_and_index.pkl").speaker_ids == [1]
+    assert list(load_feature_index(tmp_path / "out/new/feature_and_index.pkl").indexes) == [1]
     assert "left out: 名 前" in caplog.text
 
 

@@ -488,7 +488,7 @@ def test_half_precision_learns_on_a_cpu(work):
     config = load_config(prepare(work, fp16_run=True, half_type="bf16"))
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
     batch = next(iter(run.loader))
-    mels = [float(run.learn(batch)[1].mel) for _ in range(12)]
+    mels = [float(run.learn(batch)[1].generator["mel"]) for _ in range(12)]
     assert run.bad_steps == 0 and min(mels[-3:]) < mels[0]
 
 
@@ -577,10 +577,10 @@ def test_before_its_start_step_the_discriminator_rests(work):
     batch = next(iter(run.loader))
     resting = {name: tensor.clone() for name, tensor in run.learner.net_d.state_dict().items()}
     _, losses = run.learn(batch)
-    assert float(losses.adversarial) == float(losses.feature) == float(losses.discriminator) == 0
+    assert float(losses.generator["adversarial"]) == float(losses.generator["fm"]) == float(losses.discriminator) == 0
     assert all(torch.equal(resting[name], tensor) for name, tensor in run.learner.net_d.state_dict().items())
     _, losses = run.learn(batch)
-    assert min(float(losses.adversarial), float(losses.feature), float(losses.discriminator)) > 0
+    assert min(map(float, (losses.generator["adversarial"], losses.generator["fm"], losses.discriminator))) > 0
 
 
 def test_the_config_of_a_run_is_kept_beside_its_checkpoints(work):

@@ -107,13 +107,13 @@ CONTENTVEC = ENCODERS["vec768l12"].weight
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"quantizer.vars": 0, "encoder.layers.0.self_attn.k_proj.weight": 0}, "a wav2vec 2.0 checkpoint"),
-        ({"w2v_encoder.w2v_model.encoder.layers.0.self_attn.k_proj.weight": 0}, "a wav2vec 2.0 checkpoint"),
-        ({"wav2vec2.encoder.layers.0.attention.k_proj.weight": 0}, "a wav2vec 2.0 checkpoint"),
+        ({"quantizer.vars": 0, "encoder.layers.0.self_attn.k_proj.weight": 0}, "wav2vec 2.0 weights"),
+        ({"w2v_encoder.w2v_model.encoder.layers.0.self_attn.k_proj.weight": 0}, "wav2vec 2.0 weights"),
+        ({"wav2vec2.encoder.layers.0.attention.k_proj.weight": 0}, "wav2vec 2.0 weights"),
         ({"encoder.layers.12.self_attn_layer_norm.weight_ln.weight": 0,
-          "encoder.layers.0.self_attn.k_proj.weight": 0}, "a ContentVec that is not the legacy one"),
-        ({"enc_p.emb_phone.weight": 0, "enc_p.proj.weight": 0}, "an RVC model"),
-        ({"enc_p.proj.weight": 0}, "a SoVITS generator"),
+          "encoder.layers.0.self_attn.k_proj.weight": 0}, "non-legacy ContentVec weights"),
+        ({"enc_p.emb_phone.weight": 0, "enc_p.proj.weight": 0}, "RVC model weights"),
+        ({"enc_p.proj.weight": 0}, "SoVITS generator weights"),
         ({"hubert.encoder.layers.0.attention.k_proj.weight": 0, "lm_head.weight": 0}, "lm_head.weight"),
     ],
 )  # fmt: skip
@@ -130,7 +130,7 @@ def test_wav2vec_2_in_hubert_names_is_known_by_the_configuration_beside_it(tmp_p
     for kind, refused in (("hubert", False), ("wav2vec2", True)):
         (tmp_path / "contentvec/config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
         if refused:
-            with pytest.raises(UserError, match="it looks like a wav2vec2 checkpoint"):
+            with pytest.raises(UserError, match="it looks like wav2vec2 weights"):
                 build_encoder("vec768l12", folder=tmp_path)
         else:
             build_encoder("vec768l12", folder=tmp_path)
@@ -158,7 +158,7 @@ def test_files_that_are_no_weights_are_called_by_their_format(tmp_path, content,
         (tmp_path / "in").mkdir()
         (tmp_path / "in/model.pt").write_bytes(bytes(100))
         shutil.move(shutil.make_archive(str(tmp_path / "made"), content, tmp_path / "in"), path)
-    with pytest.raises(UserError, match=f"{CONTENTVEC} is no PyTorch checkpoint: it looks like {words}"):
+    with pytest.raises(UserError, match=f"{CONTENTVEC} is not a PyTorch checkpoint: it looks like {words}"):
         build_encoder("vec768l12", folder=tmp_path)
 
 

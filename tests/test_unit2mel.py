@@ -262,7 +262,7 @@ def test_a_saved_network_is_loaded_whole_and_ready(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"model": {"enc_p.proj.weight": torch.zeros(2)}}, "no diffusion model: it looks like a SoVITS generator"),
+        ({"model": {"enc_p.proj.weight": torch.zeros(2)}}, "no diffusion model: it looks like SoVITS generator"),
         ({"model": 3}, "no diffusion model: it has none of its tensors"),
         ({"weights": {}}, "a model_<step>.pt of train_diff.py is needed"),
     ],

@@ -25,7 +25,7 @@ def test_weights_are_found_wherever_a_program_keeps_them(tmp_path, place):
 def test_another_family_is_called_by_its_name(tmp_path):
     whisper = {"encoder.blocks.0.attn.query.weight": torch.zeros(1)}
     torch.save({"dims": {}, "model_state_dict": whisper}, tmp_path / "a.pt")
-    with pytest.raises(UserError, match="a.pt is not a fairseq HuBERT checkpoint: it looks like a Whisper checkpoint"):
+    with pytest.raises(UserError, match="a.pt holds no fairseq HuBERT weights: it looks like Whisper weights"):
         read_weight_file(tmp_path / "a.pt", "fairseq HuBERT")
 
 

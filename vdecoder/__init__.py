@@ -28,7 +28,7 @@ class VocoderRow(Row):
 
 
 DECODERS: Registry[DecoderRow] = Registry(
-    "decoder",
+    "model.vocoder_name",
     {
         "nsf-hifigan": DecoderRow("vdecoder.nsf_hifigan:NsfHifigan"),
         "nsf-snake-hifigan": DecoderRow("vdecoder.nsf_snake_hifigan:NsfSnakeHifigan"),

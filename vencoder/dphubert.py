@@ -89,21 +89,17 @@ class PrunedNetwork(WaveTransformer):
         """(B, N, D) of the convolutions -> (B, N, C)."""
         return self.feature_projection["projection"](self.feature_projection["layer_norm"](frames))
 
-    def hidden_states(self, frames: Tensor, mask: Tensor | None) -> list[Tensor]:
+    def hidden_states(self, frames: Tensor) -> list[Tensor]:
         """What goes into the first layer and what comes out of each: (B, N, C)."""
-        projected = self.project(frames)
-        keys = bias = None
-        if mask is not None:
-            projected = projected * mask[..., None]  # the convolution over time must not see what padding became
-            keys = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)[:, None, None]
+        projected, bias = self.project(frames), None
         states = [self.layer_norm(projected + self.positions(projected))]
         for layer in self.layers:
-            features, bias = layer(states[-1], keys, bias)
+            features, bias = layer(states[-1], bias)
             states.append(features)
         return states
 
-    def transform(self, frames: Tensor, mask: Tensor | None) -> Tensor:
-        return self.hidden_states(frames, mask)[-1]
+    def transform(self, frames: Tensor) -> Tensor:
+        return self.hidden_states(frames)[-1]
 
 
 class _Convolution(nn.Module):
@@ -146,9 +142,9 @@ class _Layer(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, keys: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.attention is not None:
-            attended, bias = self.attention(x, keys, bias)
+            attended, bias = self.attention(x, bias)
             x = x + attended
         x = self.layer_norm(x)
         if self.feed_forward is not None:
@@ -174,14 +170,13 @@ class _Attention(nn.Module):
             buckets = None if table is None else len(table)
             self.bias = GatedBias(width, total, remaining, buckets, settings.get("encoder_max_distance", 800))
 
-    def forward(self, x: Tensor, keys: Tensor | None, table: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(B, N, C) -> the same; ``table`` is the bias by position, made by the first layer that has it."""
-        scores = keys
+        scores = None
         if self.bias is not None:
             table = self.bias.table(x.shape[1]) if table is None else table
             if table is not None:
-                bias = self.bias(x, table)
-                scores = bias if keys is None else bias + keys
+                scores = self.bias(x, table)
         query, key, value = (
             layer(x).unflatten(-1, (self.heads, HEAD_WIDTH)).transpose(1, 2)
             for layer in (self.q_proj, self.k_proj, self.v_proj)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -47,6 +45,7 @@ class SpeechEncoder:
         """N for a sound of so many samples."""
         return frame_count(samples, self.padding)
 
+    @torch.inference_mode()
     def __call__(self, audio: Tensor) -> Tensor:
         """Encode mono sound: (L,) at 16 kHz in [-1, 1] -> (1, C, N) float32 on the encoder's device.
 
@@ -56,21 +55,12 @@ class SpeechEncoder:
             UserError: when the sound is empty or not finite.
             ValueError: when it is not one-dimensional.
         """
-        return self.encode_batch([audio])[0]
+        audio = self._checked(audio)
+        features = self._half_features(audio)
+        return (self.features(audio) if features is None else features)[None]
 
-    @torch.inference_mode()
-    def encode_batch(self, clips: Sequence[Tensor]) -> list[Tensor]:
-        """Encode several sounds of any lengths at once: each comes out as it would alone, to rounding.
-
-        It is fastest when they are of similar length. Errors are those of a single sound.
-        """
-        if not clips:
-            return []
-        clips = [self._checked(clip) for clip in clips]
-        return [features[None] for features in self._half_features(clips) or self.features(clips)]
-
-    def features(self, clips: list[Tensor]) -> list[Tensor]:
-        """(L,) each, long enough for a frame -> (C, frames(L)) float32 each."""
+    def features(self, audio: Tensor) -> Tensor:
+        """(L,), long enough for a frame -> (C, frames(L)) float32."""
         raise NotImplementedError
 
     def _checked(self, audio: Tensor) -> Tensor:
@@ -84,13 +74,13 @@ class SpeechEncoder:
         shortest = WINDOW_LENGTH - 2 * self.padding
         return torch.nn.functional.pad(audio, (0, max(shortest - len(audio), 0)))
 
-    def _half_features(self, clips: list[Tensor]) -> list[Tensor] | None:
+    def _half_features(self, audio: Tensor) -> Tensor | None:
         """The features by half precision; None when it is not asked for or does not suffice."""
         if not self.half:
             return None
         with autocast(self.device, "bf16" if self.device.type == "cpu" else "fp16"):
-            found = [features.float() for features in self.features(clips)]
-        if all(features.isfinite().all() for features in found):
-            return found
+            features = self.features(audio).float()
+        if features.isfinite().all():
+            return features
         log.warning("%s: half precision does not suffice for this sound; it is encoded in float32", self.key)
         return None

@@ -57,8 +57,8 @@ class HubertNetwork(WaveTransformer):
         projected = self.hubert.feature_projection(frames)
         return projected[0] if isinstance(projected, tuple) else projected  # WavLM gives its normalised input as well
 
-    def transform(self, frames: Tensor, mask: Tensor | None) -> Tensor:
-        return self.final_proj(self.hubert.encoder(self.project(frames), attention_mask=mask).last_hidden_state)
+    def transform(self, frames: Tensor) -> Tensor:
+        return self.final_proj(self.hubert.encoder(self.project(frames)).last_hidden_state)
 
 
 def _network(weights: Mapping[str, Tensor], settings: dict[str, Any], path: str | Path) -> nn.Module:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modules.spectrogram import mel_filters
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, WINDOW_LENGTH, SpeechEncoder
 
 N_FFT = 512
@@ -39,13 +40,10 @@ class Mfcc(SpeechEncoder):
     ):
         super().__init__(key, ssl_dim, device, half=False)
         self.window = torch.hann_window(WINDOW_LENGTH, device=self.device)
-        self.mel_basis = _mel_basis().to(self.device)
+        self.mel_basis = mel_filters(SAMPLING_RATE, N_FFT, MEL_BANDS, 0, None, self.device)
         self.cosines = _cosines().to(self.device)
 
-    def features(self, clips: list[Tensor]) -> list[Tensor]:
-        return [self._cepstra(clip) for clip in clips]
-
-    def _cepstra(self, audio: Tensor) -> Tensor:
+    def features(self, audio: Tensor) -> Tensor:
         windows = audio.unfold(0, WINDOW_LENGTH, HOP_LENGTH) * self.window
         power = torch.fft.rfft(windows, N_FFT).abs().square()
         log_mel = (self.mel_basis @ power.T).clamp_min(POWER_FLOOR).log()
@@ -53,12 +51,6 @@ class Mfcc(SpeechEncoder):
         features = torch.cat([cepstra, *_differences(cepstra)])
         deviation, mean = torch.std_mean(features, dim=1, correction=0, keepdim=True)
         return (features - mean) / deviation.clamp_min(LEAST_DEVIATION)
-
-
-def _mel_basis() -> Tensor:
-    import librosa
-
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLING_RATE, n_fft=N_FFT, n_mels=MEL_BANDS))
 
 
 def _cosines() -> Tensor:

@@ -52,10 +52,7 @@ class OnnxEncoder(SpeechEncoder):
         if isinstance(width, int) and width != ssl_dim:
             self._refuse_width(width)
 
-    def features(self, clips: list[Tensor]) -> list[Tensor]:
-        return [self._run(clip) for clip in clips]  # a graph takes one sound
-
-    def _run(self, audio: Tensor) -> Tensor:
+    def features(self, audio: Tensor) -> Tensor:
         sound = audio.cpu().numpy().astype(FLOATS[self.input.type])
         sound = sound.reshape((1,) * (len(self.input.shape) - 1) + (-1,))
         features = torch.from_numpy(run(self.session, self.path, [self.output.name], {self.input.name: sound}, CURE)[0])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from modules.console import UserError
 from vencoder.encoder import SpeechEncoder
@@ -19,29 +18,21 @@ HEAD_WIDTH = 64  # in every published network; none of HuBERT's tensors tells it
 class WaveTransformer(nn.Module):
     """Base of the networks. ``width`` is the number of features that come out.
 
-    The convolutions see one clip at a time: a norm over time in their first layer makes a clip's features depend on
-    any silence beside it. The transformer, most of the work, takes the clips together under a mask.
+    Sounds in a batch have one length: a norm over time in the first convolution makes features depend on padding.
     """
 
     width: int
 
-    def forward(self, clips: list[Tensor]) -> list[Tensor]:
-        """(L,) at 16 kHz each -> (N, C) each."""
-        frames = [self.convolve(clip[None])[0] for clip in clips]
-        lengths = [len(one) for one in frames]
-        mask = None
-        if min(lengths) < max(lengths):
-            numbers = torch.arange(max(lengths), device=frames[0].device)
-            mask = numbers < torch.tensor(lengths, device=frames[0].device)[:, None]
-        features = self.transform(pad_sequence(frames, batch_first=True), mask)
-        return [one[:length] for one, length in zip(features, lengths, strict=True)]
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, L) at 16 kHz -> (B, N, C)."""
+        return self.transform(self.convolve(audio))
 
     def convolve(self, audio: Tensor) -> Tensor:
         """(B, L) -> (B, N, D)."""
         raise NotImplementedError
 
-    def transform(self, frames: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, N, D) -> (B, N, C); ``mask`` (B, N) is true where a clip has a frame, None when all have N."""
+    def transform(self, frames: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, C)."""
         raise NotImplementedError
 
 
@@ -82,8 +73,8 @@ class WaveEncoder(SpeechEncoder):
         """The network in the file, up to transformer layer ``layer``."""
         raise NotImplementedError
 
-    def features(self, clips: list[Tensor]) -> list[Tensor]:
-        return [features.T for features in self.network(clips)]
+    def features(self, audio: Tensor) -> Tensor:
+        return self.network(audio[None])[0].T
 
 
 def shape_of(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:

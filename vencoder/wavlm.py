@@ -6,7 +6,6 @@ S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack 
 from __future__ import annotations
 
 import ast
-import warnings
 from pathlib import Path
 
 from torch import Tensor
@@ -55,20 +54,10 @@ class WavLM(WaveEncoder):
 class _WavLMNetwork(HubertNetwork):
     normalised = False
 
-    def forward(self, clips: list[Tensor]) -> list[Tensor]:
-        if clips[0].device.type == "cpu":  # there transformers' WavLM takes a batch at 0.8 of a clip's speed
-            return [one for clip in clips for one in super(_WavLMNetwork, self).forward([clip])]
-        return super().forward(clips)
-
     def convolve(self, audio: Tensor) -> Tensor:
         if self.normalised:
             audio = normalise(audio)
         return super().convolve(audio)
-
-    def transform(self, frames: Tensor, mask: Tensor | None) -> Tensor:
-        with warnings.catch_warnings():  # transformers hands torch a mask of another type than the bias
-            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-            return super().transform(frames, mask)
 
 
 def convolutions(expression: str, path: str | Path) -> list[tuple[int, int, int]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modules.console import UserError
 from modules.device import without_autocast
+from modules.spectrogram import mel_filters
 from modules.torchaudio_guard import import_torchaudio
 from modules.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
@@ -68,20 +69,14 @@ class Whisper(SpeechEncoder):
         weights, settings = read_weights_and_settings(path, "Whisper", "dims")
         _refuse_other_sizes(key, ssl_dim, settings, path)
         self.network = _network(rename(weights, TO_TRANSFORMERS, path), settings, path).to(self.device)
-        self.mel_basis = _mel_basis().to(self.device)
+        self.mel_basis = mel_filters(SAMPLING_RATE, N_FFT, MEL_BANDS, 0, None, self.device)
 
-    def features(self, clips: list[Tensor]) -> list[Tensor]:
-        starts = [window_starts(self.frames(len(clip))) for clip in clips]
-        windows = [
-            clip[start * HOP_LENGTH : (start + WINDOW) * HOP_LENGTH]
-            for clip, of_clip in zip(clips, starts, strict=True)
-            for start in of_clip
-        ]
-        encoded = iter([one for some in _groups(windows) for one in self._encode_windows(some)])
-        return [
-            blend([next(encoded) for _ in of_clip], of_clip, self.frames(len(clip))).T
-            for clip, of_clip in zip(clips, starts, strict=True)
-        ]
+    def features(self, audio: Tensor) -> Tensor:
+        frames = self.frames(len(audio))
+        starts = window_starts(frames)
+        windows = [audio[start * HOP_LENGTH : (start + WINDOW) * HOP_LENGTH] for start in starts]
+        encoded = [one for some in _groups(windows) for one in self._encode_windows(some)]
+        return blend(encoded, starts, frames).T
 
     def _encode_windows(self, windows: list[Tensor]) -> Tensor:
         """(L,) of at most 30 s each -> (B, WINDOW, C); the rest of each is silence."""
@@ -128,12 +123,6 @@ def blend(windows: list[Tensor], starts: list[int], frames: int) -> Tensor:
 
 def _groups(windows: list[Tensor]) -> list[list[Tensor]]:
     return [windows[i : i + WINDOWS_AT_ONCE] for i in range(0, len(windows), WINDOWS_AT_ONCE)]
-
-
-def _mel_basis() -> Tensor:
-    import librosa
-
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLING_RATE, n_fft=N_FFT, n_mels=MEL_BANDS))
 
 
 def _refuse_other_sizes(key: str, ssl_dim: int, settings: Settings, path: str | Path) -> None:

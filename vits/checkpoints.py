@@ -4,7 +4,6 @@ need not know. ``best_G.pth`` is the generator of the best validation so far."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from pathlib import Path
@@ -150,20 +149,8 @@ def best_generator(folder: Path) -> Path:
 
 
 def read_best(folder: Path) -> Best:
-    """The validation that the best generator is of; Best() where there is none that can be read.
-
-    A file under the name of earlier versions, ``G_best.pth``, gets its new name.
-    """
-    path, former = best_generator(folder), folder / "G_best.pth"
-    if not path.exists() and (best := _best_of(former)) != Best():
-        with contextlib.suppress(OSError):
-            former.rename(path)
-            log.info("renamed %s to %s", former, path.name)
-        return best
-    return _best_of(path)
-
-
-def _best_of(path: Path) -> Best:
+    """The validation that the best generator is of; Best() where there is none that can be read."""
+    path = best_generator(folder)
     try:
         content = load_checkpoint(path) if path.exists() else {}
     except UserError as error:

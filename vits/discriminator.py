@@ -37,7 +37,6 @@ class ScaleDiscriminator(_Judge):
 
     def __init__(self, use_spectral_norm: bool = False, width: float = 1.0):
         super().__init__()
-        self.by_columns = not use_spectral_norm
         conv = SpectralNormConv1d if use_spectral_norm else WeightNormConv1d
         first = max(1, round(16 * width))
         channels = [first, 4 * first, 16 * first, 64 * first, 64 * first]
@@ -50,14 +49,7 @@ class ScaleDiscriminator(_Judge):
 
     def forward(self, y: Tensor) -> list[Tensor]:
         """``y`` (B, 1, L) -> seven feature maps (B, C, length), the last with ceil(L / 256) scores."""
-        if not self.by_columns or y.device.type != "cpu":
-            return self._listen(y)
-        features = []
-        for conv in self.convs[:-1]:
-            y = F.leaky_relu(conv(y), SLOPE)
-            features.append(y)
-        x = F.leaky_relu(self.convs[-1].over_columns(y.transpose(1, 2)), SLOPE)
-        return [*features, x.transpose(1, 2), self.conv_post.over_columns(x).transpose(1, 2)]
+        return self._listen(y)
 
 
 class PeriodDiscriminator(_Judge):
@@ -66,7 +58,6 @@ class PeriodDiscriminator(_Judge):
     def __init__(self, period: int, use_spectral_norm: bool = False, width: float = 1.0):
         super().__init__()
         self.period = period
-        self.by_columns = not use_spectral_norm
         conv = SpectralNormConv2d if use_spectral_norm else WeightNormConv2d
         channels = [1, *(max(1, round(size * width)) for size in (32, 128, 512, 1024))]
         self.convs = nn.ModuleList(
@@ -79,16 +70,7 @@ class PeriodDiscriminator(_Judge):
     def forward(self, y: Tensor) -> list[Tensor]:
         """``y`` (B, 1, L) -> six feature maps (B, C, rows, period), the last with the scores."""
         y = F.pad(y, (0, -y.shape[2] % self.period), "reflect").unflatten(2, (-1, self.period))
-        return self._listen_to_columns(y) if self.by_columns and y.device.type == "cpu" else self._listen(y)
-
-    def _listen_to_columns(self, y: Tensor) -> list[Tensor]:
-        """As _listen; on a CPU several times as fast."""
-        x, features = y.transpose(1, 3).flatten(0, 1), []
-        for conv in self.convs:
-            x = F.leaky_relu(conv.over_columns(x), SLOPE)
-            features.append(x)
-        features.append(self.conv_post.over_columns(x))
-        return [x.unflatten(0, (-1, self.period)).permute(0, 3, 2, 1) for x in features]
+        return self._listen(y)
 
 
 class MultiPeriodDiscriminator(nn.Module):

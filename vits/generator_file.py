@@ -52,7 +52,7 @@ def read_generator(path: str | Path) -> dict[str, Any]:
     checkpoint = load_checkpoint(path)
     family = recognise(model_of(checkpoint, path))
     if family != "SoVITS generator":
-        looks = f"looks like a {family} checkpoint" if family else "holds none of the tensors that a generator has"
+        looks = f"looks like {family} weights" if family else "holds none of the tensors that a generator has"
         raise UserError(f"{path} is no generator (G_<step>.pth): it {looks}")
     return checkpoint
 

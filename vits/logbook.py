@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = get_logger("train")
 
+# The generator's losses that the published curves, and the published line of the text log, lack.
+NOT_DRAWN, NOT_LISTED = ("adversarial",), ("lf0",)
+
 
 class Logbook:
     """The text log and the two TensorBoard writers (``logs/<model>`` and ``logs/<model>/eval``) of a run that goes on
@@ -41,8 +44,8 @@ class Logbook:
         sample's whole clip."""
         scalars = {
             "loss/g/total": losses.total, "loss/d/total": losses.discriminator, "learning_rate": rate,
-            "grad_norm_d": losses.grad_norm_d, "grad_norm_g": losses.grad_norm_g, "loss/g/fm": losses.feature,
-            "loss/g/mel": losses.mel, "loss/g/kl": losses.kl, "loss/g/lf0": losses.lf0,
+            "grad_norm_d": losses.grad_norm_d, "grad_norm_g": losses.grad_norm_g,
+            **{f"loss/g/{name}": loss for name, loss in losses.generator.items() if name not in NOT_DRAWN},
         }  # fmt: skip
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, float(value), step)
@@ -52,7 +55,8 @@ class Logbook:
         if sample.pred_lf0 is not None:
             self._curves("all/lf0", sample.lf0, sample.pred_lf0, step)
             self._curves("all/norm_lf0", sample.lf0, sample.norm_lf0, step)
-        shown = [losses.discriminator, losses.adversarial, losses.feature, losses.mel, losses.kl]
+        listed = [loss for name, loss in losses.generator.items() if name not in NOT_LISTED]
+        shown = [losses.discriminator, *listed]
         log.debug("Train Epoch: %d [%.0f%%]", epoch, percent)
         log.debug(
             "Losses: %s, step: %d, lr: %s, reference_loss: %s", list(map(float, shown)), step, rate, float(sum(shown))

@@ -73,20 +73,25 @@ class Sample:
 
 @dataclass
 class Losses:
-    """The losses and gradient norms of one step: 0-dimensional tensors on the training device, not yet waited for."""
+    """The losses and gradient norms of one step: 0-dimensional tensors on the training device, not yet waited for.
+
+    ``generator`` holds the generator's losses by name, times their weights.
+    """
 
     discriminator: Tensor
-    adversarial: Tensor
-    feature: Tensor
-    mel: Tensor
-    kl: Tensor
-    lf0: Tensor
+    generator: dict[str, Tensor]
     grad_norm_d: Tensor
     grad_norm_g: Tensor
 
     @property
     def total(self) -> Tensor:
-        return self.adversarial + self.feature + self.mel + self.kl + self.lf0
+        """What the generator learns from."""
+        return sum(self.generator.values())
+
+    def by_name(self) -> dict[str, Tensor]:
+        """All of them in one dictionary."""
+        norms = {"grad_norm_d": self.grad_norm_d, "grad_norm_g": self.grad_norm_g}
+        return {"discriminator": self.discriminator, **self.generator, **norms}
 
 
 class Learner:
@@ -161,8 +166,8 @@ class Learner:
             loss_d, norm_d = self.discriminator_step(for_d, parts)
         generated, losses, norm_g = self.generator_step(for_g, parts, adversarial=adversarial)
         update_scale(self.scaler)
-        losses = average(torch.stack([loss_d, *losses]))
-        return Sample.of(last, generated), Losses(*losses, grad_norm_d=norm_d, grad_norm_g=norm_g)
+        loss_d, *means = average(torch.stack([loss_d, *losses.values()]))
+        return Sample.of(last, generated), Losses(loss_d, dict(zip(losses, means, strict=True)), norm_d, norm_g)
 
     def _generated(self, batches: Sequence[Batch], number: int | None, graph: bool = True) -> Iterator[Generated]:
         """What the generator makes of each batch, the same each time it is asked for the same ``number``."""
@@ -213,25 +218,29 @@ class Learner:
 
     def generator_step(
         self, generated: Iterable[Generated], parts: int = 1, *, adversarial: bool
-    ) -> tuple[Generated, Tensor, Tensor]:
-        """Teach the generator on all ``parts``; returns the last, the mean losses (adversarial, feature, mel, kl, lf0)
-        and the norm of the gradient."""
+    ) -> tuple[Generated, dict[str, Tensor], Tensor]:
+        """Teach the generator on all ``parts``; returns the last, the mean losses by name and the gradient's norm."""
         self.optim_g.zero_grad(set_to_none=True)
-        mean = torch.zeros(5, device=self.device)
+        mean = torch.zeros((), device=self.device)
         for part in generated:
-            losses = torch.stack(self.generator_losses(part, adversarial=adversarial)) / parts
-            self.scaler.scale(losses.sum()).backward()
-            mean = mean + losses.detach()
-        return part, mean, self._descend(self.net_g, self.optim_g)
+            losses = self.generator_losses(part, adversarial=adversarial)
+            values = torch.stack(list(losses.values())) / parts
+            self.scaler.scale(values.sum()).backward()
+            mean = mean + values.detach()
+        return part, dict(zip(losses, mean, strict=True)), self._descend(self.net_g, self.optim_g)
 
-    def generator_losses(self, generated: Generated, *, adversarial: bool) -> tuple[Tensor, ...]:
-        """Adversarial, feature, mel, kl and lf0 loss."""
+    def generator_losses(self, generated: Generated, *, adversarial: bool) -> dict[str, Tensor]:
+        """The losses by name, times their weights. All of them are summed, averaged, logged and drawn from here."""
         output, zero = generated.output, torch.zeros((), device=self.device)
         loss_adversarial, loss_feature = self._judge(generated) if adversarial else (zero, zero)
-        loss_mel = F.l1_loss(generated.target_mel, generated.mel) * self.config.train.c_mel
-        loss_kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask) * self.config.train.c_kl
-        loss_lf0 = zero if output.pred_lf0 is None else lf0_loss(output.pred_lf0, output.lf0, output.mask)
-        return loss_adversarial, loss_feature, loss_mel, loss_kl, loss_lf0
+        loss_kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
+        return {
+            "adversarial": loss_adversarial,
+            "fm": loss_feature,
+            "mel": F.l1_loss(generated.target_mel, generated.mel) * self.config.train.c_mel,
+            "kl": loss_kl * self.config.train.c_kl,
+            "lf0": zero if output.pred_lf0 is None else lf0_loss(output.pred_lf0, output.lf0, output.mask),
+        }
 
     def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
         """What the discriminator says: its weights need no gradient now, and the real signal's pass no graph."""

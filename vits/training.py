@@ -189,7 +189,7 @@ class Run(TrainingRun):
         checkpoint.load_weights(learner.net_d, of_d["model"], pair.discriminator)
         load_optimizer(learner.optim_g, of_g.get("optimizer"), pair.generator)
         load_optimizer(learner.optim_d, of_d.get("optimizer"), pair.discriminator)
-        self.step = self.saved_step = distributed.from_the_first(pair.recorded_step)
+        self.step = self.saved_step = pair.step
         if state is None:  # written by the original, which counts epochs only, or broken
             self.epoch = max(checkpoint.whole_number(of_d, "iteration", pair.discriminator, 1), 1)
         else:
@@ -261,11 +261,11 @@ class Run(TrainingRun):
 
     def shown(self, result: tuple[Sample, Losses]) -> dict[str, str]:
         _, losses = result
-        values = {"mel": f"{losses.mel:.2f}", "g": f"{losses.total:.2f}", "d": f"{losses.discriminator:.2f}"}
-        return {**values, "lr": f"{self.learner.optim_g.rate:.3g}"}
+        values = {"mel": f"{losses.generator['mel']:.2f}", "g": f"{losses.total:.2f}"}
+        return {**values, "d": f"{losses.discriminator:.2f}", "lr": f"{self.learner.optim_g.rate:.3g}"}
 
     def not_finite(self, result: tuple[Sample, Losses]) -> str:
-        values = {name: float(value) for name, value in vars(result[1]).items()}
+        values = {name: float(value) for name, value in result[1].by_name().items()}
         return ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
 
     def record(self, logbook: Logbook, result: tuple[Sample, Losses]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,25 +112,14 @@ class F0Predictor(ABC):
         frames; where nothing is voiced (silence, noise, less than one analysis window of sound) both are zeros.
         Raises ValueError when ``frames`` cannot belong to the sound.
         """
-        return self.together([audio], [frames])[0]
-
-    def together(
-        self, sounds: Sequence[np.ndarray], frames: Sequence[int | None]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Several sounds of any lengths: what each gives alone, to rounding, from some predictors sooner."""
-        sounds = [np.ascontiguousarray(audio, np.float32) for audio in sounds]
-        wanted = [self._checked(len(audio), n) for audio, n in zip(sounds, frames, strict=True)]
-        return [interpolate_unvoiced(f0) for f0 in self.contours(sounds, wanted)]
+        frames = self._checked(len(audio), frames)
+        return interpolate_unvoiced(self.contour(np.ascontiguousarray(audio, np.float32), frames))
 
     def _checked(self, samples: int, frames: int | None) -> int:
         natural = samples // self.hop_length
         if frames is not None and abs(frames - natural) > 3:
             raise ValueError(f"{frames} frames were asked for, but the sound has {natural}")
         return natural if frames is None else frames
-
-    def contours(self, sounds: Sequence[np.ndarray], frames: Sequence[int]) -> list[np.ndarray]:
-        """``contour`` of each sound."""
-        return [self.contour(audio, n) for audio, n in zip(sounds, frames, strict=True)]
 
     @abstractmethod
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:

@@ -17,6 +17,7 @@ WINDOW = 1024  # samples
 PATH = 1024  # frames that a path is searched through at once; published curves begin anew after as many
 BATCH = 256  # frames that the network sees at once, 300 MB of activations
 SILENCE = -60.0  # dB, A-weighted: quieter frames are unvoiced whatever the network says
+FILTER = 3  # frames of the median of the confidence and of the mean of F0, which leave out missing values
 BIN_WIDTH, FIRST_BIN = 20, 1997.3794084376191  # cents above 10 Hz
 REACH = 12  # bins; the path never steps so far from one frame to the next
 
@@ -39,13 +40,14 @@ class Crepe(F0Predictor):
         if self.sampling_rate != SAMPLING_RATE:
             wave = torchcrepe.resample(wave, self.sampling_rate)  # the filter that the network was trained behind
         pitch, periodicity = self._predict(wave, hop)
-        periodicity = torch.from_numpy(masked_median(periodicity))[None]
-        periodicity = torchcrepe.threshold.Silence(SILENCE)(periodicity, wave, SAMPLING_RATE, hop)[0].numpy()
-        f0 = masked_mean(np.where(periodicity < self.threshold, np.nan, pitch))
+        periodicity = torchcrepe.filter.median(periodicity, FILTER)
+        periodicity = torchcrepe.threshold.Silence(SILENCE)(periodicity, wave, SAMPLING_RATE, hop)
+        voiced = torchcrepe.threshold.At(self.threshold)(pitch, periodicity)
+        f0 = torchcrepe.filter.mean(voiced, FILTER)[0].numpy()
         return resize_nearest(np.nan_to_num(f0, nan=0.0), frames)
 
-    def _predict(self, wave: Tensor, hop: int) -> tuple[np.ndarray, np.ndarray]:
-        """F0 (Hz) and confidence of ``(1, L)`` at 16 kHz, each ``(1 + L // hop,)`` float32."""
+    def _predict(self, wave: Tensor, hop: int) -> tuple[Tensor, Tensor]:
+        """F0 (Hz) and confidence of ``(1, L)`` at 16 kHz, each ``(1, 1 + L // hop)`` float32."""
         torchcrepe = _torchcrepe()
         network = _network(torch.device(self.device))
         results = []
@@ -53,7 +55,7 @@ class Crepe(F0Predictor):
             salience = torch.cat([network(batch) for batch in windows.split(BATCH)]).t()[None].cpu()  # (1, 360, frames)
             decoded = torchcrepe.postprocess(salience, F0_MIN, F0_MAX, _likeliest_path, return_periodicity=True)
             results.append(decoded)
-        pitch, periodicity = (torch.cat(parts, dim=1)[0].numpy() for parts in zip(*results, strict=True))
+        pitch, periodicity = (torch.cat(parts, dim=1) for parts in zip(*results, strict=True))
         return pitch, periodicity
 
 
@@ -114,27 +116,3 @@ def _transitions() -> np.ndarray:
     bins = np.arange(360)
     weights = np.maximum(REACH - np.abs(bins[:, None] - bins), 0)
     return weights / weights.sum(axis=1, keepdims=True)
-
-
-def masked_median(curve: np.ndarray) -> np.ndarray:
-    """The lower median of each value of ``(..., T)`` and its neighbours, NaN and what lies beyond the ends left out."""
-    ordered = np.sort(_windows_of_3(curve), axis=-1)  # NaN goes last
-    valid = np.isfinite(ordered).sum(axis=-1, keepdims=True)
-    return np.take_along_axis(ordered, np.maximum(valid - 1, 0) // 2, axis=-1)[..., 0]
-
-
-def masked_mean(curve: np.ndarray) -> np.ndarray:
-    """The mean of each value of ``(..., T)`` and its neighbours, NaN and what lies beyond the ends left out.
-
-    NaN where nothing is left, and where the mean is exactly 0.
-    """
-    windows = _windows_of_3(curve)
-    valid = np.isfinite(windows).sum(axis=-1)
-    mean = np.nansum(windows, axis=-1) / np.maximum(valid, 1).astype(curve.dtype)
-    return np.where(mean == 0, np.float32("nan"), mean)
-
-
-def _windows_of_3(curve: np.ndarray) -> np.ndarray:
-    """``(..., T)`` -> ``(..., T, 3)``, NaN beyond the ends."""
-    padding = [(0, 0)] * (curve.ndim - 1) + [(1, 1)]
-    return np.lib.stride_tricks.sliding_window_view(np.pad(curve, padding, constant_values=np.nan), 3, axis=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from modules.console import UserError
-from modules.f0.blocks import blocks
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.salience import SaliencePredictor, log
 from modules.normed_conv import fold_normed_weights
@@ -28,14 +27,10 @@ NAMES = (
     (r"output_proj\.(.*)", r"dense_out.\1"),
     (r"gaussian_blurred_cent_mask", None),
 )
-BLOCK = 8192  # frames whose spectrum is taken at once
 
 
 class Fcpe(SaliencePredictor):
-    """The network of ``pretrain/fcpe.pt`` or, without that file, the one that comes with torchfcpe; read once.
-
-    Every frame depends on all others, so only sounds of the same length are computed together.
-    """
+    """The network of ``pretrain/fcpe.pt`` or, without that file, the one that comes with torchfcpe; read once."""
 
     edges_count_twice = True
 
@@ -47,9 +42,6 @@ class Fcpe(SaliencePredictor):
 
     def log_mel(self, wave: Tensor) -> Tensor:
         return log_mel(wave, self.mel)
-
-    def saliences(self, mel: Tensor) -> Iterator[Tensor]:
-        return self.network.saliences(mel)
 
     @property
     def cents(self) -> Tensor:
@@ -139,9 +131,5 @@ def _refuse_impossible(mel: VocoderMel, bands: int, path: Path) -> None:
 
 def log_mel(wave: Tensor, mel: VocoderMel) -> Tensor:
     """``(B, L)`` -> ``(B, n_mels, L // hop + 1)``; the last frame stands twice, as the networks were trained."""
-    hop, frames = mel.hop_length, wave.shape[-1] // mel.hop_length
-    parts = []
-    for block in blocks(frames, BLOCK, context=-(-mel.win_length // hop)):
-        last = wave.shape[-1] if block.last == frames else block.last * hop
-        parts.append(mel(wave[:, block.first * hop : last])[..., block.kept])
-    return torch.cat((*parts, parts[-1][..., -1:]), dim=-1)
+    frames = mel(wave)
+    return torch.cat((frames, frames[..., -1:]), dim=-1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from modules.audio import sinc_resample
 from modules.console import UserError
 from modules.f0 import F0Predictor
 from modules.f0.contour import resize_nearest
-from modules.f0.salience import SaliencePredictor, resample_in_blocks
+from modules.f0.salience import ZERO_CROSSINGS, SaliencePredictor
 from modules.onnx_session import open_session, run
 
 INPUTS = {"audio", "threshold"}
@@ -34,7 +35,7 @@ class GraphPredictor(F0Predictor):
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
         if len(audio) * self.network_rate < self.window * self.sampling_rate or not audio.any():
             return np.zeros(frames, np.float32)
-        wave = resample_in_blocks(torch.from_numpy(audio), self.sampling_rate, self.network_rate, "cpu").numpy()
+        wave = sinc_resample(torch.from_numpy(audio), self.sampling_rate, self.network_rate, ZERO_CROSSINGS).numpy()
         values = {"audio": wave[None], "threshold": np.array([self.threshold], np.float32)}
         f0 = run(self.session, self.weight, ["f0"], values, CURE)[0][0]
         if not np.isfinite(f0).all():

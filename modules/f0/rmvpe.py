@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from modules.f0.blocks import blocks
-from modules.f0.rmvpe_network import BINS, CELL, MELS, RmvpeNetwork
+from modules.f0.rmvpe_network import BINS, MELS, RmvpeNetwork
 from modules.f0.salience import SaliencePredictor, log
-from modules.spectrogram import FLOOR, triangles
+from modules.spectrogram import FLOOR, mel_filters
 from modules.weight_file import assign, read_weight_file
 
 SAMPLING_RATE = 16000
 WINDOW, HOP_LENGTH = 1024, 160  # samples
-FMIN, FMAX = 30.0, 8000.0  # Hz
+MEL_FILTERS = SAMPLING_RATE, WINDOW, MELS, 30.0, 8000.0  # the last two in Hz
 BIN_WIDTH, FIRST_BIN = 20, 1997.3794084376191  # cents above 10 Hz
-BLOCK = 8192  # frames whose spectrum is taken at once
 
 
 class Rmvpe(SaliencePredictor):
     """The network with the weights of ``pretrain/rmvpe.pt``, read once a process."""
-
-    cell = CELL
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
@@ -35,9 +28,6 @@ class Rmvpe(SaliencePredictor):
 
     def log_mel(self, wave: Tensor) -> Tensor:
         return log_mel(wave)
-
-    def saliences(self, mel: Tensor) -> Iterator[Tensor]:
-        return self.network.saliences(mel)
 
     @property
     def cents(self) -> Tensor:
@@ -60,20 +50,6 @@ def load_network(path: Path, device: torch.device) -> RmvpeNetwork:
 
 def log_mel(wave: Tensor) -> Tensor:
     """``(B, L)`` at 16 kHz -> ``(B, 128, 1 + L // 160)``: natural logarithm of magnitudes, the floor 1e-5; L > 512."""
-    padded = F.pad(wave.float()[:, None], (WINDOW // 2, WINDOW // 2), mode="reflect")[:, 0]
     window = torch.hann_window(WINDOW, device=wave.device)
-    filters = htk_filters(wave.device)
-    parts = []
-    for block in blocks(1 + wave.shape[-1] // HOP_LENGTH, BLOCK):
-        part = padded[:, block.begin * HOP_LENGTH : (block.end - 1) * HOP_LENGTH + WINDOW]
-        spec = torch.stft(part, WINDOW, HOP_LENGTH, window=window, center=False, return_complex=True).abs()
-        parts.append((filters @ spec).clamp(min=FLOOR).log())
-    return torch.cat(parts, dim=-1)
-
-
-@functools.lru_cache(maxsize=2)
-def htk_filters(device: torch.device) -> Tensor:
-    """``(128, 513)``: triangles evenly spaced on the mel scale of the HTK toolkit, of equal area all the same."""
-    first, last = 2595 * np.log10(1 + np.array([FMIN, FMAX]) / 700)
-    edges = 700 * (10 ** (np.linspace(first, last, MELS + 2) / 2595) - 1)
-    return triangles(edges, SAMPLING_RATE, WINDOW).to(device)
+    spec = torch.stft(wave.float(), WINDOW, HOP_LENGTH, window=window, return_complex=True).abs()
+    return (mel_filters(*MEL_FILTERS, wave.device, "htk") @ spec).clamp(min=FLOOR).log()

@@ -6,15 +6,12 @@ are named as in the published weight files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from modules.device import without_autocast
-from modules.f0.blocks import blocks
 
 BINS = 360
 MELS = 128
@@ -22,12 +19,6 @@ LEVELS = 5  # at each the U-Net halves time and frequency
 CELL = 2**LEVELS  # frames that become one at the bottom
 BLOCKS_A_LEVEL = 4
 BOTTOM_LAYERS = 4
-# How far, in frames, one output sees: the convolutions of encoder and decoder, two in each residual block, at steps of
-# 1 ... 16; those at the bottom; the upsampling ones; the pooling; the last one. Rounded up to whole cells.
-_SEEN = 2 * (2 * BLOCKS_A_LEVEL * (CELL - 1)) + 2 * BLOCKS_A_LEVEL * BOTTOM_LAYERS * CELL + 2 * (CELL - 1) + CELL
-CONTEXT = -(-_SEEN // CELL) * CELL
-BLOCK = 6144  # frames of the U-Net, or of the recurrent layer, at once: a minute
-
 
 class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int):
@@ -139,27 +130,14 @@ class UNet(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A GRU in both directions, run block by block: the state goes on from each block to the next."""
+    """A GRU in both directions, ``(B, N, inputs)`` -> ``(B, N, 2 * outputs)``."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.gru = nn.GRU(inputs, outputs, batch_first=True, bidirectional=True)
 
-    def forward(self, parts: list[Tensor]) -> Iterator[Tensor]:
-        """Of consecutive parts of ``(B, N, inputs)`` those of ``(B, N, 2 * outputs)``."""
-        state = parts[0].new_zeros(1, parts[0].shape[0], self.gru.hidden_size)
-        later = [state]  # what the backward direction brings into each part from the one after it, the last part first
-        for part in parts[:0:-1]:
-            later.append(self._run(part.flip(1), later[-1], "_reverse")[1])
-        for part in parts:
-            forward, state = self._run(part, state, "")
-            backward, _ = self._run(part.flip(1), later.pop(), "_reverse")
-            yield torch.cat((forward, backward.flip(1)), dim=-1)
-
-    def _run(self, x: Tensor, state: Tensor, direction: str) -> tuple[Tensor, Tensor]:
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        weights = [getattr(self.gru, name + direction) for name in names]
-        return torch.gru(x, state, weights, True, 1, 0.0, False, False, True)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0]
 
 
 class RmvpeNetwork(nn.Module):
@@ -173,27 +151,10 @@ class RmvpeNetwork(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Salience ``(B, N, 360)`` in [0, 1] of the log-mel ``(B, 128, N)``."""
-        return torch.cat(list(self.saliences(mel)), dim=1)
-
-    def saliences(self, mel: Tensor, block: int = BLOCK) -> Iterator[Tensor]:
-        """The same in consecutive parts of at most ``block`` frames (a multiple of 32), equal to rounding.
-
-        The U-Net sees every block with all the frames that its output depends on. What stands in memory for the whole
-        sound is its output, 384 numbers a frame.
-        """
         frames = mel.shape[-1]
-        mel = F.pad(mel, (0, -frames % CELL))  # with 0, which is not silence, as the published weights know it
-        features = [
-            self.features(mel[..., b.first : b.last])[:, b.kept].float().clone()  # apart from the frames not kept
-            for b in blocks(mel.shape[-1], block, CONTEXT)
-        ]
+        features = self.features(F.pad(mel, (0, -frames % CELL)))  # the published weights know this 0, not silence
         with without_autocast(mel.device):
-            recurrent, *rest = self.fc
-            for part in recurrent(features):
-                for layer in rest:
-                    part = layer(part)
-                yield part[:, :frames]
-                frames -= part.shape[1]
+            return self.fc(features.float())[:, :frames]
 
     def features(self, mel: Tensor) -> Tensor:
         """What the recurrent layer reads, ``(B, N, 384)``, of ``(B, 128, N)``; N is a multiple of 32."""

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from modules.audio import sinc_resample
 from modules.console import UserError, get_logger
 from modules.f0 import F0Predictor
-from modules.f0.blocks import blocks
 from modules.f0.contour import resize_nearest
 
 log = get_logger("f0")
 
 ZERO_CROSSINGS = 128  # of the resampling filter on one side; the networks were trained behind one as steep
-ROLL_OFF = 0.99
-SECONDS = 30  # of sound that are resampled at once
 REACH = 4  # bins on both sides of the likeliest one that F0 is averaged over
 
 
@@ -34,42 +27,24 @@ class SaliencePredictor(F0Predictor):
 
     network_rate = 16000  # Hz
     window = 1024  # samples at that rate: a shorter sound is too short to have a pitch
-    cell = 1  # frames: sounds whose frames fill equally many cells can be computed together
+    network: nn.Module  # ``(B, n_mels, N)`` -> the salience ``(B, N, 360)`` in [0, 1]
     edges_count_twice = False  # see ``decode``
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
         self.half = torch.device(self.device).type == "cuda"
 
-    def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
-        return self.contours([audio], [frames])[0]
-
     @torch.inference_mode()
-    def contours(self, sounds: Sequence[np.ndarray], frames: Sequence[int]) -> list[np.ndarray]:
-        curves = [np.zeros(n, np.float32) for n in frames]
-        groups = defaultdict(list)  # number of cells -> (index of the sound, its mel)
-        for index, audio in enumerate(sounds):
-            if len(audio) * self.network_rate >= self.window * self.sampling_rate and audio.any():
-                mel = self._mel_of(audio)
-                groups[-(-mel.shape[-1] // self.cell)].append((index, mel))
-        for group in groups.values():
-            padded = [F.pad(mel, (0, -mel.shape[-1] % self.cell)) for _, mel in group]
-            found = self._track(torch.cat(padded)).cpu().numpy()
-            for (index, mel), f0 in zip(group, found, strict=True):
-                curves[index] = resize_nearest(f0[: mel.shape[-1]], frames[index])
-        return curves
-
-    def _mel_of(self, audio: np.ndarray) -> Tensor:
-        wave = resample_in_blocks(torch.from_numpy(audio), self.sampling_rate, self.network_rate, self.device)
-        return self.log_mel(wave[None])
+    def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
+        if len(audio) * self.network_rate < self.window * self.sampling_rate or not audio.any():
+            return np.zeros(frames, np.float32)
+        wave = torch.from_numpy(audio).to(self.device)
+        wave = sinc_resample(wave, self.sampling_rate, self.network_rate, ZERO_CROSSINGS)
+        return resize_nearest(self._track(self.log_mel(wave[None]))[0].cpu().numpy(), frames)
 
     @abstractmethod
     def log_mel(self, wave: Tensor) -> Tensor:
         """What the network sees of ``(B, L)``: ``(B, n_mels, N)``, a frame every 10 ms."""
-
-    @abstractmethod
-    def saliences(self, mel: Tensor) -> Iterator[Tensor]:
-        """Of ``(B, n_mels, N)`` the consecutive parts of ``(B, N, 360)`` in [0, 1]; N is a multiple of ``cell``."""
 
     @property
     @abstractmethod
@@ -90,11 +65,7 @@ class SaliencePredictor(F0Predictor):
         return f0
 
     def _decoded(self, mel: Tensor) -> Tensor:
-        parts = [
-            decode(salience.float(), self.cents, self.threshold, self.edges_count_twice)
-            for salience in self.saliences(mel)
-        ]
-        return torch.cat(parts, dim=1)
+        return decode(self.network(mel).float(), self.cents, self.threshold, self.edges_count_twice)
 
 
 def decode(salience: Tensor, cents: Tensor, threshold: float, edges_count_twice: bool = False) -> Tensor:
@@ -111,19 +82,3 @@ def decode(salience: Tensor, cents: Tensor, threshold: float, edges_count_twice:
         weights = weights * (places == bins)
     pitch = (weights * cents[bins]).sum(-1) / weights.sum(-1)
     return torch.where(peak <= threshold, 0.0, 10 * 2 ** (pitch / 1200))
-
-
-def resample_in_blocks(audio: Tensor, from_rate: int, to_rate: int, device: str | torch.device) -> Tensor:
-    """``sinc_resample`` of ``(L,)`` with a steep filter, onto ``device``, in the memory of its result and one block."""
-    if from_rate == to_rate:
-        return audio.to(device)
-    period = from_rate // math.gcd(from_rate, to_rate)  # samples after which a sample of both rates coincides
-    width = math.ceil(ZERO_CROSSINGS / ROLL_OFF * max(from_rate / to_rate, 1))
-    context = -(-width // period) * period
-    size = -(-SECONDS * from_rate // period) * period
-    parts = []
-    for block in blocks(len(audio), size, context):
-        part = sinc_resample(audio[block.first : block.last].to(device), from_rate, to_rate, ZERO_CROSSINGS)
-        begin = (block.begin - block.first) * to_rate // from_rate
-        parts.append(part[begin : begin - (block.begin - block.end) * to_rate // from_rate])
-    return torch.cat(parts)

@@ -63,7 +63,7 @@ def dphubert(ins: Arrays, meta: dict) -> dict:
     wave, network = torch.from_numpy(ins["wav"]), encoder.network
     with torch.inference_mode():
         frames = network.convolve(wave[None])
-        states = network.hidden_states(frames, None)
+        states = network.hidden_states(frames)
         return {"units": encoder(wave), "layer0_input": network.project(frames), "layer3": states[3]}
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from modules.audio import sinc_resample
 from modules.f0 import build_f0_predictor, fcpe, rmvpe, salience
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
-from modules.f0.crepe import masked_mean, masked_median
+from modules.f0.crepe import FILTER
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.rmvpe_network import RmvpeNetwork
 from tests import parity
@@ -47,11 +48,13 @@ def post_process(ins: Arrays, meta: dict) -> dict:
 
 
 def masked_pool(ins: Arrays, meta: dict) -> dict:
-    filters = {"median": masked_median, "mean": masked_mean}
+    import torchcrepe
+
+    filters = {"median": torchcrepe.filter.median, "mean": torchcrepe.filter.mean}
     outputs = {}
     for name in _outputs(meta):
         which, *case = name.split("_")
-        outputs[name] = filters[which](ins["_".join(["x", *case])])
+        outputs[name] = filters[which](torch.from_numpy(ins["_".join(["x", *case])]), FILTER)
     return outputs
 
 
@@ -105,7 +108,7 @@ def fcpe_network(ins: Arrays, meta: dict) -> dict:
     outputs = _predicted("fcpe", {"config": config, "model": _filled(network, meta)}, ins, meta)
     mel_of = fcpe._mel_of(config["mel"])
     outputs["wav2mel_16k"] = fcpe.log_mel(torch.from_numpy(ins["wav_16000"])[None], mel_of).mT
-    wave = salience.resample_in_blocks(torch.from_numpy(ins["wav_44100"]), 44100, mel_of.sampling_rate, "cpu")
+    wave = sinc_resample(torch.from_numpy(ins["wav_44100"]), 44100, mel_of.sampling_rate, salience.ZERO_CROSSINGS)
     outputs["wav2mel_44k"] = fcpe.log_mel(wave[None], mel_of).mT
     found = network(torch.from_numpy(ins["mel"]).mT)
     f0 = _fcpe_decoded(found, network.cent_table)
