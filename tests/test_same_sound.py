@@ -5,7 +5,6 @@ Full-size networks on a song of some seconds; the original's weights are stand-i
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -17,18 +16,11 @@ from cluster.centres import save_cluster_model
 from inference.svc import Svc
 from modules.config import Config, save_config
 from tests.checkpoint_files import write_fairseq_checkpoint
-from tests.parity import FOLDER, fill, load_meta, recipe_values
+from tests.parity import FIXTURES, SONG, errors, fill, load, load_meta, recipe_values
 from tests.parity.inference import use_published_placement
 from vits.synthesizer import Synthesizer
 
-E2E = FOLDER / "e2e"
-
-if not E2E.is_dir():
-    pytest.skip(f"the parity folder {FOLDER} has no e2e/", allow_module_level=True)
-
-SETTINGS = json.loads((E2E / "e2e.json").read_text(encoding="utf-8"))
-with np.load(E2E / "e2e.npz") as stored:
-    RESULTS = {name: stored[name] for name in stored.files}
+SETTINGS, _, RESULTS = load(SONG)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +78,8 @@ def test_the_same_command_gives_the_same_song(name, converters, monkeypatch):
     settings = SETTINGS["base"] | SETTINGS["cases"][case]
     if settings["use_spk_mix"]:
         settings["spk"] = dict(enumerate(SETTINGS["mix"]))
-    song = converters(variant).slice_inference(E2E / "song.wav", **settings)
-    wanted = RESULTS[name] / 32768
-    assert song.shape == wanted.shape
-    difference = np.linalg.norm(song - wanted) / np.linalg.norm(wanted)
+    song = converters(variant).slice_inference(FIXTURES.song, **settings)
+    _, difference = errors(song * 32768, RESULTS[name])  # which are 16-bit samples
     assert difference <= 0.01
 
 

@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 def vocoder(meta: dict, kind: str = "nsf-hifigan") -> MelVocoder:
     """The fixture's network, written to a file of the published form and loaded from there."""
-    return _vocoder(json.dumps(meta["constructor"]), meta["recipe_seed"], kind)
+    return _vocoder(json.dumps(dict(meta["constructor"])), meta["recipe_seed"], kind)
 
 
 @functools.lru_cache(maxsize=2)
