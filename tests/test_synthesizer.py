@@ -81,6 +81,16 @@ def test_every_parameter_learns_and_the_slice_is_audible(variant):
     assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
 
 
+def test_the_prior_hears_the_content_plus_the_row_of_its_coarse_f0():
+    net = small().eval().enc_p
+    x, mask, coarse = torch.randn(1, 16, 12), torch.ones(1, 1, 12), torch.arange(20, 32)[None]
+    heard = net(x, mask, coarse)[0]
+    rows = net.f0_emb.weight[20:32].t()[None].clone()
+    torch.nn.init.zeros_(net.f0_emb.weight)
+    torch.testing.assert_close(heard, net(x + rows, mask, coarse)[0])
+    assert not torch.allclose(heard, net(x, mask, coarse)[0])
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_padding_of_a_batch_changes_no_clip(variant):
     net = small(**VARIANTS[variant]).eval()
