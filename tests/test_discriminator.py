@@ -54,7 +54,7 @@ def test_judges_with_spectral_norm_have_the_same_slope():
     for judge in net.discriminators:
         before = []
         for conv in judge.convs:
-            conv.register_forward_hook(lambda conv, inputs, output: before.append(output))
+            conv.register_forward_hook(lambda conv, inputs, output, before=before: before.append(output))
         features = judge(torch.randn(1, 1, 1000))[:-1]
         for layer, x in zip(features, before, strict=True):
             torch.testing.assert_close(layer, torch.where(x > 0, x, 0.1 * x))
