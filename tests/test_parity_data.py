@@ -97,6 +97,11 @@ def test_the_compact_form_has_the_same_inputs_once_and_the_outputs_or_their_proj
         assert found["long"].norm == pytest.approx(np.linalg.norm(wanted["long"]))
 
 
+def test_a_folder_without_fixtures_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no fixtures"):
+        FullFixtures(tmp_path)
+
+
 def test_the_data_of_a_clone_are_small_and_every_long_output_has_its_projections():
     data = CompactFixtures(parity.DATA)
     assert sum(path.stat().st_size for path in parity.DATA.iterdir()) < MOST_BYTES

@@ -22,10 +22,15 @@ WHOLE = 128  # elements; in 32 bits they take as much room as 64 projections
 
 
 class FullFixtures:
-    """A folder with ``fixtures/<name>.json`` and ``.npz``, arrays called ``in_...`` and ``out_...``, and ``e2e/``."""
+    """A folder with ``fixtures/<name>.json`` and ``.npz``, arrays called ``in_...`` and ``out_...``, and ``e2e/``.
+
+    Raises FileNotFoundError for a folder without fixtures: no test is left out silently.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        if not self.names():
+            raise FileNotFoundError(f"there are no fixtures in {folder / 'fixtures'}")
         self.song = folder / SONG / "song.wav"
 
     def names(self) -> list[str]:
