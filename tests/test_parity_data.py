@@ -13,7 +13,7 @@ from diffusion import unit2mel
 from tests import parity
 from tests.parity import diffusion, networks
 from tests.parity.compact import write_compact
-from tests.parity.fixtures import WHOLE, CompactFixtures, FullFixtures
+from tests.parity.fixtures import SONG, WHOLE, CompactFixtures, FullFixtures
 from tests.parity.projections import COUNT, SEED, Projections, project
 from vits import discriminator
 
@@ -106,7 +106,7 @@ def test_the_data_of_a_clone_are_small_and_every_long_output_has_its_projections
     data = CompactFixtures(parity.DATA)
     assert sum(path.stat().st_size for path in parity.DATA.iterdir()) < MOST_BYTES
     projected = 0
-    for name in [*data.names(), parity.SONG]:
+    for name in [*data.names(), SONG]:
         for output in data.outputs(name).values():
             if isinstance(output, Projections):
                 assert output.values.shape == (COUNT,) and output.norm > 0

@@ -16,18 +16,21 @@ from cluster.centres import save_cluster_model
 from inference.svc import Svc
 from modules.config import Config, save_config
 from tests.checkpoint_files import write_fairseq_checkpoint
-from tests.parity import FIXTURES, SONG, errors, fill, load, load_meta, recipe_values
+from tests.parity import DATA, FIXTURES, errors
+from tests.parity.fixtures import SONG, CompactFixtures
 from tests.parity.inference import use_published_placement
+from tests.parity.recipe import fill, recipe_values
 from vits.synthesizer import Synthesizer
 
-SETTINGS, _, RESULTS = load(SONG)
+SOURCE = FIXTURES if FIXTURES.song.is_file() else CompactFixtures(DATA)  # a folder may hold networks alone
+SETTINGS, RESULTS = SOURCE.meta(SONG), SOURCE.outputs(SONG)
 
 
 @pytest.fixture(scope="module")
 def pretrain(tmp_path_factory) -> Path:
     """A folder with the ContentVec checkpoint that the original's results were made with."""
     folder = tmp_path_factory.mktemp("pretrain")
-    shapes = load_meta("H_contentvec")["state_dict"]
+    shapes = SOURCE.meta("H_contentvec")["state_dict"]
     weights = {
         name: torch.from_numpy(recipe_values(name, tuple(shape), SETTINGS["recipe_seed_hubert"]))
         for name, shape in shapes.items()
@@ -46,7 +49,7 @@ def converters(pretrain, tmp_path_factory):
             built.clear()
             folder = tmp_path_factory.mktemp(variant)
             config = Config.from_dict({"spk": SETTINGS["spk"], "data": {"unit_interpolate_mode": "nearest"}})
-            constructor = load_meta("A_default_infer")["constructor"] | SETTINGS["config_changes"].get(variant, {})
+            constructor = SOURCE.meta("A_default_infer")["constructor"] | SETTINGS["config_changes"].get(variant, {})
             for key in vars(config.model).keys() & constructor.keys():
                 setattr(config.model, key, constructor[key])
             generator = Synthesizer(config.model, constructor["spec_channels"], constructor["segment_size"])
@@ -78,7 +81,7 @@ def test_the_same_command_gives_the_same_song(name, converters, monkeypatch):
     settings = SETTINGS["base"] | SETTINGS["cases"][case]
     if settings["use_spk_mix"]:
         settings["spk"] = dict(enumerate(SETTINGS["mix"]))
-    song = converters(variant).slice_inference(FIXTURES.song, **settings)
+    song = converters(variant).slice_inference(SOURCE.song, **settings)
     _, difference = errors(song * 32768, RESULTS[name])  # which are 16-bit samples
     assert difference <= 0.01
 

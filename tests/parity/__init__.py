@@ -22,11 +22,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from tests.parity.fixtures import SONG, CompactFixtures, FullFixtures, Outputs
+from tests.parity.fixtures import CompactFixtures, FullFixtures, Outputs
 from tests.parity.projections import Projections
-from tests.parity.recipe import fill, recipe_values
-
-__all__ = ["SONG", "fill", "recipe_values"]  # beside what this file defines
 
 DATA = Path(__file__).resolve().parents[1] / "parity_data"
 FULL = os.environ.get("SVC_PARITY")

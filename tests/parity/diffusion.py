@@ -16,7 +16,7 @@ from diffusion.denoiser import step_embedding
 from diffusion.samplers import ddim, ddpm, pndm
 from diffusion.schedule import LAST_BETA
 from diffusion.unit2mel import LOUDEST, QUIETEST, Unit2Mel
-from tests.parity import fill
+from tests.parity.recipe import fill
 
 Arrays = dict[str, np.ndarray]
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tests.checkpoint_files import write_fairseq_checkpoint
-from tests.parity import Arguments, recipe_values
+from tests.parity import Arguments
+from tests.parity.recipe import recipe_values
 from vencoder import ENCODERS, build_encoder
 from vencoder.dphubert import DPHubert
 from vencoder.encoder import SpeechEncoder

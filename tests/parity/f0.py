@@ -14,7 +14,7 @@ from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_neare
 from modules.f0.crepe import masked_mean, masked_median
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.rmvpe_network import BLOCKS_A_LEVEL, RmvpeNetwork
-from tests import parity
+from tests.parity.recipe import fill
 
 Arrays = dict[str, np.ndarray]
 
@@ -161,7 +161,7 @@ def _fcpe_loss(found: torch.Tensor, f0: torch.Tensor, cents: torch.Tensor, setti
 
 
 def _filled(network: torch.nn.Module, meta: dict) -> dict[str, torch.Tensor]:
-    parity.fill(network.eval(), meta["recipe_seed"])
+    fill(network.eval(), meta["recipe_seed"])
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 

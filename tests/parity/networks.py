@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from modules.config import DataConfig, ModelConfig, TrainConfig
 from modules.spectrogram import mel_from_linear, mel_spectrogram
-from tests.parity import fill, recipe_values
+from tests.parity.recipe import fill, recipe_values
 from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.f0_decoder import f0_to_coarse, normalize_lf0
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.parity import fill
+from tests.parity.recipe import fill
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan
