@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from modules.console import UserError, option
+from modules.console import UserError
 
 
 def pick_device(name: str | None = None) -> torch.device:

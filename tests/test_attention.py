@@ -46,6 +46,12 @@ def test_windowed_attention_is_what_its_definition_says(frames):
     torch.testing.assert_close(got.double(), by_the_definition(net, x, mask), rtol=1e-5, atol=1e-5)
 
 
+def test_the_window_is_the_four_frames_to_each_side_of_vits():
+    net = RelativeEncoder(8, 16, 2, 2, 3, 0.0).eval()
+    for layer in net.attn_layers:
+        assert layer.emb_rel_k.shape == layer.emb_rel_v.shape == (1, 4 + 1 + 4, 8 // 2)
+
+
 @pytest.mark.parametrize("stack", [RelativeEncoder, CausalEncoder])
 def test_without_gradients_groups_of_queries_give_the_whole(stack, monkeypatch):
     net = stack(8, 16, 2, 2, 3, 0.1).eval()

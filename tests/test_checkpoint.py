@@ -338,13 +338,6 @@ def test_a_count_that_is_none_is_a_sentence(junk):
     assert checkpoint.whole_number({"epoch": 3.0}, "epoch", "x") == checkpoint.whole_number({}, "epoch", "x", 3) == 3
 
 
-@pytest.mark.parametrize("junk", ["three", -1, 10**30, float("inf"), [1], torch.ones(2), "9" * 5000])
-def test_a_recorded_step_that_is_no_count_gives_way_to_that_of_the_name(tmp_path, junk):
-    pair = write_pair(tmp_path, 7)
-    checkpoint.save_checkpoint(pair.state, {"step": junk})
-    assert pair.recorded_step() == 7
-
-
 def test_a_best_validation_that_is_none_is_forgotten():
     for junk in (None, 5, "ab", [1.0], [1.0, 2.0], [1, 2], {"a": 1.0, "b": 2}, [torch.ones(1), 3]):
         assert checkpoints.Best.of(junk) is None

@@ -43,6 +43,20 @@ def test_projections_found_once_serve_every_step(net, inputs):
         assert torch.equal(net.denoise(x, label, projections), net(x, label, condition))
 
 
+def test_the_sum_of_the_skips_is_divided_by_the_root_of_their_number(inputs):
+    """Each layer's skip is a constant, and what follows lets the sum through."""
+    net = Denoiser(8, LAYERS, 8, 6).requires_grad_(False)
+    for layer in net.residual_layers:
+        torch.nn.init.zeros_(layer.output_projection.weight)
+        torch.nn.init.constant_(layer.output_projection.bias, 0.5)
+    for projection in (net.skip_projection, net.output_projection):
+        projection.weight.copy_(torch.eye(8)[:, :, None])
+        projection.bias.zero_()
+    _, step, condition = inputs
+    found = net(torch.randn(2, 8, FRAMES), step, condition)
+    torch.testing.assert_close(found, torch.full_like(found, 0.5 * LAYERS / LAYERS**0.5))
+
+
 def test_a_frame_hears_one_frame_to_each_side_for_every_layer(net, inputs):
     x, step, condition = inputs
     changed = x.clone()

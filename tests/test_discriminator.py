@@ -38,6 +38,28 @@ def test_a_period_sees_only_samples_that_far_apart():
     assert set((y.grad[0, 0].nonzero().flatten() % 5).tolist()) == {2}
 
 
+def test_every_layer_of_a_judge_but_the_last_has_the_slope_of_hifi_gan():
+    """0.1: layers that give -1 whatever they hear leave -0.1."""
+    net = MultiPeriodDiscriminator(False, (2, 5), 0.1).requires_grad_(False)
+    for name, parameter in net.named_parameters():
+        parameter.fill_(-1 if name.endswith("bias") else 0 if name.endswith("weight_g") else 1)
+    for *features, scores in net(torch.randn(1, 1, 1000)):
+        for layer in features:
+            torch.testing.assert_close(layer, torch.full_like(layer, -0.1))
+        torch.testing.assert_close(scores, torch.full_like(scores, -1))
+
+
+def test_judges_with_spectral_norm_have_the_same_slope():
+    net = MultiPeriodDiscriminator(True, (2, 5), 0.1).requires_grad_(False).eval()
+    for judge in net.discriminators:
+        before = []
+        for conv in judge.convs:
+            conv.register_forward_hook(lambda conv, inputs, output, before=before: before.append(output))
+        features = judge(torch.randn(1, 1, 1000))[:-1]
+        for layer, x in zip(features, before, strict=True):
+            torch.testing.assert_close(layer, torch.where(x > 0, x, 0.1 * x))
+
+
 def test_losses_of_known_scores():
     loss, real, fake = discriminator_loss([torch.tensor([[0.5]])], [torch.tensor([[0.25]])])
     assert loss.item() == pytest.approx(0.3125)

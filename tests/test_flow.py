@@ -41,6 +41,18 @@ def inputs(per_frame: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return z, mask, torch.randn(2, 4, FRAMES if per_frame else 1, generator=generator)
 
 
+def test_a_coupling_adds_its_shift_on_the_way_to_the_prior_and_takes_it_off_on_the_way_back():
+    """Mean-only coupling as in VITS: the first half of the channels stays, the second has m(first) added."""
+    coupling = couplings(build())[0]
+    torch.nn.init.zeros_(coupling.post.weight)
+    torch.nn.init.constant_(coupling.post.bias, 0.5)
+    z, mask, g = inputs()
+    for reverse, sign in ((False, 1), (True, -1)):
+        shift = coupling(z, mask, g, reverse) - z
+        assert not shift[:, :6].any()
+        torch.testing.assert_close(shift[:, 6:], (sign * 0.5 * mask).expand(2, 6, FRAMES))
+
+
 @pytest.mark.parametrize("per_frame", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_reverse_undoes_forward(kind, per_frame):

@@ -1,10 +1,13 @@
-"""Every combination of the parts of a conversion, on tiny networks: those that go together sing, the others say why."""
+"""The parts of a conversion together, on tiny networks: what each is given by the others, and what excludes what."""
 
 from __future__ import annotations
 
 import functools
-import itertools
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import spkmix
 from cluster.centres import save_cluster_model
 from cluster.index_file import write_indexes
 from cluster.retrieval import build_index
+from diffusion.unit2mel import Unit2Mel
 from inference.conversion import Conversion
 from inference.svc import Svc
 from modules.console import UserError
@@ -23,21 +27,10 @@ from tests.diffusion_files import write_diffusion
 from tests.test_svc import RATE, write_model, write_song
 from tests.tiny import tiny_config
 from tests.vocoder_files import write_vocoder
+from vdecoder.enhancer import Enhancer
+from vits.synthesizer import Synthesizer
 
-FLAGS = ("-shd", "-od", "-se", "-eh", "-usm", "-a", "-lea", "-cr")
-COMBINATIONS = [frozenset(flags) for count in range(len(FLAGS) + 1) for flags in itertools.combinations(FLAGS, count)]
 MIX = {0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]}
-
-
-def forbidden(flags: frozenset[str]) -> str | None:
-    """What the sentence must say for flags that do not go together."""
-    if {"-od", "-eh"} <= flags:
-        return "-eh enhances what the synthesizer sings, which -od leaves out"
-    if {"-od", "-a"} <= flags:
-        return "-a takes the pitch from the synthesizer, which -od leaves out"
-    if "-se" in flags and ("-od" in flags or "-shd" not in flags):
-        return "-se encodes what the synthesizer sings"
-    return None
 
 
 @pytest.fixture(scope="module")
@@ -72,31 +65,136 @@ def here(folder, loaded, monkeypatch) -> Path:
     return folder
 
 
-def arguments(flags: frozenset[str]) -> list[str]:
-    values = {"-lea": ["0.5"], "-cr": ["0.5"]}
-    speaker = [] if "-usm" in flags else ["-s", "tenor"]
-    return [*speaker, "-ks", "20", *(word for flag in sorted(flags) for word in (flag, *values.get(flag, [])))]
+# -- what the parts give each other -----------------------------------------------------------------------------------
 
 
-def name_of(flags: frozenset[str]) -> str:
-    speaker = "spk_mix" if "-usm" in flags else "tenor_0.5" if "-cr" in flags else "tenor"
-    kind = "diff" if "-od" in flags else "sovdiff" if "-shd" in flags else "sovits"
-    return f"a_{'auto' if '-a' in flags else '0key'}_{speaker}_{kind}_fcpe.wav"
+@dataclass
+class Heard:
+    """One conversion: its audio, and for each network that took part what it was asked and what it gave."""
+
+    audio: np.ndarray
+    asked: dict[str, Mapping[str, Any]]
+    gave: dict[str, Any]
 
 
-@pytest.mark.parametrize("flags", [c for c in COMBINATIONS if not forbidden(c)], ids=lambda c: " ".join(sorted(c)))
-def test_what_goes_together_sings(here, tmp_path, flags):
-    assert inference_main.main(["-n", "a", "-wf", "wav", "-o", str(tmp_path), *arguments(flags)]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == [name_of(flags)]
-    audio, rate = soundfile.read(tmp_path / name_of(flags))
-    assert (len(audio), rate) == (int(0.3 * RATE), RATE)
-    assert audio.std() > 1e-4
+NETWORKS = {"synthesizer": (Synthesizer, "infer"), "diffusion": (Unit2Mel, "infer"), "enhancer": (Enhancer, "enhance")}
 
 
-@pytest.mark.parametrize("flags", [c for c in COMBINATIONS if forbidden(c)], ids=lambda c: " ".join(sorted(c)))
-def test_what_does_not_go_together_says_why(here, tmp_path, capsys, flags):
-    assert inference_main.main(["-n", "a", "-o", str(tmp_path), *arguments(flags)]) == 2
-    assert forbidden(flags) in capsys.readouterr().err
+@pytest.fixture
+def hear(here, tmp_path):
+    """hear(*flags) -> Heard, of the song a.wav by the speaker tenor or, with -usm, the mix."""
+
+    def run(*flags: str) -> Heard:
+        asked, gave = {}, {}
+        with pytest.MonkeyPatch.context() as patched:
+            for name, (kind, method) in NETWORKS.items():
+                patched.setattr(kind, method, recorded(getattr(kind, method), name, asked, gave))
+            speaker = [] if "-usm" in flags else ["-s", "tenor"]
+            settings = ["-f0p", "pm", "-ks", "20", "-wf", "wav", "-o", str(tmp_path), *speaker]
+            assert inference_main.main(["-n", "a", *settings, *flags]) == 0
+        (path,) = tmp_path.iterdir()
+        audio, rate = soundfile.read(path)
+        path.unlink()
+        assert (len(audio), rate) == (int(0.3 * RATE), RATE)
+        return Heard(audio, asked, gave)
+
+    return run
+
+
+def recorded(function, name: str, asked: dict, gave: dict):
+    def call(self, *args, **named):
+        asked[name] = inspect.signature(function).bind(self, *args, **named).arguments
+        gave[name] = function(self, *args, **named)
+        return gave[name]
+
+    return call
+
+
+def test_diffusion_gets_the_content_that_the_synthesizer_got_drawn_by_clusters(hear):
+    plain, drawn = hear("-shd"), hear("-shd", "-cr", "0.5")
+    for heard in (plain, drawn):
+        assert torch.equal(heard.asked["diffusion"]["units"], heard.asked["synthesizer"]["c"].transpose(1, 2))
+    assert not torch.allclose(drawn.asked["diffusion"]["units"], plain.asked["diffusion"]["units"])
+
+
+def test_diffusion_alone_gets_the_drawn_content_too(hear):
+    alone, after = hear("-od", "-cr", "0.5"), hear("-shd", "-cr", "0.5")
+    assert alone.asked.keys() == {"diffusion"} and alone.asked["diffusion"]["mel"] is None
+    assert torch.equal(alone.asked["diffusion"]["units"], after.asked["diffusion"]["units"])
+
+
+def test_a_second_encoding_takes_the_place_of_drawn_content(hear):
+    first, second = hear("-shd", "-cr", "0.5"), hear("-shd", "-cr", "0.5", "-se")
+    assert torch.equal(first.asked["synthesizer"]["c"], second.asked["synthesizer"]["c"])
+    assert not torch.allclose(first.asked["diffusion"]["units"], second.asked["diffusion"]["units"])
+
+
+@pytest.mark.parametrize("part", ["diffusion", "enhancer"])
+def test_what_comes_after_the_synthesizer_gets_the_pitch_that_the_model_chose(hear, part):
+    heard = hear({"diffusion": "-shd", "enhancer": "-eh"}[part], "-a")
+    _, chosen = heard.gave["synthesizer"]
+    assert heard.asked["synthesizer"]["predict_f0"] is True
+    assert torch.equal(heard.asked[part]["f0"].reshape(1, -1), chosen)
+    assert not torch.allclose(chosen, heard.asked["synthesizer"]["f0"])
+
+
+@pytest.mark.parametrize("flag", ["-shd", "-od"])
+def test_diffusion_gets_the_mix_of_every_frame(hear, flag):
+    heard = hear("-usm", flag)
+    weights = heard.asked["diffusion"]["speaker"]
+    assert weights.shape == (heard.asked["diffusion"]["units"].shape[1], 2)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)))
+    assert weights[0, 0] > 0.9 and weights[-1, 1] > 0.9  # from the first speaker to the second
+    if flag == "-shd":
+        assert torch.equal(heard.asked["synthesizer"]["speaker"], weights)
+
+
+@pytest.mark.parametrize("part", ["-shd", "-od", "-eh"])
+def test_the_songs_envelope_is_imposed_on_what_the_last_part_gave(hear, part):
+    free, half, bound = (hear(part, "-lea", share).audio for share in ("1", "0.5", "0"))
+    assert np.abs(free - bound).max() > 1e-3
+    inner = slice(RATE // 20, -RATE // 20)
+    np.testing.assert_allclose(half[inner] ** 2, (free * bound)[inner], atol=1e-3)  # half of the decibels
+
+
+@pytest.mark.parametrize(
+    ("flags", "same"),
+    [
+        (["-shd", "-eh", "-eak", "4"], ["-shd"]),
+        (["-shd", "-od"], ["-od"]),
+        (["-usm", "-cr", "0.5"], ["-usm"]),
+    ],
+)
+def test_what_is_left_out_changes_nothing(hear, flags, same):
+    np.testing.assert_array_equal(hear(*flags).audio, hear(*same).audio)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["-s", "tenor", "-shd", "-cr", "0.5"], "a_0key_tenor_0.5_sovdiff_fcpe.wav"),
+        (["-s", "tenor", "-od"], "a_0key_tenor_diff_fcpe.wav"),
+        (["-usm", "-a", "-eh"], "a_auto_spk_mix_sovits_fcpe.wav"),
+    ],
+)
+def test_the_result_is_named_by_the_parts_that_made_it(here, tmp_path, flags, name):
+    assert inference_main.main(["-n", "a", "-wf", "wav", "-ks", "20", "-o", str(tmp_path), *flags]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-od", "-eh"], "-eh enhances what the synthesizer sings, which -od leaves out"),
+        (["-od", "-a"], "-a takes the pitch from the synthesizer, which -od leaves out"),
+        (["-se"], "-se encodes what the synthesizer sings"),
+        (["-se", "-od"], "-se encodes what the synthesizer sings"),
+        (["-se", "-od", "-shd"], "-se encodes what the synthesizer sings"),
+    ],
+)
+def test_what_does_not_go_together_says_why(here, tmp_path, capsys, flags, words):
+    assert inference_main.main(["-n", "a", "-s", "tenor", "-o", str(tmp_path), *flags]) == 2
+    assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -156,11 +254,6 @@ def test_what_is_left_out_is_said(here, loaded, tmp_path, caplog, flags, words):
     loaded.cache_clear()
     assert inference_main.main(["-n", "a", "-s", "tenor", "-ks", "20", "-o", str(tmp_path), *flags]) == 0
     assert [words in message for message in caplog.messages].count(True) == 1
-
-
-def test_shallow_diffusion_with_the_enhancer_is_shallow_diffusion(here, tmp_path):
-    plain, both = (sing(here, tmp_path, "-shd", "-ks", "20", *more) for more in ([], ["-eh", "-eak", "4"]))
-    np.testing.assert_array_equal(plain, both)
 
 
 def test_only_diffusion_needs_no_voice_model(here, tmp_path, monkeypatch):

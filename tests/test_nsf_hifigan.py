@@ -67,6 +67,16 @@ def test_a_generator_without_a_speaker_has_no_weights_for_one():
     assert net(z[:, :5], f0).shape == (1, 1, 9 * 512)
 
 
+@pytest.mark.parametrize("resblock", ["1", "2"])
+def test_slopes_are_those_of_hifi_gan(resblock):
+    """0.1 everywhere but before the last convolution, where HiFi-GAN's code has PyTorch's default of 0.01."""
+    net, one = decoder(resblock=resblock), torch.tensor([1.0, -1.0])
+    inner = [activate for block in net.resblocks for activate in block.activations]
+    for activate in (*net.snakes, *inner):
+        assert activate(one).tolist() == pytest.approx([1, -0.1])
+    assert net.snake_post(one).tolist() == pytest.approx([1, -0.01])
+
+
 def turns_in_float64(f0, source):
     """Each track's phase: a float64 sum of the float32 steps."""
     numbers = np.arange(1, source.tracks + 1, dtype=np.float32)

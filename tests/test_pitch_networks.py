@@ -52,6 +52,13 @@ def test_folded_norms_change_nothing_and_drop_what_is_unused():
     assert not any(name.startswith("unet.tf.") for name in network.state_dict())
 
 
+def test_rmvpes_bins_are_crepes(pretrain):
+    """360 bins of 20 cents, the first at 31.70 Hz (J. W. Kim et al., "CREPE", 2018): the last is at 2005.5 Hz."""
+    cents = build_f0_predictor("rmvpe", folder=pretrain).cents
+    salience = torch.eye(360)[[0, 60, 359]]
+    assert decode(salience, cents, 0.05).tolist() == pytest.approx([31.70, 63.40, 2005.5], rel=2e-4)
+
+
 def test_decoding_weighs_nine_bins_and_treats_edges_as_each_network_wants():
     cents = torch.arange(12.0) * 100
     salience = torch.zeros(3, 12)

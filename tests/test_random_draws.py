@@ -13,7 +13,7 @@ import torch
 
 from inference.svc import Svc
 from tests.diffusion_files import MELS, write_diffusion
-from tests.parity import FIXTURES, load_meta
+from tests.parity import load_meta
 from tests.test_svc import HOP, RATE, write_model, write_song
 from tests.vocoder_files import write_vocoder
 
@@ -45,7 +45,6 @@ def synthesizer(frames: int) -> list[tuple]:
     return [(torch.randn, 1, LATENT, frames), *source(frames), (torch.randn, 1, HOP * frames, 1)]
 
 
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason="the parity folder is absent")
 @pytest.mark.parametrize(
     ("fixture", "calls", "draws"),
     [("A_default_infer", 5, synthesizer(1)), ("A_snake_infer", 5, synthesizer(1)), ("G_nsf_hifigan", 5, source(1))],

@@ -5,7 +5,6 @@ Full-size networks on a song of some seconds; the original's weights are stand-i
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -17,25 +16,21 @@ from cluster.centres import save_cluster_model
 from inference.svc import Svc
 from modules.config import Config, save_config
 from tests.checkpoint_files import write_fairseq_checkpoint
-from tests.parity import FOLDER, fill, load_meta, recipe_values
+from tests.parity import DATA, FIXTURES, errors
+from tests.parity.fixtures import SONG, CompactFixtures
 from tests.parity.inference import use_published_placement
+from tests.parity.recipe import fill, recipe_values
 from vits.synthesizer import Synthesizer
 
-E2E = FOLDER / "e2e"
-
-if not E2E.is_dir():
-    pytest.skip(f"the parity folder {FOLDER} has no e2e/", allow_module_level=True)
-
-SETTINGS = json.loads((E2E / "e2e.json").read_text(encoding="utf-8"))
-with np.load(E2E / "e2e.npz") as stored:
-    RESULTS = {name: stored[name] for name in stored.files}
+SOURCE = FIXTURES if FIXTURES.song.is_file() else CompactFixtures(DATA)  # a folder may hold networks alone
+SETTINGS, RESULTS = SOURCE.meta(SONG), SOURCE.outputs(SONG)
 
 
 @pytest.fixture(scope="module")
 def pretrain(tmp_path_factory) -> Path:
     """A folder with the ContentVec checkpoint that the original's results were made with."""
     folder = tmp_path_factory.mktemp("pretrain")
-    shapes = load_meta("H_contentvec")["state_dict"]
+    shapes = SOURCE.meta("H_contentvec")["state_dict"]
     weights = {
         name: torch.from_numpy(recipe_values(name, tuple(shape), SETTINGS["recipe_seed_hubert"]))
         for name, shape in shapes.items()
@@ -54,7 +49,7 @@ def converters(pretrain, tmp_path_factory):
             built.clear()
             folder = tmp_path_factory.mktemp(variant)
             config = Config.from_dict({"spk": SETTINGS["spk"], "data": {"unit_interpolate_mode": "nearest"}})
-            constructor = load_meta("A_default_infer")["constructor"] | SETTINGS["config_changes"].get(variant, {})
+            constructor = SOURCE.meta("A_default_infer")["constructor"] | SETTINGS["config_changes"].get(variant, {})
             for key in vars(config.model).keys() & constructor.keys():
                 setattr(config.model, key, constructor[key])
             generator = Synthesizer(config.model, constructor["spec_channels"], constructor["segment_size"])
@@ -86,10 +81,8 @@ def test_the_same_command_gives_the_same_song(name, converters, monkeypatch):
     settings = SETTINGS["base"] | SETTINGS["cases"][case]
     if settings["use_spk_mix"]:
         settings["spk"] = dict(enumerate(SETTINGS["mix"]))
-    song = converters(variant).slice_inference(E2E / "song.wav", **settings)
-    wanted = RESULTS[name] / 32768
-    assert song.shape == wanted.shape
-    difference = np.linalg.norm(song - wanted) / np.linalg.norm(wanted)
+    song = converters(variant).slice_inference(SOURCE.song, **settings)
+    _, difference = errors(song * 32768, RESULTS[name])  # which are 16-bit samples
     assert difference <= 0.01
 
 

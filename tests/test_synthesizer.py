@@ -78,7 +78,18 @@ def test_every_parameter_learns_and_the_slice_is_audible(variant):
     prior = (out.z_p - out.m_p).square().mean() + out.logs_p.mean()
     predicted = 0 if out.pred_lf0 is None else out.pred_lf0.mean()
     (out.audio.square().mean() + prior + predicted).backward()
-    assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
+    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+
+
+def test_the_prior_hears_the_content_plus_the_row_of_its_coarse_f0():
+    net = small().eval().enc_p
+    x, mask, coarse = torch.randn(1, 16, 12), torch.ones(1, 1, 12), torch.arange(20, 32)[None]
+    heard = net(x, mask, coarse)[0]
+    rows = net.f0_emb.weight[20:32].t()[None].clone()
+    torch.nn.init.zeros_(net.f0_emb.weight)
+    torch.testing.assert_close(heard, net(x + rows, mask, coarse)[0])
+    assert not torch.allclose(heard, net(x, mask, coarse)[0])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -90,6 +90,47 @@ def test_a_shift_in_pitch_is_heard_only_by_a_model_that_learnt_of_it():
         assert torch.equal(plain, shifted) is not use_pitch_aug
 
 
+def test_the_condition_is_the_published_sum_of_embeddings():
+    """F0 as ln(1 + f0 / 700), a shift of 5 semitones as 1."""
+    net, shift = network(), torch.tensor([[[3.0]]])
+    heard = song()
+    wanted = (
+        net.unit_embed(heard["units"])
+        + torch.log(1 + heard["f0"] / 700) * net.f0_embed.weight[:, 0]
+        + net.f0_embed.bias
+        + net.volume_embed(heard["volume"])
+        + net.spk_embed.weight[1]
+        + shift / 5 * net.aug_shift_embed.weight[:, 0]
+    )
+    torch.testing.assert_close(net.condition(**heard, speaker=SPEAKER, aug_shift=shift), wanted.transpose(1, 2))
+
+
+def test_mels_from_minus_12_to_2_become_minus_1_to_1():
+    decoder = network().decoder
+    mel = torch.tensor([-12.0, -5.0, 2.0]).expand(1, FRAMES, 3)
+    assert decoder.normalize(mel)[0, :, 0].tolist() == [-1, 0, 1]
+    torch.testing.assert_close(decoder.denormalize(decoder.normalize(mel)), mel)
+
+
+@pytest.mark.parametrize("k_step", [1, 40])
+def test_a_shallow_start_is_the_mel_after_as_many_steps_of_the_published_schedule(monkeypatch, k_step):
+    """Betas rise evenly from 1e-4 to 0.02 (Ho et al. 2020); step k of them leaves sqrt(prod(1 - beta)) of the sound."""
+    net, asked, mel = network(), [], some_mel()
+
+    def denoise(x, step, projections):
+        asked.append((x, step.item()))
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(net.decoder.denoise_fn, "denoise", denoise)
+    net.infer(**song(), mel=mel, k_step=k_step, method="ddpm", generator=seeded())
+    kept = torch.prod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)[:k_step])
+    noise = torch.randn(1, MELS, FRAMES, generator=seeded())
+    start = kept.sqrt() * ((mel + 12) / 14 * 2 - 1).transpose(1, 2) + (1 - kept).sqrt() * noise
+    x, step = asked[0]
+    assert (len(asked), step) == (k_step, k_step - 1)
+    torch.testing.assert_close(x, start.float(), rtol=1e-4, atol=1e-5)
+
+
 # -- learning ---------------------------------------------------------------------------------------------------------
 
 

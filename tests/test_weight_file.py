@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -36,7 +34,6 @@ def test_a_file_of_no_known_family_is_refused(tmp_path, content):
         read_weight_file(tmp_path / "a.pt", "fairseq HuBERT")
 
 
-@pytest.mark.skipif(not parity.names(), reason="there is no ../shared/parity folder")
 @pytest.mark.parametrize(
     ("fixture", "family"),
     [
@@ -55,5 +52,5 @@ def test_a_file_of_no_known_family_is_refused(tmp_path, content):
     ],
 )
 def test_families_are_told_apart_by_the_original_programs_names(fixture, family):
-    names = json.loads((parity.FIXTURES / f"{fixture}.json").read_text(encoding="utf-8"))["state_dict"]
+    names = parity.load_meta(fixture)["state_dict"]
     assert recognise(dict.fromkeys(names)) == family

@@ -1,7 +1,8 @@
 """Comparing our networks with numbers that the original program computed.
 
-The parity folder (``$SVC_PARITY``, else ``../shared/parity`` beside the project) holds one JSON and one NPZ a fixture.
-Constructor arguments, seeds and inputs are always read from there, never written into a test.
+A compact form of them lies in ``tests/parity_data/``; ``$SVC_PARITY`` names a folder with the full arrays, which are
+then compared element by element. Constructor arguments, seeds and inputs are read from there, never written into a
+test.
 
 The modules of this package each export two tables, whose keys are fixture names or beginnings of names:
 
@@ -12,9 +13,6 @@ The modules of this package each export two tables, whose keys are fixture names
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.util
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,52 +22,55 @@ from unittest import mock
 import numpy as np
 import torch
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "parity"
-FOLDER = Path(os.environ.get("SVC_PARITY") or SHARED)
-FIXTURES = FOLDER / "fixtures"
+from tests.parity.fixtures import CompactFixtures, FullFixtures, Outputs
+from tests.parity.projections import Projections
+
+DATA = Path(__file__).resolve().parents[1] / "parity_data"
+FULL = os.environ.get("SVC_PARITY")
+FIXTURES = FullFixtures(Path(FULL)) if FULL else CompactFixtures(DATA)
 
 
 def names() -> list[str]:
-    """The fixtures in the folder, empty when it is absent."""
-    return sorted(path.stem for path in FIXTURES.glob("*.json"))
+    """All fixtures but the whole song."""
+    return FIXTURES.names()
 
 
-def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A fixture's JSON, its inputs and its wanted outputs, the prefixes ``in_`` and ``out_`` dropped."""
-    with np.load(FIXTURES / f"{name}.npz") as data:
-        arrays = dict(data.items())
-    ins = {key[3:]: value for key, value in arrays.items() if key.startswith("in_")}
-    outs = {key[4:]: value for key, value in arrays.items() if key.startswith("out_")}
-    return load_meta(name), ins, outs
+def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], Outputs]:
+    """A fixture's JSON, its inputs and its wanted outputs."""
+    return FIXTURES.meta(name), FIXTURES.inputs(name), FIXTURES.outputs(name)
 
 
 def load_meta(name: str) -> dict[str, Any]:
-    return json.loads((FIXTURES / f"{name}.json").read_text(encoding="utf-8"))
+    """A fixture's JSON."""
+    return FIXTURES.meta(name)
+
+
+class Arguments(Mapping):
+    """The constructor arguments of a fixture. ``unread`` are those that nobody asked for."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values_by_name, self.unread = dict(values), set(values)
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.values_by_name[name]
+        self.unread.discard(name)
+        return value
+
+    def without_effect(self, *names: str) -> None:
+        """Say that no value of these arguments could change the results."""
+        self.unread.difference_update(names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
 
 
 def pick(table: Mapping[str, Callable], name: str) -> Callable | None:
     """The entry whose key is the longest beginning of ``name``; None when there is none."""
     keys = [key for key in table if name.startswith(key)]
     return table[max(keys, key=len)] if keys else None
-
-
-@functools.cache
-def _recipe():
-    path = next(path for path in (FOLDER / "recipe.py", SHARED / "recipe.py") if path.exists())
-    spec = importlib.util.spec_from_file_location("parity_recipe", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def fill(module: torch.nn.Module, seed: int) -> None:
-    """Give every parameter the recipe's value for its name, shape and the seed."""
-    _recipe().fill(module, seed)
-
-
-def recipe_values(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """The recipe's float32 values for one parameter."""
-    return _recipe().values(name, tuple(shape), seed)
 
 
 @contextlib.contextmanager
@@ -108,7 +109,7 @@ def zeroed_draws(meta: Mapping[str, Any] | None = None) -> Iterator[None]:
         yield
 
 
-def failures(got: Mapping[str, Any], wanted: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> list[str]:
+def failures(got: Mapping[str, Any], wanted: Outputs, meta: Mapping[str, Any]) -> list[str]:
     """One line for each wanted output that is missing or beyond its tolerance; either of the two bounds suffices."""
     lines = []
     for name, want in wanted.items():
@@ -122,9 +123,14 @@ def failures(got: Mapping[str, Any], wanted: Mapping[str, np.ndarray], meta: Map
     return lines
 
 
-def errors(got: Any, want: Any) -> tuple[float, float]:
-    """(largest absolute error, relative L2 error); infinite when shapes or the places of NaN and Inf differ."""
+def errors(got: Any, want: np.ndarray | Projections) -> tuple[float, float]:
+    """(largest absolute error, relative L2 error); infinite when shapes or the places of NaN and Inf differ.
+
+    Of projections, (NaN, the estimate of the relative L2 error).
+    """
     got = np.asarray(got.detach().cpu() if isinstance(got, torch.Tensor) else got, dtype=np.float64)
+    if isinstance(want, Projections):
+        return np.nan, want.relative_error(got)
     want = np.asarray(want, dtype=np.float64)
     if got.shape != want.shape:
         return np.inf, np.inf

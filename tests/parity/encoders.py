@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 
 from tests.checkpoint_files import write_fairseq_checkpoint
-from tests.parity import recipe_values
+from tests.parity import Arguments
+from tests.parity.recipe import recipe_values
 from vencoder import ENCODERS, build_encoder
 from vencoder.dphubert import DPHubert
 from vencoder.encoder import SpeechEncoder
 from vencoder.fairseq_hubert import FairseqHubert
+from vencoder.hubert_network import HubertNetwork
 from vencoder.wave_transformer import WaveTransformer
+from vencoder.wavlm import convolutions
 from vencoder.whisper import Whisper, log_mel
 
 Arrays = dict[str, np.ndarray]
@@ -27,6 +31,8 @@ def contentvec(ins: Arrays, meta: dict) -> dict:
         write_fairseq_checkpoint(Path(folder) / ENCODERS["vec768l12"].weight, recipe_weights(meta))
         encoders = {key: build_encoder(key, folder=folder) for key in ("vec768l12", "vec256l9")}
     network = encoders["vec768l12"].network
+    assert_sizes(network, meta["constructor"])
+    assert encoders["vec256l9"].network.width == meta["constructor"]["final_dim"]
     outputs = {key + suffix: encoder(wave) for key, encoder in encoders.items() for suffix, wave in waves.items()}
     return outputs | {"layer1": after(network, waves[""], 1), "no_output_layer": after(network, waves[""], 12)}
 
@@ -35,7 +41,10 @@ def hubert_large(ins: Arrays, meta: dict) -> dict:
     row, layers = ENCODERS["cnhubertlarge"], meta["constructor"]["encoder_layers"]
     with tempfile.TemporaryDirectory() as folder:
         path = write_fairseq_checkpoint(Path(folder) / row.weight, recipe_weights(meta))
-        return {"units": FairseqHubert("cnhubertlarge", row.ssl_dim, layers, path)(torch.from_numpy(ins["wav"]))}
+        encoder = FairseqHubert("cnhubertlarge", row.ssl_dim, layers, path)
+    assert_sizes(encoder.network, meta["constructor"])
+    meta["constructor"].without_effect("final_dim")  # no features of the projection are taken
+    return {"units": encoder(torch.from_numpy(ins["wav"]))}
 
 
 def hubertsoft(ins: Arrays, meta: dict) -> dict:
@@ -49,8 +58,9 @@ def hubertsoft(ins: Arrays, meta: dict) -> dict:
 
 
 def wavlm(ins: Arrays, meta: dict) -> dict:
-    encoder, wave = saved("wavlmbase+", {"cfg": meta["constructor"], "model": recipe_weights(meta)}), ins["wav"]
+    encoder, wave = saved("wavlmbase+", {"cfg": dict(meta["constructor"]), "model": recipe_weights(meta)}), ins["wav"]
     wave, network = torch.from_numpy(wave), encoder.network
+    assert_sizes(network, meta["constructor"])
     with torch.inference_mode():
         projected = network.project(network.convolve(wave[None]))
     layers = {f"layer{layer}": after(network, wave, layer) for layer in (1, 6)}
@@ -58,7 +68,7 @@ def wavlm(ins: Arrays, meta: dict) -> dict:
 
 
 def dphubert(ins: Arrays, meta: dict) -> dict:
-    encoder = saved("dphubert", {"config": meta["constructor"], "state_dict": recipe_weights(meta)})
+    encoder = saved("dphubert", {"config": dict(meta["constructor"]), "state_dict": recipe_weights(meta)})
     assert isinstance(encoder, DPHubert)
     wave, network = torch.from_numpy(ins["wav"]), encoder.network
     with torch.inference_mode():
@@ -70,7 +80,7 @@ def dphubert(ins: Arrays, meta: dict) -> dict:
 def whisper(ins: Arrays, meta: dict) -> dict:
     weights = recipe_weights(meta, "encoder.")
     weights["encoder.positional_embedding"] = sinusoids(*meta["state_dict"]["encoder.positional_embedding"])
-    encoder = saved("whisper-ppg", {"dims": meta["constructor"], "model_state_dict": weights})
+    encoder = saved("whisper-ppg", {"dims": dict(meta["constructor"]), "model_state_dict": weights})
     assert isinstance(encoder, Whisper)
     wave, short = (torch.from_numpy(ins[name]) for name in ("wav", "wav_short"))
     mel = log_mel(torch.nn.functional.pad(wave, (0, 480000 - len(wave)))[None], encoder.mel_basis)[0]
@@ -80,6 +90,26 @@ def whisper(ins: Arrays, meta: dict) -> dict:
         "log_mel_last_frame": mel[:, -1],
         "log_mel_raw_short": log_mel(short[None], encoder.mel_basis)[0],
     }
+
+
+def assert_sizes(network: HubertNetwork, size: Arguments) -> None:
+    """Assert that the network, whose sizes are read from its weights, has those of fairseq's constructor."""
+    config = network.hubert.config
+    layers = convolutions(size["conv_feature_layers"], "the fixture")
+    assert tuple(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)) == tuple(layers)
+    assert config.feat_extract_norm == {"default": "group", "layer_norm": "layer"}[size["extractor_mode"]]
+    assert config.do_stable_layer_norm is size["layer_norm_first"]
+    same = {
+        "encoder_layers": config.num_hidden_layers,
+        "encoder_embed_dim": config.hidden_size,
+        "encoder_ffn_embed_dim": config.intermediate_size,
+        "encoder_attention_heads": config.num_attention_heads,
+        "activation_fn": config.hidden_act,
+        "conv_bias": config.conv_bias,
+    }
+    assert {name: size[name] for name in same} == same
+    size.without_effect("label_rate", "untie_final_proj")  # of the targets
+    size.without_effect(*(name for name in size if re.search("dropout|layerdrop|grad_mult", name)))  # of training
 
 
 def recipe_weights(meta: dict, beginning: str = "") -> dict[str, Tensor]:

@@ -10,17 +10,19 @@ import numpy as np
 import torch
 
 from modules.audio import sinc_resample
-from modules.f0 import build_f0_predictor, fcpe, rmvpe, salience
+from modules.f0 import F0_MAX, F0_MIN, build_f0_predictor, fcpe, rmvpe, salience
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
 from modules.f0.crepe import FILTER
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
-from modules.f0.rmvpe_network import RmvpeNetwork
-from tests import parity
+from modules.f0.rmvpe_network import BLOCKS_A_LEVEL, RmvpeNetwork
+from tests.parity.recipe import fill
 
 Arrays = dict[str, np.ndarray]
 
 
 def interpolate_f0(ins: Arrays, meta: dict) -> dict:
+    """The original computes with times of frames; hop and sampling rate cancel, whatever they are."""
+    meta["constructor"].without_effect("hop_length", "sampling_rate")
     outputs = {}
     for name in _outputs(meta):
         if resized := re.fullmatch(r"(?:dio|harvest)_resize_(\w+)_(\d+)", name):
@@ -40,6 +42,8 @@ def _one_voiced_frame(f0: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 
 
 def post_process(ins: Arrays, meta: dict) -> dict:
+    """Hop and sampling rate cancel, as in ``interpolate_f0``."""
+    meta["constructor"].without_effect("hop_length", "sampling_rate")
     outputs = {}
     for name in _outputs(meta):
         case, frames, which = re.fullmatch(r"(?:rmvpe|fcpe|crepe)_(\w+)_(\d+)_(f0|uv)", name).groups()
@@ -61,6 +65,7 @@ def masked_pool(ins: Arrays, meta: dict) -> dict:
 def predictor(ins: Arrays, meta: dict) -> dict:
     """``compute_f0_uv`` and ``compute_f0`` of one predictor: the pair, and its first half."""
     size = meta["constructor"]
+    assert (size["f0_min"], size["f0_max"], size.get("model", "full")) == (F0_MIN, F0_MAX, "full")
     key = meta["name"].removeprefix("E_")
     outputs, curves = {}, {}
     for name in _outputs(meta):
@@ -84,7 +89,9 @@ def _silence_in_words(meta: dict) -> np.ndarray:
 
 
 def rmvpe_network(ins: Arrays, meta: dict) -> dict:
-    network = RmvpeNetwork()
+    network, size = RmvpeNetwork(), meta["constructor"]
+    assert size["hop_length"] == rmvpe.HOP_LENGTH
+    assert size["E2E0"] == str((BLOCKS_A_LEVEL, 1, (2, 2)))  # residual blocks, recurrent layers, pooling
     outputs = _predicted("rmvpe", {"model": _filled(network, meta)}, ins, meta)
     network.fold()
     mel = rmvpe.log_mel(torch.from_numpy(ins["wav_16000"])[None])
@@ -104,7 +111,9 @@ def rmvpe_decoding(ins: Arrays, meta: dict) -> dict:
 
 def fcpe_network(ins: Arrays, meta: dict) -> dict:
     network = _fcpe(meta)
-    config = meta["constructor"]
+    config = dict(meta["constructor"])
+    assert (config["model"]["type"], config["model"]["use_siren"]) == ("ConfNaiveMelPE", False)
+    assert not config["model"]["use_full"] and not config["model"]["confidence"]
     outputs = _predicted("fcpe", {"config": config, "model": _filled(network, meta)}, ins, meta)
     mel_of = fcpe._mel_of(config["mel"])
     outputs["wav2mel_16k"] = fcpe.log_mel(torch.from_numpy(ins["wav_16000"])[None], mel_of).mT
@@ -155,7 +164,7 @@ def _fcpe_loss(found: torch.Tensor, f0: torch.Tensor, cents: torch.Tensor, setti
 
 
 def _filled(network: torch.nn.Module, meta: dict) -> dict[str, torch.Tensor]:
-    parity.fill(network.eval(), meta["recipe_seed"])
+    fill(network.eval(), meta["recipe_seed"])
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 

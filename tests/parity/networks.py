@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from modules.config import DataConfig, ModelConfig, TrainConfig
 from modules.spectrogram import mel_from_linear, mel_spectrogram
-from tests.parity import fill, recipe_values
+from tests.parity.recipe import fill, recipe_values
 from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.f0_decoder import f0_to_coarse, normalize_lf0
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss
@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 
 def synthesizer(meta: dict) -> Synthesizer:
     """The fixture's network in evaluation mode; kept, because neighbouring fixtures share theirs."""
-    return _synthesizer(json.dumps(meta["constructor"]), meta["recipe_seed"]).eval()
+    return _synthesizer(json.dumps(dict(meta["constructor"])), meta["recipe_seed"]).eval()
 
 
 @functools.lru_cache(maxsize=1)
@@ -41,7 +41,9 @@ def _synthesizer(constructor: str, seed: int) -> Synthesizer:
 def _build(constructor: dict) -> Synthesizer:
     sizes = dict(constructor)
     spec_channels, segment_frames = sizes.pop("spec_channels"), sizes.pop("segment_size")
-    return Synthesizer(ModelConfig.from_dict(sizes), spec_channels, segment_frames)
+    config = ModelConfig.from_dict(sizes)
+    assert not config.extra, "constructor arguments that nobody here knows"
+    return Synthesizer(config, spec_channels, segment_frames)
 
 
 def decoder(ins: Arrays, meta: dict) -> dict:

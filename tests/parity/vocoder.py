@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.parity import fill
+from tests.parity.recipe import fill
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan
@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 def vocoder(meta: dict, kind: str = "nsf-hifigan") -> MelVocoder:
     """The fixture's network, written to a file of the published form and loaded from there."""
-    return _vocoder(json.dumps(meta["constructor"]), meta["recipe_seed"], kind)
+    return _vocoder(json.dumps(dict(meta["constructor"])), meta["recipe_seed"], kind)
 
 
 @functools.lru_cache(maxsize=2)
