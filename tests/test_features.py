@@ -145,7 +145,7 @@ def test_companions_of_the_original_that_fit_are_kept_and_named_once(config, fol
         assert (report.ready, report.made, set(report.kept.values())) == (3, 0, {3})
     assert {path: path.read_bytes() for path in before} == before
     report.show()
-    (line,) = [line for line in caplog.messages if "--remake" in line]
+    (line,) = [line for line in caplog.messages if "remake=True" in line]
     assert "18 files" in line and "units 3" in line and "another speech encoder with as many features" in line
     monkeypatch.undo()
     reasons = prepare_features(folder, config, "dio", mel=VocoderMel(), remake=True).reasons
