@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from modules.config import Config, load_config
 from modules.device import allow_tf32, pick_device
 from modules.epoch_batches import EpochBatches
-from modules.normed_conv import NormedWeight
+from modules.layers.weight_norm import NormedWeight
 from tests.tiny import write_clip
 from vits.dataset import Batch, ClipDataset, collate
 from vits.discriminator import scores_of

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from modules import attention
-from modules.attention import CausalEncoder, CausalSelfAttention, RelativeEncoder, WindowedSelfAttention
-from modules.wavenet import gated
+from modules.layers import attention
+from modules.layers.attention import CausalEncoder, CausalSelfAttention, RelativeEncoder, WindowedSelfAttention
+from modules.layers.wavenet import gated
 
 
 def by_the_definition(net, x, mask):

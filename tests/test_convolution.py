@@ -1,11 +1,11 @@
-"""modules/convolution.py: other forms of PyTorch's convolutions, whose numbers and gradients they give."""
+"""modules/layers/convolution.py: other forms of PyTorch's convolutions, whose numbers and gradients they give."""
 
 
 import pytest
 import torch
 from torch import nn
 
-from modules.convolution import Conv1d, ConvTranspose1d
+from modules.layers.convolution import Conv1d, ConvTranspose1d
 
 SIZES = [
     dict(kernel_size=1),

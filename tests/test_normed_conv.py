@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modules.normed_conv import (
+from modules.layers.weight_norm import (
     SpectralNormConv1d,
     SpectralNormConv2d,
     WeightNormConv1d,

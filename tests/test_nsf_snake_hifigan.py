@@ -6,7 +6,7 @@ import scipy.signal
 import torch
 
 from modules.config import ModelConfig
-from modules.normed_conv import fold_normed_weights
+from modules.layers.weight_norm import fold_normed_weights
 from vdecoder import DECODERS
 from vdecoder.nsf_snake_hifigan import AntiAliasedSnake, Downsample, Snake, Upsample, low_pass_taps
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from modules.normed_conv import WeightNormConv1d
-from modules.wavenet import WN, DepthwiseConv, gated
+from modules.layers.wavenet import WN, DepthwiseConv, gated
+from modules.layers.weight_norm import WeightNormConv1d
 
 
 def test_a_depthwise_convolution_is_the_dense_one_whose_weight_is_the_product_of_both():

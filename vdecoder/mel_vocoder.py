@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modules.audio import sinc_resample
-from modules.normed_conv import fold_normed_weights
+from modules.layers.weight_norm import fold_normed_weights
 from modules.weight_file import assign, find_weight_file, read_weight_file
 from vdecoder import MEL_VOCODERS
 from vdecoder.nsf_hifigan import NsfHifigan

@@ -13,9 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from modules.convolution import Conv1d
 from modules.generator_sizes import GeneratorSizes
-from modules.normed_conv import WeightNormConv1d, WeightNormConvTranspose1d
+from modules.layers.convolution import Conv1d
+from modules.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 from vdecoder.source import HarmonicSource
 
 SLOPE = 0.1

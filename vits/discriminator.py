@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.normed_conv import SpectralNormConv1d, SpectralNormConv2d, WeightNormConv1d, WeightNormConv2d
+from modules.layers.weight_norm import SpectralNormConv1d, SpectralNormConv2d, WeightNormConv1d, WeightNormConv2d
 
 SLOPE = 0.1
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from modules.attention import CausalEncoder
 from modules.config import ModelConfig
-from modules.convolution import Conv1d
+from modules.layers.attention import CausalEncoder
+from modules.layers.convolution import Conv1d
 
 COARSE_BINS = 256
 F0_MIN, F0_MAX = 50.0, 1100.0  # Hz, the ends of the coarse scale

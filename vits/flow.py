@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modules.attention import CausalEncoder
 from modules.config import ModelConfig
-from modules.convolution import Conv1d
-from modules.wavenet import WN
+from modules.layers.attention import CausalEncoder
+from modules.layers.convolution import Conv1d
+from modules.layers.wavenet import WN
 
 COUPLINGS = 4  # of the convolutional flow
 KERNEL_SIZE = 5

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.convolution import Conv1d
-from modules.wavenet import WN
+from modules.layers.convolution import Conv1d
+from modules.layers.wavenet import WN
 
 
 class PosteriorEncoder(nn.Module):

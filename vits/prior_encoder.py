@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from modules.attention import RelativeEncoder
 from modules.config import ModelConfig
-from modules.convolution import Conv1d
+from modules.layers.attention import RelativeEncoder
+from modules.layers.convolution import Conv1d
 from vits.f0_decoder import COARSE_BINS
 
 

@@ -26,7 +26,7 @@ from modules.config import Config, DataConfig
 from modules.device import autocast, grad_scaler, update_scale
 from modules.distributed import average, average_gradients, rank, world_size
 from modules.epoch_batches import seed_of
-from modules.normed_conv import held_weights
+from modules.layers.weight_norm import held_weights
 from modules.recording import Recorder
 from modules.spectrogram import mel_from_linear, mel_spectrogram
 from vits.dataset import Batch

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from modules.config import ModelConfig
-from modules.convolution import Conv1d
-from modules.normed_conv import fold_normed_weights
+from modules.layers.convolution import Conv1d
+from modules.layers.weight_norm import fold_normed_weights
 from vdecoder import DECODERS
 from vdecoder.source import draw
 from vits.f0_decoder import F0Decoder, f0_to_coarse, f0_to_lf0, lf0_to_f0, normalize_lf0

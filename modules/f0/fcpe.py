@@ -15,7 +15,7 @@ from torch import Tensor
 from modules.console import UserError
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.salience import SaliencePredictor, log
-from modules.normed_conv import fold_normed_weights
+from modules.layers.weight_norm import fold_normed_weights
 from modules.spectrogram import VocoderMel
 from modules.weight_file import assign, read_weight_file, read_weights_and_settings
 

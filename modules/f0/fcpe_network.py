@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.device import without_autocast
-from modules.normed_conv import WeightNorm
+from modules.layers.weight_norm import WeightNorm
 
 HEADS, HEAD_SIZE = 8, 64
 RANDOM_FEATURES = int(HEAD_SIZE * math.log(HEAD_SIZE))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.convolution import Conv1d
-from modules.normed_conv import WeightNormConv1d
-from modules.wavenet import gated
+from modules.layers.convolution import Conv1d
+from modules.layers.wavenet import gated
+from modules.layers.weight_norm import WeightNormConv1d
 
 # Without gradients, queries go through attention in groups of rows of at most this many scores per head, so that
 # memory does not grow with the square of the length.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modules.normed_conv import WeightNormConv1d
+from modules.layers.weight_norm import WeightNormConv1d
 
 
 class WN(nn.Module):

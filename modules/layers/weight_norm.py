@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.convolution import Conv1d, Conv2d, ConvTranspose1d
+from modules.layers.convolution import Conv1d, Conv2d, ConvTranspose1d
 
 
 class NormedWeight(nn.Module):
