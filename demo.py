@@ -108,7 +108,7 @@ def record(folder: Path) -> tuple[Song, Song]:
     """Write a recording of each voice and the song to convert; the song as the dark and the bright voice sing it."""
     import numpy as np
 
-    from modules.audio import write_audio
+    from modules.audio.files import write_audio
     from tests.singer import BRIGHT, DARK, Note, random_phrase, sing
 
     print("recording two singers")
@@ -195,7 +195,7 @@ def show(results: Path, source: Song, target: Song, began: float) -> int:
     from benchmarks.demo_report import draw, measure
     from benchmarks.demo_vocoder import pitch_error
     from benchmarks.song_measures import mel_cepstral_distance
-    from modules.audio import read_audio
+    from modules.audio.files import read_audio
 
     wav, refined_wav, picture = (PROJECT / "results" / name for name in ("demo.wav", "demo_diffusion.wav", "demo.png"))
     wav.parent.mkdir(exist_ok=True)

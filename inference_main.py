@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = Parts(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
     conversion = read_conversion(args)
     parts.refuse_missing(conversion)
-    from modules.audio import find_format
+    from modules.audio.files import find_format
 
     find_format(args.wav_format)
 

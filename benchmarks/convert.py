@@ -29,7 +29,7 @@ import torch
 from inference.conversion import Conversion
 from inference.song import Song
 from inference.svc import Svc
-from modules.audio import write_audio
+from modules.audio.files import write_audio
 from modules.config import Config, load_config, save_config
 from vencoder import ENCODERS
 from vits.synthesizer import Synthesizer

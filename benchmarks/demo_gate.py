@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure_run(prepared: Path, folder: Path, source, target, seed: int, steps: int):
     """Train in a copy of the prepared folder, convert the song and return its Report."""
     from benchmarks.demo_report import measure
-    from modules.audio import read_audio
+    from modules.audio.files import read_audio
 
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(prepared, folder)

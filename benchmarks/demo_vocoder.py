@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from modules.atomic_file import atomic_path, write_text
-from modules.audio import read_audio
+from modules.audio.files import read_audio
+from modules.audio.spectrogram import linear_spectrogram
 from modules.checkpoint import load_checkpoint
 from modules.clip_files import ClipFiles
 from modules.console import progress
 from modules.device import pick_device
-from modules.spectrogram import linear_spectrogram
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.vocoder_config import VocoderConfig

@@ -203,7 +203,7 @@ def read_speech(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     import numpy as np
     import torch
 
-    from modules.audio import read_audio, sinc_resample
+    from modules.audio.files import read_audio, sinc_resample
     from tests.singer import SAMPLING_RATE
 
     judges = [build_f0_predictor(key) for key in ("crepe", "harvest")]

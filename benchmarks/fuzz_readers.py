@@ -191,7 +191,7 @@ def _sounds(folder: Path) -> list[Reader]:
     import numpy as np
     import soundfile
 
-    from modules.mono_file import MonoFile
+    from modules.audio.mono_file import MonoFile
 
     sound = 0.3 * np.sin(np.arange(6000)[:, None] * [0.05, 0.06])
     readers = []

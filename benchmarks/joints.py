@@ -95,7 +95,7 @@ def is_right(figure: dict[str, Any]) -> bool:
 
 def write_song(path: Path, clips: Path, minutes: float) -> Path:
     """The clips in the order of their names, again and again, as phrases with silences between them."""
-    from modules.audio import read_audio, write_audio
+    from modules.audio.files import read_audio, write_audio
 
     files = sorted(clips.glob("*.wav"))
     if not files:
@@ -150,7 +150,7 @@ def write_model(folder: Path) -> tuple[Path, Path]:
 def measure(svc: Svc, song: Song, conversion: Any, returns_song: bool) -> dict[str, Any]:
     """The figures of a conversion; ``returns_song`` when the model gives back what it gets."""
     from inference.layout import lay_out, with_fades
-    from modules.audio import read_audio
+    from modules.audio.files import read_audio
 
     audio = np.concatenate(list(svc.convert(song, conversion)))
     original, _ = read_audio(song.path)

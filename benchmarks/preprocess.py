@@ -84,7 +84,7 @@ def make_clips(folder: Path, count: int, seconds: float) -> Iterator[Path]:
     """Tones of a moving pitch with overtones, noise and pauses, for which every predictor has work to do."""
     import numpy as np
 
-    from modules.audio import write_audio
+    from modules.audio.files import write_audio
 
     generator = np.random.default_rng(0)
     time = np.arange(round(seconds * 44100)) / 44100
@@ -171,7 +171,7 @@ def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, f
 
 def measure_rebuilt(job: FeatureJob, clips: Sequence[Path]) -> dict[str, float]:
     """One process that builds the predictor for every clip; the clock runs over building and predicting."""
-    from modules.audio import read_audio
+    from modules.audio.files import read_audio
 
     seconds, loading, loaded = 0.0, 0.0, 0
     began = time.perf_counter()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from modules.audio import open_audio
+from modules.audio.files import open_audio
 from modules.clip_files import DIFFUSION_MAKER, ClipFiles, common_frames, frames, stretch_units
 from modules.config import DiffusionConfig
 from modules.console import UserError, progress

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion.dataset import DiffusionBatch, DiffusionDataset
 from diffusion.logbook import Logbook
 from diffusion.unit2mel import Unit2Mel
-from modules.audio import read_audio
+from modules.audio.files import read_audio
 from modules.config import DiffusionConfig
 from modules.console import UserError, get_logger, tally
 from modules.epoch_batches import generator_of

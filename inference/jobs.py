@@ -36,7 +36,7 @@ class Job:
     def run(self, svc: Svc) -> bool:
         """Convert from disk to disk under a progress bar over the song's seconds; False when the song is cut off."""
         from inference.song import Song
-        from modules.audio import write_audio
+        from modules.audio.files import write_audio
 
         song = Song(self.song)
 

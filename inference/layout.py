@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from inference.conversion import Conversion
 from inference.segments import FADE_SECONDS, Fade, at_rate, plan_pieces
 from inference.song import Song
-from modules.slicer import Chunk
+from modules.audio.slicer import Chunk
 
 SHORTEST_PIECE = 0.1  # seconds; encoders and predictors need a few frames, so less is padded up to this
 

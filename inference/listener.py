@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference.voices import Voices
 from inference.voicing import Voicing
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
 from modules.clip_files import stretch_units
 from modules.console import get_logger
 from modules.f0 import F0_PREDICTORS, build_f0_predictor

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modules.audio import to_pcm16
+from modules.audio.files import to_pcm16
 
 # Memory grows with a piece's length, most of all in the speech encoder (about 1 GiB for a minute). A phrase that goes
 # on for longer without any silence is rare, and is cut even if nobody asked for it.

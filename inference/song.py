@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from modules.audio.mono_file import MonoFile
+from modules.audio.slicer import Chunk, Slicer
 from modules.console import UserError, option
-from modules.mono_file import MonoFile
-from modules.slicer import Chunk, Slicer
 
 
 class Song(MonoFile):

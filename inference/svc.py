@@ -29,11 +29,11 @@ from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
 from inference.voices import synthesizer_voices
 from inference.voicing import Voicing
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
+from modules.audio.loudness import match_envelope, volume
 from modules.config import load_config
 from modules.console import UserError, get_logger, option
 from modules.device import pick_device
-from modules.loudness import match_envelope, volume
 from modules.memory import is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder

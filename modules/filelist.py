@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from modules.audio import open_audio
+from modules.audio.files import open_audio
 from modules.clip_files import MAKER, ClipFiles
 from modules.console import LONGEST_SHOWN, UserError, get_logger
 from modules.registry import nearest_first

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.audio.spectrogram import FLOOR, VOCODER_EPSILON, mel_filters
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS, build_f0_predictor, rmvpe
 from modules.f0.fcpe import Fcpe
 from modules.f0.rmvpe import Rmvpe
 from modules.f0.salience import SaliencePredictor, decode
-from modules.spectrogram import FLOOR, VOCODER_EPSILON, mel_filters
 from onnxexport.graph import Graph, refuse_target, write_graph
 from onnxexport.spectrum import PowerSpectrum
 

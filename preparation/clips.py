@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from modules.atomic_file import write_text
-from modules.audio import write_audio
+from modules.audio.files import write_audio
+from modules.audio.mono_file import MonoFile
+from modules.audio.slicer import Slicer
 from modules.console import UserError, failure, option, progress
 from modules.json_file import read_json
-from modules.mono_file import MonoFile
-from modules.slicer import Slicer
 from preparation.recordings import (
     Recording,
     find_recordings,

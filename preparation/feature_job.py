@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.audio import read_audio, resample
+from modules.audio.files import read_audio, resample
+from modules.audio.loudness import volume
+from modules.audio.spectrogram import VocoderMel, linear_spectrogram
 from modules.clip_files import SHORTEST_CLIP, ClipFiles, frames
 from modules.config import Config
 from modules.console import UserError, get_logger
 from modules.device import pick_device
 from modules.distributed import local_place
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
-from modules.loudness import volume
-from modules.spectrogram import VocoderMel, linear_spectrogram
 from preparation.fingerprints import Check, Recipe, vouch, withdraw
 from preparation.vocoder_mels import augment, plain_mel
 from preparation.workers import cpu_count

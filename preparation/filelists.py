@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modules.atomic_file import write_text
-from modules.audio import open_audio
+from modules.audio.files import open_audio
 from modules.clip_files import SHORTEST_CLIP, find_clips
 from modules.console import UserError, get_logger
 from modules.file_name import list_flaw

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modules.audio import open_audio
+from modules.audio.files import open_audio
+from modules.audio.spectrogram import VocoderMel
 from modules.clip_files import ClipFiles, common_frames, frames
 from modules.config import Config
 from modules.console import UserError
-from modules.spectrogram import VocoderMel
 
 UNITS_PER_SECOND = 50  # of every speech encoder: a frame every 320 samples at 16 kHz
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules import ffmpeg
-from modules.audio import open_audio
+from modules.audio import ffmpeg
+from modules.audio.files import open_audio
 from modules.clip_files import clip_flaw
 from modules.console import UserError
 from modules.file_name import same_file_key, speaker_flaw

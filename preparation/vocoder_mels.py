@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modules.audio.loudness import random_gain, volume
+from modules.audio.spectrogram import VocoderMel
 from modules.clip_files import Augmented
 from modules.config import Config, DiffusionConfig
 from modules.console import UserError
-from modules.loudness import random_gain, volume
-from modules.spectrogram import VocoderMel
 from vdecoder.vocoder_config import load_vocoder_config
 
 FARTHEST_SHIFT = 5  # semitones, up or down, as published

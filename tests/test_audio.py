@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from modules.audio import (
+from modules.audio.files import (
     BLOCK,
     _resampler,
     open_audio,
@@ -23,9 +23,9 @@ from modules.audio import (
     to_pcm16,
     write_audio,
 )
+from modules.audio.loudness import frame_rms, match_envelope, random_gain, volume
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
-from modules.loudness import frame_rms, match_envelope, random_gain, volume
-from modules.torchaudio_guard import import_torchaudio
 from tests.bounded import bounded
 
 RNG = np.random.default_rng(7)

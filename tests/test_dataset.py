@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from modules.audio import read_audio
+from modules.audio.files import read_audio
+from modules.audio.loudness import volume
+from modules.audio.spectrogram import linear_spectrogram
 from modules.clip_files import ClipFiles
 from modules.console import UserError
-from modules.loudness import volume
-from modules.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config, write_clip, write_dataset
 from vits.dataset import ClipDataset, collate
 

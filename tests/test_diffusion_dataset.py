@@ -9,12 +9,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusion
-from modules.audio import read_audio
+from modules.audio.files import read_audio
+from modules.audio.loudness import volume
+from modules.audio.spectrogram import VocoderMel
 from modules.clip_files import ClipFiles
 from modules.console import UserError
 from modules.epoch_batches import EpochBatches
-from modules.loudness import volume
-from modules.spectrogram import VocoderMel
 from preparation.vocoder_mels import plain_mel
 from tests.tiny import HOP, MEL, tiny_diffusion_config, write_clip, write_diffusion_dataset, write_mels
 

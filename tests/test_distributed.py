@@ -20,7 +20,7 @@ import torch
 from diffusion import training as diffusion_training
 from diffusion.checkpoints import read_newest_diffusion
 from modules import checkpoint, distributed
-from modules.audio import write_audio
+from modules.audio.files import write_audio
 from modules.clip_files import ClipFiles
 from modules.config import load_config, load_diffusion_config, save_config, save_diffusion_config
 from modules.console import UserError

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 import resample
-from modules import ffmpeg
-from modules.audio import read_audio
+from modules.audio import ffmpeg
+from modules.audio.files import read_audio
+from modules.audio.mono_file import MonoFile
 from modules.console import UserError
-from modules.mono_file import MonoFile
 
 RATE = 8000
 STAND_IN = """#!{python}

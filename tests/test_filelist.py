@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from modules.audio import write_audio
+from modules.audio.files import write_audio
 from modules.clip_files import ClipFiles
 from modules.console import UserError
 from modules.filelist import read_filelist, speaker_id, usable

@@ -64,7 +64,7 @@ def texts(path):
 @pytest.mark.parametrize("package", sorted(FLOORS))
 def test_a_package_knows_no_flags_for_programs_without_any_use_it(package):
     """``modules.console.option`` names settings, in a script by their flags."""
-    strangers = {ROOT / "modules/ffmpeg.py", ROOT / "cluster/train_cluster.py"}  # not our flags; a script
+    strangers = {ROOT / "modules/audio/ffmpeg.py", ROOT / "cluster/train_cluster.py"}  # not our flags; a script
     for path in set((ROOT / package).rglob("*.py")) - strangers:
         for text in set(texts(path)) - NO_MESSAGES:
             assert not FLAG.search(COMMAND.sub("", text)), f"{path.relative_to(ROOT)}: {text}"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from modules.audio.spectrogram import VocoderMel
 from modules.console import UserError
-from modules.spectrogram import VocoderMel
 from tests.vocoder_files import NOT_OF_THE_NETWORK, PUBLISHED_MEL, SMALL_NETWORK, small_generator, write_vocoder
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vdecoder.vocoder_config import load_vocoder_config

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from inference.song import Song
-from modules.audio import read_audio
+from modules.audio.files import read_audio
+from modules.audio.mono_file import MonoFile
 from modules.console import UserError
-from modules.mono_file import MonoFile
 
 RATE = 22050
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS, build_f0_predictor, fcpe, rmvpe
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.rmvpe_network import RmvpeNetwork
 from modules.f0.salience import ZERO_CROSSINGS, decode
-from modules.torchaudio_guard import import_torchaudio
 from tests.pitch_files import narrow_rmvpe, random_network, small_fcpe, write_fcpe, write_narrow_rmvpe
 
 RATE, HOP = 44100, 512

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 import resample
-from modules.loudness import measure_levels
+from modules.audio.loudness import measure_levels
 from preparation import resampling
 from preparation.clip_ledger import LEDGER
 from preparation.resampling import TRIM_FRAMES, trim_silence

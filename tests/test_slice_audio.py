@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 import slice_audio
+from modules.audio.loudness import frame_rms
 from modules.console import UserError
-from modules.loudness import frame_rms
 from preparation import clips
 from preparation.clips import LEDGER, CutSettings, choose_ranges
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from modules.audio.slicer import Slicer
 from modules.console import UserError
-from modules.slicer import Slicer
 
 RATE = 44100
 

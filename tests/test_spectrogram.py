@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.spectrogram import (
+from modules.audio.spectrogram import (
     VocoderMel,
     linear_spectrogram,
     mel_filters,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.train_step import write_plainly
-from modules.spectrogram import linear_spectrogram
+from modules.audio.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config
 from vits.dataset import Batch
 from vits.discriminator import scores_of

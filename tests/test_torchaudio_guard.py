@@ -27,7 +27,7 @@ def test_what_imports_torchaudio_can_be_imported_when_the_compiled_part_cannot()
     printed = run(
         BREAK_THE_COMPILED_PART
         + """
-from modules.torchaudio_guard import import_torchaudio
+from modules.audio.torchaudio_guard import import_torchaudio
 torchaudio = import_torchaudio()
 assert import_torchaudio() is torchaudio
 import torchcrepe, torchaudio.transforms, torchaudio.models
@@ -44,7 +44,7 @@ def test_a_working_torchaudio_is_left_as_it_is():
 import sys
 from types import ModuleType
 working = sys.modules["torchaudio"] = ModuleType("torchaudio")
-from modules.torchaudio_guard import import_torchaudio
+from modules.audio.torchaudio_guard import import_torchaudio
 assert import_torchaudio() is working
 assert "torchaudio._extension" not in sys.modules
 """
@@ -52,4 +52,4 @@ assert "torchaudio._extension" not in sys.modules
 
 
 def test_nothing_is_imported_before_it_is_asked_for():
-    run("import sys, modules.torchaudio_guard; assert not {'torch', 'torchaudio'} & set(sys.modules)")
+    run("import sys, modules.audio.torchaudio_guard; assert not {'torch', 'torchaudio'} & set(sys.modules)")

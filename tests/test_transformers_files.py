@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
-from modules.torchaudio_guard import import_torchaudio
 from tests.checkpoint_files import contentvec_weights, wavlm_checkpoint
 from tests.encoder_files import BASE, write_encoder_file
 from vencoder import ENCODERS, build_encoder

@@ -11,12 +11,12 @@ import pytest
 import soundfile
 import torch
 
-from modules.audio import read_audio
+from modules.audio.files import read_audio
+from modules.audio.loudness import volume
+from modules.audio.spectrogram import VocoderMel
 from modules.clip_files import ClipFiles
 from modules.config import save_config, save_diffusion_config
 from modules.console import UserError
-from modules.loudness import volume
-from modules.spectrogram import VocoderMel
 from preparation import feature_job
 from preparation.configs import fitted_configs
 from preparation.features import prepare_features

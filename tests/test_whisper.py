@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
-from modules.torchaudio_guard import import_torchaudio
 from tests.bounded import bounded
 from tests.checkpoint_files import whisper_checkpoint
 from vencoder.whisper import OVERLAP, WINDOW, Whisper, blend, log_mel, window_starts

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from modules.torchaudio_guard import import_torchaudio
+from modules.audio.torchaudio_guard import import_torchaudio
 from tests.checkpoint_files import KERNELS
 
 STRIDES = (5, 2, 2, 2, 2, 2, 2)

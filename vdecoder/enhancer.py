@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
 from vdecoder.mel_vocoder import RESAMPLING_WIDTH, MelVocoder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
 from modules.layers.weight_norm import fold_normed_weights
 from modules.weight_file import assign, find_weight_file, read_weight_file
 from vdecoder import MEL_VOCODERS

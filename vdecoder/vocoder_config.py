@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from modules.audio.spectrogram import VocoderMel
 from modules.console import UserError, shown
 from modules.generator_sizes import generator_rules
 from modules.json_file import read_json
 from modules.section import Section, choice, positive
-from modules.spectrogram import VocoderMel
 
 REQUIRED = dataclasses.MISSING  # in the place of a default: what no file says, nobody knows
 

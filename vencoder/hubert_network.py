@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
-from modules.torchaudio_guard import import_torchaudio
 from modules.weight_file import assign
 from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveTransformer, shape_of
 

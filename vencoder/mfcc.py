@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modules.spectrogram import mel_filters
+from modules.audio.spectrogram import mel_filters
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, WINDOW_LENGTH, SpeechEncoder
 
 N_FFT = 512

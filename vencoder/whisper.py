@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from modules.audio.spectrogram import mel_filters
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 from modules.device import without_autocast
-from modules.spectrogram import mel_filters
-from modules.torchaudio_guard import import_torchaudio
 from modules.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
 from vencoder.renaming import rename

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from modules.audio import open_audio, read_audio
+from modules.audio.files import open_audio, read_audio
+from modules.audio.loudness import random_gain
+from modules.audio.spectrogram import linear_spectrogram, scale_spectrogram
 from modules.clip_files import MAKER, Clip, ClipFiles, align, stretch_units
 from modules.config import Config
 from modules.console import UserError
 from modules.epoch_batches import generator_of
 from modules.filelist import read_filelist, speaker_id, usable
-from modules.loudness import random_gain
-from modules.spectrogram import linear_spectrogram, scale_spectrogram
 
 
 @dataclass

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.adamw import AdamW, gradient_norm
+from modules.audio.spectrogram import mel_from_linear, mel_spectrogram
 from modules.config import Config, DataConfig
 from modules.device import autocast, grad_scaler, update_scale
 from modules.distributed import average, average_gradients, rank, world_size
 from modules.epoch_batches import seed_of
 from modules.layers.weight_norm import held_weights
 from modules.recording import Recorder
-from modules.spectrogram import mel_from_linear, mel_spectrogram
 from vits.dataset import Batch
 from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss, lf0_loss

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.f0 import F0_MAX, F0_MIN, F0Predictor
 from modules.f0.contour import resize_nearest
-from modules.torchaudio_guard import import_torchaudio
 
 SAMPLING_RATE = 16000
 WINDOW = 1024  # samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
 from modules.console import UserError
 from modules.f0 import F0Predictor
 from modules.f0.contour import resize_nearest

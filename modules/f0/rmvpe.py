@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modules.audio.spectrogram import FLOOR, mel_filters
 from modules.f0.rmvpe_network import BINS, MELS, RmvpeNetwork
 from modules.f0.salience import SaliencePredictor, log
-from modules.spectrogram import FLOOR, mel_filters
 from modules.weight_file import assign, read_weight_file
 
 SAMPLING_RATE = 16000

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
 from modules.console import UserError, get_logger
 from modules.f0 import F0Predictor
 from modules.f0.contour import resize_nearest

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
 from modules.f0 import F0_MAX, F0_MIN, build_f0_predictor, fcpe, rmvpe, salience
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
 from modules.f0.crepe import FILTER

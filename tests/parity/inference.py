@@ -20,7 +20,7 @@ from inference.song import Song
 from inference.speaker_mix import SpeakerMix
 from inference.svc import Svc
 from inference.voices import Voices
-from modules.audio import sinc_resample
+from modules.audio.files import sinc_resample
 
 Arrays = dict[str, np.ndarray]
 HOP, SONG_RATE = 512, 16000

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from modules.audio.spectrogram import mel_from_linear, mel_spectrogram
 from modules.config import DataConfig, ModelConfig, TrainConfig
-from modules.spectrogram import mel_from_linear, mel_spectrogram
 from tests.parity.recipe import fill, recipe_values
 from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.f0_decoder import f0_to_coarse, normalize_lf0

@@ -10,11 +10,11 @@ import numpy as np
 import soundfile
 import torch
 
-from modules.audio import read_audio, sinc_resample
+from modules.audio.files import read_audio, sinc_resample
+from modules.audio.loudness import match_envelope, volume
+from modules.audio.slicer import Slicer
+from modules.audio.spectrogram import VocoderMel, linear_spectrogram, mel_from_linear, mel_spectrogram
 from modules.clip_files import stretch_units
-from modules.loudness import match_envelope, volume
-from modules.slicer import Slicer
-from modules.spectrogram import VocoderMel, linear_spectrogram, mel_from_linear, mel_spectrogram
 
 Arrays = dict[str, np.ndarray]
 

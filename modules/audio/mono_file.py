@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from soundfile import SoundFile
 
-from modules.audio import BLOCK, no_sound, open_audio, read_block, read_blocks
+from modules.audio.files import BLOCK, no_sound, open_audio, read_block, read_blocks
+from modules.audio.loudness import SHORTEST, LevelMeter, Levels
 from modules.console import UserError, get_logger
-from modules.loudness import SHORTEST, LevelMeter, Levels
 
 log = get_logger("sound")
 

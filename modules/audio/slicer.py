@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modules.audio.loudness import frame_rms
 from modules.console import UserError
-from modules.loudness import frame_rms
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modules.audio import in_blocks
+from modules.audio.files import in_blocks
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
     import torch

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.device import without_autocast
-from modules.torchaudio_guard import import_torchaudio
 
 FLOOR = 1e-5  # the smallest amplitude whose logarithm is taken
 LINEAR_EPSILON = 1e-6  # added to the power of each bin of a linear spectrogram

@@ -16,9 +16,9 @@ import numpy as np
 import soundfile
 
 from modules.atomic_file import output_path, reason
+from modules.audio.ffmpeg import SUFFIXES, decoded
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
-from modules.ffmpeg import SUFFIXES, decoded
-from modules.torchaudio_guard import import_torchaudio
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
     import torch
@@ -52,7 +52,7 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
 def open_audio(path: str | os.PathLike) -> _InOrder:
     """Open a sound file for reading in pieces. Raises UserError when it is missing or not audio.
 
-    What libsndfile does not read is decoded by ffmpeg if its suffix says that it is sound (modules/ffmpeg.py).
+    What libsndfile does not read is decoded by ffmpeg if its suffix says that it is sound (modules/audio/ffmpeg.py).
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}")
