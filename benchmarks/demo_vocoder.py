@@ -18,8 +18,8 @@ from modules.atomic_file import atomic_path, write_text
 from modules.audio.files import read_audio
 from modules.audio.spectrogram import linear_spectrogram
 from modules.checkpoint import load_checkpoint
-from modules.clip_files import ClipFiles
 from modules.console import progress
+from modules.data.features import ClipFiles
 from modules.device import pick_device
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan

@@ -206,7 +206,7 @@ def _companions(folder: Path) -> list[Reader]:
     import numpy as np
     import torch
 
-    from modules.clip_files import Augmented, ClipFiles
+    from modules.data.features import Augmented, ClipFiles
 
     chance, clips = np.random.default_rng(0), [ClipFiles(folder / f"{name}.wav") for name in ("ours", "theirs", "old")]
     ours, theirs, old = clips
@@ -295,7 +295,6 @@ def _models(folder: Path) -> list[Reader]:
 
 
 def _texts(folder: Path) -> list[Reader]:
-    from modules.clip_files import ClipFiles
     from modules.config import (
         Config,
         DiffusionConfig,
@@ -304,7 +303,8 @@ def _texts(folder: Path) -> list[Reader]:
         save_config,
         save_diffusion_config,
     )
-    from modules.filelist import read_filelist
+    from modules.data.features import ClipFiles
+    from modules.data.filelist import read_filelist
     from preparation import fingerprints
     from preparation.clips import LEDGER, Ledger
     from tests.vocoder_files import PUBLISHED_MEL, SMALL_NETWORK

@@ -145,7 +145,7 @@ def caches() -> tuple[Callable, ...]:
 
 def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, float]:
     """Make all clips anew. The clock runs from the first clip's start to the last one's end: loading is apart."""
-    from modules.clip_files import ClipFiles
+    from modules.data.features import ClipFiles
     from preparation.feature_job import Task
     from preparation.fingerprints import check
     from preparation.workers import run_job

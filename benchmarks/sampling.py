@@ -27,7 +27,7 @@ from diffusion.unit2mel import Unit2Mel
 from modules.audio.files import sinc_resample
 from modules.audio.loudness import volume
 from modules.audio.spectrogram import VocoderMel
-from modules.clip_files import stretch_units
+from modules.data.features import stretch_units
 from modules.device import pick_device
 from tests.singer import DARK, HOP_LENGTH, SAMPLING_RATE, random_phrase, sing
 from vencoder import ENCODERS, build_encoder

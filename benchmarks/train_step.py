@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.config import Config, load_config
+from modules.data.sampler import EpochBatches
 from modules.device import allow_tf32, pick_device
-from modules.epoch_batches import EpochBatches
 from modules.layers.weight_norm import NormedWeight
 from tests.tiny import write_clip
 from vits.dataset import Batch, ClipDataset, collate

@@ -18,9 +18,9 @@ from torch import Tensor
 from cluster.features import find_features, read_features
 from cluster.kmeans import k_means, refuse_missing_gpu
 from modules.atomic_file import output_path
-from modules.clip_files import find_clips
 from modules.console import UserError, get_logger, option
-from modules.file_name import speaker_flaw
+from modules.data.features import find_clips
+from modules.data.file_name import speaker_flaw
 from modules.safe_pickle import load_torch_arrays
 
 MAKER = "python cluster/train_cluster.py"

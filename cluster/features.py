@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.clip_files import MAKER, ClipFiles
 from modules.console import UserError, progress
+from modules.data.features import MAKER, ClipFiles
 
 ENDING = ".wav.soft.pt"
 

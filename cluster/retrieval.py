@@ -17,7 +17,7 @@ from cluster.index_file import MAKER, read_indexes, read_names, write_indexes
 from cluster.kmeans import k_means
 from modules.config import load_config
 from modules.console import UserError, get_logger, option, progress
-from modules.file_name import is_one_folder
+from modules.data.file_name import is_one_folder
 
 log = get_logger("retrieval")
 

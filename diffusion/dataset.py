@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modules.audio.files import open_audio
-from modules.clip_files import DIFFUSION_MAKER, ClipFiles, common_frames, frames, stretch_units
 from modules.config import DiffusionConfig
 from modules.console import UserError, progress
-from modules.epoch_batches import generator_of
-from modules.filelist import read_filelist, speaker_id, usable
+from modules.data.features import DIFFUSION_MAKER, ClipFiles, common_frames, frames, stretch_units
+from modules.data.filelist import read_filelist, speaker_id, usable
+from modules.data.sampler import generator_of
 
 MARGIN = 0.1  # seconds that a clip must be longer than data.duration, as published
 

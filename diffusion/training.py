@@ -27,8 +27,8 @@ from modules import checkpoint, distributed
 from modules.autosave import MINUTES
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config
 from modules.console import UserError, get_logger
+from modules.data.sampler import EpochBatches
 from modules.device import allow_tf32, pick_device
-from modules.epoch_batches import EpochBatches
 from modules.optimizer_state import load_optimizer, load_scaler
 from modules.run_config import refuse_another_model
 from modules.run_lock import sole_run

@@ -14,7 +14,7 @@ from diffusion.unit2mel import Unit2Mel
 from modules.audio.files import read_audio
 from modules.config import DiffusionConfig
 from modules.console import UserError, get_logger, tally
-from modules.epoch_batches import generator_of
+from modules.data.sampler import generator_of
 from modules.stop_signal import StopSignal
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 

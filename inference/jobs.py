@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion
 from modules.console import UserError, option, progress
-from modules.file_name import nfd, result_flaw, same_file_key
+from modules.data.file_name import nfd, result_flaw, same_file_key
 from modules.registry import nearest_first
 
 if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a plan

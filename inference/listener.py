@@ -12,8 +12,8 @@ from torch import Tensor
 from inference.voices import Voices
 from inference.voicing import Voicing
 from modules.audio.files import sinc_resample
-from modules.clip_files import stretch_units
 from modules.console import get_logger
+from modules.data.features import stretch_units
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
 from modules.f0.graph import GraphPredictor
 from vencoder import build_encoder, build_graph_encoder, graph_file

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modules.config import ENCODER_OF_4_0, FEATURES_OF_4_0, Config, DiffusionConfig, ModelConfig
 from modules.console import UserError, option
-from modules.file_name import nfd
+from modules.data.file_name import nfd
 from modules.registry import nearest_first
 from vencoder import ENCODERS
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from modules import distributed
 from modules.autosave import Autosave
 from modules.console import UserError, get_logger, progress
-from modules.epoch_batches import EpochBatches, in_steps
+from modules.data.sampler import EpochBatches, in_steps
 from modules.memory import is_lack_of_memory
 from modules.pace import Pace
 from modules.stop_signal import StopSignal

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from modules.atomic_file import write_text
-from modules.clip_files import ClipFiles, find_clips
 from modules.console import UserError
+from modules.data.features import ClipFiles, find_clips
 from preparation.fingerprints import digest
 
 LEDGER = ".resample_clips.jsonl"

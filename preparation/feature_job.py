@@ -14,9 +14,9 @@ import torch
 from modules.audio.files import read_audio, resample
 from modules.audio.loudness import volume
 from modules.audio.spectrogram import VocoderMel, linear_spectrogram
-from modules.clip_files import SHORTEST_CLIP, ClipFiles, frames
 from modules.config import Config
 from modules.console import UserError, get_logger
+from modules.data.features import SHORTEST_CLIP, ClipFiles, frames
 from modules.device import pick_device
 from modules.distributed import local_place
 from modules.f0 import F0_PREDICTORS, build_f0_predictor

@@ -13,12 +13,12 @@ import torch
 from modules import distributed
 from modules.audio.files import open_audio
 from modules.audio.spectrogram import VocoderMel
-from modules.clip_files import SHORTEST_CLIP, ClipFiles, clip_flaw, find_clips
 from modules.config import Config
 from modules.console import UserError, get_logger, progress
+from modules.data.features import SHORTEST_CLIP, ClipFiles, clip_flaw, find_clips
+from modules.data.file_name import speaker_flaw
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS
-from modules.file_name import speaker_flaw
 from modules.temporary_file import delete_unfinished
 from preparation.feature_job import F0_THRESHOLD, PRETRAIN, FeatureJob, Result, Task, about
 from preparation.fingerprints import Recipe, check, vouch

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from modules.atomic_file import write_text
 from modules.audio.files import open_audio
-from modules.clip_files import SHORTEST_CLIP, find_clips
 from modules.console import UserError, get_logger
-from modules.file_name import list_flaw
+from modules.data.features import SHORTEST_CLIP, find_clips
+from modules.data.file_name import list_flaw
 from preparation.recordings import Recording, is_sound_name, refuse_names
 from preparation.report import count_and_first
 

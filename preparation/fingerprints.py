@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modules.atomic_file import write_text
-from modules.clip_files import COMPANIONS, ClipFiles
+from modules.data.features import COMPANIONS, ClipFiles
 from modules.json_file import read_json
 
 Recipe = dict[str, Any]  # what one companion is made with, as JSON holds it

@@ -8,9 +8,9 @@ import numpy as np
 
 from modules.audio.files import open_audio
 from modules.audio.spectrogram import VocoderMel
-from modules.clip_files import ClipFiles, common_frames, frames
 from modules.config import Config
 from modules.console import UserError
+from modules.data.features import ClipFiles, common_frames, frames
 
 UNITS_PER_SECOND = 50  # of every speech encoder: a frame every 320 samples at 16 kHz
 

@@ -11,9 +11,9 @@ import torch
 from modules.atomic_file import output_path
 from modules.audio.files import read_audio
 from modules.audio.spectrogram import linear_spectrogram
-from modules.clip_files import ClipFiles, find_clips
 from modules.config import Config
 from modules.console import UserError, get_logger
+from modules.data.features import ClipFiles, find_clips
 
 log = get_logger("features")
 

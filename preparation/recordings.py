@@ -9,9 +9,9 @@ from pathlib import Path
 
 from modules.audio import ffmpeg
 from modules.audio.files import open_audio
-from modules.clip_files import clip_flaw
 from modules.console import UserError
-from modules.file_name import same_file_key, speaker_flaw
+from modules.data.features import clip_flaw
+from modules.data.file_name import same_file_key, speaker_flaw
 
 SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"} | ffmpeg.SUFFIXES
 MOST_NOTES = 5  # in one sentence

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modules.clip_files import SHORTEST_CLIP
 from modules.console import get_logger, option
+from modules.data.features import SHORTEST_CLIP
 
 log = get_logger("features")
 

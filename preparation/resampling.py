@@ -13,8 +13,8 @@ from modules.atomic_file import write_text
 from modules.audio.files import resample, write_audio
 from modules.audio.loudness import Levels
 from modules.audio.mono_file import SAFE_PEAK, MonoFile
-from modules.clip_files import SHORTEST_CLIP
 from modules.console import UserError, failure, option, progress
+from modules.data.features import SHORTEST_CLIP
 from modules.temporary_file import delete_unfinished
 from preparation.clip_ledger import ClipLedger
 from preparation.fingerprints import digest

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from modules.audio.loudness import random_gain, volume
 from modules.audio.spectrogram import VocoderMel
-from modules.clip_files import Augmented
 from modules.config import Config, DiffusionConfig
 from modules.console import UserError
+from modules.data.features import Augmented
 from vdecoder.vocoder_config import load_vocoder_config
 
 FARTHEST_SHIFT = 5  # semitones, up or down, as published

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.clip_files import ClipFiles
+from modules.data.features import ClipFiles
 
 
 def write_features(folder: Path, features: np.ndarray, clips: int = 2) -> None:

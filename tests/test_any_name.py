@@ -33,10 +33,10 @@ import train_index
 from cluster import train_cluster
 from cluster.centres import load_cluster_model
 from cluster.retrieval import load_feature_index
-from modules.clip_files import ClipFiles
 from modules.config import load_config, load_diffusion_config, save_config
 from modules.console import _OneLine, printable
-from modules.filelist import read_filelist
+from modules.data.features import ClipFiles
+from modules.data.filelist import read_filelist
 from tests.test_variants_end_to_end import SIZES
 from tests.tiny import tiny_config
 

@@ -5,8 +5,8 @@ import torch
 
 from modules.config import load_config, save_config
 from modules.console import UserError
+from modules.data.sampler import EpochBatches
 from modules.device import grad_scaler
-from modules.epoch_batches import EpochBatches
 from modules.memory import GIB
 from tests.tiny import tiny_config, write_clip, write_dataset
 from vits import batch_size

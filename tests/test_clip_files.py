@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modules import atomic_file, clip_files
-from modules.clip_files import Augmented, Clip, ClipFiles, align, common_frames, find_clips, frames, stretch_units
+from modules import atomic_file
 from modules.console import UserError
+from modules.data import features
+from modules.data.features import Augmented, Clip, ClipFiles, align, common_frames, find_clips, frames, stretch_units
 from tests.bounded import bounded
 
 
@@ -221,7 +222,7 @@ def test_an_interrupted_write_leaves_the_former_pair_the_new_one_or_a_named_gap(
         return replacement
 
     monkeypatch.setattr(np, "save", die_at(np.save))
-    monkeypatch.setattr(clip_files, "write_mel_and_shift", die_at(clip_files.write_mel_and_shift))
+    monkeypatch.setattr(features, "write_mel_and_shift", die_at(features.write_mel_and_shift))
     monkeypatch.setattr(atomic_file.os, "replace", die_at(atomic_file.os.replace))
     with pytest.raises(KeyboardInterrupt):
         files.write_augmented(augmented(2))

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from modules import saving
-from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
+from modules.data.features import ClipFiles
 from preparation.configs import fitted_configs
 from tests.tiny import tiny_config, write_clip, write_dataset
 from vits import checkpoints, training

@@ -6,8 +6,8 @@ import torch
 from modules.audio.files import read_audio
 from modules.audio.loudness import volume
 from modules.audio.spectrogram import linear_spectrogram
-from modules.clip_files import ClipFiles
 from modules.console import UserError
+from modules.data.features import ClipFiles
 from tests.tiny import HOP, tiny_config, write_clip, write_dataset
 from vits.dataset import ClipDataset, collate
 

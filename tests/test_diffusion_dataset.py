@@ -12,9 +12,9 @@ from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusio
 from modules.audio.files import read_audio
 from modules.audio.loudness import volume
 from modules.audio.spectrogram import VocoderMel
-from modules.clip_files import ClipFiles
 from modules.console import UserError
-from modules.epoch_batches import EpochBatches
+from modules.data.features import ClipFiles
+from modules.data.sampler import EpochBatches
 from preparation.vocoder_mels import plain_mel
 from tests.tiny import HOP, MEL, tiny_diffusion_config, write_clip, write_diffusion_dataset, write_mels
 

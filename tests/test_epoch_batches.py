@@ -1,4 +1,4 @@
-"""modules/epoch_batches.py: every clip once an epoch, resumable, and random numbers that belong to their place."""
+"""modules/data/sampler.py: every clip once an epoch, resumable, and random numbers that belong to their place."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from modules.epoch_batches import EpochBatches, generator_of
+from modules.data.sampler import EpochBatches, generator_of
 
 
 def order(batches, epoch, first_batch=0):
@@ -69,7 +69,7 @@ def test_places_have_random_numbers_of_their_own_which_are_the_same_in_another_p
     drawn = [int(torch.randint(1 << 40, (), generator=generator_of(*place))) for place in places]
     assert len(set(drawn)) == len(drawn)
     program = (
-        "import torch; from modules.epoch_batches import generator_of\n"
+        "import torch; from modules.data.sampler import generator_of\n"
         f"print([int(torch.randint(1 << 40, (), generator=generator_of(*place))) for place in {places}])"
     )
     root = Path(__file__).parents[1]

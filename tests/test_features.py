@@ -11,9 +11,9 @@ import soundfile
 import torch
 
 from modules.audio.spectrogram import VocoderMel
-from modules.clip_files import ClipFiles
 from modules.config import save_config
 from modules.console import UserError
+from modules.data.features import ClipFiles
 from preparation import feature_job, features
 from preparation.configs import fitted_configs
 from preparation.feature_job import FeatureJob

@@ -1,4 +1,4 @@
-"""modules/file_name.py: what it lets through can be written, listed and read back; what it refuses cannot."""
+"""modules/data/file_name.py: what it lets through can be written, listed and read back; what it refuses cannot."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modules.clip_files import LONGEST_ENDING, ClipFiles, clip_flaw
-from modules.file_name import is_one_folder, list_flaw, result_flaw, same_file_key, speaker_flaw
+from modules.data.features import LONGEST_ENDING, ClipFiles, clip_flaw
+from modules.data.file_name import is_one_folder, list_flaw, result_flaw, same_file_key, speaker_flaw
 
 ANY_TEXT = st.text(st.characters(), max_size=300)  # lone surrogates too, as names that are not Unicode have them
 
@@ -78,7 +78,7 @@ def test_a_number_is_offered_for_a_name_that_it_shortens_enough():
 def test_windows_forbids_more_signs(monkeypatch):
     assert result_flaw("song_a:b.wav", "a:b") is None or os.name == "nt"
     with monkeypatch.context() as patch:
-        patch.setattr("modules.file_name.os.name", "nt")
+        patch.setattr("modules.data.file_name.os.name", "nt")
         for sign in '<>:"/\\|?*\n\x01':
             assert "give the speaker's number with spk" in result_flaw(f"song_a{sign}b.wav", f"a{sign}b")
         assert result_flaw("名" * 255, "a") is None and "1 character too long" in result_flaw("名" * 256, "a")

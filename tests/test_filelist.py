@@ -1,4 +1,4 @@
-"""modules/filelist.py: lists are read whole, and clips that cannot be used are named with the reason."""
+"""modules/data/filelist.py: lists are read whole, and clips that cannot be used are named with the reason."""
 
 import os
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from modules.audio.files import write_audio
-from modules.clip_files import ClipFiles
 from modules.console import UserError
-from modules.filelist import read_filelist, speaker_id, usable
+from modules.data.features import ClipFiles
+from modules.data.filelist import read_filelist, speaker_id, usable
 from tests.tiny import write_clip
 
 RATE = 44100

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from modules.clip_files import Augmented, ClipFiles
+from modules.data.features import Augmented, ClipFiles
 from preparation.fingerprints import check, vouch, withdraw
 
 RECIPES = {"f0": {"f0_predictor": "pm", "hop_length": 512}, "volume": {"hop_length": 512}}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from modules.clip_files import ClipFiles
 from modules.config import Config, save_config
+from modules.data.features import ClipFiles
 from preparation.configs import fitted_configs
 from preparation.plots import _levels, plot_f0, spread
 

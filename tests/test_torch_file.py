@@ -16,8 +16,8 @@ import torch
 
 from cluster.centres import load_cluster_model
 from modules.checkpoint import load_checkpoint
-from modules.clip_files import ClipFiles
 from modules.console import UserError
+from modules.data.features import ClipFiles
 from modules.safe_pickle import load_torch_arrays, load_torch_inert
 from modules.torch_file import check_torch_file
 from modules.weight_file import read_weight_file

@@ -19,11 +19,11 @@ from torch.utils.tensorboard._utils import figure_to_image
 import train as train_script
 from modules import checkpoint, distributed, progress_lines, training_run
 from modules.autosave import Autosave
-from modules.clip_files import ClipFiles
 from modules.config import load_config, save_config
 from modules.console import UserError
+from modules.data.features import ClipFiles
+from modules.data.sampler import EpochBatches
 from modules.device import grad_scaler
-from modules.epoch_batches import EpochBatches
 from modules.stop_signal import stop_signal
 from tests.run_files import age_events, event_steps
 from tests.tiny import tiny_config, write_dataset

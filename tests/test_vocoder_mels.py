@@ -14,9 +14,9 @@ import torch
 from modules.audio.files import read_audio
 from modules.audio.loudness import volume
 from modules.audio.spectrogram import VocoderMel
-from modules.clip_files import ClipFiles
 from modules.config import save_config, save_diffusion_config
 from modules.console import UserError
+from modules.data.features import ClipFiles
 from preparation import feature_job
 from preparation.configs import fitted_configs
 from preparation.features import prepare_features

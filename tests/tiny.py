@@ -10,8 +10,8 @@ import torch
 from modules.audio.files import read_audio, write_audio
 from modules.audio.loudness import volume
 from modules.audio.spectrogram import VocoderMel, linear_spectrogram
-from modules.clip_files import ClipFiles
 from modules.config import Config, DiffusionConfig, save_config, save_diffusion_config
+from modules.data.features import ClipFiles
 from preparation.vocoder_mels import augment, plain_mel
 
 RATE, HOP = 44100, 512

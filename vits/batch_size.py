@@ -11,9 +11,9 @@ import torch
 
 from modules.config import Config, load_config
 from modules.console import UserError, get_logger, option
+from modules.data.sampler import generator_of
 from modules.device import allow_tf32, pick_device
 from modules.distributed import place
-from modules.epoch_batches import generator_of
 from modules.memory import GIB, free_memory, is_lack_of_memory, peak_memory
 from vits.dataset import Batch, ClipDataset, Item, collate
 from vits.step import FRAMES_APART, Learner

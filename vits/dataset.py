@@ -18,11 +18,11 @@ from torch.utils.data import Dataset
 from modules.audio.files import open_audio, read_audio
 from modules.audio.loudness import random_gain
 from modules.audio.spectrogram import linear_spectrogram, scale_spectrogram
-from modules.clip_files import MAKER, Clip, ClipFiles, align, stretch_units
 from modules.config import Config
 from modules.console import UserError
-from modules.epoch_batches import generator_of
-from modules.filelist import read_filelist, speaker_id, usable
+from modules.data.features import MAKER, Clip, ClipFiles, align, stretch_units
+from modules.data.filelist import read_filelist, speaker_id, usable
+from modules.data.sampler import generator_of
 
 
 @dataclass

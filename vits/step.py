@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from modules.adamw import AdamW, gradient_norm
 from modules.audio.spectrogram import mel_from_linear, mel_spectrogram
 from modules.config import Config, DataConfig
+from modules.data.sampler import seed_of
 from modules.device import autocast, grad_scaler, update_scale
 from modules.distributed import average, average_gradients, rank, world_size
-from modules.epoch_batches import seed_of
 from modules.layers.weight_norm import held_weights
 from modules.recording import Recorder
 from vits.dataset import Batch

@@ -14,7 +14,7 @@ from modules.audio.files import read_audio, sinc_resample
 from modules.audio.loudness import match_envelope, volume
 from modules.audio.slicer import Slicer
 from modules.audio.spectrogram import VocoderMel, linear_spectrogram, mel_from_linear, mel_spectrogram
-from modules.clip_files import stretch_units
+from modules.data.features import stretch_units
 
 Arrays = dict[str, np.ndarray]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from modules.audio.files import open_audio
-from modules.clip_files import MAKER, ClipFiles
 from modules.console import LONGEST_SHOWN, UserError, get_logger
+from modules.data.features import MAKER, ClipFiles
 from modules.registry import nearest_first
 
 log = get_logger("dataset")

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from modules.array_pickle import read_header, write_mel_and_shift
 from modules.atomic_file import output_path, output_paths
 from modules.console import UserError
-from modules.file_name import length_flaw, list_flaw
+from modules.data.file_name import length_flaw, list_flaw
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
     from torch import Tensor
