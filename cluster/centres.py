@@ -21,7 +21,7 @@ from modules.atomic_file import output_path
 from modules.console import UserError, get_logger, option
 from modules.data.features import find_clips
 from modules.data.file_name import speaker_flaw
-from modules.safe_pickle import load_torch_arrays
+from modules.untrusted.safe_pickle import load_torch_arrays
 
 MAKER = "python cluster/train_cluster.py"
 

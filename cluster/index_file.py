@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from modules.atomic_file import output_path, output_paths
 from modules.console import UserError, option
-from modules.safe_pickle import load_pickle
+from modules.untrusted.safe_pickle import load_pickle
 
 MAKER = "python train_index.py"
 

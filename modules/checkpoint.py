@@ -21,8 +21,8 @@ from modules.console import UserError, get_logger, shown
 from modules.memory import is_lack_of_memory
 from modules.safetensors_file import SUFFIX, read_safetensors
 from modules.saving import delete_together, delete_unfinished, save_together
-from modules.torch_file import load_torch
-from modules.truncated_file import is_truncated
+from modules.untrusted.torch_file import load_torch
+from modules.untrusted.truncation import is_truncated
 
 log = get_logger("checkpoint")
 

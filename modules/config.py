@@ -17,9 +17,9 @@ from typing import Any
 from modules.atomic_file import write_text
 from modules.console import UserError, shown
 from modules.generator_sizes import generator_rules
-from modules.json_file import parse_json, read_json
 from modules.section import Section, any_size, at_least, choice, listed, ours, positive
-from modules.tree_bounds import check_tree
+from modules.untrusted.json_file import parse_json, read_json
+from modules.untrusted.tree_bounds import check_tree
 
 MOST_LAYERS = 1000  # of a kind; a file with more would take years to build
 HIGHEST_RATE = 1_000_000  # Hz

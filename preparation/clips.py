@@ -17,7 +17,7 @@ from modules.audio.files import write_audio
 from modules.audio.mono_file import MonoFile
 from modules.audio.slicer import Slicer
 from modules.console import UserError, failure, option, progress
-from modules.json_file import read_json
+from modules.untrusted.json_file import read_json
 from preparation.recordings import (
     Recording,
     find_recordings,

@@ -21,7 +21,7 @@ from typing import Any
 
 from modules.atomic_file import write_text
 from modules.data.features import COMPANIONS, ClipFiles
-from modules.json_file import read_json
+from modules.untrusted.json_file import read_json
 
 Recipe = dict[str, Any]  # what one companion is made with, as JSON holds it
 

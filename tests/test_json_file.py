@@ -1,10 +1,10 @@
-"""modules/json_file.py: JSON of any program is read, and nothing that a text can hold is worse than a ValueError."""
+"""modules/untrusted/json_file.py: JSON of any program is read, and nothing that a text can hold is worse than a ValueError."""
 
 import json
 
 import pytest
 
-from modules.json_file import parse_json, read_json
+from modules.untrusted.json_file import parse_json, read_json
 
 
 def test_json_is_read_with_and_without_a_byte_order_mark(tmp_path):

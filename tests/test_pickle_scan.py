@@ -1,4 +1,4 @@
-"""modules/pickle_scan.py: what picklers write passes, what they never write is told before anything is unpickled."""
+"""modules/untrusted/pickle_scan.py: what picklers write passes, what they never write is told before anything is unpickled."""
 
 import collections
 import pickle
@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from modules.pickle_scan import MOST_NESTED, scan_pickle
+from modules.untrusted.pickle_scan import MOST_NESTED, scan_pickle
 
 VALUES = [
     None, True, -5, 2**40, 2**3000, 1.5, "名", "a" * 300, b"bytes", b"b" * 300, (), (1,), (1, 2), (1, 2, 3),

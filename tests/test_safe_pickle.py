@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from modules.console import UserError
-from modules.safe_pickle import Inert, load_object_array, load_pickle, load_torch_arrays, load_torch_inert
+from modules.untrusted.safe_pickle import Inert, load_object_array, load_pickle, load_torch_arrays, load_torch_inert
 from tests.checkpoint_files import LAYOUTS, contentvec_weights, write_contentvec_checkpoint
 
 SMALL = {"layers": 1, "width": 64, "convolutions": 8, "final": 16}

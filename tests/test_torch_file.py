@@ -1,4 +1,4 @@
-"""modules/torch_file.py: every reader of PyTorch's files takes memory and time in proportion to the file, or refuses.
+"""modules/untrusted/torch_file.py: every reader of PyTorch's files takes memory and time in proportion to the file, or refuses.
 
 The files here are of a few hundred bytes and ask for gigabytes, or for ever; each reader gets 64 MiB and half a minute.
 """
@@ -18,8 +18,8 @@ from cluster.centres import load_cluster_model
 from modules.checkpoint import load_checkpoint
 from modules.console import UserError
 from modules.data.features import ClipFiles
-from modules.safe_pickle import load_torch_arrays, load_torch_inert
-from modules.torch_file import check_torch_file
+from modules.untrusted.safe_pickle import load_torch_arrays, load_torch_inert
+from modules.untrusted.torch_file import check_torch_file
 from modules.weight_file import read_weight_file
 from tests.bounded import bounded
 from tests.checkpoint_files import LAYOUTS, write_contentvec_checkpoint

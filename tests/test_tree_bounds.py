@@ -1,10 +1,10 @@
-"""modules/tree_bounds.py: trees that can be written out pass, those that have no end do not."""
+"""modules/untrusted/tree_bounds.py: trees that can be written out pass, those that have no end do not."""
 
 import pytest
 
 from modules.console import shown
-from modules.pickle_scan import MOST_NESTED
-from modules.tree_bounds import check_tree
+from modules.untrusted.pickle_scan import MOST_NESTED
+from modules.untrusted.tree_bounds import check_tree
 
 
 def nested(depth, make=lambda inner: [inner]):

@@ -1,4 +1,4 @@
-"""modules/truncated_file.py: a file that was cut anywhere is truncated, and no whole file is."""
+"""modules/untrusted/truncation.py: a file that was cut anywhere is truncated, and no whole file is."""
 
 import argparse
 import pickle
@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from modules.truncated_file import is_truncated
+from modules.untrusted.truncation import is_truncated
 
 CONTENT = {"model": {"w": torch.arange(40.0), "b": torch.zeros(3)}, "iteration": 1}
 

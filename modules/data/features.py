@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.array_pickle import read_header, write_mel_and_shift
 from modules.atomic_file import output_path, output_paths
 from modules.console import UserError
 from modules.data.file_name import length_flaw, list_flaw
+from modules.untrusted.array_pickle import read_header, write_mel_and_shift
 
 if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
     from torch import Tensor
@@ -224,7 +224,7 @@ def _read_tensor(path: Path, dimensions: int) -> Tensor:
     """In memory of some three times the file's size."""
     import torch
 
-    from modules.torch_file import load_torch
+    from modules.untrusted.torch_file import load_torch
 
     try:
         tensor = load_torch(path, weights_only=True)
@@ -262,7 +262,7 @@ def _read_array(path: Path) -> NDArray[Any]:
     except Exception:  # numpy's reader of headers raises almost anything: ValueError, TokenError, RecursionError
         array = None
     if array is None:
-        from modules.safe_pickle import load_object_array
+        from modules.untrusted.safe_pickle import load_object_array
 
         return load_object_array(path)
     return array

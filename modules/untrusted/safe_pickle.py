@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from modules.array_pickle import ArrayUnpickler, Function, RefusedError, bounded_encode, plain, read_header
 from modules.console import UserError
-from modules.pickle_scan import scan_pickle
-from modules.torch_file import ZIP, is_compressed, load_torch
+from modules.untrusted.array_pickle import ArrayUnpickler, Function, RefusedError, bounded_encode, plain, read_header
+from modules.untrusted.pickle_scan import scan_pickle
+from modules.untrusted.torch_file import ZIP, is_compressed, load_torch
 
 
 def load_torch_inert(path: str | Path) -> Any:

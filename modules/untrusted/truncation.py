@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from modules.pickle_scan import scan_pickle
-from modules.torch_file import PICKLES, ZIP
+from modules.untrusted.pickle_scan import scan_pickle
+from modules.untrusted.torch_file import PICKLES, ZIP
 
 STREAM = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)  # how files of torch before 1.6 begin
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from modules.array_pickle import Function
-from modules.pickle_scan import scan_pickle
-from modules.tree_bounds import check_tree, parts_of
+from modules.untrusted.array_pickle import Function
+from modules.untrusted.pickle_scan import scan_pickle
+from modules.untrusted.tree_bounds import check_tree, parts_of
 
 ZIP = b"PK\3\4"
 PICKLES = 5  # of a file of torch before 1.6, before its tensors' bytes: three of its format, the content, the tensors

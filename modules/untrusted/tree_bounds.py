@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from modules.pickle_scan import MOST_NESTED
+from modules.untrusted.pickle_scan import MOST_NESTED
 
 
 def parts_of(value: Any) -> Iterable[Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from modules.tree_bounds import check_tree
+from modules.untrusted.tree_bounds import check_tree
 
 
 def read_json(path: str | Path) -> Any:
