@@ -247,8 +247,8 @@ def _models(folder: Path) -> list[Reader]:
     from modules.adamw import AdamW
     from modules.checkpoint import load_base_weights, load_checkpoint, model_of, save_checkpoint, whole_number
     from modules.optimizer_state import load_optimizer
-    from modules.safetensors_file import read_safetensors
-    from modules.weight_file import read_weight_file
+    from modules.weights.safetensors_file import read_safetensors
+    from modules.weights.weight_file import read_weight_file
     from tests.checkpoint_files import LAYOUTS, write_contentvec_checkpoint
 
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))

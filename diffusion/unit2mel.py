@@ -20,7 +20,7 @@ from diffusion.schedule import NoiseSchedule
 from modules.checkpoint import load_checkpoint
 from modules.config import DiffusionConfig
 from modules.console import UserError, option
-from modules.weight_file import assign, recognise
+from modules.weights.weight_file import assign, recognise
 from vdecoder.source import draw
 
 QUIETEST, LOUDEST = -12.0, 2.0  # natural logarithms of mel energy, which become -1 and 1

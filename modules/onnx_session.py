@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from modules.console import UserError, get_logger
-from modules.weight_file import refuse_other_formats
+from modules.weights.weight_file import refuse_other_formats
 
 log = get_logger("onnx")
 

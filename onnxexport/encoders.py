@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.console import UserError
-from modules.weight_file import find_weight_file
+from modules.weights.weight_file import find_weight_file
 from onnxexport.graph import Graph, refuse_target, write_graph
 from onnxexport.whisper import WhisperGraph
 from vencoder import ENCODERS, graph_file

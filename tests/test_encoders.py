@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from modules.console import UserError
-from modules.weight_file import read_weight_file
+from modules.weights.weight_file import read_weight_file
 from tests.encoder_files import ONNX_KEYS, PYTORCH_KEYS, write_encoder_file
 from vencoder import ENCODERS, build_encoder
 from vencoder.dphubert import PrunedNetwork

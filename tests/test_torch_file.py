@@ -20,7 +20,7 @@ from modules.console import UserError
 from modules.data.features import ClipFiles
 from modules.untrusted.safe_pickle import load_torch_arrays, load_torch_inert
 from modules.untrusted.torch_file import check_torch_file
-from modules.weight_file import read_weight_file
+from modules.weights.weight_file import read_weight_file
 from tests.bounded import bounded
 from tests.checkpoint_files import LAYOUTS, write_contentvec_checkpoint
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modules.console import UserError
-from modules.weight_file import read_weight_file, recognise
+from modules.weights.weight_file import read_weight_file, recognise
 from tests import parity
 from tests.checkpoint_files import contentvec_weights
 

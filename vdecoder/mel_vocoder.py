@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modules.audio.files import sinc_resample
 from modules.layers.weight_norm import fold_normed_weights
-from modules.weight_file import assign, find_weight_file, read_weight_file
+from modules.weights.weight_file import assign, find_weight_file, read_weight_file
 from vdecoder import MEL_VOCODERS
 from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.vocoder_config import VocoderConfig, load_vocoder_config

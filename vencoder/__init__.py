@@ -109,7 +109,7 @@ def build_encoder(
     row = ENCODERS[key]
     path = None
     if row.weight:
-        from modules.weight_file import find_weight_file
+        from modules.weights.weight_file import find_weight_file
 
         path = find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what, row.others)
     return row.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path, device=device, half=half)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.console import UserError
-from modules.weight_file import Settings, assign, read_weights_and_settings
+from modules.weights.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.relative_position import GatedBias
 from vencoder.renaming import rename
 from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveEncoder, WaveTransformer, normalise, shape_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modules.weight_file import read_weights_of
+from modules.weights.weight_file import read_weights_of
 from vencoder.fairseq_names import TO_TRANSFORMERS, WITHIN_TRANSFORMERS
 from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
-from modules.weight_file import assign
+from modules.weights.weight_file import assign
 from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveTransformer, shape_of
 
 GATES = "encoder.layers.0.attention.gru_rel_pos_const"  # (1, heads, 1, 1), in WavLM alone

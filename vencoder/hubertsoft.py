@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modules.weight_file import read_weight_file
+from modules.weights.weight_file import read_weight_file
 from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
 from vencoder.wave_transformer import WaveEncoder

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from modules.console import UserError
-from modules.weight_file import in_short
+from modules.weights.weight_file import in_short
 
 RenameTable = Iterable[tuple[str, str | None]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from modules.console import UserError
-from modules.weight_file import read_weights_and_settings, read_weights_of
+from modules.weights.weight_file import read_weights_and_settings, read_weights_of
 from vencoder.fairseq_names import TO_TRANSFORMERS, WITHIN_TRANSFORMERS
 from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename

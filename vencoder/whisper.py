@@ -16,7 +16,7 @@ from modules.audio.spectrogram import mel_filters
 from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 from modules.device import without_autocast
-from modules.weight_file import Settings, assign, read_weights_and_settings
+from modules.weights.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
 from vencoder.renaming import rename
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from modules.checkpoint import load_checkpoint, load_weights, model_of, refuse_misfit, save_checkpoint
 from modules.config import Config
 from modules.console import UserError, option
-from modules.weight_file import recognise
+from modules.weights.weight_file import recognise
 from vits.synthesizer import Synthesizer
 
 # What the original's loader asks of every checkpoint, where no training was: no optimizer has learnt anything yet.

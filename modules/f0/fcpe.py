@@ -17,7 +17,7 @@ from modules.console import UserError
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.salience import SaliencePredictor, log
 from modules.layers.weight_norm import fold_normed_weights
-from modules.weight_file import assign, read_weight_file, read_weights_and_settings
+from modules.weights.weight_file import assign, read_weight_file, read_weights_and_settings
 
 BUNDLED = "torchfcpe", "assets/fcpe_c_v001.pt"  # the package and its weight file, of a network without attention
 # That file's names in those of the published one, for they are two formats; what has no new name is unused.

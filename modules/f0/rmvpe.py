@@ -11,7 +11,7 @@ from torch import Tensor
 from modules.audio.spectrogram import FLOOR, mel_filters
 from modules.f0.rmvpe_network import BINS, MELS, RmvpeNetwork
 from modules.f0.salience import SaliencePredictor, log
-from modules.weight_file import assign, read_weight_file
+from modules.weights.weight_file import assign, read_weight_file
 
 SAMPLING_RATE = 16000
 WINDOW, HOP_LENGTH = 1024, 160  # samples

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from modules.checkpoint import is_dense
 from modules.console import UserError
-from modules.safetensors_file import read_safetensors
 from modules.untrusted.json_file import read_json
 from modules.untrusted.safe_pickle import load_torch_inert
+from modules.weights.safetensors_file import read_safetensors
 
 # What a file is, by a tensor that only its kind has; the first match counts (WavLM has HuBERT's names as well).
 FAMILIES = {

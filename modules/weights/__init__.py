@@ -1,0 +1,1 @@
+"""Weight files of other programs: found, and recognized by their content."""
