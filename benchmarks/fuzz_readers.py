@@ -340,7 +340,7 @@ def _graphs(folder: Path) -> list[Reader]:
         return []
     import torch
 
-    from modules.onnx_session import open_session
+    from modules.onnx.session import open_session
 
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
     weight = helper.make_tensor("w", TensorProto.FLOAT, [3, 2], [float(n) for n in range(6)])

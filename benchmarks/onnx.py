@@ -224,7 +224,7 @@ def runner(graph: Path, values: dict[str, Any], change: Callable | None = None) 
     """The graph's first output for these tensors."""
     import torch
 
-    from modules.onnx_session import open_session
+    from modules.onnx.session import open_session
 
     session = open_session(graph, torch.device("cpu"), change)
     arrays = {name: value.numpy() for name, value in values.items()}

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from modules.config import Config
 from modules.console import UserError, option
-from modules.onnx_draws import DRAWS, draws_as_inputs
-from modules.onnx_session import FLOATS, open_session, run
+from modules.onnx.random_inputs import DRAWS, draws_as_inputs
+from modules.onnx.session import FLOATS, open_session, run
 from vdecoder.source import BLOCK_FRAMES
 from vits.synthesizer import PUBLISHED_SEED
 

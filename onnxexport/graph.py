@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from modules.atomic_file import output_paths
 from modules.console import UserError, get_logger, option
-from modules.onnx_session import import_package
+from modules.onnx.session import import_package
 from onnxexport.precision import reduce_precision
 from vits.generator_file import refuse_to_overwrite
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from modules.console import get_logger
-from modules.onnx_session import import_package
+from modules.onnx.session import import_package
 
 # The rest, above all the sine source and the pitch, stays float32: half precision has not the digits for it.
 HEAVY = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.onnx_draws import draws_as_inputs
+from modules.onnx.random_inputs import draws_as_inputs
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements-onnx.txt)")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (requirements-onnx.txt)")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modules.console import UserError
-from modules.onnx_session import providers
+from modules.onnx.session import providers
 from tests.encoder_files import ONNX_KEYS, write_graph
 from vencoder import ENCODERS, build_encoder
 from vencoder.onnx_encoder import OnnxEncoder

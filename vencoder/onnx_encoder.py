@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modules.console import UserError
-from modules.onnx_session import FLOATS, open_session, run
+from modules.onnx.session import FLOATS, open_session, run
 from vencoder.encoder import SpeechEncoder
 
 CURE = "onnx_export.py --encoder makes one that takes sound of any length"

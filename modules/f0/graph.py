@@ -10,7 +10,7 @@ from modules.console import UserError
 from modules.f0 import F0Predictor
 from modules.f0.contour import resize_nearest
 from modules.f0.salience import ZERO_CROSSINGS, SaliencePredictor
-from modules.onnx_session import open_session, run
+from modules.onnx.session import open_session, run
 
 INPUTS = {"audio", "threshold"}
 CURE = "make it anew with onnx_export.py --f0"

@@ -1,0 +1,1 @@
+"""ONNX graphs: run by ONNX Runtime, and made deterministic for comparison."""
