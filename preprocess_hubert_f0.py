@@ -52,8 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_flags(build_parser(), argv)
-    from modules import distributed
     from modules.config import load_config, load_diffusion_config
+    from modules.training import distributed
     from preparation.configs import CONFIG, DIFFUSION_CONFIG
     from preparation.features import default_predictor, prepare_features
     from preparation.vocoder_mels import vocoder_mel

@@ -27,8 +27,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from modules.autosave import minutes
 from modules.console import UserError, parse_flags, script
+from modules.training.autosave import minutes
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,10 +17,10 @@ from torch import Tensor
 from modules.atomic_file import atomic_path, write_text
 from modules.audio.files import read_audio
 from modules.audio.spectrogram import linear_spectrogram
-from modules.checkpoint import load_checkpoint
 from modules.console import progress
 from modules.data.features import ClipFiles
 from modules.device import pick_device
+from modules.training.checkpoint import load_checkpoint
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.vocoder_config import VocoderConfig

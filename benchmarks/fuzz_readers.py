@@ -244,9 +244,9 @@ def _models(folder: Path) -> list[Reader]:
     from cluster.centres import load_cluster_model, save_cluster_model
     from cluster.index_file import write_indexes
     from cluster.retrieval import build_index, load_feature_index
-    from modules.adamw import AdamW
-    from modules.checkpoint import load_base_weights, load_checkpoint, model_of, save_checkpoint, whole_number
-    from modules.optimizer_state import load_optimizer
+    from modules.training.checkpoint import load_base_weights, load_checkpoint, model_of, save_checkpoint, whole_number
+    from modules.training.optimizer import AdamW
+    from modules.training.optimizer_state import load_optimizer
     from modules.weights.safetensors_file import read_safetensors
     from modules.weights.weight_file import read_weight_file
     from tests.checkpoint_files import LAYOUTS, write_contentvec_checkpoint

@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from modules.checkpoint import Saved, base_file, load_base_model, load_checkpoint, model_of, newest_whole
 from modules.console import get_logger
+from modules.training.checkpoint import Saved, base_file, load_base_model, load_checkpoint, model_of, newest_whole
 
 log = get_logger("checkpoint")
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from modules.console import get_logger, printable
-from modules.pace import Report
-from modules.run_log import Events, TextLog
+from modules.training.log_files import Events, TextLog
+from modules.training.throughput import Report
 
 log = get_logger("train_diff")
 

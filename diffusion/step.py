@@ -9,11 +9,11 @@ from torch import Tensor
 
 from diffusion.dataset import DiffusionBatch
 from diffusion.unit2mel import build_unit2mel
-from modules.adamw import AdamW, gradient_norm
 from modules.config import DiffusionConfig, DiffusionTrain
 from modules.data.sampler import seed_of
 from modules.device import autocast, grad_scaler, update_scale
-from modules.distributed import average, average_gradients, rank
+from modules.training.distributed import average, average_gradients, rank
+from modules.training.optimizer import AdamW, gradient_norm
 
 
 class Learner:

@@ -23,17 +23,17 @@ from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusio
 from diffusion.logbook import Logbook
 from diffusion.step import Learner, learning_rate
 from diffusion.validation import Validation, load_vocoder
-from modules import checkpoint, distributed
-from modules.autosave import MINUTES
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config
 from modules.console import UserError, get_logger
 from modules.data.sampler import EpochBatches
 from modules.device import allow_tf32, pick_device
-from modules.optimizer_state import load_optimizer, load_scaler
-from modules.run_config import refuse_another_model
-from modules.run_lock import sole_run
-from modules.stop_signal import StopSignal, ignore_stop_signals, stop_signal
-from modules.training_run import TrainingRun
+from modules.training import checkpoint, distributed
+from modules.training.autosave import MINUTES
+from modules.training.interruption import StopSignal, ignore_stop_signals, stop_signal
+from modules.training.loop import TrainingRun
+from modules.training.optimizer_state import load_optimizer, load_scaler
+from modules.training.run_config import refuse_another_model
+from modules.training.run_lock import sole_run
 from vencoder import ENCODERS
 
 log = get_logger("train_diff")

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from diffusion.denoiser import Denoiser
 from diffusion.samplers import SAMPLERS
 from diffusion.schedule import NoiseSchedule
-from modules.checkpoint import load_checkpoint
 from modules.config import DiffusionConfig
 from modules.console import UserError, option
+from modules.training.checkpoint import load_checkpoint
 from modules.weights.weight_file import assign, recognise
 from vdecoder.source import draw
 

@@ -15,7 +15,7 @@ from modules.audio.files import read_audio
 from modules.config import DiffusionConfig
 from modules.console import UserError, get_logger, tally
 from modules.data.sampler import generator_of
-from modules.stop_signal import StopSignal
+from modules.training.interruption import StopSignal
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
 log = get_logger("train_diff")

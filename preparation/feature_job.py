@@ -18,8 +18,8 @@ from modules.config import Config
 from modules.console import UserError, get_logger
 from modules.data.features import SHORTEST_CLIP, ClipFiles, frames
 from modules.device import pick_device
-from modules.distributed import local_place
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
+from modules.training.distributed import local_place
 from preparation.fingerprints import Check, Recipe, vouch, withdraw
 from preparation.vocoder_mels import augment, plain_mel
 from preparation.workers import cpu_count

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from modules import distributed
 from modules.audio.files import open_audio
 from modules.audio.spectrogram import VocoderMel
 from modules.config import Config
@@ -20,6 +19,7 @@ from modules.data.file_name import speaker_flaw
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS
 from modules.temporary_file import delete_unfinished
+from modules.training import distributed
 from preparation.feature_job import F0_THRESHOLD, PRETRAIN, FeatureJob, Result, Task, about
 from preparation.fingerprints import Recipe, check, vouch
 from preparation.fitting import Fit

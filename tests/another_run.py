@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from modules.run_lock import sole_run
+from modules.training.run_lock import sole_run
 
 needs_locks = pytest.mark.skipif(os.name == "nt", reason="the other run is a forked process")
 

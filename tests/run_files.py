@@ -6,7 +6,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffusion.checkpoints import DiffusionCheckpoint
-from modules import checkpoint
+from modules.training import checkpoint
 from vits import checkpoints
 
 HARMLESS = argparse.Namespace(lr=1)  # which torch does not read, as it does not know it

@@ -1,4 +1,4 @@
-"""modules/adamw.py: one kernel, the numbers and the files of PyTorch's own."""
+"""modules/training/optimizer.py: one kernel, the numbers and the files of PyTorch's own."""
 
 import copy
 from types import SimpleNamespace
@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from modules.adamw import AdamW
 from modules.console import UserError
+from modules.training.optimizer import AdamW
 
 
 def stepped(kind, steps=3, state=None):

@@ -46,7 +46,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
 def test_every_file_is_flushed_through_a_writable_descriptor(tmp_path, monkeypatch):
     """As Windows demands. Folders have no writable descriptors; they are flushed where the system can, on POSIX."""
     fcntl, torch = pytest.importorskip("fcntl"), pytest.importorskip("torch")
-    from modules.saving import save_together
+    from modules.training.saving import save_together
 
     modes = []
 

@@ -1,10 +1,10 @@
-"""modules/autosave.py: a checkpoint is due when the last is too old, and not before."""
+"""modules/training/autosave.py: a checkpoint is due when the last is too old, and not before."""
 
 import time
 
 import pytest
 
-from modules.autosave import Autosave
+from modules.training.autosave import Autosave
 
 
 @pytest.fixture

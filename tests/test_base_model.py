@@ -1,4 +1,4 @@
-"""modules/checkpoint.py: a base model is the user's file: read in every form, never renamed, never done without."""
+"""modules/training/checkpoint.py: a base model is the user's file: read in every form, never renamed, never done without."""
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from diffusion.checkpoints import (
     diffusion_checkpoints,
     read_newest_diffusion,
 )
-from modules import checkpoint, saving
 from modules.console import UserError
+from modules.training import checkpoint, saving
 from tests.run_files import HARMLESS, truncate, write_pair
 from vits import checkpoints
 

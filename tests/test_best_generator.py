@@ -5,7 +5,7 @@ import fnmatch
 import pytest
 import torch
 
-from modules import checkpoint
+from modules.training import checkpoint
 from tests.run_files import write_pair
 from vits import checkpoints
 

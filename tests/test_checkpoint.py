@@ -1,4 +1,4 @@
-"""modules/checkpoint.py: what is written is whole, what is found is good, what is kept is right."""
+"""modules/training/checkpoint.py: what is written is whole, what is found is good, what is kept is right."""
 
 import errno
 import os
@@ -14,8 +14,8 @@ from diffusion.checkpoints import (
     diffusion_checkpoints,
     read_newest_diffusion,
 )
-from modules import checkpoint, saving
 from modules.console import UserError
+from modules.training import checkpoint, saving
 from tests.run_files import HARMLESS, truncate, write_diffusion, write_pair
 from vits import checkpoints
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 import compress_model
-from modules.checkpoint import load_checkpoint
 from modules.config import save_config
+from modules.training.checkpoint import load_checkpoint
 from tests.generator_files import SPECTRUM, config_of, sing, write_generator_file
 from vits.discriminator import MultiPeriodDiscriminator
 from vits.synthesizer import Synthesizer

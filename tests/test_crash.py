@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from modules import saving
 from modules.config import load_config, save_config
 from modules.data.features import ClipFiles
+from modules.training import saving
 from preparation.configs import fitted_configs
 from tests.tiny import tiny_config, write_clip, write_dataset
 from vits import checkpoints, training

@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
-from modules import checkpoint
-from modules.pace import Pace
-from modules.recording import Recording
+from modules.training import checkpoint
+from modules.training.cuda_graph import Recording
+from modules.training.throughput import Pace
 from tests.test_step import batch_of
 from tests.test_training import logged_losses, prepare
 from tests.tiny import tiny_config

@@ -19,12 +19,12 @@ import torch
 
 from diffusion import training as diffusion_training
 from diffusion.checkpoints import read_newest_diffusion
-from modules import checkpoint, distributed
 from modules.audio.files import write_audio
 from modules.config import load_config, load_diffusion_config, save_config, save_diffusion_config
 from modules.console import UserError
 from modules.data.features import ClipFiles
 from modules.data.sampler import EpochBatches, in_steps
+from modules.training import checkpoint, distributed
 from preparation.configs import fitted_configs
 from preparation.features import prepare_features
 from preparation.report import Report

@@ -14,9 +14,9 @@ import preprocess_flist_config
 import preprocess_hubert_f0
 import resample
 import train
-from modules.checkpoint import load_checkpoint
 from modules.config import load_config, save_config
 from modules.data.features import ClipFiles, find_clips
+from modules.training.checkpoint import load_checkpoint
 from tests.encoder_files import PYTORCH_KEYS, write_encoder_file
 from tests.tiny import tiny_config
 from vencoder import ENCODERS

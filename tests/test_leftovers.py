@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modules import checkpoint, saving
+from modules.training import checkpoint, saving
 from tests.run_files import write_pair
 from vits import checkpoints
 

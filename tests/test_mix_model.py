@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 import mix_model
-from modules.checkpoint import load_checkpoint
 from modules.config import save_config
 from modules.console import UserError
+from modules.training.checkpoint import load_checkpoint
 from tests.generator_files import config_of, sing, write_generator_file
 from vits.mixing import mixed, shares
 

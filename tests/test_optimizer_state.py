@@ -1,12 +1,12 @@
-"""modules/optimizer_state.py: what does not fit costs an exact resume and nothing else."""
+"""modules/training/optimizer_state.py: what does not fit costs an exact resume and nothing else."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from modules.adamw import AdamW
-from modules.optimizer_state import load_optimizer, load_scaler
+from modules.training.optimizer import AdamW
+from modules.training.optimizer_state import load_optimizer, load_scaler
 
 SCALE = {"scale": 8.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 10, "_growth_tracker": 0}
 

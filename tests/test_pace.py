@@ -1,4 +1,4 @@
-"""modules/pace.py: a run's figures are those of the clock."""
+"""modules/training/throughput.py: a run's figures are those of the clock."""
 
 import time
 from datetime import datetime
@@ -6,8 +6,8 @@ from datetime import datetime
 import pytest
 import torch
 
-from modules import pace
-from modules.pace import Pace
+from modules.training import throughput
+from modules.training.throughput import Pace
 
 CPU = torch.device("cpu")
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(pace, "peak_memory", lambda device: 1.5)
+    monkeypatch.setattr(throughput, "peak_memory", lambda device: 1.5)
     return now
 
 
@@ -128,7 +128,7 @@ def test_a_report_says_everything_in_words_and_in_scalars(clock):
 
 
 def test_an_end_that_no_calendar_has_and_memory_that_no_system_tells_stop_nothing(clock, monkeypatch):
-    monkeypatch.setattr(pace, "peak_memory", lambda device: None)
+    monkeypatch.setattr(throughput, "peak_memory", lambda device: None)
     watch = Pace(0, 10**18, CPU)
     assert watch.report(0).data_share == 0
     run(watch, clock, 1, waiting=0, learning=1)

@@ -1,4 +1,4 @@
-"""modules/recording.py: what runs, what is recorded and what is replayed. The graphs here are stand-ins, as on a
+"""modules/training/cuda_graph.py: what runs, what is recorded and what is replayed. The graphs here are stand-ins, as on a
 machine without a CUDA device; tests/test_cuda.py has real ones."""
 
 import contextlib
@@ -6,9 +6,9 @@ import contextlib
 import pytest
 import torch
 
-from modules import recording
 from modules.console import UserError
-from modules.recording import Recorder
+from modules.training import cuda_graph
+from modules.training.cuda_graph import Recorder
 
 
 class Graph:
@@ -28,7 +28,7 @@ class Stream:
 @pytest.fixture
 def recorder(monkeypatch):
     """Records a function that adds up its tensors, and keeps the calls that it got."""
-    monkeypatch.setattr(recording, "_side_stream", lambda device: Stream())
+    monkeypatch.setattr(cuda_graph, "_side_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)

@@ -1,4 +1,4 @@
-"""modules/run_lock.py: two runs never train in one folder, and a killed one leaves it free."""
+"""modules/training/run_lock.py: two runs never train in one folder, and a killed one leaves it free."""
 
 import errno
 import multiprocessing
@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from modules.console import UserError
-from modules.run_lock import sole_run
+from modules.training.run_lock import sole_run
 from tests.another_run import another_run, needs_locks
 from tests.tiny import tiny_config, write_dataset
 from vits import training

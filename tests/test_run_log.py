@@ -1,4 +1,4 @@
-"""modules/run_log.py: a run's files say what happened, and a full disk costs their lines alone."""
+"""modules/training/log_files.py: a run's files say what happened, and a full disk costs their lines alone."""
 
 import errno
 import logging
@@ -7,10 +7,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from modules import run_log
 from modules.console import get_logger
-from modules.run_log import Events, TextLog
-from modules.saving import SPARE
+from modules.training import log_files
+from modules.training.log_files import Events, TextLog
+from modules.training.saving import SPARE
 
 
 def scalars(folder):
@@ -28,7 +28,7 @@ def free(monkeypatch):
         def free(self):
             return room[0]
 
-    monkeypatch.setattr(run_log.shutil, "disk_usage", lambda folder: Usage())
+    monkeypatch.setattr(log_files.shutil, "disk_usage", lambda folder: Usage())
     return room
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file, save_model
 
-from modules.checkpoint import load_checkpoint, save_checkpoint
 from modules.console import UserError
+from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from modules.weights.safetensors_file import read_safetensors
 from tests.tiny import tiny_config
 from vits.synthesizer import Synthesizer

@@ -1,10 +1,10 @@
-"""modules/stop_signal.py: the first signal leaves a note, the second does what it always did."""
+"""modules/training/interruption.py: the first signal leaves a note, the second does what it always did."""
 
 import signal
 
 import pytest
 
-from modules.stop_signal import STOPPING, ignore_stop_signals, stop_signal
+from modules.training.interruption import STOPPING, ignore_stop_signals, stop_signal
 
 
 @pytest.fixture(autouse=True)

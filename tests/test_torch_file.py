@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from cluster.centres import load_cluster_model
-from modules.checkpoint import load_checkpoint
 from modules.console import UserError
 from modules.data.features import ClipFiles
+from modules.training.checkpoint import load_checkpoint
 from modules.untrusted.safe_pickle import load_torch_arrays, load_torch_inert
 from modules.untrusted.torch_file import check_torch_file
 from modules.weights.weight_file import read_weight_file

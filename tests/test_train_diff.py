@@ -21,12 +21,13 @@ from diffusion.checkpoints import diffusion_checkpoints, read_newest_diffusion
 from diffusion.logbook import Logbook, clock
 from diffusion.step import learning_rate
 from diffusion.unit2mel import build_unit2mel, load_unit2mel
-from modules import checkpoint, progress_lines
-from modules.autosave import Autosave
+from modules import progress_lines
 from modules.config import load_diffusion_config, save_diffusion_config
 from modules.console import UserError
-from modules.stop_signal import StopSignal
-from modules.training_run import MOST_BAD_STEPS
+from modules.training import checkpoint
+from modules.training.autosave import Autosave
+from modules.training.interruption import StopSignal
+from modules.training.loop import MOST_BAD_STEPS
 from tests.another_run import another_run, needs_locks
 from tests.run_files import age_events, event_steps
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset

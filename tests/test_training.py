@@ -17,14 +17,15 @@ import torch
 from torch.utils.tensorboard._utils import figure_to_image
 
 import train as train_script
-from modules import checkpoint, distributed, progress_lines, training_run
-from modules.autosave import Autosave
+from modules import progress_lines
 from modules.config import load_config, save_config
 from modules.console import UserError
 from modules.data.features import ClipFiles
 from modules.data.sampler import EpochBatches
 from modules.device import grad_scaler
-from modules.stop_signal import stop_signal
+from modules.training import checkpoint, distributed, loop
+from modules.training.autosave import Autosave
+from modules.training.interruption import stop_signal
 from tests.run_files import age_events, event_steps
 from tests.tiny import tiny_config, write_dataset
 from vits import batch_size, checkpoints, training
@@ -297,7 +298,7 @@ def test_a_base_model_gives_weights_but_no_step(work):
 
 
 def test_a_step_that_is_not_finite_changes_no_weight(work, monkeypatch):
-    monkeypatch.setattr(training_run, "MOST_BAD_STEPS", 20)
+    monkeypatch.setattr(loop, "MOST_BAD_STEPS", 20)
     config = load_config(prepare(work))
     learner = Learner(config, torch.device("cpu"))
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
@@ -324,7 +325,7 @@ def test_steps_that_come_to_nothing_never_take_the_place_of_the_checkpoint_befor
         return step(learner, *batches, number=number, **options)
 
     monkeypatch.setattr(Learner, "step", diverges)
-    monkeypatch.setattr(training_run, "MOST_BAD_STEPS", 30)
+    monkeypatch.setattr(loop, "MOST_BAD_STEPS", 30)
     with pytest.raises(UserError, match="not been finite for 30 steps .* goes on from step 15"):
         training.train(config, "44k", "cpu")
     assert [pair.step for pair in checkpoints.pairs(work / "logs" / "44k")] == [15]

@@ -1,9 +1,9 @@
-"""modules/training_run.py: steps that came to nothing are counted where they are computed."""
+"""modules/training/loop.py: steps that came to nothing are counted where they are computed."""
 
 import torch
 
 from modules.device import grad_scaler, update_scale
-from modules.training_run import SkippedSteps
+from modules.training.loop import SkippedSteps
 
 
 def test_skipped_steps_are_counted_in_all_and_in_a_row():

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from modules import checkpoint
 from modules.config import load_config
 from modules.console import UserError
-from modules.stop_signal import StopSignal
+from modules.training import checkpoint
+from modules.training.interruption import StopSignal
 from tests.tiny import HOP, RATE, tiny_config, write_dataset
 from vits import checkpoints, training
 from vits.checkpoints import Best, read_best

@@ -18,8 +18,8 @@ import preprocess_flist_config
 import preprocess_hubert_f0
 import resample
 import train
-from modules.checkpoint import load_checkpoint
 from modules.config import load_config, save_config
+from modules.training.checkpoint import load_checkpoint
 from tests.encoder_files import write_encoder_file
 from tests.generator_files import config_of, write_generator_file
 from tests.tiny import tiny_config

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from diffusion import training as diffusion_training
-from modules import distributed
 from modules.config import load_config
 from modules.console import UserError, set_up_logging
-from modules.run_lock import sole_run
+from modules.training import distributed
+from modules.training.run_lock import sole_run
 from tests.another_run import another_run
 from tests.test_distributed import CPU, config_of, diffusion_config_of, gradients
 from vits import training

@@ -13,8 +13,8 @@ from modules.config import Config, load_config
 from modules.console import UserError, get_logger, option
 from modules.data.sampler import generator_of
 from modules.device import allow_tf32, pick_device
-from modules.distributed import place
 from modules.memory import GIB, free_memory, is_lack_of_memory, peak_memory
+from modules.training.distributed import place
 from vits.dataset import Batch, ClipDataset, Item, collate
 from vits.step import FRAMES_APART, Learner
 

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modules.checkpoint import (
+from modules.console import UserError, get_logger
+from modules.training.checkpoint import (
     Saved,
     base_file,
     load_base_model,
@@ -19,8 +20,7 @@ from modules.checkpoint import (
     save_checkpoint,
     set_aside_name,
 )
-from modules.console import UserError, get_logger
-from modules.saving import unfinished
+from modules.training.saving import unfinished
 
 log = get_logger("checkpoint")
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.checkpoint import load_weights
 from modules.config import Config
 from modules.console import UserError, option
+from modules.training.checkpoint import load_weights
 from vits.generator_file import read_generator, refuse_to_overwrite, write_generator
 from vits.synthesizer import Synthesizer
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.checkpoint import load_checkpoint, load_weights, model_of, refuse_misfit, save_checkpoint
 from modules.config import Config
 from modules.console import UserError, option
+from modules.training.checkpoint import load_checkpoint, load_weights, model_of, refuse_misfit, save_checkpoint
 from modules.weights.weight_file import recognise
 from vits.synthesizer import Synthesizer
 

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from modules.console import get_logger
-from modules.pace import Report
-from modules.run_log import Events, TextLog
+from modules.training.log_files import Events, TextLog
+from modules.training.throughput import Report
 from vits.step import Losses, Sample
 
 if TYPE_CHECKING:

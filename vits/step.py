@@ -6,7 +6,7 @@ A step may take several batches, here (``train.accumulate_steps``) and in other 
 of the gradients that each batch alone would give, whoever computes them. This is not that of one large batch: a batch's
 KL and F0 losses are means over its own frames, so a frame of a short batch weighs a little more.
 
-On a CUDA device a step of one batch in one process is recorded and replayed (modules/recording.py), so nothing in it
+On a CUDA device a step of one batch in one process is recorded and replayed (modules/training/cuda_graph.py), so nothing in it
 may wait for the device.
 """
 
@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.adamw import AdamW, gradient_norm
 from modules.audio.spectrogram import mel_from_linear, mel_spectrogram
 from modules.config import Config, DataConfig
 from modules.data.sampler import seed_of
 from modules.device import autocast, grad_scaler, update_scale
-from modules.distributed import average, average_gradients, rank, world_size
 from modules.layers.weight_norm import held_weights
-from modules.recording import Recorder
+from modules.training.cuda_graph import Recorder
+from modules.training.distributed import average, average_gradients, rank, world_size
+from modules.training.optimizer import AdamW, gradient_norm
 from vits.dataset import Batch
 from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss, lf0_loss

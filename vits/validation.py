@@ -12,7 +12,7 @@ from torch import Tensor
 from modules.config import Config
 from modules.console import UserError
 from modules.f0 import build_f0_predictor
-from modules.stop_signal import StopSignal
+from modules.training.interruption import StopSignal
 from vits.dataset import ClipDataset, collate
 from vits.logbook import Logbook
 from vits.step import mel_of

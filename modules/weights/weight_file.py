@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from modules.checkpoint import is_dense
 from modules.console import UserError
+from modules.training.checkpoint import is_dense
 from modules.untrusted.json_file import read_json
 from modules.untrusted.safe_pickle import load_torch_inert
 from modules.weights.safetensors_file import read_safetensors

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from modules import distributed
-from modules.autosave import Autosave
 from modules.console import UserError, get_logger, progress
 from modules.data.sampler import EpochBatches, in_steps
 from modules.memory import is_lack_of_memory
-from modules.pace import Pace
-from modules.stop_signal import StopSignal
+from modules.training import distributed
+from modules.training.autosave import Autosave
+from modules.training.interruption import StopSignal
+from modules.training.throughput import Pace
 
 log = get_logger("train")
 

@@ -19,7 +19,7 @@ from torch import nn
 from modules import temporary_file
 from modules.console import UserError, get_logger, shown
 from modules.memory import is_lack_of_memory
-from modules.saving import delete_together, delete_unfinished, save_together
+from modules.training.saving import delete_together, delete_unfinished, save_together
 from modules.untrusted.torch_file import load_torch
 from modules.untrusted.truncation import is_truncated
 from modules.weights.safetensors_file import SUFFIX, read_safetensors

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modules import distributed
 from modules.atomic_file import obstacle
 from modules.console import UserError, get_logger
+from modules.training import distributed
 
 log = get_logger("run_lock")
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules.checkpoint import is_dense
 from modules.console import UserError
+from modules.training.checkpoint import is_dense
 
 
 class AdamW(torch.optim.AdamW):
     """PyTorch's own (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101), fused where the device can.
 
-    On a CUDA device the learning rate is a tensor there, so that a recorded step (modules/recording.py) obeys it.
+    On a CUDA device the learning rate is a tensor there, so that a recorded step (modules/training/cuda_graph.py) obeys it.
     State dicts say nothing of all that: a file from here works on machines that cannot, and the other way round. Of a
     state dict the moments are taken and the learning rate; betas, eps and weight decay stay this optimizer's own.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modules import progress_lines
 from modules.console import get_logger
-from modules.saving import SPARE
+from modules.training.saving import SPARE
 
 log = get_logger("train")
 

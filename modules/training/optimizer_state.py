@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from modules.adamw import AdamW
 from modules.console import UserError, get_logger
+from modules.training.optimizer import AdamW
 
 log = get_logger("checkpoint")
 

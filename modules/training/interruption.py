@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 from modules.console import get_logger
-from modules.distributed import world_size
+from modules.training.distributed import world_size
 
 log = get_logger("train")
 

@@ -1,0 +1,1 @@
+"""What both trainers share: loop, checkpoints, processes, CUDA graphs, optimizer, log, interruption."""
