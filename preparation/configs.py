@@ -18,8 +18,8 @@ from modules.config import (
     save_config,
     save_diffusion_config,
 )
+from modules.config.schema import Section
 from modules.console import UserError, get_logger, option
-from modules.section import Section
 from vencoder import ENCODERS
 
 log = get_logger("configs")

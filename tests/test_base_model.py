@@ -1,4 +1,4 @@
-"""modules/training/checkpoint.py: a base model is the user's file: read in every form, never renamed, never done without."""
+"""A base model is the user's file: it is read in every form, never renamed, and never silently ignored."""
 
 import pytest
 import torch

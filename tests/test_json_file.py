@@ -1,4 +1,4 @@
-"""modules/untrusted/json_file.py: JSON of any program is read, and nothing that a text can hold is worse than a ValueError."""
+"""modules/untrusted/json_file.py: any program's JSON is read, and no text does worse than a ValueError."""
 
 import json
 

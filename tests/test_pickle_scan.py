@@ -1,4 +1,4 @@
-"""modules/untrusted/pickle_scan.py: what picklers write passes, what they never write is told before anything is unpickled."""
+"""modules/untrusted/pickle_scan.py: what picklers write passes, anything else is refused before it is unpickled."""
 
 import collections
 import pickle

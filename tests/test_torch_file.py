@@ -1,4 +1,4 @@
-"""modules/untrusted/torch_file.py: every reader of PyTorch's files takes memory and time in proportion to the file, or refuses.
+"""modules/untrusted/torch_file.py: readers of PyTorch's files bound memory and time by the file's size, or refuse it.
 
 The files here are of a few hundred bytes and ask for gigabytes, or for ever; each reader gets 64 MiB and half a minute.
 """

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from modules.generator_sizes import GeneratorSizes
+from modules.config.generator_sizes import GeneratorSizes
 from modules.layers.convolution import Conv1d
 from modules.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 from vdecoder.source import HarmonicSource

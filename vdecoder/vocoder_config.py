@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modules.audio.spectrogram import VocoderMel
+from modules.config.generator_sizes import generator_rules
+from modules.config.schema import Section, choice, positive
 from modules.console import UserError, shown
-from modules.generator_sizes import generator_rules
-from modules.section import Section, choice, positive
 from modules.untrusted.json_file import read_json
 
 REQUIRED = dataclasses.MISSING  # in the place of a default: what no file says, nobody knows

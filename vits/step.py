@@ -6,8 +6,8 @@ A step may take several batches, here (``train.accumulate_steps``) and in other 
 of the gradients that each batch alone would give, whoever computes them. This is not that of one large batch: a batch's
 KL and F0 losses are means over its own frames, so a frame of a short batch weighs a little more.
 
-On a CUDA device a step of one batch in one process is recorded and replayed (modules/training/cuda_graph.py), so nothing in it
-may wait for the device.
+On a CUDA device a step of one batch in one process is captured and replayed (modules/training/cuda_graph.py), so
+nothing in it may wait for the device.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from modules.training.checkpoint import is_dense
 class AdamW(torch.optim.AdamW):
     """PyTorch's own (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101), fused where the device can.
 
-    On a CUDA device the learning rate is a tensor there, so that a recorded step (modules/training/cuda_graph.py) obeys it.
+    On a CUDA device the learning rate is a tensor there, which a replayed step reads (modules/training/cuda_graph.py).
     State dicts say nothing of all that: a file from here works on machines that cannot, and the other way round. Of a
     state dict the moments are taken and the learning rate; betas, eps and weight decay stay this optimizer's own.
     """

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from modules.config.schema import Section
 from modules.console import UserError
-from modules.section import Section
 
 
 def refuse_another_model(config: Section, former: Section, path: Path, keys: Sequence[str]) -> None:

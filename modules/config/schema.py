@@ -11,12 +11,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from modules.console import UserError, get_logger, shown
 
 log = get_logger("config")
 
+MOST_LAYERS = 1000  # of a kind; a file with more would take years to build
+HIGHEST_RATE = 1_000_000  # Hz
 LARGEST = 1 << 31  # no size or count is beyond
 EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)  # 1e-4, which YAML 1.1 takes for a text
 
@@ -141,3 +144,16 @@ def _in_words(hint: Any) -> str:
         return " or ".join(_in_words(option) for option in arguments)
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     return words[hint]
+
+
+def read_text(path: str | Path, maker: str) -> str:
+    """Read a configuration file, which the command ``maker`` writes. Raises UserError if it is missing or empty."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; '{maker}' writes it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; '{maker}' writes it")
+    return text

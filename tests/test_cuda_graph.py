@@ -1,5 +1,5 @@
-"""modules/training/cuda_graph.py: what runs, what is recorded and what is replayed. The graphs here are stand-ins, as on a
-machine without a CUDA device; tests/test_cuda.py has real ones."""
+"""modules/training/cuda_graph.py: what runs, what is captured and what is replayed. The graphs are stand-ins, as
+on a machine without a CUDA device; tests/test_cuda.py has real ones."""
 
 import contextlib
 

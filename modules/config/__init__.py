@@ -1,0 +1,35 @@
+"""The configuration files: ``config.json`` of the synthesizer and ``diffusion.yaml``, as typed dataclasses.
+
+Every key of the published files is here at its published default, so a 4.0 file, which lacks some, loads. Unknown keys
+are kept and written back. A few keys are ours (they say so); their defaults are the published behaviour, and they are
+written only where they differ, so a file stays as the original writes it.
+"""
+
+from modules.config.diffusion import DiffusionConfig, DiffusionTrain, load_diffusion_config, save_diffusion_config
+from modules.config.synthesizer import (
+    ENCODER_OF_4_0,
+    FEATURES_OF_4_0,
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    copy_config,
+    load_config,
+    save_config,
+)
+
+__all__ = [
+    "ENCODER_OF_4_0",
+    "FEATURES_OF_4_0",
+    "Config",
+    "DataConfig",
+    "DiffusionConfig",
+    "DiffusionTrain",
+    "ModelConfig",
+    "TrainConfig",
+    "copy_config",
+    "load_config",
+    "load_diffusion_config",
+    "save_config",
+    "save_diffusion_config",
+]
