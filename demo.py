@@ -1,7 +1,7 @@
 """From nothing to a converted song, with figures: what ``make demo`` runs.
 
-Two synthetic singers (tests/singer.py) are recorded; every numbered stage runs by its own script in demo_run/; a small
-model learns both voices; a song that it has never heard goes from the dark voice to the bright one; and the result is
+Two synthetic singers (demonstration/singer.py) are recorded; every numbered stage runs by its own script in demo_run/;
+a small model learns both voices; a song that it has never heard goes from the dark voice to the bright one; and the result is
 compared with the bright voice's own singing of that song. Then a small diffusion model learns as well, and refines the
 same song. No weights and no GPU are needed; on two CPU cores it takes some six minutes.
 
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from modules.console import UserError, script
 
 if TYPE_CHECKING:
-    from tests.singer import Song
+    from demonstration.singer import Song
 
 PROJECT = Path(__file__).resolve().parent
 MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
@@ -108,8 +108,8 @@ def record(folder: Path) -> tuple[Song, Song]:
     """Write a recording of each voice and the song to convert; the song as the dark and the bright voice sing it."""
     import numpy as np
 
+    from demonstration.singer import BRIGHT, DARK, Note, random_phrase, sing
     from modules.audio.files import write_audio
-    from tests.singer import BRIGHT, DARK, Note, random_phrase, sing
 
     print("recording two singers")
     for seed, (name, voice) in enumerate({"dark": DARK, "bright": BRIGHT}.items()):
@@ -168,7 +168,7 @@ def training_clips(folder: Path) -> int:
 
 def train_vocoder(folder: Path) -> None:
     """Put a vocoder where a user would put the published one, which the demo does not have."""
-    from benchmarks.demo_vocoder import make_vocoder
+    from demonstration.vocoder import make_vocoder
     from vits.checkpoints import newest_generator
 
     print("\ntraining a small vocoder")
@@ -192,9 +192,9 @@ def shrink_diffusion(folder: Path) -> None:
 
 def show(results: Path, source: Song, target: Song, began: float) -> int:
     """Copy the songs to results/, draw them and print the figures; 1 when a goal is missed."""
-    from benchmarks.demo_report import draw, measure
-    from benchmarks.demo_vocoder import pitch_error
-    from benchmarks.song_measures import mel_cepstral_distance
+    from demonstration.measures import mel_cepstral_distance
+    from demonstration.report import draw, measure
+    from demonstration.vocoder import pitch_error
     from modules.audio.files import read_audio
 
     wav, refined_wav, picture = (PROJECT / "results" / name for name in ("demo.wav", "demo_diffusion.wav", "demo.png"))

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure_run(prepared: Path, folder: Path, source, target, seed: int, steps: int):
     """Train in a copy of the prepared folder, convert the song and return its Report."""
-    from benchmarks.demo_report import measure
+    from demonstration.report import measure
     from modules.audio.files import read_audio
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -73,7 +73,7 @@ def measure_run(prepared: Path, folder: Path, source, target, seed: int, steps: 
 
 def summarize(figures: list[dict]) -> None:
     """Print mean, spread, goal and room of each figure that has a goal."""
-    from benchmarks.demo_report import LEAST_CORRELATION, MOST_DISTANCE, MOST_VOICING_ERROR
+    from demonstration.report import LEAST_CORRELATION, MOST_DISTANCE, MOST_VOICING_ERROR
 
     goals = {  # the goal, and 1 where a figure must not be above it, -1 where it must not be below
         "correlation": (LEAST_CORRELATION, -1),

@@ -1,7 +1,7 @@
 """How right is each F0 predictor on singing whose F0 is known, clean, breathy, noisy and with accompaniment?
 
-The singer is tests/singer.py, in three registers from 80 to 1000 Hz. Every predictor is measured that needs no file or
-has it under pretrain/. Of the voiced frames: raw pitch accuracy within 50 cents, raw chroma accuracy (octaves
+The singer is demonstration/singer.py, in three registers from 80 to 1000 Hz. Every predictor is measured that needs no
+file or has it under pretrain/. Of the voiced frames: raw pitch accuracy within 50 cents, raw chroma accuracy (octaves
 forgiven), and their difference, the octave errors; of all frames the share with wrong voicing. The measures are
 mir_eval's; F0 counts as training gets it, drawn through gaps.
 
@@ -33,7 +33,7 @@ from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor  # noqa: E
 if TYPE_CHECKING:
     import numpy as np
 
-    from tests.singer import Note, Song
+    from demonstration.singer import Note, Song
 
 REGISTERS = {"low": (40, 52), "middle": (52, 67), "high": (67, 83)}  # MIDI: 82-165, 165-392, 392-988 Hz
 FORMANTS_AND_TILT = {"low": (0.92, 8.5), "middle": (1.12, 6.0), "high": (1.12, 6.0)}
@@ -112,7 +112,7 @@ def make_songs(seconds: float, seed: int) -> Iterator[tuple[str, str, Song]]:
     """(condition, register, song) for every condition in every register."""
     import numpy as np
 
-    from tests.singer import Voice, random_phrase, sing
+    from demonstration.singer import Voice, random_phrase, sing
 
     for register, (low, high) in REGISTERS.items():
         rng = np.random.default_rng([seed, low])
@@ -130,7 +130,7 @@ def make_songs(seconds: float, seed: int) -> Iterator[tuple[str, str, Song]]:
 
 def make_held_notes(seed: int) -> Iterator[tuple[str, str, Song]]:
     """One note of a second for each tilt of the source, vowel and pitch, as ``make_songs`` gives songs."""
-    from tests.singer import VOWELS, Note, Voice, sing
+    from demonstration.singer import VOWELS, Note, Voice, sing
 
     for tilt in HELD_TILTS:
         for vowel in VOWELS:
@@ -144,7 +144,7 @@ def glides(rng: np.random.Generator, seconds: float, low: float, high: float) ->
     """One vowel that slides from pitch to pitch, up to an octave a second, with rests between."""
     import numpy as np
 
-    from tests.singer import Note
+    from demonstration.singer import Note
 
     notes, pitch = [Note(low, 0.15, "")], rng.uniform(low, high)
     while sum(note.duration for note in notes) < seconds:
@@ -168,7 +168,7 @@ def chords(rng: np.random.Generator, samples: int) -> np.ndarray:
     """Plucked chords with a bass, two a second, and a hi-hat between them."""
     import numpy as np
 
-    from tests.singer import SAMPLING_RATE
+    from demonstration.singer import SAMPLING_RATE
 
     audio, beat = np.zeros(samples), SAMPLING_RATE // 2
     for number, start in enumerate(range(0, samples, beat)):
@@ -203,8 +203,8 @@ def read_speech(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     import numpy as np
     import torch
 
+    from demonstration.singer import SAMPLING_RATE
     from modules.audio.files import read_audio, sinc_resample
-    from tests.singer import SAMPLING_RATE
 
     judges = [build_f0_predictor(key) for key in ("crepe", "harvest")]
     recordings = []

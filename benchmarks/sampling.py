@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+from demonstration.singer import DARK, HOP_LENGTH, SAMPLING_RATE, random_phrase, sing
 from diffusion.samplers import SAMPLERS
 from diffusion.unit2mel import Unit2Mel
 from modules.audio.files import sinc_resample
@@ -29,7 +30,6 @@ from modules.audio.loudness import volume
 from modules.audio.spectrogram import VocoderMel
 from modules.data.features import stretch_units
 from modules.device import pick_device
-from tests.singer import DARK, HOP_LENGTH, SAMPLING_RATE, random_phrase, sing
 from vencoder import ENCODERS, build_encoder
 
 STEPS_OF_DIFFUSION = 1000

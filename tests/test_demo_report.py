@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import demo
-from benchmarks.demo_report import draw, measure
+from demonstration.report import draw, measure
+from demonstration.singer import BRIGHT, DARK, SAMPLING_RATE, Song, random_phrase, sing
 from modules.config import DataConfig, ModelConfig, TrainConfig
-from tests.singer import BRIGHT, DARK, SAMPLING_RATE, Song, random_phrase, sing
 
 
 @pytest.fixture(scope="module")

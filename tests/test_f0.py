@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import inference_main
 import preprocess_hubert_f0
+from demonstration.singer import Note, Voice, sing
 from inference.conversion import Conversion
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS, F0Predictor, build_f0_predictor, list_predictors
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
 from modules.f0.crepe import FourierConv
-from tests.singer import Note, Voice, sing
 
 RATE, HOP = 44100, 512
 CHEAP = ["pm", "dio", "harvest"]

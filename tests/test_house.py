@@ -20,6 +20,7 @@ FLOORS = {
     "cluster": 2,
     "inference": 3,
     "onnxexport": 3,
+    "demonstration": 4,
 }
 HEAVY = ("torch", "torchaudio", "librosa", "faiss", "transformers", "scipy", "matplotlib")
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.singer import (
+from demonstration.singer import (
     BRIGHT,
     DARK,
     HOP_LENGTH,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from demonstration.singer import BRIGHT, DARK, Note, sing
 from modules.config import DataConfig
 from tests.generator_files import SPECTRUM, config_of
-from tests.singer import BRIGHT, DARK, Note, sing
 from vits.f0_decoder import f0_to_coarse
 from vits.step import mel_of
 from vits.synthesizer import Synthesizer, cut_slices

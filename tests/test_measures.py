@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from benchmarks.song_measures import envelope_line, f0_correlation, mel_cepstral_distance, voicing_error
+from demonstration.measures import envelope_line, f0_correlation, mel_cepstral_distance, voicing_error
 
 RATE = 44100
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.song_measures import (
+from demonstration.measures import (
     HOP_LENGTH,
     envelope_line,
     f0_correlation,
