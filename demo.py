@@ -1,9 +1,9 @@
 """From nothing to a converted song, with figures: what ``make demo`` runs.
 
 Two synthetic singers (demonstration/singer.py) are recorded; every numbered stage runs by its own script in demo_run/;
-a small model learns both voices; a song that it has never heard goes from the dark voice to the bright one; and the result is
-compared with the bright voice's own singing of that song. Then a small diffusion model learns as well, and refines the
-same song. No weights and no GPU are needed; on two CPU cores it takes some six minutes.
+a small model learns both voices; a song that it has never heard goes from the dark voice to the bright one; and the
+result is compared with the bright voice's own singing of that song. Then a small diffusion model learns as well, and
+refines the same song. No weights and no GPU are needed; on two CPU cores it takes some six minutes.
 
 Writes demo_run/ (made anew each time; a folder that no demo made is refused), results/demo.wav,
 results/demo_diffusion.wav and results/demo.png. Exit code 1 when a goal is missed.
