@@ -267,7 +267,7 @@ class _Rehearsal(pickle.Unpickler):
 
         def count(*arguments: Any) -> None:
             for one in arguments:
-                if hasattr(one, "__len__"):
+                if hasattr(type(one), "__len__"):  # of a class such as OrderedDict, it counts nothing
                     rehearsal.take(len(one))
                 elif made_by_size and isinstance(one, int):
                     rehearsal.take(abs(one))

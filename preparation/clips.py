@@ -260,7 +260,7 @@ class Ledger:
 
     def _save(self) -> None:
         try:
-            write_text(self.path, json.dumps(self.entries, indent=1) + "\n")
+            write_text(self.path, json.dumps(self.entries) + "\n")
         except OSError as error:
             raise UserError(f"{self.out_dir} cannot be written to: {error.strerror}") from None
 
