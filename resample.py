@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
     if report.gone and args.prune:
-        log(f"removed, since their recordings are gone: {count_and_first(report.gone, 'clip')}; run preprocess_flist_config.py again")
+        removed = count_and_first(report.gone, "clip")
+        log(f"removed, since their recordings are gone: {removed}; run preprocess_flist_config.py again")
     elif report.gone:
         log(f"recordings are gone, clips stay: {count_and_first(report.gone, 'clip')}; --prune removes these")
     if report.unknown:

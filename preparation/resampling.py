@@ -22,10 +22,10 @@ from preparation.fingerprints import identify
 from preparation.recordings import (
     Recording,
     find_recordings,
+    first_few,
     no_recordings,
     refuse_names,
     refuse_shared_places,
-    some,
     voiceless,
 )
 from preparation.termination import unwinding
@@ -91,7 +91,7 @@ def resample_folder(
             report.failed += [outcome.failed] if outcome.failed else []
             report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
-        raise UserError(f"none of {len(recordings)} recordings could be prepared: {some(report.failed)}")
+        raise UserError(f"none of {len(recordings)} recordings could be prepared: {first_few(report.failed)}")
     report.gone, report.unknown = ledger.without_recording({job.target(one): one.path for one in recordings})
     if prune:
         ledger.prune(report.gone)
