@@ -56,13 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
     if report.gone and args.prune:
-        log(f"removed, since their recordings are gone: {count_and_first(report.gone, 'clip')}; run stage 2 again")
+        removed = count_and_first(report.gone, "clip")
+        log(f"removed, since their recordings are gone: {removed}; run preprocess_flist_config.py again")
     elif report.gone:
-        log(f"the recordings are gone of {count_and_first(report.gone, 'clip')}; they stay until --prune removes them")
+        log(f"recordings are gone, clips stay: {count_and_first(report.gone, 'clip')}; --prune removes these")
     if report.unknown:
         log(
-            f"not known to be made of recordings in {args.in_dir}, or changed by hand: "
-            f"{count_and_first(report.unknown, 'clip')}; they stay, and train, unless you delete them yourself"
+            f"not made from recordings in {args.in_dir}, or changed by hand: "
+            f"{count_and_first(report.unknown, 'clip')}; they stay and are trained on, unless you delete them yourself"
         )
     log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir}")
     return 1 if report.failed or report.cut_off or report.voiceless else 0

@@ -103,8 +103,10 @@ def find_songs(name: str) -> dict[str, Path]:
 
     A song's name, ``.wav`` may be left out, or a folder's, or a pattern such as ``*.wav``: of a folder and of what a
     pattern matches all recordings are taken. A song whose name is the same in another normal form of Unicode, as macOS
-    gives names to archives, is found too. Raises UserError when there is none.
+    gives names to archives, is found too. Raises UserError when there is none, or the name is empty.
     """
+    if not name.strip():
+        raise UserError(f"{option('clean_names')} has an empty name; give a song, a folder or a pattern")
     places = [RAW / name, Path(name)]
     candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
     for path in candidates:

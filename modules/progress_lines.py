@@ -1,4 +1,4 @@
-"""How far a work is, in the log, where no terminal draws a bar: under nohup, in a log file, in a cluster's job."""
+"""Progress as log lines where no terminal draws a bar: under nohup, in a log file, in a cluster's job."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def expected_end(seconds: float) -> str:
 
 
 class ProgressLines:
-    """A tqdm bar's methods, for a line each minute; a bar ``within`` another's work has its first after a minute too.
+    """Has a tqdm bar's methods and logs a line each minute; one ``within`` another logs its first after a minute too.
 
-    ``n`` of ``total`` units are done. A line comes with the first update when it is ``due``.
+    ``n`` of ``total`` units are done. The first update after a line is ``due`` logs it.
     """
 
     def __init__(self, items: Iterable | None, total: int | None, n: int, description: str, unit: str, *, within: bool):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from modules.atomic_file import write_text
 from modules.console import UserError
 from modules.data.features import ClipFiles, find_clips
-from preparation.fingerprints import digest
+from preparation.fingerprints import identify
 
 LEDGER = ".resample_clips.jsonl"
+KEYS = ("clip", "recording", "of", "bytes", "modified_ns", "blake2b")
 
 
 class ClipLedger:
@@ -36,18 +38,18 @@ class ClipLedger:
             raise UserError(
                 f"{self.path} cannot be read; remove it: then all clips there are taken for your own"
             ) from None
-        self.entries: dict[str, dict[str, str]] = {}
+        self.entries: dict[str, dict[str, Any]] = {}
         for line in text.splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line, where a kill has cut it off
                 entry = json.loads(line)
-                self.entries[entry["clip"]] = {key: entry[key] for key in ("clip", "recording", "of", "blake2b")}
+                self.entries[entry["clip"]] = {key: entry[key] for key in KEYS}
         if not text.endswith("\n") and text:
             self._rewrite()
 
-    def add(self, clip: Path, recording: Path, blake2b: str) -> None:
-        """Note a clip that was made just now, and the hash of its file."""
+    def add(self, clip: Path, recording: Path, identity: Mapping[str, Any]) -> None:
+        """Note a clip that was made just now; ``identity`` is what ``identify`` says of it."""
         names = {"clip": _name(clip, self.out_dir), "recording": _name(recording, self.in_dir)}
-        entry = self.entries[names["clip"]] = {**names, "of": self.source, "blake2b": blake2b}
+        entry = self.entries[names["clip"]] = {**names, "of": self.source, **identity}
         with open(self.path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -62,7 +64,7 @@ class ClipLedger:
             entry = self.entries.get(_name(clip, self.out_dir))
             if entry and entry["of"] != self.source:
                 continue
-            if entry is None or digest(clip) != entry["blake2b"]:
+            if entry is None or identify(clip, entry)["blake2b"] != entry["blake2b"]:
                 unknown.append(clip)
             elif not os.path.lexists(self.in_dir / entry["recording"]):
                 gone.append(clip)

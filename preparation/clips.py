@@ -21,11 +21,11 @@ from modules.untrusted.json_file import read_json
 from preparation.recordings import (
     Recording,
     find_recordings,
+    first_few,
     no_recordings,
     recordings_of,
     refuse_names,
     refuse_shared_places,
-    some,
     voiceless,
 )
 
@@ -112,7 +112,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
         except Exception as error:  # one recording must not stop the others
             report.failed.append(failure(recording.path, error))
     if not cut and not report.up_to_date:
-        raise UserError(f"none of {len(recordings)} recordings could be cut: {some(report.failed)}")
+        raise UserError(f"none of {len(recordings)} recordings could be cut: {first_few(report.failed)}")
     if not report.clips and not report.up_to_date:
         raise UserError(
             f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "
@@ -260,7 +260,7 @@ class Ledger:
 
     def _save(self) -> None:
         try:
-            write_text(self.path, json.dumps(self.entries, indent=1) + "\n")
+            write_text(self.path, json.dumps(self.entries) + "\n")
         except OSError as error:
             raise UserError(f"{self.out_dir} cannot be written to: {error.strerror}") from None
 

@@ -63,7 +63,7 @@ def check(
     ``fits`` decides about those of unknown origin and those that were edited; ``remake`` makes all stale.
     """
     known = _read(files)
-    clip = _identify(files, known.get("clip", {}))
+    clip = identify(files.wav, known.get("clip", {}))
     if known and _sound(known.get("clip", {})) != _sound(clip):
         outdated = tuple(name for name in COMPANIONS if name in known and name not in recipes)
         return _with_rescue(Check(clip, dict.fromkeys(recipes, "the clip changed"), {}, outdated), files, known)
@@ -87,7 +87,7 @@ def _with_rescue(found: Check, files: ClipFiles, known: Mapping[str, Any]) -> Ch
     """Mark a check whose stale F0 is not known to be this program's own."""
     entry = known.get("f0", {})
     if "f0" in found.stale and not entry.get("unfinished") and files.f0.exists():
-        is_own = entry and not entry.get("kept") and entry.get("blake2b", "") in ("", digest(files.f0))
+        is_own = entry and not entry.get("kept") and entry.get("blake2b", "") in ("", _digest(files.f0))
         found.rescued = not is_own
     return found
 
@@ -112,7 +112,7 @@ def _may_be_kept(files: ClipFiles, name: str, reason: str, entry: Mapping[str, A
     if reason == UNKNOWN:  # a clip that changed is newer than what was made from it before
         return min(path.stat().st_mtime_ns for path in files.paths(name)) >= files.wav.stat().st_mtime_ns
     if reason == OTHER_SETTINGS:
-        return name == "f0" and bool(entry.get("kept") or entry.get("blake2b", "") not in ("", digest(files.f0)))
+        return name == "f0" and bool(entry.get("kept") or entry.get("blake2b", "") not in ("", _digest(files.f0)))
     return reason == DAMAGED
 
 
@@ -131,7 +131,7 @@ def vouch(files: ClipFiles, found: Check, recipes: Mapping[str, Recipe]) -> None
     """Vouch for the companions that were stale, now that they are made by ``recipes``, and mark those that are kept."""
     made = {name: {"bytes": _size(files, name), "recipe": recipes[name]} for name in found.stale}
     if "f0" in made:  # by which one that is edited later is known
-        made["f0"]["blake2b"] = digest(files.f0)
+        made["f0"]["blake2b"] = _digest(files.f0)
     _write(files, found.clip, {**found.vouched, **made})
 
 
@@ -139,17 +139,16 @@ def _size(files: ClipFiles, name: str) -> int:
     return sum(path.stat().st_size for path in files.paths(name))
 
 
-def _identify(files: ClipFiles, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Size, time of change, and hash of the sound; the hash is taken over when size and time are those known."""
-    status = files.wav.stat()
+def identify(wav: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Size, time of change, and hash of a clip; the hash is taken over when size and time are those known."""
+    status = wav.stat()
     times = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
     if times == {key: known.get(key) for key in times} and "blake2b" in known:
         return {**times, "blake2b": known["blake2b"]}
-    return {**times, "blake2b": digest(files.wav)}
+    return {**times, "blake2b": _digest(wav)}
 
 
-def digest(path: Path) -> str:
-    """The hash of a file."""
+def _digest(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 

@@ -96,10 +96,10 @@ def _twin_flaw(name: str, path: Path, taken: dict[str, tuple[str, Path]]) -> str
 def no_recordings(folder: Path, notes: Sequence[str]) -> UserError:
     """The error for a folder without recordings, with what was passed over in it."""
     sentence = f"{folder} holds no recordings; put them into {folder / '<speaker>'}, a folder for each voice"
-    return UserError(some([sentence, *notes], MOST_NOTES + 1))
+    return UserError(first_few([sentence, *notes], MOST_NOTES + 1))
 
 
-def some(sentences: Sequence[str], most: int = MOST_NOTES) -> str:
+def first_few(sentences: Sequence[str], most: int = MOST_NOTES) -> str:
     """The first of the sentences in one, and how many more there are."""
     more = f" (and {len(sentences) - most} more)" if len(sentences) > most else ""
     return "; ".join(sentences[:most]) + more

@@ -6,6 +6,7 @@ import contextlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,14 @@ from modules.console import UserError, failure, option, progress
 from modules.data.features import SHORTEST_CLIP
 from modules.temporary_file import delete_unfinished
 from preparation.clip_ledger import ClipLedger
-from preparation.fingerprints import digest
+from preparation.fingerprints import identify
 from preparation.recordings import (
     Recording,
     find_recordings,
+    first_few,
     no_recordings,
     refuse_names,
     refuse_shared_places,
-    some,
     voiceless,
 )
 from preparation.termination import unwinding
@@ -85,12 +86,12 @@ def resample_folder(
     with unwinding(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
         for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
             if outcome.made:
-                ledger.add(job.target(outcome.made.recording), outcome.made.recording.path, outcome.made.blake2b)
+                ledger.add(job.target(outcome.made.recording), outcome.made.recording.path, outcome.made.identity)
                 report.made += 1
             report.failed += [outcome.failed] if outcome.failed else []
             report.cut_off += [outcome.cut_off] if outcome.cut_off else []
     if report.made + report.up_to_date == 0:
-        raise UserError(f"none of {len(recordings)} recordings could be prepared: {some(report.failed)}")
+        raise UserError(f"none of {len(recordings)} recordings could be prepared: {first_few(report.failed)}")
     report.gone, report.unknown = ledger.without_recording({job.target(one): one.path for one in recordings})
     if prune:
         ledger.prune(report.gone)
@@ -109,10 +110,10 @@ def default_processes() -> int:
 
 @dataclass(frozen=True)
 class Made:
-    """A clip that is there, and the hash of its file."""
+    """A clip that is there: its size, time of change and hash, as ``identify`` finds them."""
 
     recording: Recording
-    blake2b: str
+    identity: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class ResampleJob:
     def __call__(self, recording: Recording) -> Outcome:
         try:
             cut_off = self.prepare(recording)
-            return Outcome(Made(recording, digest(self.target(recording))), cut_off=cut_off)
+            return Outcome(Made(recording, identify(self.target(recording), {})), cut_off=cut_off)
         except Exception as error:  # one clip must not stop the others
             return Outcome(failed=failure(recording.path, error))
 

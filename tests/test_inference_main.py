@@ -260,6 +260,7 @@ def test_a_missing_song_with_no_raw_folder_says_so(here, capsys):
         (["-s", "alto", "-f0p", "rmvpe"], "'rmvpe' needs the file"),
         (["-s", "alto", "-c", "nowhere.json"], "nowhere.json"),
         (["-s", "alto", "alto"], "two conversions would be written to"),
+        (["-s", "alto", "-n", " "], "-n has an empty name"),
     ],
 )
 def test_wrong_input_is_one_sentence(here, capsys, argv, words):

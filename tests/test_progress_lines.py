@@ -1,4 +1,4 @@
-"""modules/progress_lines.py: a work tells how far it is where no terminal draws a bar."""
+"""modules/progress_lines.py: progress is logged where no terminal draws a bar."""
 
 import io
 import logging
@@ -43,7 +43,7 @@ def test_the_end_is_expected_by_what_this_run_has_done(clock, caplog):
     assert timedelta(minutes=88) < left <= timedelta(minutes=90)
 
 
-def test_a_work_within_another_speaks_when_it_takes_minutes(clock, caplog):
+def test_progress_within_another_is_logged_when_it_takes_minutes(clock, caplog):
     for seconds in (1, 2):
         with tally("diffusion", "step") as watch:
             for done in range(50):
@@ -54,7 +54,7 @@ def test_a_work_within_another_speaks_when_it_takes_minutes(clock, caplog):
     ]
 
 
-def test_a_work_of_unknown_length_has_no_end_and_seconds_are_no_plural(clock, caplog):
+def test_progress_of_unknown_length_has_no_expected_end_and_seconds_no_plural(clock, caplog):
     for _ in progress(iter("abc"), description="song.wav", unit="s"):
         clock[0] += 20
     assert caplog.messages[0] == "song.wav: 1 s; 0:00:20 so far"
@@ -74,7 +74,7 @@ def test_other_ranks_are_silent_and_terminals_have_a_bar(clock, caplog, monkeypa
     assert not caplog.messages and "reading: 100%" in terminal.getvalue()
 
 
-def test_signs_of_life_do_not_fill_a_runs_text_log(clock, tmp_path, caplog):
+def test_progress_lines_are_kept_out_of_a_runs_text_log(clock, tmp_path, caplog):
     text = TextLog(tmp_path / "train.log")
     with progress(total=2, description="training", unit="step") as bar:
         clock[0] += 100

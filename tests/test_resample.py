@@ -17,8 +17,13 @@ import pytest
 import soundfile
 
 import resample
+<<<<<<< HEAD
 from modules.audio.loudness import measure_levels
 from preparation import resampling
+=======
+from modules.loudness import measure_levels
+from preparation import fingerprints, resampling
+>>>>>>> main
 from preparation.clip_ledger import LEDGER
 from preparation.resampling import TRIM_FRAMES, trim_silence
 
@@ -205,7 +210,7 @@ def test_clips_of_recordings_that_are_gone_are_named_and_pruned_and_nobodys_own(
     (tmp_path / "raw/anna/edited.txt").write_text("a note", encoding="utf-8")
     caplog.clear()
     assert run() == 1  # carla has no clip that is up to date
-    (gone,) = [line for line in caplog.messages if "recordings are gone of 3 clips" in line]
+    (gone,) = [line for line in caplog.messages if "recordings are gone" in line and ": 3 clips (" in line]
     assert (
         all(f"{out}/{name}" in gone for name in ("anna/b.wav", "berta/c.wav", "carla/only.wav")) and "--prune" in gone
     )
@@ -237,6 +242,20 @@ def test_clips_of_another_folder_and_of_a_moved_project_are_known(run, tmp_path,
     (tmp_path / "two/raw/anna/b.wav").unlink()
     assert prepare("two", "raw", "--prune") == 0
     assert sorted(path.name for path in (tmp_path / "two/out/anna").iterdir()) == ["a.wav", "x.wav"]
+
+
+def test_clips_without_recording_are_read_only_when_they_have_changed(run, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO", "svc")
+    for name in "abc":
+        put(tmp_path / f"raw/anna/{name}.wav", tone())
+    assert run() == 0
+    for name in "bc":
+        (tmp_path / f"raw/anna/{name}.wav").unlink()
+    os.utime(tmp_path / "out/anna/c.wav", (1, 1))
+    read, digest = [], fingerprints._digest
+    monkeypatch.setattr(fingerprints, "_digest", lambda path: read.append(path.name) or digest(path))
+    assert run() == 0
+    assert read == ["c.wav"] and ": 2 clips (" in caplog.text
 
 
 def test_a_ledger_that_a_kill_has_cut_off_costs_its_last_line_alone(run, tmp_path):

@@ -188,6 +188,7 @@ HONEST = {
     "quantized": {"q": torch.quantize_per_tensor(BASE, 0.1, 0, torch.quint8)},
     "meta": {"m": BASE.to("meta")},
     "empty": {},
+    "classes": {"d": collections.defaultdict(collections.OrderedDict)},
     "size": {"s": BASE.shape, "d": torch.float32},
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ log = get_logger("train")
 
 
 class TextLog(logging.FileHandler):
-    """Everything that this program logs, but for signs of life, appended to a file, until it is closed."""
+    """Appends all that this program logs, except progress lines, to a file until it is closed."""
 
     def __init__(self, path: Path, layout: str = "%(message)s"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A pickle looked through before it is read: its opcodes, none of them executed and none of its values made.
+"""Scans the opcodes of a pickle before it is unpickled: none is executed, and no value is made.
 
 What this refuses is what no pickler writes, and what would take far more memory than the file has bytes, or overflow
 the stack of the C code that reads, hashes and frees nested objects.

@@ -1,8 +1,8 @@
-"""Files of ``torch.save`` from strangers: looked through before ``torch.load`` gets them.
+"""Checks files of ``torch.save`` from untrusted sources before ``torch.load`` reads them.
 
-``torch.load(weights_only=True)`` runs nothing of a file's, but takes its word for how large everything is: an archive
-whose records inflate, tensors of a million places over one number, a function that is told to make a gigabyte. Here
-the pickle is rehearsed first, with stand-ins for all that it names; what they are told must fit the file.
+``torch.load(weights_only=True)`` runs no code of a file, but allocates whatever sizes the file states: an archive
+whose records inflate, a tensor of a million elements over one number, a call that makes a gigabyte of bytes. Here the
+pickle is first read with stand-ins for all classes and functions that it names, and their arguments must fit the file.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class _Rehearsal(pickle.Unpickler):
 
         def count(*arguments: Any) -> None:
             for one in arguments:
-                if hasattr(one, "__len__"):
+                if hasattr(type(one), "__len__"):  # of a class such as OrderedDict, it counts nothing
                     rehearsal.take(len(one))
                 elif made_by_size and isinstance(one, int):
                     rehearsal.take(abs(one))

@@ -1,4 +1,4 @@
-"""Nested lists and dictionaries of a stranger: how deep they nest, and how large they are when they are written out."""
+"""Bounds for nested lists and dictionaries from untrusted files: their depth, and their size when written out."""
 
 from __future__ import annotations
 
