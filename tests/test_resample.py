@@ -17,13 +17,8 @@ import pytest
 import soundfile
 
 import resample
-<<<<<<< HEAD
 from modules.audio.loudness import measure_levels
-from preparation import resampling
-=======
-from modules.loudness import measure_levels
 from preparation import fingerprints, resampling
->>>>>>> main
 from preparation.clip_ledger import LEDGER
 from preparation.resampling import TRIM_FRAMES, trim_silence
 
