@@ -19,6 +19,7 @@ from modules.console import UserError, shown
 from modules.generator_sizes import generator_rules
 from modules.json_file import parse_json, read_json
 from modules.section import Section, any_size, at_least, choice, listed, ours, positive
+from modules.text_file import read_text
 from modules.tree_bounds import check_tree
 
 MOST_LAYERS = 1000  # of a kind; a file with more would take years to build
@@ -225,7 +226,10 @@ def load_config(path: str | Path) -> Config:
     try:
         values = parse_json(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+        raise UserError(
+            f"{path} is not valid JSON (line {error.lineno}: {error.msg}); names and texts stand in \"double quotes\", "
+            "with a comma between entries and none behind the last one, and there are no comments"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is no configuration: {error}") from None
     _refuse_other_programs(values, path)
@@ -361,10 +365,16 @@ def save_diffusion_config(config: DiffusionConfig, path: str | Path) -> None:
 
 def _read(path: str | Path, maker: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{maker}' writes it") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} cannot be read: line {line} has letters in another encoding than UTF-8; open it in the editor "
+            "that wrote it, and save it as UTF-8"
+        ) from None
+    except OSError as error:
         raise UserError(f"{path} cannot be read as text: {error}") from None
     if not text.strip():
         raise UserError(f"{path} is empty; '{maker}' writes it")
