@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from modules.atomic_file import write_text
-from modules.console import UserError, shown
+from modules.console import UserError, get_logger, shown
 from modules.generator_sizes import generator_rules
 from modules.json_file import parse_json, read_json
 from modules.section import Section, any_size, at_least, choice, listed, ours, positive
 from modules.text_file import read_text
 from modules.tree_bounds import check_tree
+
+log = get_logger("config")
 
 MOST_LAYERS = 1000  # of a kind; a file with more would take years to build
 HIGHEST_RATE = 1_000_000  # Hz
@@ -237,6 +239,11 @@ def load_config(path: str | Path) -> Config:
     if "speech_encoder" not in values.get("model", {}) and config.model.ssl_dim == FEATURES_OF_4_0:
         config.model.speech_encoder = ENCODER_OF_4_0
     _check_together(config, path)
+    if config.model.sampling_rate != config.data.sampling_rate:
+        log.warning(
+            "%s: model.sampling_rate is %g and data.sampling_rate %g: the voice is out of tune, unless the model was "
+            "trained with this pair", path, config.model.sampling_rate, config.data.sampling_rate,
+        )  # fmt: skip
     return config
 
 

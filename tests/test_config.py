@@ -347,3 +347,11 @@ def test_text_of_a_code_page_is_refused_with_its_line_and_the_cure(tmp_path, enc
 def test_what_json_does_not_allow_is_refused_with_what_it_wants(written, text):
     with pytest.raises(UserError, match=r'line \d: .*\); .*"double quotes".* none behind the last one.* no comments'):
         load_config(written(text))
+
+
+def test_another_rate_of_the_sine_source_than_of_the_sound_is_named(written, caplog):
+    load_config(written({"data": {"sampling_rate": 48000}}))
+    assert "model.sampling_rate is 44100 and data.sampling_rate 48000: the voice is out of tune" in caplog.text
+    caplog.clear()
+    load_config(written({"data": {"sampling_rate": 48000}, "model": {"sampling_rate": 48000}}))
+    assert not caplog.text
