@@ -13,6 +13,26 @@ from modules.console import UserError
 
 SUFFIXES = frozenset(".3gp .aac .ac3 .amr .m4a .m4b .mka .mkv .mov .mp4 .webm .wma".split())
 
+# Where which bytes stand in such files, whatever they are called: downloads are often named mp3 or wav.
+SIGNATURES = (
+    (4, b"ftyp"),  # MP4 and its kin: m4a, mov, 3gp
+    (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
+    (0, b"0&\xb2u\x8ef\xcf\x11"),  # ASF: wma
+    (0, b"wvpk"),  # WavPack
+    (0, b"MAC "),  # Monkey's Audio
+    (0, b"TTA1"),
+    (0, b"#!AMR"),
+)
+
+
+def is_needed(path: str | os.PathLike) -> bool:
+    """Whether a file is one for ffmpeg, by its suffix or by its first bytes. Raises OSError when it cannot be read."""
+    if os.path.splitext(path)[1].lower() in SUFFIXES:
+        return True
+    with open(path, "rb") as file:
+        start = file.read(16)
+    return any(start.startswith(sign, place) for place, sign in SIGNATURES)
+
 
 def decoded(path: str | os.PathLike) -> Path:
     """A WAV file of the first sound track of ``path``, kept until another file is decoded or the process ends.

@@ -26,7 +26,7 @@ class Recording:
 def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
     """The recordings in ``folder/<speaker>/`` in a stable order, and a sentence for each file that was passed over.
 
-    A file counts when its suffix says that it is sound, or when libsndfile can read it whatever it is called.
+    A file counts when its suffix says that it is sound, or when it can be read whatever it is called.
     Raises UserError when there is no such folder.
     """
     folder = Path(folder)
@@ -56,7 +56,7 @@ def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str
         elif is_recording(path):
             recordings.append(Recording(speaker, path))
         else:
-            notes.append(f"passed over {path}: not sound that libsndfile reads (wav, flac, ogg, mp3 and others)")
+            notes.append(f"passed over {path}: not sound that can be read (wav, flac, ogg, mp3 and others)")
     return recordings, notes
 
 
@@ -129,7 +129,7 @@ def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file is sound by its name, or libsndfile can read it whatever it is called; hidden ones never are."""
+    """Whether a file is sound by its name, or can be read as sound whatever it is called; hidden ones never are."""
     return is_sound_name(path) or (not path.name.startswith(".") and _is_sound(path))
 
 

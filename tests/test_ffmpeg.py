@@ -68,6 +68,21 @@ def test_what_ffmpeg_cannot_decode_is_refused_in_its_words(tmp_path, program):
         read_audio(tmp_path / "song.m4a")
 
 
+@pytest.mark.parametrize(
+    "start", [b"\0\0\0\x1cftypM4A ", b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"wvpk", b"MAC ", b"TTA1"]
+)
+@pytest.mark.parametrize("name", ["song.mp3", "song.wav", "song"])
+def test_a_file_is_known_by_its_first_bytes_whatever_it_is_called(tmp_path, program, monkeypatch, name, start):
+    path = tmp_path / "anna" / name
+    path.parent.mkdir()
+    path.write_bytes(start + bytes(100_000))
+    with pytest.raises(UserError, match=f"{name} cannot be read: ffmpeg says 'Invalid data found"):
+        read_audio(path)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=f"{name} needs ffmpeg to be read; install it"):
+        read_audio(path)
+
+
 def test_without_ffmpeg_the_files_fail_with_the_cure_and_their_speaker_is_named(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setenv("PATH", "")
