@@ -40,6 +40,8 @@ def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
             notes += passed_over
         elif entry.is_dir():
             notes.append(f"passed over {entry}: a hidden folder")
+        elif _is_dangling(entry):
+            notes.append(f"passed over {entry}: a link whose target does not exist")
         elif is_sound_name(entry):
             notes.append(f"passed over {entry}: it lies beside the speakers' folders; move it into one of them")
     return recordings, notes
@@ -106,9 +108,16 @@ def some(sentences: Sequence[str], most: int = MOST_NOTES) -> str:
 
 
 def voiceless(folder: Path, speakers: Collection[str]) -> list[str]:
-    """A sentence for each speaker's folder in ``folder`` that is not among the ``speakers`` of whom clips came."""
-    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """A sentence for each speaker's folder in ``folder``, or link to one, that is not among the ``speakers`` of whom
+    clips came."""
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    folders = (entry for entry in entries if entry.is_dir() or _is_dangling(entry))
     return [f"no clip came of {entry}" for entry in sorted(folders) if entry.name not in speakers]
+
+
+def _is_dangling(entry: Path) -> bool:
+    """Whether it is a link without a target, as to a folder on a drive that is not connected."""
+    return entry.is_symlink() and not entry.exists()
 
 
 def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir: Path, cure: str) -> None:
