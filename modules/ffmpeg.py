@@ -24,6 +24,8 @@ SIGNATURES = (
     (0, b"#!AMR"),
 )
 
+NO_TRACK = "matches no streams"  # says ffmpeg of 0:a:0, and then how other callers may do without
+
 
 def is_needed(path: str | os.PathLike) -> bool:
     """Whether a file is one for ffmpeg, by its suffix or by its first bytes. Raises OSError when it cannot be read."""
@@ -57,6 +59,8 @@ def _decode(path: str, size: int, changed: int) -> tempfile.TemporaryDirectory:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode:
         folder.cleanup()
+        if NO_TRACK in done.stderr:
+            raise UserError(f"{path} holds no sound track; it may be a video without sound")
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{path} cannot be read: ffmpeg says '{lines[-1].removeprefix(f'file:{path}: ')}'")
     return folder

@@ -68,6 +68,15 @@ def test_what_ffmpeg_cannot_decode_is_refused_in_its_words(tmp_path, program):
         read_audio(tmp_path / "song.m4a")
 
 
+def test_a_video_without_sound_is_called_so(tmp_path, program):
+    script = tmp_path / "bin" / "ffmpeg"
+    words = "Stream map '0:a:0' matches no streams.\\nTo ignore this, add a trailing '?' to the map."
+    script.write_text(f"#!{sys.executable}\nimport sys\nsys.exit(\"{words}\")\n", encoding="utf-8")
+    (tmp_path / "song.mp4").write_bytes(b"a video")
+    with pytest.raises(UserError, match=r"song.mp4 holds no sound track; it may be a video without sound"):
+        read_audio(tmp_path / "song.mp4")
+
+
 @pytest.mark.parametrize(
     "start", [b"\0\0\0\x1cftypM4A ", b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"wvpk", b"MAC ", b"TTA1"]
 )
