@@ -229,7 +229,7 @@ def load_config(path: str | Path) -> Config:
         values = parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{path} is not valid JSON (line {error.lineno}: {error.msg}); names and texts stand in \"double quotes\", "
+            f'{path} is not valid JSON (line {error.lineno}: {error.msg}); names and texts stand in "double quotes", '
             "with a comma between entries and none behind the last one, and there are no comments"
         ) from None
     except ValueError as error:

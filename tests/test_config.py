@@ -355,3 +355,9 @@ def test_another_rate_of_the_sine_source_than_of_the_sound_is_named(written, cap
     caplog.clear()
     load_config(written({"data": {"sampling_rate": 48000}, "model": {"sampling_rate": 48000}}))
     assert not caplog.text
+
+
+@pytest.mark.parametrize("spk", [["alto", "tenor"], {"0": "alto"}, {"alto": "0"}, "alto"])
+def test_speakers_in_another_form_are_refused_with_an_example(written, spk):
+    with pytest.raises(UserError, match=r'spk is .*; it must be an object .*, such as \{"alto": 0, "tenor": 1\}'):
+        load_config(written({"spk": spk}))
