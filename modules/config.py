@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from modules.atomic_file import write_text
-from modules.console import UserError, shown
+from modules.console import UserError, get_logger, shown
 from modules.generator_sizes import generator_rules
 from modules.json_file import parse_json, read_json
 from modules.section import Section, any_size, at_least, choice, listed, ours, positive
+from modules.text_file import read_text
 from modules.tree_bounds import check_tree
+
+log = get_logger("config")
 
 MOST_LAYERS = 1000  # of a kind; a file with more would take years to build
 HIGHEST_RATE = 1_000_000  # Hz
@@ -225,7 +228,10 @@ def load_config(path: str | Path) -> Config:
     try:
         values = parse_json(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+        raise UserError(
+            f'{path} is not valid JSON (line {error.lineno}: {error.msg}); names and texts stand in "double quotes", '
+            "with a comma between entries and none behind the last one, and there are no comments"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is no configuration: {error}") from None
     _refuse_other_programs(values, path)
@@ -233,6 +239,11 @@ def load_config(path: str | Path) -> Config:
     if "speech_encoder" not in values.get("model", {}) and config.model.ssl_dim == FEATURES_OF_4_0:
         config.model.speech_encoder = ENCODER_OF_4_0
     _check_together(config, path)
+    if config.model.sampling_rate != config.data.sampling_rate:
+        log.warning(
+            "%s: model.sampling_rate is %g and data.sampling_rate %g: the voice is out of tune, unless the model was "
+            "trained with this pair", path, config.model.sampling_rate, config.data.sampling_rate,
+        )  # fmt: skip
     return config
 
 
@@ -361,10 +372,16 @@ def save_diffusion_config(config: DiffusionConfig, path: str | Path) -> None:
 
 def _read(path: str | Path, maker: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{maker}' writes it") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} cannot be read: line {line} has letters in another encoding than UTF-8; open it in the editor "
+            "that wrote it, and save it as UTF-8"
+        ) from None
+    except OSError as error:
         raise UserError(f"{path} cannot be read as text: {error}") from None
     if not text.strip():
         raise UserError(f"{path} is empty; '{maker}' writes it")
