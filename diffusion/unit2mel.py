@@ -19,7 +19,7 @@ from diffusion.samplers import SAMPLERS
 from diffusion.schedule import NoiseSchedule
 from modules.config import DiffusionConfig
 from modules.console import UserError, option
-from modules.training.checkpoint import load_checkpoint
+from modules.training.checkpoint import load_checkpoint, model_of
 from modules.weights.weight_file import assign, recognise
 from vdecoder.source import draw
 
@@ -293,8 +293,8 @@ def load_unit2mel(
 
     Raises UserError when the file is unreadable, of another kind, or of other sizes than the configuration's.
     """
-    weights = load_checkpoint(path).get("model")
-    weights = weights if isinstance(weights, dict) else {}
+    content = load_checkpoint(path)
+    weights = model_of(content, path) if isinstance(content.get("model"), dict) else {}
     if "unit_embed.weight" not in weights:
         kind = recognise(weights)
         looks = f"it looks like {kind} weights" if kind else "it has none of its tensors"

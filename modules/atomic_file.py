@@ -45,13 +45,25 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = MARK) -> Iterator[list[P
         for path in whole:
             path.parent.mkdir(parents=True, exist_ok=True)
             _tidy(path.parent.absolute())
-        temporaries = [stack.enter_context(claimed(path, mark)) for path in whole]
+        temporaries = [stack.enter_context(_claimed_for(path, mark)) for path in whole]
         yield temporaries
         for temporary in temporaries:
             with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, whole, strict=True):
             os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _claimed_for(path: Path, mark: str) -> Iterator[Path]:
+    """``claimed``; an OSError about the temporary file names ``path``, which is the name that the user knows."""
+    with contextlib.ExitStack() as stack:
+        try:
+            temporary = stack.enter_context(claimed(path, mark))
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        yield temporary
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from modules.audio.files import read_audio, resample
 from modules.audio.loudness import volume
 from modules.audio.spectrogram import VocoderMel, linear_spectrogram
 from modules.config import Config
-from modules.console import UserError, get_logger
+from modules.console import UserError, explain, get_logger
 from modules.data.features import SHORTEST_CLIP, ClipFiles, frames
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
@@ -56,7 +56,7 @@ class Result:
 
 def about(clip: Path, error: Exception) -> str:
     """The error as a sentence that names the clip."""
-    sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    sentence = explain(error) or f"{type(error).__name__}: {error}"
     return sentence if str(clip) in sentence else f"{clip}: {sentence}"
 
 

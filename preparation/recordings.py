@@ -26,7 +26,7 @@ class Recording:
 def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
     """The recordings in ``folder/<speaker>/`` in a stable order, and a sentence for each file that was passed over.
 
-    A file counts when its suffix says that it is sound, or when libsndfile can read it whatever it is called.
+    A file counts when its suffix says that it is sound, or when it can be read whatever it is called.
     Raises UserError when there is no such folder.
     """
     folder = Path(folder)
@@ -40,6 +40,8 @@ def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
             notes += passed_over
         elif entry.is_dir():
             notes.append(f"passed over {entry}: a hidden folder")
+        elif _is_dangling(entry):
+            notes.append(f"passed over {entry}: a link whose target does not exist")
         elif is_sound_name(entry):
             notes.append(f"passed over {entry}: it lies beside the speakers' folders; move it into one of them")
     return recordings, notes
@@ -56,7 +58,7 @@ def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str
         elif is_recording(path):
             recordings.append(Recording(speaker, path))
         else:
-            notes.append(f"passed over {path}: not sound that libsndfile reads (wav, flac, ogg, mp3 and others)")
+            notes.append(f"passed over {path}: not sound that can be read (wav, flac, ogg, mp3 and others)")
     return recordings, notes
 
 
@@ -106,9 +108,16 @@ def first_few(sentences: Sequence[str], most: int = MOST_NOTES) -> str:
 
 
 def voiceless(folder: Path, speakers: Collection[str]) -> list[str]:
-    """A sentence for each speaker's folder in ``folder`` that is not among the ``speakers`` of whom clips came."""
-    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """A sentence for each speaker's folder in ``folder``, or link to one, that is not among the ``speakers`` of whom
+    clips came."""
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    folders = (entry for entry in entries if entry.is_dir() or _is_dangling(entry))
     return [f"no clip came of {entry}" for entry in sorted(folders) if entry.name not in speakers]
+
+
+def _is_dangling(entry: Path) -> bool:
+    """Whether it is a link without a target, as to a folder on a drive that is not connected."""
+    return entry.is_symlink() and not entry.exists()
 
 
 def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir: Path, cure: str) -> None:
@@ -129,7 +138,7 @@ def refuse_shared_places(in_dir: Path, recordings: Iterable[Recording], out_dir:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file is sound by its name, or libsndfile can read it whatever it is called; hidden ones never are."""
+    """Whether a file is sound by its name, or can be read as sound whatever it is called; hidden ones never are."""
     return is_sound_name(path) or (not path.name.startswith(".") and _is_sound(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -59,3 +60,13 @@ def test_every_file_is_flushed_through_a_writable_descriptor(tmp_path, monkeypat
     write(tmp_path / "1.txt", tmp_path / "2.txt")
     save_together([tmp_path / "D_1.pth", tmp_path / "G_1.pth"], [{"model": torch.zeros(2)}] * 2)
     assert len(modes) == 5 and os.O_RDONLY not in modes
+
+
+def test_a_file_that_cannot_be_made_is_named_and_not_its_temporary(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Read-only") as raised:
+        write_text(tmp_path / "train.txt", "a")
+    assert raised.value.filename == str(tmp_path / "train.txt")

@@ -342,3 +342,11 @@ def test_a_best_validation_that_is_none_is_forgotten():
     for junk in (None, 5, "ab", [1.0], [1.0, 2.0], [1, 2], {"a": 1.0, "b": 2}, [torch.ones(1), 3]):
         assert checkpoints.Best.of(junk) is None
     assert checkpoints.Best.of([1.5, 3]) == checkpoints.Best(1.5, 3)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_prefix_of_a_wrapped_network_is_no_part_of_the_names(prefix):
+    content = {"model": {f"{prefix}enc.module.weight": torch.ones(2)}}
+    assert list(checkpoint.model_of(content, "G_1.pth")) == ["enc.module.weight"] == list(content["model"])
+    mixed = {"model": {f"{prefix}a": torch.ones(2), "b": torch.ones(2)}}
+    assert list(checkpoint.model_of(mixed, "G_1.pth")) == [f"{prefix}a", "b"]

@@ -324,3 +324,39 @@ def test_thousands_of_speakers_take_no_time(written):
     speakers = {f"s{number}": number for number in range(50_000)}
     path = written({"spk": speakers | {"x": 0}, "model": {"n_speakers": 50_000}})
     assert "the same number" in bounded(load_config, path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path, encoding):
+    (tmp_path / "config.json").write_text('{"spk": {"明": 0}}\r\n', encoding=encoding)
+    assert load_config(tmp_path / "config.json").spk == {"明": 0}
+    (tmp_path / "diffusion.yaml").write_text("spk:\r\n  明: 0\r\n", encoding=encoding)
+    assert load_diffusion_config(tmp_path / "diffusion.yaml").spk == {"明": 0}
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "cp1252"])
+def test_text_of_a_code_page_is_refused_with_its_line_and_the_cure(tmp_path, encoding):
+    name = "明" if encoding == "gbk" else "ü"
+    (tmp_path / "config.json").write_text('{"spk":\n{"' + name + '": 0}}', encoding=encoding)
+    with pytest.raises(UserError, match=r"config.json cannot be read: line 2 has letters in another .* as UTF-8"):
+        load_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("text", ['{"spk": {"a": 0},}', '{"spk": {"a": 0} // me\n}', "{'spk': {'a': 0}}"])
+def test_what_json_does_not_allow_is_refused_with_what_it_wants(written, text):
+    with pytest.raises(UserError, match=r'line \d: .*\); .*"double quotes".* none behind the last one.* no comments'):
+        load_config(written(text))
+
+
+def test_another_rate_of_the_sine_source_than_of_the_sound_is_named(written, caplog):
+    load_config(written({"data": {"sampling_rate": 48000}}))
+    assert "model.sampling_rate is 44100 and data.sampling_rate 48000: the voice is out of tune" in caplog.text
+    caplog.clear()
+    load_config(written({"data": {"sampling_rate": 48000}, "model": {"sampling_rate": 48000}}))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("spk", [["alto", "tenor"], {"0": "alto"}, {"alto": "0"}, "alto"])
+def test_speakers_in_another_form_are_refused_with_an_example(written, spk):
+    with pytest.raises(UserError, match=r'spk is .*; it must be an object .*, such as \{"alto": 0, "tenor": 1\}'):
+        load_config(written({"spk": spk}))

@@ -1,5 +1,6 @@
 """Companions of every clip: right, made once, made anew when something changed, and never half or wrong."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -228,6 +229,16 @@ def test_models_are_built_once_and_not_per_clip(config, folder, clips, monkeypat
         monkeypatch.setattr(feature_job, name, lambda *args, of=original: built.append(args[0]) or of(*args))
     prepare_features(folder, config, "pm")
     assert built == ["mfcc", "pm"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_in_a_sentence(config, folder, clips, monkeypatch):
+    def refuse(path, *_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(feature_job.ClipFiles, "write_f0", lambda self, *_: refuse(self.f0))
+    with pytest.raises(UserError, match=r"f0.npy cannot be written or read: Read-only") as raised:
+        prepare_features(folder, config, "pm")
+    assert "Errno" not in str(raised.value) and "OSError" not in str(raised.value)
 
 
 def test_one_bad_clip_does_not_stop_the_rest(config, folder, clips):

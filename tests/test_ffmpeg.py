@@ -68,6 +68,30 @@ def test_what_ffmpeg_cannot_decode_is_refused_in_its_words(tmp_path, program):
         read_audio(tmp_path / "song.m4a")
 
 
+def test_a_video_without_sound_is_called_so(tmp_path, program):
+    script = tmp_path / "bin" / "ffmpeg"
+    words = "Stream map '0:a:0' matches no streams.\\nTo ignore this, add a trailing '?' to the map."
+    script.write_text(f"#!{sys.executable}\nimport sys\nsys.exit(\"{words}\")\n", encoding="utf-8")
+    (tmp_path / "song.mp4").write_bytes(b"a video")
+    with pytest.raises(UserError, match=r"song.mp4 holds no sound track; it may be a video without sound"):
+        read_audio(tmp_path / "song.mp4")
+
+
+@pytest.mark.parametrize(
+    "start", [b"\0\0\0\x1cftypM4A ", b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"wvpk", b"MAC ", b"TTA1"]
+)
+@pytest.mark.parametrize("name", ["song.mp3", "song.wav", "song"])
+def test_a_file_is_known_by_its_first_bytes_whatever_it_is_called(tmp_path, program, monkeypatch, name, start):
+    path = tmp_path / "anna" / name
+    path.parent.mkdir()
+    path.write_bytes(start + bytes(100_000))
+    with pytest.raises(UserError, match=f"{name} cannot be read: ffmpeg says 'Invalid data found"):
+        read_audio(path)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=f"{name} needs ffmpeg to be read; install it"):
+        read_audio(path)
+
+
 def test_without_ffmpeg_the_files_fail_with_the_cure_and_their_speaker_is_named(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setenv("PATH", "")

@@ -105,3 +105,10 @@ def test_a_name_too_long_for_any_file_is_missing(clips, tmp_path):
     with pytest.raises(UserError, match="2 of its 2 clips are missing") as refused:
         read_filelist(tmp_path / "list.txt")
     assert len(str(refused.value)) < 3000
+
+
+def test_a_filelist_in_utf_16_is_read(tmp_path):
+    clip = tmp_path / "明.wav"
+    clip.touch()
+    (tmp_path / "train.txt").write_text(f"{clip}\r\n", encoding="utf-16")
+    assert read_filelist(tmp_path / "train.txt") == [clip]

@@ -164,3 +164,19 @@ def test_a_header_that_gives_no_length_or_an_impossible_rate_is_refused_in_its_o
         path.write_bytes(data[:24] + struct.pack("<I", rate) + data[28:])
         with pytest.raises(UserError, match=f"a rate of {rate} Hz"):
             read(path)
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.0, True), (0.9, False), (1.0, False)])
+def test_two_channels_of_different_sound_are_named(tmp_path, caplog, share, warned):
+    left, other = np.random.default_rng(0).normal(0, 0.1, (2, RATE)).astype(np.float32)
+    right = share * left + (1 - share) * other
+    read = measured(put(tmp_path / "a.wav", np.stack([left, right], 1))).read()
+    np.testing.assert_allclose(read, (left + right) / 2, atol=1e-6)
+    assert ("a.wav: its two channels hold different sound" in caplog.text) == warned
+
+
+def test_a_silent_or_faint_second_channel_is_no_other_sound(tmp_path, caplog):
+    left, other = np.random.default_rng(0).normal(0, 0.1, (2, RATE)).astype(np.float32)
+    for number, right in enumerate((0 * other, 0.01 * other)):
+        measured(put(tmp_path / f"{number}.wav", np.stack([left, right], 1)))
+    assert "different sound" not in caplog.text

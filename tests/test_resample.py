@@ -370,3 +370,14 @@ def test_trimming_is_librosas():
         expected, _ = librosa.effects.trim(audio, top_db=40)
         levels = measure_levels(audio, RATE, *TRIM_FRAMES)
         np.testing.assert_array_equal(trim_silence(audio, levels), expected)
+
+
+def test_a_link_to_a_speakers_folder_that_is_not_there_is_named(tmp_path, caplog):
+    soundfile.write(tmp_path / "elsewhere.wav", np.random.default_rng(0).normal(0, 0.1, 22050), 22050)
+    (tmp_path / "in" / "anna").mkdir(parents=True)
+    (tmp_path / "elsewhere.wav").rename(tmp_path / "in" / "anna" / "a.wav")
+    (tmp_path / "in" / "berta").symlink_to(tmp_path / "unplugged" / "berta")
+    arguments = ["--in_dir", str(tmp_path / "in"), "--out_dir2", str(tmp_path / "out"), "--num_processes", "1"]
+    assert resample.main(arguments) == 1
+    assert f"passed over {tmp_path / 'in' / 'berta'}: a link whose target does not exist" in caplog.text
+    assert f"no clip came of {tmp_path / 'in' / 'berta'}" in caplog.text

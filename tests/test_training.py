@@ -29,6 +29,7 @@ from modules.training.interruption import stop_signal
 from tests.run_files import age_events, event_steps
 from tests.tiny import tiny_config, write_dataset
 from vits import batch_size, checkpoints, training
+from vits.compression import compress
 from vits.logbook import Logbook
 from vits.step import Learner, learning_rate
 from vits.synthesizer import Synthesizer
@@ -263,6 +264,16 @@ def test_a_pair_of_the_original_resumes_at_its_step_and_repeats_its_epoch(work):
     (folder / "state_9.pth").unlink()
     run = training.Run(load_config(config), folder, torch.device("cpu"))
     assert (run.step, run.epoch, run.batch) == (9, 2, 0)
+
+
+def test_a_compressed_generator_does_not_resume_and_is_called_so(work):
+    config = prepare(work, epochs=1)
+    training.train(config, "44k", "cpu")
+    path = work / "logs" / "44k" / "G_3.pth"
+    compress(path, load_config(config), work / "small.pth")
+    (work / "small.pth").replace(path)
+    with pytest.raises(UserError, match=r"G_3.pth is compressed for conversion: .*\(enc_q\).* G_0.pth"):
+        training.train(config, "44k", "cpu")
 
 
 def test_moments_of_another_speaker_table_are_dropped_by_name_and_the_weights_stay(work, caplog):

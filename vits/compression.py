@@ -35,6 +35,16 @@ def compress(source: str | Path, config: Config, target: str | Path, *, half: bo
     write_generator(target, kept, optimizer=optimizer)
 
 
+def refuse_compressed(weights: dict[str, Tensor], path: Path) -> None:
+    """Raise UserError when a generator ``G_<step>.pth`` lacks what its training needs to go on."""
+    if not any(name.startswith(f"{TRAINING_PART}.") for name in weights):
+        raise UserError(
+            f"{path} is compressed for conversion: what only training needs ({TRAINING_PART}) is not in it. Put the "
+            f"whole {path.name} back, or train under another {option('model')}, with it as the base model G_0.pth and "
+            "its discriminator as D_0.pth"
+        )
+
+
 def release_path(source: str | Path, *, half: bool = False) -> Path:
     """Where a release goes by default: ``G_800.pth`` -> ``G_800_release.pth``, or ``G_800_release_half.pth``."""
     source = Path(source)

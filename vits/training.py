@@ -32,6 +32,7 @@ from modules.training.run_lock import sole_run
 from vencoder import ENCODERS
 from vits import checkpoints
 from vits.checkpoints import Best
+from vits.compression import refuse_compressed
 from vits.dataset import Batch, ClipDataset, collate
 from vits.logbook import Logbook
 from vits.step import Learner, Losses, Sample, mel_of_spec
@@ -185,6 +186,7 @@ class Run(TrainingRun):
             checkpoint.load_base_weights(learner.net_g, of_g["model"], pair.generator)
             checkpoint.load_base_weights(learner.net_d, of_d["model"], pair.discriminator)
             return f"a new run in {self.folder} from the base model {pair.generator.name}"
+        refuse_compressed(of_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_g, of_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_d, of_d["model"], pair.discriminator)
         load_optimizer(learner.optim_g, of_g.get("optimizer"), pair.generator)

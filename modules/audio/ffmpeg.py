@@ -13,6 +13,28 @@ from modules.console import UserError
 
 SUFFIXES = frozenset(".3gp .aac .ac3 .amr .m4a .m4b .mka .mkv .mov .mp4 .webm .wma".split())
 
+# Where which bytes stand in such files, whatever they are called: downloads are often named mp3 or wav.
+SIGNATURES = (
+    (4, b"ftyp"),  # MP4 and its kin: m4a, mov, 3gp
+    (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
+    (0, b"0&\xb2u\x8ef\xcf\x11"),  # ASF: wma
+    (0, b"wvpk"),  # WavPack
+    (0, b"MAC "),  # Monkey's Audio
+    (0, b"TTA1"),
+    (0, b"#!AMR"),
+)
+
+NO_TRACK = "matches no streams"  # says ffmpeg of 0:a:0, and then how other callers may do without
+
+
+def is_needed(path: str | os.PathLike) -> bool:
+    """Whether a file is one for ffmpeg, by its suffix or by its first bytes. Raises OSError when it cannot be read."""
+    if os.path.splitext(path)[1].lower() in SUFFIXES:
+        return True
+    with open(path, "rb") as file:
+        start = file.read(16)
+    return any(start.startswith(sign, place) for place, sign in SIGNATURES)
+
 
 def decoded(path: str | os.PathLike) -> Path:
     """A WAV file of the first sound track of ``path``, kept until another file is decoded or the process ends.
@@ -37,6 +59,8 @@ def _decode(path: str, size: int, changed: int) -> tempfile.TemporaryDirectory:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode:
         folder.cleanup()
+        if NO_TRACK in done.stderr:
+            raise UserError(f"{path} holds no sound track; it may be a video without sound")
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{path} cannot be read: ffmpeg says '{lines[-1].removeprefix(f'file:{path}: ')}'")
     return folder

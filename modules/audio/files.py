@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from modules.atomic_file import output_path, reason
-from modules.audio.ffmpeg import SUFFIXES, decoded
+from modules.audio import ffmpeg
 from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 
@@ -52,17 +52,18 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
 def open_audio(path: str | os.PathLike) -> _InOrder:
     """Open a sound file for reading in pieces. Raises UserError when it is missing or not audio.
 
-    What libsndfile does not read is decoded by ffmpeg if its suffix says that it is sound (modules/audio/ffmpeg.py).
+    What libsndfile does not read is decoded by ffmpeg if its suffix or its first bytes say that it is sound
+    (modules/audio/ffmpeg.py).
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}")
-    source = decoded(path) if os.path.splitext(path)[1].lower() in SUFFIXES else path
-    name = os.fspath(source) if os.name == "nt" else os.fsencode(source)  # which need not be Unicode
     try:
+        source = ffmpeg.decoded(path) if ffmpeg.is_needed(path) else path
+        name = os.fspath(source) if os.name == "nt" else os.fsencode(source)  # which need not be Unicode
         file = _InOrder(name)
         file.shown = os.fspath(path)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as audio: {reason(error)}") from None
+        raise UserError(f"{path} cannot be read as audio: {reason(error)}; export it again, as wav or flac") from None
     if not RATES[0] <= file.samplerate <= RATES[1]:
         file.close()
         raise UserError(f"{path} cannot be read: its header gives a rate of {file.samplerate} Hz; export it again")

@@ -19,6 +19,8 @@ log = get_logger("sound")
 SAFE_PEAK = 0.98
 OFFSET = 1e-3  # of full scale, or of a peak beyond; a smaller mean is no DC offset
 CANCELLED = 10  # dB by which the channels' mean must be fainter than the loudest channel to be given up
+ALIKE = 0.3  # correlation of two channels below which they hardly are one voice
+MUCH_FAINTER = 20  # dB; a channel so far below the other does no harm to their mean
 UNKNOWN = 0x7FFFF000  # bytes; programs that write WAV to a pipe give this length or a greater one
 TOLERANCE = 0.1  # seconds that may be missing: encoders count their delay differently
 
@@ -53,6 +55,11 @@ class MonoFile:
         if self._channel is not None:
             log.info("%s: channel %d is used, since the mean of all is far fainter", self.path, self._channel + 1)
             totals, levels = self._scan(frame_length, hop_length)
+        elif (likeness := totals.likeness()) is not None and likeness < ALIKE:
+            log.warning(
+                "%s: its two channels hold different sound (correlation %.2f), and their mean is used; if one of them "
+                "is the voice, export that one alone", self.path, likeness,
+            )  # fmt: skip
         self.samples: int = totals.samples
         self.cut_off: str | None = self._describe_lack()
         if self.cut_off:
@@ -161,6 +168,14 @@ class _Totals:
     @property
     def mean(self) -> np.ndarray:
         return self.sum / self.samples
+
+    def likeness(self) -> float | None:
+        """The correlation of two channels; None when they are not two, or one of them is silent or much fainter."""
+        power = self.squares / self.samples - self.mean**2
+        if len(power) != 3 or power[1:].min() <= power[1:].max() * 10 ** (-MUCH_FAINTER / 10):
+            return None
+        mean, left, right = power
+        return float((4 * mean - left - right) / (2 * np.sqrt(left * right)))
 
     def cancelled_channel(self) -> int | None:
         """The channel to use in place of their mean: the loudest, where that is louder by more than CANCELLED dB."""

@@ -17,7 +17,7 @@ from modules.config.schema import (
     listed,
     ours,
     positive,
-    read_text,
+    read_configuration,
 )
 from modules.console import UserError, shown
 from modules.untrusted.tree_bounds import check_tree
@@ -111,7 +111,7 @@ class DiffusionConfig(Section):
 
 def load_diffusion_config(path: str | Path) -> DiffusionConfig:
     """Read ``diffusion.yaml``, in memory of some 500 times its size. Raises UserError as load_config does."""
-    values = _parse_yaml(read_text(path, "python preprocess_flist_config.py"), path)
+    values = _parse_yaml(read_configuration(path, "python preprocess_flist_config.py"), path)
     data = values.get("data") if isinstance(values, dict) else None
     if isinstance(data, dict) and "hop_length" in data:  # JSON is YAML too, and most sections have the same names
         raise UserError(f"{path} is the main model's configuration, not a diffusion model's; name a diffusion.yaml")

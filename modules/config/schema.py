@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modules.console import UserError, get_logger, shown
+from modules.untrusted.text_file import read_text
 
 log = get_logger("config")
 
@@ -139,20 +140,29 @@ def _in_words(hint: Any) -> str:
     if origin is list:
         return f"a list, each item {_in_words(arguments[0])}"
     if origin is dict:
-        return f"an object of {_in_words(arguments[0])} to {_in_words(arguments[1])}"
+        return f'an object of {_in_words(arguments[0])} to {_in_words(arguments[1])}, such as {{"alto": 0, "tenor": 1}}'
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_in_words(option) for option in arguments)
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     return words[hint]
 
 
-def read_text(path: str | Path, maker: str) -> str:
-    """Read a configuration file, which the command ``maker`` writes. Raises UserError if it is missing or empty."""
+def read_configuration(path: str | Path, maker: str) -> str:
+    """Read the text of a configuration file, which the command ``maker`` writes.
+
+    Raises UserError if it is missing, empty, or neither UTF-8 nor UTF-16.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{maker}' writes it") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} cannot be read: line {line} has letters in another encoding than UTF-8; open it in the editor "
+            "that wrote it, and save it as UTF-8"
+        ) from None
+    except OSError as error:
         raise UserError(f"{path} cannot be read as text: {error}") from None
     if not text.strip():
         raise UserError(f"{path} is empty; '{maker}' writes it")

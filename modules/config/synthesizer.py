@@ -20,10 +20,12 @@ from modules.config.schema import (
     listed,
     ours,
     positive,
-    read_text,
+    read_configuration,
 )
-from modules.console import UserError, shown
+from modules.console import UserError, get_logger, shown
 from modules.untrusted.json_file import parse_json, read_json
+
+log = get_logger("config")
 
 
 @dataclass
@@ -135,11 +137,14 @@ def load_config(path: str | Path) -> Config:
 
     Raises UserError when it is missing, empty, not JSON, or holds a wrong value.
     """
-    text = read_text(path, "python preprocess_flist_config.py")
+    text = read_configuration(path, "python preprocess_flist_config.py")
     try:
         values = parse_json(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+        raise UserError(
+            f'{path} is not valid JSON (line {error.lineno}: {error.msg}); names and texts stand in "double quotes", '
+            "with a comma between entries and none behind the last one, and there are no comments"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is no configuration: {error}") from None
     _refuse_other_programs(values, path)
@@ -147,6 +152,11 @@ def load_config(path: str | Path) -> Config:
     if "speech_encoder" not in values.get("model", {}) and config.model.ssl_dim == FEATURES_OF_4_0:
         config.model.speech_encoder = ENCODER_OF_4_0
     _check_together(config, path)
+    if config.model.sampling_rate != config.data.sampling_rate:
+        log.warning(
+            "%s: model.sampling_rate is %g and data.sampling_rate %g: the voice is out of tune, unless the model was "
+            "trained with this pair", path, config.model.sampling_rate, config.data.sampling_rate,
+        )  # fmt: skip
     return config
 
 

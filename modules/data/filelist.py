@@ -10,6 +10,7 @@ from modules.audio.files import open_audio
 from modules.console import LONGEST_SHOWN, UserError, get_logger
 from modules.data.features import MAKER, ClipFiles
 from modules.registry import nearest_first
+from modules.untrusted.text_file import read_text
 
 log = get_logger("dataset")
 
@@ -21,9 +22,11 @@ def read_filelist(path: str | Path) -> list[Path]:
     UserError when it is missing, empty, or names missing files.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # not at the other line ends of Unicode
+        lines = read_text(path).split("\n")  # not at the other line ends of Unicode
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; run 'python preprocess_flist_config.py' again") from None
+        raise UserError(
+            f"{path} is not UTF-8 text; save it as UTF-8, or run 'python preprocess_flist_config.py' again"
+        ) from None
     except FileNotFoundError:
         raise UserError(f"there is no {path}; run 'python preprocess_flist_config.py' first") from None
     clips = [Path(line.split("|")[0].strip().replace("\\", "/")) for line in lines if line.strip()]

@@ -27,6 +27,7 @@ from modules.weights.safetensors_file import SUFFIX, read_safetensors
 log = get_logger("checkpoint")
 
 
+WRAPPERS = "module.", "_orig_mod."  # of DistributedDataParallel and torch.compile, as scripts save a wrapped network
 MOST_STEPS = 1 << 53  # or epochs, beyond which a float does not count
 
 
@@ -107,10 +108,16 @@ def is_dense(value: Any) -> bool:
 
 
 def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict inside a checkpoint. Raises UserError when there is none."""
+    """The state dict inside a checkpoint, without the prefix that a wrapper has put before all its names; it then takes
+    the place of the one with it. Raises UserError when there is none."""
     if not isinstance(checkpoint.get("model"), dict):
         raise UserError(f"{path} holds no 'model': it is no checkpoint of a network")
-    return checkpoint["model"]
+    state = checkpoint["model"]
+    for prefix in WRAPPERS * 2:  # in either order
+        if state and all(isinstance(name, str) and name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    checkpoint["model"] = state
+    return state
 
 
 def whole_number(content: dict[str, Any], name: str, path: str | Path, default: int | None = None) -> int:

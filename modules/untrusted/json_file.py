@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from modules.untrusted.text_file import read_text
 from modules.untrusted.tree_bounds import check_tree
 
 
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file, with or without a byte order mark, in memory of some 90 times the file's size.
 
-    Raises OSError when it cannot be read, and ValueError when it is not UTF-8, not JSON (json.JSONDecodeError), or has
-    numbers or nested lists beyond what programs write.
+    Raises OSError when it cannot be read, and ValueError when it is not text (modules/untrusted/text_file.py), not JSON
+    (json.JSONDecodeError), or has numbers or nested lists beyond what programs write.
     """
-    return parse_json(Path(path).read_text(encoding="utf-8-sig"))
+    return parse_json(read_text(path))
 
 
 def parse_json(text: str) -> Any:
