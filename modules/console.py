@@ -23,7 +23,7 @@ UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surroga
 # How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and threads that
 # wait for each other beside another busy process then take several times as long (benchmarks/thread_waiting.py).
 SPIN_COUNT = "20000"
-LONGEST_SHOWN = 1000  # characters of a value or path in a sentence
+LONGEST_VALUE = 1000  # characters of a value or path in a sentence
 WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
@@ -112,7 +112,7 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-class _Shown(reprlib.Repr):
+class _ShortRepr(reprlib.Repr):
     """repr, cut short where a value is long or nests deep."""
 
     def __init__(self):
@@ -126,10 +126,10 @@ class _Shown(reprlib.Repr):
         return super().repr_int(value, level)
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value of a file's or user's for a sentence: its repr, or the beginning of that; short whatever it is."""
-    text = _Shown().repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    text = _ShortRepr().repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def failure(item: object, error: Exception) -> str:

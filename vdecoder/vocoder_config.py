@@ -9,7 +9,7 @@ from pathlib import Path
 from modules.audio.spectrogram import VocoderMel
 from modules.config.generator_sizes import generator_rules
 from modules.config.schema import Section, choice, positive
-from modules.console import UserError, shown
+from modules.console import UserError, short_repr
 from modules.untrusted.json_file import read_json
 
 REQUIRED = dataclasses.MISSING  # in the place of a default: what no file says, nobody knows
@@ -73,7 +73,7 @@ def _check_kind(values: dict, path: str | Path) -> None:
     for key, what in ABSENT.items():
         if values.get(key):
             raise UserError(
-                f"{path}: {key} is {shown(values[key])}; this vocoder's network ({what}) is not supported, use a "
+                f"{path}: {key} is {short_repr(values[key])}; this vocoder's network ({what}) is not supported, use a "
                 "release without it"
             )
     needed = {field.name for field in dataclasses.fields(VocoderConfig)} - {"extra"}

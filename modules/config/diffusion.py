@@ -19,7 +19,7 @@ from modules.config.schema import (
     positive,
     read_text,
 )
-from modules.console import UserError, shown
+from modules.console import UserError, short_repr
 from modules.untrusted.tree_bounds import check_tree
 
 LONGEST_NUMBER = 4300  # digits that Python reads
@@ -119,7 +119,7 @@ def load_diffusion_config(path: str | Path) -> DiffusionConfig:
     if config.train.cache_device.partition(":")[0] not in ("cpu", "cuda", "mps"):
         raise UserError(f"{path}: train.cache_device is {config.train.cache_device!r}; allowed: 'cpu', 'cuda', 'mps'")
     if abs(config.train.seed) >= 10**18:
-        seed = shown(config.train.seed)
+        seed = short_repr(config.train.seed)
         raise UserError(f"{path}: train.seed is {seed}; it must be a whole number of at most 18 digits")
     if config.model.n_chans % 2:
         raise UserError(f"{path}: model.n_chans is {config.model.n_chans}; it must be even")

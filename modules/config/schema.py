@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modules.console import UserError, get_logger, shown
+from modules.console import UserError, get_logger, short_repr
 
 log = get_logger("config")
 
@@ -70,7 +70,7 @@ class Section:
         Keys that are missing get their defaults. Raises UserError naming the key, what was found and what is allowed.
         """
         if not isinstance(values, dict):
-            raise UserError(f"{where.rstrip(': ')} is {shown(values)}; it must be an object of keys and values")
+            raise UserError(f"{where.rstrip(': ')} is {short_repr(values)}; it must be an object of keys and values")
         hints = typing.get_type_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.name != "extra"}
         for key in values.keys() - known.keys():
@@ -105,11 +105,11 @@ def _checked(value: Any, hint: Any, rules: Mapping[str, Any], where: str) -> Any
     if isinstance(value, str) and hint is float and EXPONENT.fullmatch(value):
         value = float(value)
     if not _fits(value, hint):
-        raise UserError(f"{where} is {shown(value)}; it must be {_in_words(hint)}")
+        raise UserError(f"{where} is {short_repr(value)}; it must be {_in_words(hint)}")
     if "allowed" in rules and value not in rules["allowed"]:
-        raise UserError(f"{where} is {shown(value)}; allowed: {', '.join(map(repr, rules['allowed']))}")
+        raise UserError(f"{where} is {short_repr(value)}; allowed: {', '.join(map(repr, rules['allowed']))}")
     if isinstance(value, int) and "any_size" not in rules and not -LARGEST < value < LARGEST:
-        raise UserError(f"{where} is {shown(value)}; it must be within {LARGEST - 1}")
+        raise UserError(f"{where} is {short_repr(value)}; it must be within {LARGEST - 1}")
     if "most" in rules and value is not None and not value <= rules["most"]:
         raise UserError(f"{where} is {value!r}; it must be {rules['most']} or less")
     if "above" in rules and value is not None and not value > rules["above"]:

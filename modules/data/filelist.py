@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from modules.audio.files import open_audio
-from modules.console import LONGEST_SHOWN, UserError, get_logger
+from modules.console import LONGEST_VALUE, UserError, get_logger
 from modules.data.features import MAKER, ClipFiles
 from modules.registry import nearest_first
 
@@ -32,7 +32,7 @@ def read_filelist(path: str | Path) -> list[Path]:
     absent = [clip for clip in clips if not os.path.isfile(clip)]  # also of a name that is too long
     if absent:
         raise UserError(
-            f"{path}: {len(absent)} of its {len(clips)} clips are missing, first {str(absent[0])[:LONGEST_SHOWN]}; "
+            f"{path}: {len(absent)} of its {len(clips)} clips are missing, first {str(absent[0])[:LONGEST_VALUE]}; "
             "run 'python preprocess_flist_config.py' again"
         )
     return clips
