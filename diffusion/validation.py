@@ -13,7 +13,7 @@ from diffusion.logbook import Logbook
 from diffusion.unit2mel import Unit2Mel
 from modules.audio.files import read_audio
 from modules.config import DiffusionConfig
-from modules.console import UserError, get_logger, tally
+from modules.console import UserError, get_logger, nested_progress
 from modules.data.sampler import generator_of
 from modules.training.interruption import StopSignal
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
@@ -75,7 +75,7 @@ class Validation:
         draws = generator_of(self.config.train.seed, 0, 1, index)
         infer, given = self.config.infer, clip.mel if model.is_shallow else None
         began = time.monotonic()
-        with tally(f"singing {name}", "step") as watch:
+        with nested_progress(f"singing {name}", "step") as watch:
             mel = model.infer(
                 clip.units, clip.f0, clip.volume, clip.speaker_id, given, None,
                 infer.method, infer.speedup, draws, watch,

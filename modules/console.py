@@ -165,14 +165,14 @@ def _accept_any_text() -> None:
 
 def set_up_logging() -> None:
     """This program's log lines go to standard error, bare; of other libraries only their warnings."""
-    console = _AboveTheBar()
+    console = _ProgressBarHandler()
     console.setFormatter(_OneLine("%(message)s"))
     console.setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, handlers=[console])
     logging.getLogger("svc").setLevel(logging.DEBUG)
 
 
-class _AboveTheBar(logging.Handler):
+class _ProgressBarHandler(logging.Handler):
     """Writes to standard error without breaking a progress bar that is being drawn there."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -229,7 +229,7 @@ def progress(
 
 
 @contextlib.contextmanager
-def tally(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def nested_progress(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar within another's work, which is told (how much is done, of how much) as that becomes known."""
     with progress(description=description, unit=unit, leave=False) as bar:
 

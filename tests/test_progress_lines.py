@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from modules import progress_lines
-from modules.console import get_logger, progress, tally
+from modules.console import get_logger, progress, nested_progress
 from modules.training.log_files import TextLog
 
 
@@ -45,7 +45,7 @@ def test_the_end_is_expected_by_what_this_run_has_done(clock, caplog):
 
 def test_progress_within_another_is_logged_when_it_takes_minutes(clock, caplog):
     for seconds in (1, 2):
-        with tally("diffusion", "step") as watch:
+        with nested_progress("diffusion", "step") as watch:
             for done in range(50):
                 clock[0] += seconds
                 watch(done + 1, 50)
