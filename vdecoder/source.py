@@ -65,13 +65,13 @@ class HarmonicSource(nn.Module):
         order, which is the published program's: uniform (B, tracks) for the first phases, then normal
         (B, samples, tracks) for the noise.
         """
-        first = draw(torch.rand, (len(f0), self.tracks), f0.device, generator)
+        first = random_tensor(torch.rand, (len(f0), self.tracks), f0.device, generator)
         phases = self.phases(f0.float(), first)
         frames = max(1, f0.shape[1]) if torch.is_grad_enabled() else BLOCK_FRAMES
         mixes = []
         for at in range(0, f0.shape[1], frames):
             block = f0[:, at : at + frames]
-            noise = draw(torch.randn, self.noise_shape(block), f0.device, generator)
+            noise = random_tensor(torch.randn, self.noise_shape(block), f0.device, generator)
             mixes.append(self.mix(block, phases[at : at + frames], noise))
         return torch.cat(mixes, dim=2)
 
@@ -118,12 +118,12 @@ class HarmonicSource(nn.Module):
         return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2))
 
 
-def draw_unused_branch(samples: int, generator: torch.Generator) -> None:
+def skip_unused_noise(samples: int, generator: torch.Generator) -> None:
     """Draw what the published synthesizer draws after its source, normal (1, samples, 1), for a branch that it drops.
 
     Whatever goes on with its generator gets the published numbers only after this. Mel vocoders have no such branch.
     """
-    draw(torch.randn, (1, samples, 1), torch.device("cpu"), generator)
+    random_tensor(torch.randn, (1, samples, 1), torch.device("cpu"), generator)
 
 
 def fraction(turns: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def fraction(turns: Tensor) -> Tensor:
     return turns % TURN if torch.onnx.is_in_onnx_export() else turns & (TURN - 1)
 
 
-def draw(kind, shape, device: torch.device, generator: torch.Generator | None) -> Tensor:
+def random_tensor(kind, shape, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """``kind`` (torch.rand, torch.randn) of a shape, float32: from the generator, else from the device's own."""
     if generator is None:
         return kind(shape, device=device)
