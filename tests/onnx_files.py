@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.onnx.random_inputs import draws_as_inputs
+from modules.onnx.random_inputs import random_ops_as_inputs
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements-onnx.txt)")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (requirements-onnx.txt)")
@@ -36,7 +36,7 @@ def run(path: Path, feeds: Mapping[str, Tensor], *draws: Tensor) -> Tensor:
     """The first output of a graph; ``draws`` are what it would draw itself."""
     model = onnx.load(path)
     if draws:
-        model = draws_as_inputs(model)
+        model = random_ops_as_inputs(model)
         feeds = {**feeds, **{f"draw_{number}": value for number, value in enumerate(draws)}}
     return run_session(open_model(model), feeds)
 

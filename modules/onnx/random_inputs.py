@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-DRAWS = ("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike")
+RANDOM_OPS = ("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike")
 
 
-def draws_as_inputs(model: Any) -> Any:
-    """A copy of an ``onnx.ModelProto`` that takes as further inputs ``draw_0``, ``draw_1`` ... what it would draw.
+def random_ops_as_inputs(model: Any) -> Any:
+    """A copy of an ``onnx.ModelProto`` that takes as further inputs ``random_0``, ``random_1`` ... what it would draw.
 
     They come in the order of the graph and have the shapes that it would draw them in.
     """
@@ -16,9 +16,9 @@ def draws_as_inputs(model: Any) -> Any:
 
     given = ModelProto()
     given.CopyFrom(model)
-    draws = [node for node in given.graph.node if node.op_type in DRAWS]
+    draws = [node for node in given.graph.node if node.op_type in RANDOM_OPS]
     for number, node in enumerate(draws):
-        name = f"draw_{number}"
+        name = f"random_{number}"
         given.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         node.CopyFrom(helper.make_node("Identity", [name], list(node.output), node.name))
     return given
