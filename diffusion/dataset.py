@@ -19,7 +19,7 @@ from modules.config import DiffusionConfig
 from modules.console import UserError, progress
 from modules.data.features import DIFFUSION_MAKER, ClipFiles, common_frames, frames, stretch_units
 from modules.data.filelist import read_filelist, speaker_id, usable
-from modules.data.sampler import generator_of
+from modules.data.sampler import seeded_generator
 
 MARGIN = 0.1  # seconds that a clip must be longer than data.duration, as published
 
@@ -127,7 +127,7 @@ class DiffusionDataset(Dataset):
             return error
         shift = 0.0
         if self.training:
-            features, shift = self.vary(features, generator_of(self.config.train.seed, epoch, index))
+            features, shift = self.vary(features, seeded_generator(self.config.train.seed, epoch, index))
         return DiffusionBatch(
             units=features.units[None].float(),
             f0=features.f0[None, :, None],

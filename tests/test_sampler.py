@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from modules.data.sampler import EpochBatches, generator_of
+from modules.data.sampler import EpochBatches, seeded_generator
 
 
 def order(batches, epoch, first_batch=0):
@@ -66,11 +66,11 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 def test_places_have_random_numbers_of_their_own_which_are_the_same_in_another_process():
     places = [(seed, epoch, *rest) for seed in (1234, -1) for epoch in range(3) for rest in ((), (0,), (1,), (0, 0))]
-    drawn = [int(torch.randint(1 << 40, (), generator=generator_of(*place))) for place in places]
+    drawn = [int(torch.randint(1 << 40, (), generator=seeded_generator(*place))) for place in places]
     assert len(set(drawn)) == len(drawn)
     program = (
-        "import torch; from modules.data.sampler import generator_of\n"
-        f"print([int(torch.randint(1 << 40, (), generator=generator_of(*place))) for place in {places}])"
+        "import torch; from modules.data.sampler import seeded_generator\n"
+        f"print([int(torch.randint(1 << 40, (), generator=seeded_generator(*place))) for place in {places}])"
     )
     root = Path(__file__).parents[1]
     told = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, encoding="utf-8")

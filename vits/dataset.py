@@ -22,7 +22,7 @@ from modules.config import Config
 from modules.console import UserError
 from modules.data.features import MAKER, Clip, ClipFiles, align, stretch_units
 from modules.data.filelist import read_filelist, speaker_id, usable
-from modules.data.sampler import generator_of
+from modules.data.sampler import seeded_generator
 
 
 @dataclass
@@ -140,7 +140,7 @@ class ClipDataset(Dataset):
             item = self.cache[index] if self.cache else self.read(self.paths[index])
         except UserError as error:
             return error
-        return self.vary(item, generator_of(self.config.train.seed, epoch, index)) if self.training else item
+        return self.vary(item, seeded_generator(self.config.train.seed, epoch, index)) if self.training else item
 
     def vary(self, item: Item, generator: torch.Generator) -> Item:
         """The item as one epoch has it: half of them louder or softer, the long ones cropped."""

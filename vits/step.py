@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from modules.audio.spectrogram import mel_from_linear, mel_spectrogram
 from modules.config import Config, DataConfig
-from modules.data.sampler import seed_of
+from modules.data.sampler import derive_seed
 from modules.device import autocast, grad_scaler, update_scale
 from modules.layers.weight_norm import held_weights
 from modules.training.cuda_graph import Recorder
@@ -179,7 +179,7 @@ class Learner:
 
     def _seed(self, number: int | None, place: int) -> None:
         if number is not None:
-            torch.manual_seed(seed_of(self.config.train.seed, 0, number, place))
+            torch.manual_seed(derive_seed(self.config.train.seed, 0, number, place))
 
     def compile(self) -> None:
         """Let PyTorch's compiler write the kernels of decoder and discriminator, which see segments of one length."""

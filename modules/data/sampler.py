@@ -23,12 +23,12 @@ Batch = TypeVar("Batch")
 POOL = 8
 
 
-def generator_of(*place: int) -> torch.Generator:
+def seeded_generator(*place: int) -> torch.Generator:
     """The random numbers that belong to a place in training: (seed, epoch), or (seed, epoch, clip)."""
-    return torch.Generator().manual_seed(seed_of(*place))
+    return torch.Generator().manual_seed(derive_seed(*place))
 
 
-def seed_of(seed: int, *place: int) -> int:
+def derive_seed(seed: int, *place: int) -> int:
     """The seed of the random numbers that belong to a place in training, by numpy's SeedSequence."""
     sequence = np.random.SeedSequence(seed % 2**64, spawn_key=place)
     return int(sequence.generate_state(1, np.uint64)[0])
@@ -83,7 +83,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     def of_epoch(self, epoch: int) -> list[list[int]]:
         """The clips of each batch of an epoch, for all processes."""
-        generator = generator_of(self.seed, epoch)
+        generator = seeded_generator(self.seed, epoch)
         order = torch.randperm(self.clips, generator=generator).tolist()
         if self.frames is None:
             return list(_pieces(order, self.batch_size))
