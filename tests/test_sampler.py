@@ -11,7 +11,7 @@ from modules.data.sampler import EpochBatches, seeded_generator
 
 
 def order(batches, epoch, first_batch=0):
-    return list(batches.of_process(epoch, first_batch))
+    return list(batches.process_batches(epoch, first_batch))
 
 
 def test_every_epoch_has_every_clip_once_in_an_order_of_its_own():
@@ -31,12 +31,12 @@ def test_batches_of_clips_of_similar_lengths_have_every_clip_once_and_little_pad
         return sum(max(lengths) - length for lengths in batches for length in lengths)
 
     alike, any_order = EpochBatches(101, 4, seed=1, frames=frames), EpochBatches(101, 4, seed=1)
-    given = {epoch: alike.of_epoch(epoch) for epoch in (1, 2)}
+    given = {epoch: alike.epoch_batches(epoch) for epoch in (1, 2)}
     assert given[1] != given[2] and len(given[1]) == len(alike) == 26
     for batches in given.values():
         assert sorted(clip for batch in batches for clip in batch) == list(range(101))
         assert sorted(map(len, batches)) == [1] + 25 * [4]
-    waste = [padding([frames[clip] for clip in batch] for batch in kind.of_epoch(1)) for kind in (alike, any_order)]
+    waste = [padding([frames[clip] for clip in batch] for batch in kind.epoch_batches(1)) for kind in (alike, any_order)]
     assert waste[0] < waste[1] / 4
     longest = [max(frames[clip] for clip in batch) for batch in given[1]]
     assert longest[:8] != sorted(longest[:8]), "short ones first, every time"

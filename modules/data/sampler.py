@@ -73,7 +73,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         """How many optimisation steps an epoch takes, from batch number ``first_batch`` on."""
         return -(-(len(self) - first_batch) // self.per_step)
 
-    def plan(self) -> str:
+    def describe_steps(self) -> str:
         """How an epoch's batches make steps, in a sentence."""
         again = self.steps() * self.per_step - len(self)
         return (
@@ -81,7 +81,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             f"{f'; the last repeats {again} of them' if again else ''}"
         )
 
-    def of_epoch(self, epoch: int) -> list[list[int]]:
+    def epoch_batches(self, epoch: int) -> list[list[int]]:
         """The clips of each batch of an epoch, for all processes."""
         generator = seeded_generator(self.seed, epoch)
         order = torch.randperm(self.clips, generator=generator).tolist()
@@ -93,9 +93,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             batches += [alike[number] for number in torch.randperm(len(alike), generator=generator)]
         return batches
 
-    def of_process(self, epoch: int, first_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
+    def process_batches(self, epoch: int, first_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
         """What this process has of an epoch, from batch number ``first_batch`` on."""
-        batches = self.of_epoch(epoch)
+        batches = self.epoch_batches(epoch)
         for step in range(first_batch, len(batches), self.per_step):
             for place in range(self.accumulated):
                 number = step + self.process * self.accumulated + place
@@ -104,7 +104,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first_batch = self.first_batch
         for epoch in itertools.count(self.epoch):
-            yield from self.of_process(epoch, first_batch)
+            yield from self.process_batches(epoch, first_batch)
             first_batch = 0
 
 
