@@ -8,7 +8,7 @@ import pytest
 from modules.audio.files import write_audio
 from modules.console import UserError
 from modules.data.features import ClipFiles
-from modules.data.filelist import read_filelist, speaker_id, usable
+from modules.data.filelist import read_filelist, speaker_id, usable_clips
 from tests.tiny import write_clip
 
 RATE = 44100
@@ -58,7 +58,7 @@ def test_a_line_that_no_file_can_be_called_is_missing_not_a_failure(clips, tmp_p
 
 def test_a_clip_whose_companions_can_have_no_name_is_left_out(clips, caplog):
     long = clips[0].rename(clips[0].with_name("n" * 250 + ".wav"))
-    assert usable([long, clips[1]], ("units",), RATE) == [clips[1]]
+    assert usable_clips([long, clips[1]], ("units",), RATE) == [clips[1]]
     assert f"{long} is left out: there is no {long.name}.soft.pt" in caplog.text
 
 
@@ -80,18 +80,18 @@ def test_clips_that_cannot_be_used_are_left_out_with_the_reason(clips, caplog):
     write_audio(clips[0], np.zeros(96000, np.float32), 96000)
     clips[1].write_bytes(b"damaged")
     ClipFiles(clips[2]).f0.unlink()
-    assert usable(clips, ("units", "f0"), RATE) == [clips[3]]
+    assert usable_clips(clips, ("units", "f0"), RATE) == [clips[3]]
     assert "it has 96000 Hz and the config 44100" in caplog.text
     assert f"{clips[1]} is left out" in caplog.text
     assert f"there is no {clips[2].name}.f0.npy; run 'python preprocess_hubert_f0.py' again" in caplog.text
-    assert usable(clips[2:], ("units",), RATE) == clips[2:]
+    assert usable_clips(clips[2:], ("units",), RATE) == clips[2:]
 
 
 def test_no_clip_at_all_is_an_error_with_the_first_reason_and_the_command_that_cures(clips):
     with pytest.raises(UserError, match=r"none of the 4 clips .* there is no 0\.wav\.mel\.npy; run 'make mels' again"):
-        usable(clips, ("units", "mel"), RATE, maker="make mels")
+        usable_clips(clips, ("units", "mel"), RATE, maker="make mels")
     with pytest.raises(UserError, match="shorter than a training slice"):
-        usable(clips, ("units",), RATE, shortest=RATE)
+        usable_clips(clips, ("units",), RATE, shortest=RATE)
 
 
 def test_the_speaker_is_the_folder(clips):

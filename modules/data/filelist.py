@@ -38,7 +38,7 @@ def read_filelist(path: str | Path) -> list[Path]:
     return clips
 
 
-def usable(
+def usable_clips(
     clips: Sequence[Path], companions: Iterable[str], sampling_rate: int, shortest: int = 0, maker: str = MAKER
 ) -> list[Path]:
     """The clips that can be read, have these ``companions`` (names in ClipFiles) and ``shortest`` samples or more.
