@@ -22,7 +22,7 @@ from modules.layers.convolution import Conv1d, Conv2d, ConvTranspose1d
 class NormedWeight(nn.Module):
     """Mixed in before a convolution class: ``forward`` convolves with ``normed_weight()`` in place of ``weight``."""
 
-    held: list[Tensor] | None = None  # see held_weights
+    cached: list[Tensor] | None = None  # see cached_weights
 
     def normed_weight(self) -> Tensor:
         raise NotImplementedError
@@ -37,11 +37,11 @@ class NormedWeight(nn.Module):
     def _present_weight(self) -> Tensor:
         if self.weight is not None:
             return self.weight
-        if self.held is None:
+        if self.cached is None:
             return self.normed_weight()
-        if not self.held:
-            self.held.append(self.normed_weight())
-        return self.held[0]
+        if not self.cached:
+            self.cached.append(self.normed_weight())
+        return self.cached[0]
 
 
 class WeightNorm(NormedWeight):
@@ -120,16 +120,16 @@ class SpectralNormConv2d(SpectralNorm, Conv2d):
 
 
 @contextlib.contextmanager
-def held_weights(net: nn.Module) -> Iterator[None]:
+def cached_weights(net: nn.Module) -> Iterator[None]:
     """Inside, each normalised weight is computed once and not in every pass; nothing may learn meanwhile."""
     parts = [part for part in net.modules() if isinstance(part, NormedWeight)]
     for part in parts:
-        part.held = []
+        part.cached = []
     try:
         yield
     finally:
         for part in parts:
-            del part.held
+            del part.cached
 
 
 def fold_normed_weights(module: nn.Module) -> None:
