@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modules.console import UserError
-from modules.temporary_file import MARK, claimed, delete_unfinished
+from modules.temporary_file import MARK, locked_temporary, delete_unfinished
 
 FULL = 1 << 20  # bytes that are left free by a write that found no room
 
@@ -45,7 +45,7 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = MARK) -> Iterator[list[P
         for path in whole:
             path.parent.mkdir(parents=True, exist_ok=True)
             _tidy(path.parent.absolute())
-        temporaries = [stack.enter_context(claimed(path, mark)) for path in whole]
+        temporaries = [stack.enter_context(locked_temporary(path, mark)) for path in whole]
         yield temporaries
         for temporary in temporaries:
             with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing

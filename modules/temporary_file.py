@@ -30,7 +30,7 @@ _NAME = re.compile(rf"\.([0-9a-f]{{8}})?[0-9a-f]{{8}}\.{MARK}(\.[^.]*)?")
 
 
 @contextlib.contextmanager
-def claimed(path: Path, mark: str) -> Iterator[Path]:
+def locked_temporary(path: Path, mark: str) -> Iterator[Path]:
     """Make an empty, locked file beside ``path`` and yield its path; delete it at the end if it is still there.
 
     Its name starts with a dot and keeps the suffix. Raises OSError when the folder cannot be written to.

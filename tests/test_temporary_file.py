@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modules.atomic_file import write_text
-from modules.temporary_file import DAY, claimed, delete_unfinished, temporary_name
+from modules.temporary_file import DAY, locked_temporary, delete_unfinished, temporary_name
 
 KILLED = """
 import os, sys
@@ -76,7 +76,7 @@ def test_no_other_file_is_touched_however_old(tmp_path):
 
 def test_without_locks_only_age_counts(tmp_path, monkeypatch):
     monkeypatch.setattr("modules.temporary_file.fcntl", None)
-    with claimed(tmp_path / "a.txt", "partial") as temporary:
+    with locked_temporary(tmp_path / "a.txt", "partial") as temporary:
         delete_unfinished(tmp_path)
         assert temporary.exists()
         os.utime(temporary, (0, 0))
