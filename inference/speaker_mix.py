@@ -38,7 +38,8 @@ class SpeakerMix:
 
     def __init__(self, mix_map: Mapping[int | str, Sequence[Sequence[float]]], voices: Voices):
         if not isinstance(mix_map, Mapping):
-            raise UserError(f"the speaker mix is {short_repr(mix_map)}; spk_mix_map must map speakers to lists of segments")
+            found = short_repr(mix_map)
+            raise UserError(f"the speaker mix is {found}; spk_mix_map must map speakers to lists of segments")
         self.tracks: dict[int, list[list[float]]] = {}
         for speaker, segments in mix_map.items():
             row = voices.id_of(speaker)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modules.console import UserError
-from modules.temporary_file import MARK, locked_temporary, delete_unfinished
+from modules.temporary_file import MARK, delete_unfinished, locked_temporary
 
 FULL = 1 << 20  # bytes that are left free by a write that found no room
 

@@ -58,7 +58,7 @@ def test_the_processes_together_have_every_clip_and_all_do_as_many_steps(clips, 
     whole = [[(1, clip) for clip in batch] for batch in EpochBatches(clips, 2, seed=1).epoch_batches(1)]
     assert batches[: len(whole)] == whole, "each once, in the order of a run of one process"
     again = batches[len(whole) :]
-    assert ("the last repeats" in shares[0].plan()) == bool(again)
+    assert ("the last repeats" in shares[0].describe_steps()) == bool(again)
     assert all(batch in whole for batch in again) and len(again) < processes * accumulated
 
 

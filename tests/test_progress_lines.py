@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from modules import progress_lines
-from modules.console import get_logger, progress, nested_progress
+from modules.console import get_logger, nested_progress, progress
 from modules.training.log_files import TextLog
 
 

@@ -36,7 +36,8 @@ def test_batches_of_clips_of_similar_lengths_have_every_clip_once_and_little_pad
     for batches in given.values():
         assert sorted(clip for batch in batches for clip in batch) == list(range(101))
         assert sorted(map(len, batches)) == [1] + 25 * [4]
-    waste = [padding([frames[clip] for clip in batch] for batch in kind.epoch_batches(1)) for kind in (alike, any_order)]
+    kinds = alike, any_order
+    waste = [padding([frames[clip] for clip in batch] for batch in kind.epoch_batches(1)) for kind in kinds]
     assert waste[0] < waste[1] / 4
     longest = [max(frames[clip] for clip in batch) for batch in given[1]]
     assert longest[:8] != sorted(longest[:8]), "short ones first, every time"

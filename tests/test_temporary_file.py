@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modules.atomic_file import write_text
-from modules.temporary_file import DAY, locked_temporary, delete_unfinished, temporary_name
+from modules.temporary_file import DAY, delete_unfinished, locked_temporary, temporary_name
 
 KILLED = """
 import os, sys

@@ -198,7 +198,9 @@ def _check_together(config: Config, path: str | Path) -> None:
         f"train.betas is {train.betas}; it must be two numbers from 0 to below 1": (
             len(train.betas) == 2 and all(0 <= beta < 1 for beta in train.betas)
         ),
-        f"train.seed is {short_repr(train.seed)}; it must be a whole number of at most 18 digits": abs(train.seed) < 10**18,
+        f"train.seed is {short_repr(train.seed)}; it must be a whole number of at most 18 digits": (
+            abs(train.seed) < 10**18
+        ),
         "train.vol_aug needs model.vol_embedding": model.vol_embedding or not train.vol_aug,
         f"spk gives {', '.join(shared)} the same number; each speaker needs one of its own": not shared,
         f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
