@@ -64,7 +64,7 @@ def test_a_file_that_changes_is_decoded_again(tmp_path, program):
 
 def test_what_ffmpeg_cannot_decode_is_refused_in_its_words(tmp_path, program):
     (tmp_path / "song.m4a").write_bytes(b"no sound")
-    with pytest.raises(UserError, match=r"song.m4a cannot be read: ffmpeg says 'Invalid data found"):
+    with pytest.raises(UserError, match=r"song.m4a cannot be read: ffmpeg reports 'Invalid data found"):
         read_audio(tmp_path / "song.m4a")
 
 
