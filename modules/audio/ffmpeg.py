@@ -17,7 +17,8 @@ SUFFIXES = frozenset(".3gp .aac .ac3 .amr .m4a .m4b .mka .mkv .mov .mp4 .webm .w
 def decode_to_wav(path: str | os.PathLike) -> Path:
     """Decode the first audio track of ``path`` and return the WAV file.
 
-    The file is deleted when another one is decoded or the process ends. Raises UserError when ffmpeg is missing or cannot decode the file.
+    The file is deleted when another one is decoded or the process ends. Raises UserError when ffmpeg is
+    missing or cannot decode the file.
     """
     status = os.stat(path)
     folder = _decode(os.fspath(path), status.st_size, status.st_mtime_ns)

@@ -108,8 +108,8 @@ def no_sound(path: str | os.PathLike) -> UserError:
     if size < 1000:
         return UserError(f"{path} holds no sound: its length is 0 samples")
     return UserError(
-        f"{path} holds {size} bytes, but its header gives a length of 0 samples, as programs write it to a pipe; let the "
-        "program write to a file, or export it again"
+        f"{path} holds {size} bytes, but its header gives a length of 0 samples, as programs write it to a pipe; let "
+        "the program write to a file, or export it again"
     )
 
 
