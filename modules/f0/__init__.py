@@ -1,8 +1,8 @@
 """F0 predictors by key.
 
-To add one: its class in modules/f0/<key>.py, a row in F0_PREDICTORS below, and a test in tests/test_f0.py, or in
-tests/test_pitch_networks.py for a network. A module that several predictors share also goes into the list in
-tests/test_house.py, and a weight file into pretrain/README.md.
+To add one, write modules/f0/<key>.py, a row in F0_PREDICTORS below, its key in README.md's lists of predictors (the
+--f0_predictor flags), and a test in tests/test_f0.py, or in tests/test_pitch_networks.py for a network. A weight file
+needs an entry in FAMILIES of modules/weights/weight_file.py and a line in pretrain/README.md.
 """
 
 from __future__ import annotations
