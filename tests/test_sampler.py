@@ -11,7 +11,7 @@ from modules.data.sampler import EpochBatches, seeded_generator
 
 
 def order(batches, epoch, first_batch=0):
-    return list(batches.process_batches(epoch, first_batch))
+    return list(batches.rank_batches(epoch, first_batch))
 
 
 def test_every_epoch_has_every_clip_once_in_an_order_of_its_own():

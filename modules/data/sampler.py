@@ -37,13 +37,13 @@ def derive_seed(seed: int, *key: int) -> int:
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, clip): a new order each epoch, the same for the same seed, resumable at any batch.
 
-    An optimisation step takes ``accumulated`` batches in each of ``processes`` processes, ``per_step`` in total,
-    consecutive in the epoch's order; the process of rank ``process`` iterates over its own. No batch is dropped: the
+    An optimisation step takes ``accumulated`` batches in each of ``world_size`` processes, ``per_step`` in total,
+    consecutive in the epoch's order; each ``rank`` iterates over its own. No batch is dropped: the
     last step of an epoch is filled up with the epoch's first batches, so that all ranks have equally many.
 
         batches of the epoch   0 1 2 3 | 4 5 6 7 | 8 0 1 2      9 batches, 2 processes that accumulate 2
-        process 0              0 1     | 4 5     | 8 0
-        process 1                  2 3 |     6 7 |     1 2
+        rank 0                 0 1     | 4 5     | 8 0
+        rank 1                     2 3 |     6 7 |     1 2
 
     Given the ``frames`` of each clip, a batch has clips of similar lengths, which saves padding: the clips of POOL
     batches are sorted by length, split into batches, and these are shuffled.
@@ -53,13 +53,13 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self, clips: int, batch_size: int, seed: int, *, process: int = 0, processes: int = 1, accumulated: int = 1,
+        self, clips: int, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1, accumulated: int = 1,
         frames: Sequence[int] | None = None,
     ):  # fmt: skip
         self.frames = frames
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
-        self.process, self.accumulated = process, accumulated
-        self.per_step = processes * accumulated
+        self.rank, self.accumulated = rank, accumulated
+        self.per_step = world_size * accumulated
         self.epoch, self.first_batch = 1, 0
 
     def start(self, epoch: int, first_batch: int = 0) -> None:
@@ -93,18 +93,18 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             batches += [alike[number] for number in torch.randperm(len(alike), generator=generator)]
         return batches
 
-    def process_batches(self, epoch: int, first_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
-        """Yield this process's batches of an epoch, from batch number ``first_batch`` on."""
+    def rank_batches(self, epoch: int, first_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """Yield this rank's batches of an epoch, from batch number ``first_batch`` on."""
         batches = self.epoch_batches(epoch)
         for step in range(first_batch, len(batches), self.per_step):
-            first = step + self.process * self.accumulated
+            first = step + self.rank * self.accumulated
             for number in range(first, first + self.accumulated):
                 yield [(epoch, clip) for clip in batches[number % len(batches)]]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first_batch = self.first_batch
         for epoch in itertools.count(self.epoch):
-            yield from self.process_batches(epoch, first_batch)
+            yield from self.rank_batches(epoch, first_batch)
             first_batch = 0
 
 
