@@ -85,7 +85,7 @@ def test_f0_beyond_the_mel_is_cut_and_too_little_is_an_error(tmp_path):
     mel, f0 = song(vocoder, 20)
     longer = torch.cat((f0, torch.full((1, 3), 999.0)), dim=1)
     assert torch.equal(vocoder.synthesize(mel, longer, seeded()), vocoder.synthesize(mel, f0, seeded()))
-    with pytest.raises(ValueError, match="20 frames of mel have but 19 of F0"):
+    with pytest.raises(ValueError, match="the mel has 20 frames and F0 only 19"):
         vocoder.synthesize(mel, f0[:, 1:])
 
 
