@@ -90,7 +90,7 @@ def test_nothing_is_dropped_whatever_the_settings_of_the_training(tmp_path):
         ({"encoder.transformer.layers.0.attention.q_proj.weight": torch.zeros(65, WIDTH)}, {}, "65 wide, no multiple"),
         ({"encoder.transformer.layer_norm.bias": None}, {}, "layer_norm.bias is missing"),
         ({"encoder.transformer.pos_conv_embed.conv.weight_g": None}, {}, "lacks the tensor that becomes positions"),
-        ({"encoder.gate": torch.zeros(3)}, {}, r"does not know: encoder.gate \[3\]"),
+        ({"encoder.gate": torch.zeros(3)}, {}, r"does not have: encoder.gate \[3\]"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named_with_the_reason(tmp_path, weights, settings, sentence):

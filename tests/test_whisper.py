@@ -130,7 +130,7 @@ def test_another_whisper_is_called_by_its_name(tmp_path, sizes, vocabulary, look
     [
         ("encoder.blocks.0.mlp.0.weight", None, "not a Whisper of a known shape|lacks"),
         ("encoder.blocks.1.attn.key.weight", None, "layers.1.self_attn.k_proj.weight is missing"),
-        ("encoder.blocks.0.attn.key.bias", torch.zeros(WIDTH), "does not know: encoder.blocks.0.attn.key.bias"),
+        ("encoder.blocks.0.attn.key.bias", torch.zeros(WIDTH), "does not have: encoder.blocks.0.attn.key.bias"),
         ("encoder.positional_embedding", torch.zeros(750, WIDTH), r"is \[750, 128\] and should be \[1500, 128\]"),
     ],
 )

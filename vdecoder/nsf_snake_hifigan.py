@@ -1,7 +1,7 @@
 """The waveform generator with anti-aliased periodic activations (Snake) in place of leaky ReLUs.
 
 Snake: https://arxiv.org/abs/2006.08195; with a separate amplitude and oversampled by two, as here, in BigVGAN:
- https://arxiv.org/abs/2206.04658.
+https://arxiv.org/abs/2206.04658.
 """
 
 from __future__ import annotations
