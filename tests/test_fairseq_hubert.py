@@ -33,7 +33,7 @@ def without_training(weights):
 
 @pytest.fixture(scope="module")
 def oracle(weights):
-    """torchaudio's own network with the same weights: audio (L,), layer -> (N, C)."""
+    """torchaudio's network with the same weights: audio (L,), layer -> (N, C)."""
     network = torchaudio_network(from_fairseq(without_training(weights)))
 
     @torch.inference_mode()

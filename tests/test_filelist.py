@@ -1,4 +1,4 @@
-"""modules/data/filelist.py: lists are read whole, and clips that cannot be used are named with the reason."""
+"""modules/data/filelist.py: filelists are read completely, and unusable clips are named with the reason."""
 
 import os
 
@@ -43,13 +43,13 @@ def test_marks_line_ends_and_blanks_of_an_editor_change_nothing(clips, tmp_path,
 
 @pytest.mark.parametrize("sign", list("\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_a_list_that_holds_another_line_end_of_unicode_is_parted_at_line_feeds_alone(clips, tmp_path, sign):
+def test_a_filelist_is_split_only_at_line_feeds_not_at_other_unicode_line_ends(clips, tmp_path, sign):
     odd = clips[0].rename(clips[0].with_name(f"a{sign}b.wav"))
     (tmp_path / "list.txt").write_text(f"{odd}\n{clips[1]}\n", encoding="utf-8")
     assert read_filelist(tmp_path / "list.txt") == [odd, clips[1]]
 
 
-def test_a_line_that_no_file_can_be_called_is_missing_not_a_failure(clips, tmp_path):
+def test_an_impossible_file_name_counts_as_missing(clips, tmp_path):
     for name in ("n" * 300, "\0"):
         (tmp_path / "list.txt").write_text(f"{clips[0]}\n{name}\n", encoding="utf-8")
         with pytest.raises(UserError, match="1 of its 2 clips are missing"):
@@ -62,7 +62,7 @@ def test_a_clip_whose_companions_can_have_no_name_is_left_out(clips, caplog):
     assert f"{long} is left out: there is no {long.name}.soft.pt" in caplog.text
 
 
-def test_a_list_of_no_use_says_why(clips, tmp_path):
+def test_an_unusable_filelist_is_refused_with_the_reason(clips, tmp_path):
     path = tmp_path / "list.txt"
     with pytest.raises(UserError, match="there is no .*list.txt; run 'python preprocess_flist_config.py' first"):
         read_filelist(path)

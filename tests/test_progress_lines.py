@@ -1,4 +1,4 @@
-"""modules/progress_lines.py: progress is logged where no terminal draws a bar."""
+"""modules/progress_lines.py: progress is logged if there is no terminal for a bar."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ from modules.training.log_files import TextLog
 
 @pytest.fixture
 def clock(monkeypatch, caplog):
-    """The time in seconds, to be moved on; standard error is no terminal, and its lines are in caplog."""
+    """A clock in seconds that tests advance; standard error is no terminal, and its lines are in caplog."""
     caplog.set_level("INFO", "svc")
     monkeypatch.setattr("sys.stderr", io.StringIO())
     now = [5000.0]

@@ -1,4 +1,4 @@
-"""Temporary files of killed runs are deleted, those that a live process is writing are not."""
+"""Temporary files of killed runs are deleted, those of a running write are not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ with atomic_path(sys.argv[1]) as temporary:
 
 
 def start_writer(path):
-    """A process that stays within the write of ``path``."""
+    """Start a process that stays inside the write of ``path``."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment, "text": True}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], **pipes)

@@ -43,7 +43,7 @@ def test_depth_is_bounded_however_deep_it_is():
         check_tree(nested(100_000), 10**6)
 
 
-def test_what_a_sentence_shows_of_a_value_is_short_whatever_it_is():
+def test_the_repr_of_any_value_in_a_message_is_short():
     laughs = nested(50, lambda inner: [inner] * 10)
     for value in (laughs, nested(5000), 1 << 10**6, 10**4000, "a" * 10**6, list(range(10**6))):
         assert len(short_repr(value)) < 3000
