@@ -12,7 +12,7 @@ from diffusion.unit2mel import build_unit2mel
 from modules.config import DiffusionConfig, DiffusionTrain
 from modules.data.sampler import seed_of
 from modules.device import autocast, grad_scaler, update_scale
-from modules.training.distributed import average, average_gradients, rank
+from modules.training.distributed import all_reduce_mean, average_gradients, rank
 from modules.training.optimizer import AdamW, gradient_norm
 
 
@@ -47,7 +47,7 @@ class Learner:
         norm = gradient_norm(self.model)  # not clipped, as published
         self.optimizer.step_scaled(self.scaler, norm)
         update_scale(self.scaler)
-        return average(mean), norm
+        return all_reduce_mean(mean), norm
 
     def _loss(self, batch: DiffusionBatch, number: int, place: int) -> Tensor:
         # There is no epoch 0, so these are no clip's numbers; and validation has fewer in a row.

@@ -33,7 +33,7 @@ from modules.training.interruption import StopSignal, ignore_stop_signals, stop_
 from modules.training.loop import TrainingRun
 from modules.training.optimizer_state import load_optimizer, load_scaler
 from modules.training.run_config import refuse_another_model
-from modules.training.run_lock import sole_run
+from modules.training.run_lock import exclusive_run
 from vencoder import ENCODERS
 
 log = get_logger("train_diff")
@@ -47,12 +47,12 @@ def train(config_path: str | Path, device: str | None = None, save_every_minutes
     config = load_diffusion_config(config_path)
     ENCODERS[config.data.encoder]  # a model of an unknown encoder could be trained, but never used
     processes = distributed.process_group(choose_device(config, device))
-    with processes as own_device, sole_run(Path(config.env.expdir)):
-        distributed.from_the_first(lambda: check_run_config(config))
+    with processes as own_device, exclusive_run(Path(config.env.expdir)):
+        distributed.broadcast_from_rank_zero(lambda: check_run_config(config))
         run = Run(config, own_device, save_every_minutes)
-        if distributed.is_first():
+        if distributed.is_rank_zero():
             save_diffusion_config(config, run.folder / "config.yaml")
-        logbook = Logbook(run.folder, run.step) if distributed.is_first() else distributed.Silent()
+        logbook = Logbook(run.folder, run.step) if distributed.is_rank_zero() else distributed.NoOp()
         with contextlib.closing(logbook), stop_signal() as stop:
             logbook.begin(sum(parameter.numel() for parameter in run.learner.model.parameters()))
             return run.loop(logbook, stop)
@@ -77,8 +77,8 @@ def choose_device(config: DiffusionConfig, name: str | None) -> torch.device:
     """The device called ``name``, else the configuration's, or, said in a line, the best there is in its stead."""
     if name:
         return pick_device(name)
-    alone = distributed.place()[1] == 1  # of several processes each takes a GPU of its own
-    wanted = f"cuda:{config.env.gpu_id}" if config.device == "cuda" and alone else config.device
+    single = distributed.launch_world_size() == 1  # with several processes each takes its own GPU
+    wanted = f"cuda:{config.env.gpu_id}" if config.device == "cuda" and single else config.device
     try:
         return pick_device(wanted)
     except UserError:
@@ -108,8 +108,8 @@ class Run(TrainingRun):
         )
         self.validation = Validation(config, vocoder, device)
         shared = train.to_dict(), config.model.to_dict(), config.spk
-        distributed.demand_the_same("sections train, model and spk", shared)
-        distributed.demand_the_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
+        distributed.require_same("sections train, model and spk", shared)
+        distributed.require_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
         batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
             process=distributed.rank(), processes=distributed.world_size(), accumulated=train.accumulate_steps,
@@ -118,7 +118,7 @@ class Run(TrainingRun):
             Path(config.env.expdir), device, batches, self._loader(batches, device), save_every_minutes
         )
         self.beginning = self.resume()
-        distributed.spread_weights(self.learner.model)
+        distributed.broadcast_weights(self.learner.model)
 
     def _check_sampling(self) -> None:
         """Raise UserError now, and not at the first validation, when the configuration's sampling is impossible."""
@@ -148,8 +148,8 @@ class Run(TrainingRun):
 
         Returns a sentence that says which it was.
         """
-        # The first alone reads: on other machines there may be no such folder.
-        found = distributed.from_the_first(lambda: read_newest_diffusion(self.folder))
+        # Only rank 0 reads: other machines may not have the folder.
+        found = distributed.broadcast_from_rank_zero(lambda: read_newest_diffusion(self.folder))
         if found is None:
             return f"a new run in {self.folder}"
         saved, (content, state) = found
@@ -167,7 +167,7 @@ class Run(TrainingRun):
         else:
             epochs, steps = divmod(self.step, self.batches.steps())
             self.epoch, self.batch = epochs + 1, steps * self.batches.per_step
-        if distributed.is_first():
+        if distributed.is_rank_zero():
             self.passing = [there for there in diffusion_checkpoints(self.folder) if there.is_passing()]
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 

@@ -398,7 +398,7 @@ def test_a_lost_process_costs_a_save_only_where_a_gpu_waits_for_its_gradients(wo
 
     def lose(*arguments):
         run.step, run.device = 3, torch.device(device)
-        raise distributed.OthersAreGone("process 1 of 2 cannot reach the others")
+        raise distributed.LostProcess("process 1 of 2 cannot reach the others")
 
     monkeypatch.setattr(run, "run_epoch", lose)
     with stop_signal() as stop, pytest.raises(UserError, match="cannot reach the others"):

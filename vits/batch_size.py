@@ -14,7 +14,7 @@ from modules.console import UserError, get_logger, option
 from modules.data.sampler import generator_of
 from modules.device import allow_tf32, pick_device
 from modules.memory import GIB, free_memory, is_lack_of_memory, peak_memory
-from modules.training.distributed import place
+from modules.training.distributed import launch_world_size
 from vits.dataset import Batch, ClipDataset, Item, collate
 from vits.step import FRAMES_APART, Learner
 
@@ -28,7 +28,7 @@ def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_
 
     Raises UserError when not even one clip fits, or the system does not tell of its memory.
     """
-    if place()[1] > 1:
+    if launch_world_size() > 1:
         raise UserError(
             f"{option('find_batch_size')} works in one process; run it without torchrun, on one of the GPUs"
         )

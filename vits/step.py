@@ -27,7 +27,7 @@ from modules.data.sampler import seed_of
 from modules.device import autocast, grad_scaler, update_scale
 from modules.layers.weight_norm import held_weights
 from modules.training.cuda_graph import Recorder
-from modules.training.distributed import average, average_gradients, rank, world_size
+from modules.training.distributed import all_reduce_mean, average_gradients, rank, world_size
 from modules.training.optimizer import AdamW, gradient_norm
 from vits.dataset import Batch
 from vits.discriminator import MultiPeriodDiscriminator, scores_of
@@ -166,7 +166,7 @@ class Learner:
             loss_d, norm_d = self.discriminator_step(for_d, parts)
         generated, losses, norm_g = self.generator_step(for_g, parts, adversarial=adversarial)
         update_scale(self.scaler)
-        loss_d, *means = average(torch.stack([loss_d, *losses.values()]))
+        loss_d, *means = all_reduce_mean(torch.stack([loss_d, *losses.values()]))
         return Sample.of(last, generated), Losses(loss_d, dict(zip(losses, means, strict=True)), norm_d, norm_g)
 
     def _generated(self, batches: Sequence[Batch], number: int | None, graph: bool = True) -> Iterator[Generated]:

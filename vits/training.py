@@ -28,7 +28,7 @@ from modules.training.interruption import StopSignal, ignore_stop_signals, stop_
 from modules.training.loop import TrainingRun
 from modules.training.optimizer_state import load_optimizer, load_scaler
 from modules.training.run_config import refuse_another_model
-from modules.training.run_lock import sole_run
+from modules.training.run_lock import exclusive_run
 from vencoder import ENCODERS
 from vits import checkpoints
 from vits.checkpoints import Best
@@ -60,15 +60,15 @@ def train(
     folder = run_folder(model)
     config = load_config(config_path)
     ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
-    with distributed.process_group(pick_device(device)) as own_device, sole_run(folder):
-        distributed.from_the_first(lambda: check_run_config(config, folder))
+    with distributed.process_group(pick_device(device)) as own_device, exclusive_run(folder):
+        distributed.broadcast_from_rank_zero(lambda: check_run_config(config, folder))
         run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
         if compiled:
             run.learner.compile()
             run.beginning += "; the first step compiles, for minutes, and so does the first on fewer clips"
-        if distributed.is_first():
+        if distributed.is_rank_zero():
             copy_config(config_path, folder / "config.json")
-        logbook = Logbook(folder, run.step) if distributed.is_first() else distributed.Silent()
+        logbook = Logbook(folder, run.step) if distributed.is_rank_zero() else distributed.NoOp()
         with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
             return run.loop(logbook, stop)
 
@@ -142,10 +142,10 @@ class Run(TrainingRun):
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.validation = Validation(config, device)
         shared = {name: part for name, part in config.to_dict().items() if name != "data"}  # which names local files
-        distributed.demand_the_same("sections train, model and spk", shared)
+        distributed.require_same("sections train, model and spk", shared)
         frames = self.dataset.frames()
         clips = [(*path.parts[-2:], length) for path, length in zip(self.dataset.paths, frames, strict=True)]
-        distributed.demand_the_same("clips to train on", clips)
+        distributed.require_same("clips to train on", clips)
         batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
             process=distributed.rank(), processes=distributed.world_size(), accumulated=train.accumulate_steps,
@@ -157,8 +157,8 @@ class Run(TrainingRun):
         self.cure_of_memory = f"halve it, or see what fits with {option('find_batch_size')}{less}"
         self.best = Best()
         self.beginning = self.resume()
-        distributed.spread_weights(self.learner.net_g)
-        distributed.spread_weights(self.learner.net_d)
+        distributed.broadcast_weights(self.learner.net_g)
+        distributed.broadcast_weights(self.learner.net_d)
 
     def _loader(self, batches: EpochBatches, device: torch.device) -> DataLoader:
         # On a CPU the step itself wants every core; in memory there is nothing to wait for.
@@ -176,7 +176,8 @@ class Run(TrainingRun):
 
         Returns a sentence that says which it was.
         """
-        found = distributed.from_the_first(lambda: checkpoints.read_newest(self.folder))  # elsewhere may be no folder
+        # Only rank 0 reads: other machines may not have the folder.
+        found = distributed.broadcast_from_rank_zero(lambda: checkpoints.read_newest(self.folder))
         if found is None:
             return f"a new run in {self.folder}"
         pair, (of_g, of_d, state) = found
@@ -195,7 +196,7 @@ class Run(TrainingRun):
         else:
             self.epoch, self.batch = (checkpoint.whole_number(state, name, pair.state) for name in ("epoch", "batch"))
             load_scaler(learner.scaler, state.get("scaler"), pair.state)
-        if distributed.is_first():
+        if distributed.is_rank_zero():
             self.passing = [saved for saved in checkpoints.pairs(self.folder) if saved.is_passing()]
             self._find_best(of_g, state)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"

@@ -130,7 +130,7 @@ class TrainingRun(ABC):
                 raise
             except BaseException as error:
                 # A GPU goes on waiting for the gradients of a process that is gone, and a save would wait for the GPU.
-                if self.device.type != "cuda" or not isinstance(error, distributed.OthersAreGone):
+                if self.device.type != "cuda" or not isinstance(error, distributed.LostProcess):
                     self._save_the_end()
                 raise
             self._save_the_end()
@@ -142,7 +142,7 @@ class TrainingRun(ABC):
         return 0
 
     def _save_the_end(self) -> None:
-        if not distributed.is_first() or self.step == self.saved_step:
+        if not distributed.is_rank_zero() or self.step == self.saved_step:
             return
         if self.is_lost:
             log.warning(
@@ -166,9 +166,10 @@ class TrainingRun(ABC):
             bar.update()
             if self.step % self.log_interval == 0:
                 self.record(logbook, result)
-            if distributed.is_first():
+            if distributed.is_rank_zero():
                 self.keep(logbook, stop)
-            self.stopping = distributed.largest(stop.number)  # all wait for the first here, and stop at the same step
+            # A barrier, where the other ranks wait for rank 0; all ranks stop at the same step.
+            self.stopping = distributed.all_reduce_max(stop.number)
         if self.batch >= len(self.batches):
             log.debug("====> Epoch: %d, cost %.2f s", self.epoch, time.monotonic() - began)
         self._close_epoch()

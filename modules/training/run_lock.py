@@ -20,7 +20,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # of a file system witho
 
 
 @contextlib.contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
+def exclusive_run(folder: Path) -> Iterator[None]:
     """Reserve the folder for this run's processes within the block; the system releases it when a run is killed.
 
     Meanwhile there is a file run.lock. Raises UserError, in each of the processes, when another run has the folder, or
@@ -28,7 +28,7 @@ def sole_run(folder: Path) -> Iterator[None]:
     nothing.
     """
     with contextlib.ExitStack() as stack:
-        distributed.from_the_first(lambda: _take(folder, stack))
+        distributed.broadcast_from_rank_zero(lambda: _take(folder, stack))
         yield
 
 
