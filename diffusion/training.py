@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diffusion.checkpoints import (
+from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusion
+from diffusion.logbook import Logbook
+from diffusion.saved_models import (
     DiffusionCheckpoint,
     delete_old_diffusion,
     diffusion_checkpoints,
     read_newest_diffusion,
 )
-from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusion
-from diffusion.logbook import Logbook
 from diffusion.step import Learner, learning_rate
 from diffusion.validation import Validation, load_vocoder
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config

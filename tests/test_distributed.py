@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from diffusion import training as diffusion_training
-from diffusion.checkpoints import read_newest_diffusion
+from diffusion.saved_models import read_newest_diffusion
 from modules.audio.files import write_audio
 from modules.config import load_config, load_diffusion_config, save_config, save_diffusion_config
 from modules.console import UserError
@@ -30,7 +30,7 @@ from preparation.features import prepare_features
 from preparation.report import Report
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
-from vits import checkpoints, training
+from vits import saved_models, training
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
@@ -156,7 +156,7 @@ def here(work, monkeypatch):
 
 @contextlib.contextmanager
 def start(folder, *command):
-    """Start two processes of a script, with their output in a pipe; kill those still running at the end of the block."""
+    """Start two processes of a script, with their output in a pipe; kill those left at the end of the block."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
@@ -274,7 +274,7 @@ def test_two_processes_resume_exactly(here, kind):
     newest = [
         read_newest_diffusion(here / "logs" / f"diffusion_{run}")[1][0]["model"]
         if kind
-        else checkpoints.read_newest(here / "logs" / run)[1][0]["model"]
+        else saved_models.read_newest(here / "logs" / run)[1][0]["model"]
         for run in ("whole", "parts")
     ]
     assert all(torch.equal(tensor, newest[1][name]) for name, tensor in newest[0].items())

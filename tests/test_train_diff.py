@@ -17,8 +17,8 @@ import torch
 
 import train_diff
 from diffusion import training
-from diffusion.checkpoints import diffusion_checkpoints, read_newest_diffusion
 from diffusion.logbook import Logbook, clock
+from diffusion.saved_models import diffusion_checkpoints, read_newest_diffusion
 from diffusion.step import learning_rate
 from diffusion.unit2mel import build_unit2mel, load_unit2mel
 from modules import progress_lines

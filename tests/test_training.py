@@ -28,7 +28,7 @@ from modules.training.autosave import Autosave
 from modules.training.interruption import stop_signal
 from tests.run_files import age_events, event_steps
 from tests.tiny import tiny_config, write_dataset
-from vits import batch_size, checkpoints, training
+from vits import batch_size, saved_models, training
 from vits.logbook import Logbook
 from vits.step import Learner, learning_rate
 from vits.synthesizer import Synthesizer
@@ -140,7 +140,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
     last = int(re.search(r"stopped at step (\d+)", errors)[1])
-    assert checkpoints.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
+    assert saved_models.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
 
 
 def test_a_full_disk_during_a_save_is_told_and_the_former_pair_stays_in_charge(work, monkeypatch, caplog):
@@ -157,11 +157,11 @@ def test_a_full_disk_during_a_save_is_told_and_the_former_pair_stays_in_charge(w
     with pytest.raises(UserError, match="could not be written"):
         training.train(config, "44k", "cpu")
     folder = work / "logs" / "44k"
-    assert checkpoints.read_newest(folder)[0].step == 2 and max(logged_losses(folder)) == 6
+    assert saved_models.read_newest(folder)[0].step == 2 and max(logged_losses(folder)) == 6
     assert re.findall(r"step (\d) is not saved: .* intact. Training goes on", caplog.text) == ["4", "6"]
     space_after[0] = 0
     assert training.train(config, "44k", "cpu") == 0
-    assert checkpoints.read_newest(folder)[0].step == 6
+    assert saved_models.read_newest(folder)[0].step == 6
 
 
 def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monkeypatch):
@@ -171,7 +171,7 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
     def watched(run, **options):
         save(run, **options)
         folder = work / "logs" / "44k"
-        saved.append((run.step, options.get("passing", False), [pair.step for pair in checkpoints.pairs(folder)]))
+        saved.append((run.step, options.get("passing", False), [pair.step for pair in saved_models.pairs(folder)]))
 
     monkeypatch.setattr(training.Run, "save", watched)
     monkeypatch.setattr(Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
@@ -194,7 +194,7 @@ def test_what_passes_is_known_again_by_a_resumed_run(work):
     assert resumed.step == 5
     resumed.step = 6
     resumed.save()
-    assert [pair.step for pair in checkpoints.pairs(run.folder)] == [6, 4]
+    assert [pair.step for pair in saved_models.pairs(run.folder)] == [6, 4]
 
 
 def test_the_log_and_tensorboard_say_how_the_run_goes(work):
@@ -328,7 +328,7 @@ def test_steps_that_come_to_nothing_never_take_the_place_of_the_checkpoint_befor
     monkeypatch.setattr(loop, "MOST_BAD_STEPS", 30)
     with pytest.raises(UserError, match="not been finite for 30 steps .* goes on from step 15"):
         training.train(config, "44k", "cpu")
-    assert [pair.step for pair in checkpoints.pairs(work / "logs" / "44k")] == [15]
+    assert [pair.step for pair in saved_models.pairs(work / "logs" / "44k")] == [15]
     assert "step 40 is not saved, for the steps before it" in caplog.text and "that of step 15" in caplog.text
     assert "step 30 is not saved: the steps before it had losses that were not finite" in caplog.text
 
@@ -346,7 +346,7 @@ def test_a_stop_cuts_a_validation_short_and_the_step_is_saved(work, monkeypatch)
     monkeypatch.setattr(Synthesizer, "infer", slow)
     assert training.train(config, "44k", "cpu") == 128 + signal.SIGTERM
     assert len(sung) == 1
-    assert [pair.step for pair in checkpoints.pairs(work / "logs" / "44k")] == [2]
+    assert [pair.step for pair in saved_models.pairs(work / "logs" / "44k")] == [2]
     assert not (work / "logs" / "44k" / "best_G.pth").exists()
 
 
@@ -362,7 +362,7 @@ def test_a_second_ctrl_c_ends_without_a_save(work, monkeypatch):
     run.step = 3
     with pytest.raises(KeyboardInterrupt), stop_signal() as stop:
         run.loop(None, stop)
-    assert not checkpoints.pairs(run.folder)
+    assert not saved_models.pairs(run.folder)
 
 
 def test_a_clip_whose_companions_are_not_finite_is_named(work):
@@ -403,7 +403,7 @@ def test_a_lost_process_costs_a_save_only_where_a_gpu_waits_for_its_gradients(wo
     monkeypatch.setattr(run, "run_epoch", lose)
     with stop_signal() as stop, pytest.raises(UserError, match="cannot reach the others"):
         run.loop(None, stop)
-    assert [pair.step for pair in checkpoints.pairs(run.folder)] == saved
+    assert [pair.step for pair in saved_models.pairs(run.folder)] == saved
 
 
 def test_features_of_another_encoder_are_told_before_anything_is_written(work):
@@ -618,7 +618,7 @@ def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
     clip.with_name(clip.name + ".soft.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match="soft.pt"):
         training.train(config, "44k", "cpu")
-    newest = checkpoints.read_newest(work / "logs" / "44k")
+    newest = saved_models.read_newest(work / "logs" / "44k")
     done = logged_losses(work / "logs" / "44k")
     assert (newest[0].step if newest else 0) == max(done, default=0)
 

@@ -13,10 +13,10 @@ from modules.console import UserError
 from modules.training import checkpoint
 from modules.training.interruption import StopSignal
 from tests.tiny import HOP, RATE, tiny_config, write_dataset
-from vits import checkpoints, training
-from vits.checkpoints import Best, read_best
+from vits import saved_models, training
 from vits.compression import compress
 from vits.logbook import Logbook
+from vits.saved_models import Best, read_best
 from vits.validation import Metrics, Validation, compare_pitch
 
 CPU = torch.device("cpu")
@@ -108,7 +108,7 @@ def test_a_run_tells_its_metrics_and_keeps_the_best_generator_which_can_be_compr
     assert (content["optimizer"], content["step"]) == (None, best)
     assert set(content) == {"model", "iteration", "optimizer", "learning_rate", "mel_distance", "step"}
     assert sorted(path.name for path in folder.glob("G_*.pth")) == ["G_6.pth"]
-    assert checkpoints.newest_generator(folder).name == "G_6.pth"
+    assert saved_models.newest_generator(folder).name == "G_6.pth"
     compress(folder / "best_G.pth", load_config(folder / "config.json"), work / "release.pth")
 
 

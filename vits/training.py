@@ -30,10 +30,10 @@ from modules.training.optimizer_state import load_optimizer, load_scaler
 from modules.training.run_config import refuse_another_model
 from modules.training.run_lock import exclusive_run
 from vencoder import ENCODERS
-from vits import checkpoints
-from vits.checkpoints import Best
+from vits import saved_models
 from vits.dataset import Batch, ClipDataset, collate
 from vits.logbook import Logbook
+from vits.saved_models import Best
 from vits.step import Learner, Losses, Sample, mel_of_spec
 from vits.validation import Validation
 
@@ -102,7 +102,7 @@ FIXED_KEYS = (
 def check_run_config(config: Config, folder: Path) -> None:
     """Raise UserError when the folder has a run of another model than the configuration's."""
     path = folder / "config.json"
-    if path.exists() and any(pair.step for pair in checkpoints.pairs(folder)):
+    if path.exists() and any(pair.step for pair in saved_models.pairs(folder)):
         refuse_another_model(config, load_config(path), path, FIXED_KEYS)
 
 
@@ -177,7 +177,7 @@ class Run(TrainingRun):
         Returns a sentence that says which it was.
         """
         # Only rank 0 reads: other machines may not have the folder.
-        found = distributed.broadcast_from_rank_zero(lambda: checkpoints.read_newest(self.folder))
+        found = distributed.broadcast_from_rank_zero(lambda: saved_models.read_newest(self.folder))
         if found is None:
             return f"a new run in {self.folder}"
         pair, (of_g, of_d, state) = found
@@ -197,12 +197,12 @@ class Run(TrainingRun):
             self.epoch, self.batch = (checkpoint.whole_number(state, name, pair.state) for name in ("epoch", "batch"))
             load_scaler(learner.scaler, state.get("scaler"), pair.state)
         if distributed.is_rank_zero():
-            self.passing = [saved for saved in checkpoints.pairs(self.folder) if saved.is_passing()]
+            self.passing = [saved for saved in saved_models.pairs(self.folder) if saved.is_passing()]
             self._find_best(of_g, state)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def _find_best(self, generator: dict, state: dict | None) -> None:
-        self.best = checkpoints.read_best(self.folder)
+        self.best = saved_models.read_best(self.folder)
         of_this_step = Best.of((state or {}).get("best")) or self.best
         if of_this_step.step == self.step != self.best.step:  # a crash came between the pair and its copy
             self._keep_best(generator, of_this_step)
@@ -210,10 +210,10 @@ class Run(TrainingRun):
     def _keep_best(self, generator: dict, best: Best) -> None:
         """Keep the generator's checkpoint as the best one; where that fails, the former is the best still."""
         try:
-            checkpoints.write_best(self.folder, generator, best)
+            saved_models.write_best(self.folder, generator, best)
         except UserError as error:
             log.warning("%s. Training goes on", error)
-            best = checkpoints.read_best(self.folder)
+            best = saved_models.read_best(self.folder)
         self.best = best
 
     def save(self, *, passing: bool = False) -> None:
@@ -221,7 +221,7 @@ class Run(TrainingRun):
 
         A ``passing`` pair is there until the next one is. Raises UserError, and what is there stays, when it cannot.
         """
-        pair = checkpoints.Pair(self.folder, self.step)
+        pair = saved_models.Pair(self.folder, self.step)
         learner = self.learner
         state = {
             "step": self.step,
@@ -250,7 +250,7 @@ class Run(TrainingRun):
             former.delete()
         self.passing = [pair] if passing else []
         if not passing:
-            checkpoints.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
+            saved_models.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Checkpoint files: read safely, written whole or not at all, and what a run has saved at one step of it.
 
-Which files that are is in vits/checkpoints.py and diffusion/checkpoints.py.
+Which files that are is in vits/saved_models.py and diffusion/saved_models.py.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedStep:
     """The files of one step. ``step`` is the number in their names; 0 is a base model, whose files are the user's:
     they are read, and never written, renamed or deleted."""
 
@@ -283,7 +283,7 @@ def set_aside_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.broken")
 
 
-def newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
+def newest_whole(folder: str | Path, there: Sequence[SavedStep]) -> tuple[SavedStep, tuple] | None:
     """The first of ``there``, the newest first, that is not truncated, and its contents.
 
     Raises UserError when all are, and when one cannot be read though it is whole: its owner decides what becomes of it.

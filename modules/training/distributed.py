@@ -132,8 +132,8 @@ def _join(device: torch.device) -> None:
     if not has_rendezvous():
         raise UserError(
             f"this is process {launch_rank() + 1} of {launch_world_size()}, but RANK and MASTER_ADDR, by which it "
-            "would find the others, are not set; let each machine run one torchrun, which starts the processes (train.py "
-            "--help shows the command)"
+            "would find the others, are not set; let each machine run one torchrun, which starts the processes "
+            "(train.py --help shows the command)"
         )
     with _connection_errors():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=GRADIENT_TIMEOUT)

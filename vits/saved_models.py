@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from modules.console import UserError, get_logger
 from modules.training.checkpoint import (
-    Saved,
+    SavedStep,
     base_file,
     load_base_model,
     load_checkpoint,
@@ -25,7 +25,7 @@ from modules.training.saving import unfinished
 log = get_logger("checkpoint")
 
 
-class Pair(Saved):
+class Pair(SavedStep):
     """The generator's and the discriminator's checkpoint of one step, and the extra state of an exact resume."""
 
     STATE = r"state_(\d+)\.pth"

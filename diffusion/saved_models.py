@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 from modules.console import get_logger
-from modules.training.checkpoint import Saved, base_file, load_base_model, load_checkpoint, model_of, newest_whole
+from modules.training.checkpoint import SavedStep, base_file, load_base_model, load_checkpoint, model_of, newest_whole
 
 log = get_logger("checkpoint")
 
 
-class DiffusionCheckpoint(Saved):
+class DiffusionCheckpoint(SavedStep):
     """The diffusion model's checkpoint of one step, and the extra state of an exact resume."""
 
     STATE = r"model_(\d+)\.state\.pth"
