@@ -74,7 +74,7 @@ def test_a_base_model_that_was_saved_by_the_clock_is_not_deleted_with_its_succes
         torch.save(content, tmp_path / name)
     for name in ("state_0.pth", "model_0.state.pth"):
         torch.save({"passing": True, "step": 7}, tmp_path / name)
-    assert not any(saved.is_passing() for saved in (*saved_models.pairs(tmp_path), *diffusion_checkpoints(tmp_path)))
+    assert not any(saved.is_autosave() for saved in (*saved_models.pairs(tmp_path), *diffusion_checkpoints(tmp_path)))
     before = set(tmp_path.iterdir())
     saved_models.Pair(tmp_path, 6).write(content, content, {"step": 6})
     DiffusionCheckpoint(tmp_path, 6).write(content, {"step": 6})

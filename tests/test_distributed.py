@@ -289,7 +289,7 @@ def test_ranks_have_equal_weights_and_different_batches(here):
 def test_a_batch_that_is_not_finite_in_one_process_is_skipped_in_all(here):
     for rank in range(2):
         results = json.loads((here / f"process_{rank}.json").read_text(encoding="utf-8"))
-        assert results["bad_steps"] == 1 and results["unchanged"]
+        assert results["skipped_steps"] == 1 and results["unchanged"]
 
 
 def test_only_rank_zero_writes(here):

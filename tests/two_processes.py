@@ -71,7 +71,7 @@ def probe(folder: Path) -> dict:
         batch.audio[:] = float("nan")
     run.learn(batch)
     unchanged = weights(run) == before
-    return {"weights": before, "batches": clips, "bad_steps": run.bad_steps, "unchanged": unchanged}
+    return {"weights": before, "batches": clips, "skipped_steps": run.skipped_steps, "unchanged": unchanged}
 
 
 def weights(run: training.Run) -> list[float]:

@@ -198,9 +198,9 @@ class SavedStep:
         """The contents of the files, in their order. Raises Truncated, or UserError when one is not as it must be."""
         raise NotImplementedError
 
-    def is_passing(self) -> bool:
+    def is_autosave(self) -> bool:
         """Whether this was saved by the clock, to be there until something newer is."""
-        return self.step > 0 and bool(self.extra_state().get("passing"))
+        return self.step > 0 and bool(self.extra_state().get("passing"))  # the state file's key
 
     def extra_state(self) -> dict[str, Any]:
         """The content of the extra state, nothing where there is none or it cannot be read."""
