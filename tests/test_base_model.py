@@ -63,7 +63,7 @@ def test_a_base_model_may_be_a_checkpoint_a_bare_state_dict_or_safetensors(tmp_p
 def test_half_a_base_model_is_never_taken_for_a_save_that_was_cut_off(tmp_path):
     torch.save({"model": BASE}, tmp_path / "G_0.pth")
     (tmp_path / f".0a1b2c3d.{saving.MARK}.pth").write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds G_0\.pth alone"):
+    with pytest.raises(UserError, match=r"holds only G_0\.pth"):
         saved_models.read_newest(tmp_path)
 
 

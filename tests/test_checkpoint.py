@@ -1,4 +1,4 @@
-"""modules/training/checkpoint.py: what is written is whole, what is found is good, what is kept is right."""
+"""modules/training/checkpoint.py: files are written completely, read safely, chosen and deleted correctly."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from modules.training import checkpoint, saving
 from tests.run_files import HARMLESS, truncate, write_diffusion, write_pair
 from vits import saved_models
 
-# As torch says it.
+# torch's message.
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 
 
@@ -31,13 +31,13 @@ def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["generator", "discriminator"])
-def test_a_truncated_newest_pair_is_passed_over_with_a_warning_and_no_whole_file_is_renamed(tmp_path, caplog, broken):
+def test_a_truncated_newest_pair_is_skipped_with_a_warning_and_no_intact_file_is_renamed(tmp_path, caplog, broken):
     write_pair(tmp_path, 10)
     newest = write_pair(tmp_path, 20)
     truncate(file := getattr(newest, broken))
     pair, _ = saved_models.read_newest(tmp_path)
     assert pair.step == 10
-    assert "20.pth" in caplog.text and "passing it over" in caplog.text
+    assert "20.pth" in caplog.text and "using the checkpoint before it" in caplog.text
     assert [path.name for path in tmp_path.glob("*.broken")] == [f"{file.name}.broken"]
     left = "G_10.pth" if broken == "generator" else "G_20.pth"
     assert saved_models.newest_generator(tmp_path).name == left, "a conversion would take a broken one"
@@ -50,7 +50,7 @@ def test_a_truncated_newest_pair_is_passed_over_with_a_warning_and_no_whole_file
 
 @pytest.mark.parametrize("name", ["G_20.pth", "D_20.pth", "state_20.pth", "model_20.pt", "model_20.state.pth"])
 @pytest.mark.parametrize("refused", [True, False])
-def test_a_whole_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monkeypatch, name, refused):
+def test_an_intact_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monkeypatch, name, refused):
     write_pair(tmp_path, 10), write_pair(tmp_path, 20), write_diffusion(tmp_path, 10, 20)
     content = {"model": {"w": torch.ones(1)}, "epoch": 1, "args": HARMLESS}
     if refused:
@@ -73,15 +73,15 @@ def test_a_whole_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monk
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_truncated_state_costs_a_pair_nothing_but_itself(tmp_path, caplog):
+def test_a_truncated_state_is_set_aside_and_the_weights_are_used(tmp_path, caplog):
     truncate(write_pair(tmp_path, 20).state)
     pair, (of_g, _, state) = saved_models.read_newest(tmp_path)
     assert pair.step == 20 and of_g["model"]["w"][0] == 20 and state is None
-    assert "going on with the weights of G_20.pth alone" in caplog.text and (tmp_path / "state_20.pth.broken").exists()
+    assert "continuing with only the weights of G_20.pth" in caplog.text and (tmp_path / "state_20.pth.broken").exists()
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.EIO, "I/O error"), RuntimeError(NO_MEMORY)])
-def test_what_is_no_fault_of_a_file_leaves_it_where_it_is(tmp_path, monkeypatch, fault):
+def test_an_error_that_is_not_the_files_fault_leaves_the_file_in_place(tmp_path, monkeypatch, fault):
     pair = write_pair(tmp_path, 10)
 
     def load(*_, **__):
@@ -93,23 +93,23 @@ def test_what_is_no_fault_of_a_file_leaves_it_where_it_is(tmp_path, monkeypatch,
     assert all(path.exists() for path in pair.files)
 
 
-def test_a_first_save_that_was_cut_off_between_its_files_is_none(tmp_path, caplog):
+def test_a_first_save_interrupted_between_its_files_is_ignored(tmp_path, caplog):
     pair = write_pair(tmp_path, 4)
-    pair.generator.rename(tmp_path / f".0123abcd.{saving.MARK}.pth")  # as it is called until it is whole
+    pair.generator.rename(tmp_path / f".0123abcd.{saving.MARK}.pth")  # its name until it is complete
     assert saved_models.read_newest(tmp_path) is None
-    assert "holds D_4.pth of a first save that was cut off" in caplog.text
+    assert "holds D_4.pth of an interrupted first save" in caplog.text
     content = {"model": {"w": torch.ones(1)}}
     saved_models.Pair(tmp_path, 6).write(content, content, {"step": 6})
     assert [found.step for found in saved_models.pairs(tmp_path)] == [6] and not saving.unfinished(tmp_path)
 
 
-def test_a_generator_that_was_taken_away_is_asked_for(tmp_path):
+def test_a_missing_generator_is_an_error(tmp_path):
     write_pair(tmp_path, 4).generator.unlink()
-    with pytest.raises(UserError, match=r"holds D_4\.pth alone"):
+    with pytest.raises(UserError, match=r"holds only D_4\.pth"):
         saved_models.read_newest(tmp_path)
 
 
-def test_a_save_that_cannot_be_read_back_for_want_of_memory_stays_and_says_so(tmp_path, monkeypatch):
+def test_a_save_that_cannot_be_read_back_for_lack_of_memory_stays_with_an_error(tmp_path, monkeypatch):
     def load(*_, **__):
         raise RuntimeError(NO_MEMORY)
 
@@ -120,17 +120,17 @@ def test_a_save_that_cannot_be_read_back_for_want_of_memory_stays_and_says_so(tm
     assert [found.step for found in saved_models.pairs(tmp_path)] == [6]
 
 
-def test_a_run_does_not_quietly_begin_from_nothing(tmp_path):
+def test_a_run_does_not_silently_start_from_nothing(tmp_path):
     assert saved_models.read_newest(tmp_path) is None
     truncate(write_pair(tmp_path, 10).generator)
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
         saved_models.read_newest(tmp_path)
     write_pair(tmp_path, 0, state=False).discriminator.unlink()
-    with pytest.raises(UserError, match=r"holds G_0\.pth alone"):
+    with pytest.raises(UserError, match=r"holds only G_0\.pth"):
         saved_models.read_newest(tmp_path)
 
 
-def test_a_new_pair_is_never_deleted_for_the_sake_of_one_with_a_higher_number(tmp_path):
+def test_a_new_pair_is_never_deleted_in_favour_of_a_higher_step(tmp_path):
     for step in (12, 100):
         write_pair(tmp_path, step)
     saved_models.delete_old(tmp_path, keep=1, newest=12)
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*")), "the half-written file was left behind"
 
 
-def test_a_base_model_is_one_by_its_name_and_never_the_newest(tmp_path):
+def test_a_base_model_is_recognised_by_its_name_and_never_the_newest(tmp_path):
     for step in (800, 1600):
         write_pair(tmp_path, step)
     write_pair(tmp_path, 0, state=False)
@@ -184,14 +184,14 @@ def test_a_base_model_is_one_by_its_name_and_never_the_newest(tmp_path):
     assert pair.step == 1600 and of_g["model"]["w"][0] == 1600
 
 
-def test_a_save_is_seen_whole_or_not_at_all(tmp_path, monkeypatch):
-    """Killed at each moment of a save in turn, the folder holds the former pair, or both, and never a part of one."""
+def test_a_save_is_complete_or_absent(tmp_path, monkeypatch):
+    """Whenever a save is killed, the folder holds the former pair or both, and never a part of one."""
     former, pair = write_pair(tmp_path, 1), saved_models.Pair(tmp_path, 2)
     contents = [{"model": {"w": torch.zeros(3)}}] * 2 + [{"step": 2}]
     moments, seen = 0, []
 
     class Killed(BaseException):
-        """No handler may mend what it finds: a killed process has none."""
+        """No handler may catch it: a killed process runs none."""
 
     def kill_at(moment, function):
         def call(*arguments):
@@ -221,7 +221,7 @@ def test_a_save_is_seen_whole_or_not_at_all(tmp_path, monkeypatch):
     assert seen == [1] * (3 + 3 + 3) + [2], "three files written, flushed and named, and then the folder flushed"
 
 
-def test_what_a_killed_save_has_left_goes_with_the_next_and_nothing_else_does(tmp_path):
+def test_the_next_save_deletes_the_remains_of_a_killed_one_and_nothing_else(tmp_path):
     write_pair(tmp_path, 10)
     checkpoint.save_checkpoint(tmp_path / "state_15.pth", {"step": 15})
     checkpoint.save_checkpoint(tmp_path / "model_15.state.pth", {"step": 15})
@@ -235,7 +235,7 @@ def test_what_a_killed_save_has_left_goes_with_the_next_and_nothing_else_does(tm
     assert not (tmp_path / "model_15.state.pth").exists() and (tmp_path / "state_20.pth").exists()
 
 
-def test_what_cannot_be_read_back_is_set_aside_and_nothing_goes_for_it(tmp_path, monkeypatch):
+def test_a_save_that_cannot_be_read_back_is_set_aside_and_deletes_nothing(tmp_path, monkeypatch):
     write_pair(tmp_path, 10)
     save = torch.save
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_read_back_is_set_aside_and_nothing_goes_for_it(tmp_path,
     assert (tmp_path / "G_20.pth.broken").exists()
 
 
-def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+def test_too_little_free_space_is_detected_before_anything_is_written(tmp_path, monkeypatch):
     former, pair = write_pair(tmp_path, 10), saved_models.Pair(tmp_path, 20)
     room = [saving.SPARE + 12_000_000 - 1]  # three tensors of a million float32, one of them under two names
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, room[0]))
@@ -292,7 +292,7 @@ def diffusion_steps(folder):
     return [saved.step for saved in diffusion_checkpoints(folder)]
 
 
-def test_the_newest_diffusion_checkpoint_is_chosen_by_number_and_other_files_are_none(tmp_path):
+def test_the_newest_diffusion_checkpoint_is_chosen_by_number_and_other_files_are_ignored(tmp_path):
     assert read_newest_diffusion(tmp_path) is None
     write_diffusion(tmp_path, 30, 200, 1000, 0)
     for name in ("model_best.pt", "model_2000_release.pt", "encoder.pt", "model_3000.pth"):
@@ -308,13 +308,13 @@ def test_no_extra_state_is_taken_for_a_model_by_its_name(tmp_path):
     assert [path.name for path in tmp_path.rglob("*.pt")] == ["model_5.pt"]
 
 
-def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_no_weights(tmp_path, caplog):
+def test_a_truncated_diffusion_checkpoint_is_skipped_but_with_a_truncated_state_the_weights_are_used(tmp_path, caplog):
     write_diffusion(tmp_path, 10, 20, 30)
     truncate(tmp_path / "model_30.pt")
     truncate(tmp_path / "model_20.state.pth")
     saved, (content, state) = read_newest_diffusion(tmp_path)
     assert (saved.step, content["global_step"], state) == (20, 20, None)
-    assert "going on with the weights of model_20.pt alone" in caplog.text
+    assert "continuing with only the weights of model_20.pt" in caplog.text
     broken = {path.name for path in tmp_path.glob("*.broken")}
     assert broken == {"model_30.pt.broken", "model_20.state.pth.broken"}
     for step in (10, 20):
@@ -326,19 +326,19 @@ def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_n
 def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_interval(tmp_path):
     write_diffusion(tmp_path, 0, 700, 2000, 4000, 4321, 5000, 6000, 9000)
     delete_old_diffusion(tmp_path, newest=6000, interval=2000, permanent=5000)
-    assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
+    assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "other intervals stay"
     states = sorted(path.name for path in tmp_path.glob("*.state.pth") if path.name != "model_0.state.pth")
     assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]
 
 
 @pytest.mark.parametrize("junk", ["three", None, -1, 10**30, float("nan"), float("inf"), [1], torch.ones(2), {}])
-def test_a_count_that_is_none_is_a_sentence(junk):
+def test_an_invalid_count_is_a_user_error(junk):
     with pytest.raises(UserError, match=r"state_3\.pth is damaged: its epoch is .* and should be a count"):
         checkpoint.whole_number({"epoch": junk}, "epoch", "state_3.pth")
     assert checkpoint.whole_number({"epoch": 3.0}, "epoch", "x") == checkpoint.whole_number({}, "epoch", "x", 3) == 3
 
 
-def test_a_best_validation_that_is_none_is_forgotten():
+def test_an_invalid_best_validation_is_ignored():
     for junk in (None, 5, "ab", [1.0], [1.0, 2.0], [1, 2], {"a": 1.0, "b": 2}, [torch.ones(1), 3]):
         assert saved_models.Best.of(junk) is None
     assert saved_models.Best.of([1.5, 3]) == saved_models.Best(1.5, 3)

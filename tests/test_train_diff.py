@@ -191,7 +191,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_t
     newest.write_bytes(newest.read_bytes()[:1000])
     run = run_of(path)
     assert run.step == 10 and run.learner.optimizer.state
-    assert "model_12.pt" in caplog.text and "passing it over" in caplog.text
+    assert "model_12.pt" in caplog.text and "using the checkpoint before it" in caplog.text
     assert newest.with_name("model_12.pt.broken").exists() and not newest.exists()
     Path("logs/44k/diffusion/log_info.txt").unlink()
     training.train(path, "cpu")
