@@ -147,4 +147,4 @@ def longest_item(dataset: ClipDataset) -> Item:
     """The longest item that training can get from the clips."""
     frames = dataset.frames()
     path = dataset.paths[max(range(len(frames)), key=frames.__getitem__)]
-    return dataset.vary(dataset.read(path), generator_of(dataset.config.train.seed, 0, 0))
+    return dataset.crop_and_augment(dataset.read(path), generator_of(dataset.config.train.seed, 0, 0))
