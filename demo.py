@@ -169,7 +169,7 @@ def training_clips(folder: Path) -> int:
 def train_vocoder(folder: Path) -> None:
     """Put a vocoder where a user would put the published one, which the demo does not have."""
     from demonstration.vocoder import make_vocoder
-    from vits.checkpoints import newest_generator
+    from vits.saved_models import newest_generator
 
     print("\ntraining a small vocoder")
     clips = sorted((folder / "dataset/44k").glob("*/*.wav"))

@@ -98,7 +98,7 @@ def write_synthesizer(args: argparse.Namespace) -> None:
 
 
 def write_diffusion(args: argparse.Namespace) -> None:
-    from diffusion.checkpoints import diffusion_checkpoints
+    from diffusion.saved_models import diffusion_checkpoints
     from onnxexport.diffusion import export_diffusion
 
     name, folder = place(args)

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.remake,
     )
     report.show()
-    if arguments.plot_f0 and distributed.place()[0] == 0:
+    if arguments.plot_f0 and distributed.launch_rank() == 0:
         from preparation.plots import plot_f0
 
         pictures = plot_f0(arguments.in_dir, config, arguments.plot_f0)

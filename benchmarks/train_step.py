@@ -74,9 +74,9 @@ class StraightforwardLearner(Learner):
             fake = self.net_d(generated.output.audio.detach())
         return discriminator_loss(scores_of(real), scores_of(fake))[0]
 
-    def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
+    def _discriminator_losses(self, generated: Generated) -> tuple[Tensor, Tensor]:
         if "together" in self.changes:
-            return super()._judge(generated)
+            return super()._discriminator_losses(generated)
         spared = "gradients" in self.changes
         self.net_d.requires_grad_(not spared)
         with self._autocast():
@@ -86,9 +86,9 @@ class StraightforwardLearner(Learner):
         self.net_d.requires_grad_(True)
         return generator_loss(scores_of(fake_maps))[0], feature_loss(real_maps, fake_maps)
 
-    def _descend(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    def _update(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
         if "optimizer" in self.changes:
-            return super()._descend(net, optimizer)
+            return super()._update(net, optimizer)
         self.scaler.unscale_(optimizer)
         norms = [parameter.grad.norm().item() for parameter in net.parameters() if parameter.grad is not None]
         self.scaler.step(optimizer)

@@ -1,1 +1,1 @@
-"""Diffusion over mel spectrograms, in the order the data meets its parts, and its training."""
+"""The diffusion model of mel spectrograms and its training."""

@@ -1,7 +1,7 @@
 """Clips and their companion files as batches for diffusion.
 
-Which crop of a clip an epoch has, and whether it is the augmented one, are functions of (seed, epoch, clip), so a
-resumed run sees the very items the interrupted one would have seen, whatever the number of loader workers.
+A clip's crop in an epoch, and whether it is augmented, are functions of (seed, epoch, clip), so a resumed run gets the
+same items as an uninterrupted one, with any number of loader workers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Features:
 
 @dataclass
 class TrainingFeatures(Features):
-    """The clip at another loudness and key too: ``shift`` is in semitones."""
+    """Also the clip at another loudness and key; ``shift`` is in semitones."""
 
     aug_mel: Tensor
     aug_volume: Tensor
@@ -46,7 +46,7 @@ class TrainingFeatures(Features):
 @dataclass
 class DiffusionBatch:
     """B items of T frames: units (B, T, C), f0 (B, T, 1) in Hz, volume (B, T, 1), mel (B, T, M), speaker_id (B, 1),
-    aug_shift (B, 1, 1) in semitones. An item is a batch of one."""
+    aug_shift (B, 1, 1) in semitones. An item is a batch with B = 1."""
 
     units: Tensor
     f0: Tensor
@@ -63,17 +63,17 @@ class DiffusionBatch:
 
 
 class DiffusionDataset(Dataset):
-    """The clips of a filelist with their companions, read when asked for or, with ``cache_all_data``, once.
+    """The clips of a filelist with their companions, read on each access or, with ``cache_all_data``, once.
 
-    Indexed by (epoch, clip) pairs, as EpochBatches gives them. For ``training`` an item is a crop of ``data.duration``,
-    every other time of the augmented mel; for validation it is the whole clip as it is.
+    Indexed by the (epoch, clip) pairs of EpochBatches. With ``training`` an item is a crop of ``data.duration``, with
+    probability 1/2 of the augmented mel; for validation it is the complete, unchanged clip.
 
     Args:
         filelist: one clip a line.
-        config: the whole of ``diffusion.yaml``.
+        config: the complete ``diffusion.yaml``.
         n_mels: bins of the vocoder's mel.
-        training: see above; validation clips are kept on the CPU, in single precision.
-        device: where training clips are kept when ``cache_device`` is not the CPU.
+        training: see above; validation clips stay on the CPU, in single precision.
+        device: for the training clips, unless ``cache_device`` is the CPU.
 
     Raises UserError when no clip can be used, a training clip is too short for the crop, a speaker is not in the
     configuration, or a companion of the first clip (with ``cache_all_data`` of any) is damaged or of another setting.
@@ -98,7 +98,7 @@ class DiffusionDataset(Dataset):
         if training:
             self._refuse_short_clips(filelist)
         self.speakers = [self._speaker(path) for path in self.paths]
-        self.read(self.paths[0])  # a configuration that fits no clip is told before a run begins
+        self.read(self.paths[0])  # a configuration that fits no clip raises an error before the run starts
         self.cache = None
         if train.cache_all_data:
             self.cache = [self.read(path) for path in progress(self.paths, description="reading", unit="clip")]
@@ -119,7 +119,7 @@ class DiffusionDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> DiffusionBatch | UserError:
-        """The item, or the error that it met: raised in a loader's worker, it would arrive as a traceback."""
+        """The item, or a UserError as a value: raised in a loader's worker, it would become a traceback."""
         epoch, index = key
         try:
             features = self.cache[index] if self.cache else self.read(self.paths[index])
@@ -127,21 +127,21 @@ class DiffusionDataset(Dataset):
             return error
         shift = 0.0
         if self.training:
-            features, shift = self.vary(features, seeded_generator(self.config.train.seed, epoch, index))
+            features, shift = self.crop_and_augment(features, seeded_generator(self.config.train.seed, epoch, index))
         return DiffusionBatch(
             units=features.units[None].float(),
             f0=features.f0[None, :, None],
             volume=features.volume[None, :, None],
             mel=features.mel[None].float(),
-            # These two stay on the host: a batch takes them to the device at once, not item by item.
+            # These two stay on the CPU: a batch moves them to the device at once, not item by item.
             speaker_id=torch.tensor([[self.speakers[index]]]),
             aug_shift=torch.tensor([[[shift]]]),
         )
 
-    def vary(self, features: TrainingFeatures, generator: torch.Generator) -> tuple[Features, float]:
-        """The crop that one epoch has of a clip, and by how many semitones it is shifted."""
-        places = len(features.f0) - self.crop_frames + 1
-        start = int(torch.randint(places, (), generator=generator))
+    def crop_and_augment(self, features: TrainingFeatures, generator: torch.Generator) -> tuple[Features, float]:
+        """One epoch's crop of a clip, and by how many semitones it is shifted."""
+        starts = len(features.f0) - self.crop_frames + 1
+        start = int(torch.randint(starts, (), generator=generator))
         cut = slice(start, start + self.crop_frames)
         units, f0 = features.units[cut], features.f0[cut]
         if torch.rand((), generator=generator) < 0.5:
@@ -152,28 +152,28 @@ class DiffusionDataset(Dataset):
     def read(self, path: Path) -> Features:
         """Read one clip's companions, cut to the same frames.
 
-        Raises UserError naming the clip when one is missing, of another encoder or vocoder, or out of step.
+        Raises UserError naming the clip when one is missing, of another encoder or vocoder, or of another length.
         """
         data, files = self.config.data, ClipFiles(path)
         f0, _ = files.read_f0()
         units = stretch_units(files.read_units(data.encoder_out_channels)[0], len(f0), data.unit_interpolate_mode).T
-        parts = {"units": units, "f0": f0, "volume": files.read_volume(), "mel": files.read_mel(self.n_mels)}
+        arrays = {"units": units, "f0": f0, "volume": files.read_volume(), "mel": files.read_mel(self.n_mels)}
         if self.training:
             augmented = files.read_augmented(self.n_mels)
-            parts |= {"aug_mel": augmented.mel, "aug_volume": augmented.volume}
-        lengths = {name: len(part) for name, part in parts.items()}
-        sound = frames(samples_of(path), data.block_size)
-        common = common_frames({"audio": sound, **lengths}, path, DIFFUSION_MAKER)
-        parts = {name: self._keep(name, torch.as_tensor(part)[:common]) for name, part in parts.items()}
-        return TrainingFeatures(**parts, shift=augmented.shift) if self.training else Features(**parts)
+            arrays |= {"aug_mel": augmented.mel, "aug_volume": augmented.volume}
+        lengths = {name: len(array) for name, array in arrays.items()}
+        audio_frames = frames(samples_of(path), data.block_size)
+        common = common_frames({"audio": audio_frames, **lengths}, path, DIFFUSION_MAKER)
+        tensors = {name: self._stored(name, torch.as_tensor(array)[:common]) for name, array in arrays.items()}
+        return TrainingFeatures(**tensors, shift=augmented.shift) if self.training else Features(**tensors)
 
-    def _keep(self, name: str, part: Tensor) -> Tensor:
-        """A part as it is held: where, and in which precision."""
+    def _stored(self, name: str, tensor: Tensor) -> Tensor:
+        """The tensor on the device and in the precision for storage."""
         small = self.half and name in ("units", "mel", "aug_mel")
-        return part.to(self.device, torch.float16 if small else torch.float32).contiguous()
+        return tensor.to(self.device, torch.float16 if small else torch.float32).contiguous()
 
     def _speaker(self, path: Path) -> int:
-        """The clip's speaker; 0 in a model of one."""
+        """The clip's speaker id; 0 in a model with one speaker."""
         model = self.config.model
         if model.n_spk == 1:
             return 0
@@ -187,13 +187,13 @@ class DiffusionDataset(Dataset):
 
 
 def samples_of(path: Path) -> int:
-    """The length of a sound file."""
+    """The length of a sound file, in samples."""
     with open_audio(path) as file:
         return file.frames
 
 
 def collate_diffusion(items: Sequence[DiffusionBatch | UserError]) -> DiffusionBatch | UserError:
-    """Items of one length as a batch; the first error among them stands for it."""
+    """Concatenate items of one length to a batch; returns the first error if an item is one."""
     for item in items:
         if isinstance(item, UserError):
             return item

@@ -1,6 +1,6 @@
-"""The network that tells the noise in a noisy mel spectrogram, given what is sung: a WaveNet without causality.
+"""The denoiser: predicts the noise in a noisy mel spectrogram, given the condition. A non-causal WaveNet.
 
-Its form is that of DiffWave (https://arxiv.org/abs/2009.09761), over frames in place of samples, undilated.
+Its architecture is DiffWave's (https://arxiv.org/abs/2009.09761), over frames instead of samples, without dilation.
 Shapes: spectrograms (B, M, T), conditions (B, H, T), steps (B,), hidden (B, C, T).
 """
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Denoiser(nn.Module):
-    """(noisy mel, step, condition) -> the noise. The published ``WaveNet``: the same parameters, in the same order."""
+    """(noisy mel, step, condition) -> noise. The published ``WaveNet``: the same parameters, in the same order."""
 
     def __init__(self, n_mels: int, n_layers: int, n_chans: int, n_hidden: int):
         super().__init__()
@@ -30,15 +30,15 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.output_projection.weight)
 
     def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
-        """``x`` (B, M, T), ``step`` (B,) whole or not, ``condition`` (B, H, T) -> (B, M, T)."""
+        """``x`` (B, M, T), ``step`` (B,), also fractional, ``condition`` (B, H, T) -> (B, M, T)."""
         return self.denoise(x, step, self.project(condition))
 
     def project(self, condition: Tensor) -> list[Tensor]:
-        """What each layer hears of the condition, (B, 2·C, T): the same at every step, so found once a sampling."""
+        """Each layer's projection of the condition, (B, 2·C, T). It is the same at every step, so computed once."""
         return [layer.conditioner_projection(condition) for layer in self.residual_layers]
 
     def denoise(self, x: Tensor, step: Tensor, projections: Sequence[Tensor]) -> Tensor:
-        """As forward, with the condition's projections given."""
+        """As ``forward``, with the condition's projections given."""
         x = F.relu(self.input_projection(x))
         step = self.mlp(step_embedding(step, x.shape[1]).to(x.dtype))
         skips = 0
@@ -50,7 +50,7 @@ class Denoiser(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """A gated convolution of what is known so far, the step and the condition."""
+    """A gated convolution of the previous layer's output, the step and the condition."""
 
     def __init__(self, channels: int, n_hidden: int):
         super().__init__()
@@ -60,7 +60,7 @@ class ResidualLayer(nn.Module):
         self.output_projection = nn.Conv1d(channels, 2 * channels, 1)
 
     def forward(self, x: Tensor, step: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` (B, C, T), ``step`` (B, C), ``projection`` (B, 2·C, T) -> the next layer's x, a share of the output."""
+        """``x`` (B, C, T), ``step`` (B, C), ``projection`` (B, 2·C, T) -> the next layer's x, a skip output."""
         y = self.dilated_conv(x + self.diffusion_projection(step)[:, :, None]) + projection
         gate, signal = y.chunk(2, dim=1)
         residual, skip = self.output_projection(torch.sigmoid(gate) * torch.tanh(signal)).chunk(2, dim=1)
@@ -68,7 +68,7 @@ class ResidualLayer(nn.Module):
 
 
 def step_embedding(step: Tensor, width: int) -> Tensor:
-    """Sines, then cosines, of the step (B,) at frequencies from 1 to 1/10000, (B, width), as of positions in
+    """Sines, then cosines, of the step (B,) at frequencies from 1 to 1/10000, (B, width); the position encoding of
     https://arxiv.org/abs/1706.03762."""
     half = width // 2
     frequencies = torch.exp(torch.arange(half, device=step.device) * (-math.log(10000) / (half - 1)))

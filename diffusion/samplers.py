@@ -1,14 +1,14 @@
-"""From noise to data: the ways to run the diffusion backwards, each a function over one noise schedule.
+"""Diffusion samplers, from noise to data: functions over a noise schedule.
 
-All have the form ``(predict, x, schedule, speedup, noise) -> data``:
+All have the signature ``(predict, x, schedule, speedup, noise) -> data``:
 
-- ``predict(x, label)`` is the network's estimate of the noise in ``x`` at a step, whole or not;
-- ``x`` is what there is at the schedule's last step, a tensor of any shape;
-- of ``speedup`` steps one is taken;
-- ``noise()`` draws standard Gaussian noise of ``x``'s shape, which only ``ddpm`` needs.
+- ``predict(x, label)``: the network's estimate of the noise in ``x`` at a step, which may be fractional;
+- ``x``: the sample at the schedule's last step, a tensor of any shape;
+- ``speedup``: one of so many steps is taken;
+- ``noise()``: samples standard Gaussian noise of ``x``'s shape, which only ``ddpm`` needs.
 
-The fast ones have one thing in common. Were the estimate right and constant between two levels, the way from one to the
-other would be exact in one step (``follow_noise``, ``follow_data``); they differ in how they foresee its change.
+The fast samplers step from one noise level to another as if the estimate were constant in between (``follow_noise``,
+``follow_data``). They differ in how they extrapolate its change.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from diffusion.schedule import Level, NoiseSchedule
 Predict = Callable[[Tensor, float], Tensor]
 Noise = Callable[[], Tensor]
 
-LEAST_HALF_LOG_SNR = -5.1  # DPM-Solver leaves out what lies beyond
-FEW_STEPS = 10  # with fewer DPM-Solver ends with a step of the first order
+MIN_HALF_LOG_SNR = -5.1  # DPM-Solver skips noisier levels
+FEW_STEPS = 10  # with fewer steps DPM-Solver's last one is of the first order
 
 
 # -- one step ---------------------------------------------------------------------------------------------------------
 
 
 def data_of(x: Tensor, noise: Tensor, here: Level) -> Tensor:
-    """The data, if ``noise`` is what there is of it in ``x``."""
+    """The data in ``x``, given its ``noise``."""
     return (x - here.sigma * noise) / here.alpha
 
 
 def follow_noise(x: Tensor, noise: Tensor, here: Level, there: Level) -> Tensor:
-    """From one level to another along constant noise."""
+    """Step from one level to another with constant noise."""
     ratio = there.alpha / here.alpha
     return ratio * x + (there.sigma - ratio * here.sigma) * noise
 
 
 def follow_data(x: Tensor, data: Tensor, here: Level, there: Level) -> Tensor:
-    """From one level to another towards constant data."""
+    """Step from one level to another with constant data."""
     ratio = there.sigma / here.sigma
     return ratio * x + (there.alpha - ratio * here.alpha) * data
 
@@ -54,15 +54,15 @@ def follow_data(x: Tensor, data: Tensor, here: Level, there: Level) -> Tensor:
 
 
 def ddpm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """Every step, each with fresh noise, whatever the speedup: https://arxiv.org/abs/2006.11239, algorithm 2.
+    """Every step, each with new noise; ignores the speedup: https://arxiv.org/abs/2006.11239, algorithm 2.
 
-    The data are held within [-1, 1].
+    The data are clamped to [-1, 1].
     """
     for step in reversed(range(len(schedule))):
         data = data_of(x, predict(x, step), schedule.at(step)).clamp(-1, 1)
         on_data, on_x, deviation = schedule.posterior(step)
         x = on_data * data + on_x * x
-        x = x + deviation * noise()  # 0 at step 0, which draws all the same, as published
+        x = x + deviation * noise()  # deviation is 0 at step 0, which samples noise too, as published
     return x
 
 
@@ -74,9 +74,9 @@ def ddim(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noi
 
 
 def pndm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """Pseudo linear multistep, of the fourth order, on the way of ``ddim``: https://arxiv.org/abs/2202.09778.
+    """Pseudo linear multistep of the fourth order over the levels of ``ddim``: https://arxiv.org/abs/2202.09778.
 
-    The first step looks ahead and takes the mean; the second and third use as much history as there is.
+    The first step averages the estimates at both its ends; the second and third use the history that exists.
     """
     history: list[Tensor] = []
     for here, there in pairwise(_strided_levels(schedule, speedup)):
@@ -98,20 +98,22 @@ ADAMS_BASHFORTH = {
 
 
 def dpm_solver(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """The noise as a linear function of λ, by its last two values: https://arxiv.org/abs/2206.00927, multistep."""
-    levels = _even_levels(_trusted(schedule), len(schedule) // speedup)
+    """Extrapolates the noise linearly in λ from its last two values: https://arxiv.org/abs/2206.00927, multistep."""
+    levels = _even_levels(_without_noisiest(schedule), len(schedule) // speedup)
     return _second_order(lambda x, here: predict(x, here.label), follow_noise, x, levels)
 
 
 def dpm_solver_plus_plus(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """The data as a linear function of λ, by their last two values: https://arxiv.org/abs/2211.01095, algorithm 2."""
-    levels = _even_levels(_trusted(schedule), len(schedule) // speedup)
+    """Extrapolates the data linearly in λ from their last two values: https://arxiv.org/abs/2211.01095, algorithm 2."""
+    levels = _even_levels(_without_noisiest(schedule), len(schedule) // speedup)
     return _second_order(lambda x, here: data_of(x, predict(x, here.label), here), follow_data, x, levels)
 
 
 def unipc(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """The step of DPM-Solver++, put right by what the network says at its end, which serves the next step too:
-    https://arxiv.org/abs/2302.04867, order 2 with B(h) = 1 - e^-h; the last step is of the first order."""
+    """DPM-Solver++ steps, each corrected by the estimate at its end, which the next step reuses.
+
+    https://arxiv.org/abs/2302.04867, order 2 with B(h) = 1 - e^-h; the last step is of the first order.
+    """
     *levels, end = _even_levels(schedule, len(schedule) // speedup)
     data, trend, before = data_of(x, predict(x, levels[0].label), levels[0]), 0.0, None
     for here, there in pairwise(levels):
@@ -124,7 +126,7 @@ def unipc(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, no
     return follow_data(x, data, levels[-1], end)
 
 
-# -- their parts ------------------------------------------------------------------------------------------------------
+# -- helpers ------------------------------------------------------------------------------------------------------
 
 
 def _strided_levels(schedule: NoiseSchedule, speedup: int) -> list[Level]:
@@ -133,13 +135,13 @@ def _strided_levels(schedule: NoiseSchedule, speedup: int) -> list[Level]:
 
 
 def _even_levels(schedule: NoiseSchedule, steps: int) -> list[Level]:
-    """``steps`` + 1 levels at even distances from the last step to 0."""
+    """``steps`` + 1 levels, evenly spaced from the last step to 0."""
     return [schedule.at(float(label)) for label in np.linspace(len(schedule) - 1, 0, steps + 1)]
 
 
-def _trusted(schedule: NoiseSchedule) -> NoiseSchedule:
-    """The schedule without an end of nearly nothing but noise (the published one has no such end)."""
-    return schedule.head(sum(schedule.at(n).half_log_snr >= LEAST_HALF_LOG_SNR for n in range(len(schedule))))
+def _without_noisiest(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The schedule without levels of almost pure noise (the published schedule has none)."""
+    return schedule.head(sum(schedule.at(n).half_log_snr >= MIN_HALF_LOG_SNR for n in range(len(schedule))))
 
 
 def _second_order(
@@ -148,7 +150,7 @@ def _second_order(
     x: Tensor,
     levels: list[Level],
 ) -> Tensor:
-    """Two-step multistep: each step follows the estimate that is foreseen for its middle, in λ."""
+    """Two-step multistep: each step follows the estimate extrapolated to its middle, in λ."""
     value, trend, before = None, 0.0, None
     for here, there in pairwise(levels):
         past, value = value, estimate(x, here)
@@ -162,7 +164,7 @@ def _second_order(
 
 
 def _corrector_weights(before: Level | None, here: Level, there: Level) -> tuple[float, float]:
-    """What UniPC's corrector takes of the former trend (over the whole step) and of the new change."""
+    """The weights in UniPC's corrector of the former trend (over the whole step) and of the new change."""
     if before is None:
         return 0.0, 1 / 2
     step = there.half_log_snr - here.half_log_snr
@@ -179,19 +181,18 @@ def _corrector_weights(before: Level | None, here: Level, there: Level) -> tuple
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way to sample, and how often it asks the network at a depth (steps to undo) and speedup; it must ask
-    ``least`` times."""
+    """A sampler, its NFE (network evaluations) by depth (steps to undo) and speedup, and the minimum NFE."""
 
     run: Callable[[Predict, Tensor, NoiseSchedule, int, Noise], Tensor]
     evaluations: Callable[[int, int], int]
-    least: int = 1
+    min_evaluations: int = 1
 
 
 SAMPLERS = {
     "ddpm": Sampler(ddpm, lambda depth, speedup: depth),
     "ddim": Sampler(ddim, lambda depth, speedup: (depth - 1) // speedup),
-    "pndm": Sampler(pndm, lambda depth, speedup: (depth - 1) // speedup + 1, least=2),
-    "dpm-solver": Sampler(dpm_solver, lambda depth, speedup: depth // speedup, least=2),
-    "dpm-solver++": Sampler(dpm_solver_plus_plus, lambda depth, speedup: depth // speedup, least=2),
-    "unipc": Sampler(unipc, lambda depth, speedup: depth // speedup, least=2),
+    "pndm": Sampler(pndm, lambda depth, speedup: (depth - 1) // speedup + 1, min_evaluations=2),
+    "dpm-solver": Sampler(dpm_solver, lambda depth, speedup: depth // speedup, min_evaluations=2),
+    "dpm-solver++": Sampler(dpm_solver_plus_plus, lambda depth, speedup: depth // speedup, min_evaluations=2),
+    "unipc": Sampler(unipc, lambda depth, speedup: depth // speedup, min_evaluations=2),
 }

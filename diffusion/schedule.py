@@ -1,8 +1,8 @@
-"""The noise schedule: how much of the data and how much noise there is at each step of the diffusion.
+"""The noise schedule: the shares of data and noise at each step of the diffusion.
 
 A variance preserving process (Ho et al. 2020, https://arxiv.org/abs/2006.11239): x_n = α_n · data + σ_n · noise with
-α² + σ² = 1, the steps n being whole numbers from 0 (nearly data) to N - 1 (nearly noise), and, for the solvers, all
-numbers between. Host numbers in double precision: a sampler waits for no device to learn its coefficients.
+α² + σ² = 1. The steps n are integers from 0 (almost data) to N - 1 (almost noise), and for the solvers all real numbers
+in between. Coefficients are host numbers in double precision, so that a sampler never waits for the device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIRST_BETA, LAST_BETA = 1e-4, 0.02
 
 @dataclass(frozen=True)
 class Level:
-    """One place in the diffusion: the network's label of it, the share of data and the share of noise."""
+    """A noise level: the network's label for it, the share of data and the share of noise."""
 
     label: float
     alpha: float
@@ -25,7 +25,7 @@ class Level:
 
     @property
     def half_log_snr(self) -> float:
-        """λ = ln(α / σ), in which the solvers measure their steps."""
+        """λ = ln(α / σ), the solvers' variable of integration."""
         return math.log(self.alpha / self.sigma)
 
 
@@ -38,25 +38,25 @@ class NoiseSchedule:
 
     @classmethod
     def linear(cls, steps: int) -> NoiseSchedule:
-        """The published schedule: variances that rise evenly."""
+        """The published schedule: variances that rise linearly."""
         return cls(np.linspace(FIRST_BETA, LAST_BETA, steps))
 
     def __len__(self) -> int:
         return len(self.betas)
 
     def head(self, steps: int) -> NoiseSchedule:
-        """The first steps alone, as a whole process of its own: what shallow diffusion undoes."""
+        """The schedule of the first ``steps`` steps, which shallow diffusion undoes."""
         return NoiseSchedule(self.betas[:steps])
 
     def at(self, label: float) -> Level:
-        """The level of a step, whole or between two: there ln α is interpolated."""
+        """The level of a step; ln α is interpolated at fractional steps."""
         log_alpha = float(np.interp(label, np.arange(len(self)), self.log_alphas))
         return Level(label, math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)))
 
     def posterior(self, step: int) -> tuple[float, float, float]:
-        """x one step earlier is Gaussian, given x and the data (equations 6 and 7 of the paper).
+        """The Gaussian posterior of x one step earlier, given x and the data (equations 6 and 7 of the paper).
 
-        Returns the two factors of its mean, on the data and on x, and its standard deviation.
+        Returns the factors of the data and of x in its mean, and its standard deviation.
         """
         tables = self.tables()
         names = ("posterior_mean_coef1", "posterior_mean_coef2", "posterior_variance")
@@ -64,7 +64,7 @@ class NoiseSchedule:
         return on_data, on_x, math.sqrt(variance)
 
     def tables(self) -> dict[str, np.ndarray]:
-        """The arrays (N,) that a checkpoint holds, by the names and in the order of the file format."""
+        """The arrays (N,) of a checkpoint, with the names and in the order of the file format."""
         kept = np.exp(2 * self.log_alphas)
         before = np.append(1.0, kept[:-1])
         variance = self.betas * (1 - before) / (1 - kept)

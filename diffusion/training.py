@@ -1,7 +1,7 @@
 """A training run of the diffusion model: set-up or resume, validation, checkpoints.
 
-Everything that is drawn is a function of the seed and of the step, epoch or clip that it is drawn for. So a run is
-where its step counter says, and goes on from there exactly with the optimizer's state of that step.
+All random numbers are functions of the seed and of the step, epoch or clip that they are for. So the step counter and
+the optimizer's state are enough to resume exactly.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diffusion.checkpoints import (
+from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusion
+from diffusion.saved_models import (
     DiffusionCheckpoint,
     delete_old_diffusion,
     diffusion_checkpoints,
     read_newest_diffusion,
 )
-from diffusion.dataset import DiffusionBatch, DiffusionDataset, collate_diffusion
-from diffusion.logbook import Logbook
 from diffusion.step import Learner, learning_rate
+from diffusion.training_log import TrainingLog
 from diffusion.validation import Validation, load_vocoder
 from modules.config import DiffusionConfig, load_diffusion_config, save_diffusion_config
 from modules.console import UserError, get_logger
@@ -33,32 +33,32 @@ from modules.training.interruption import StopSignal, ignore_stop_signals, stop_
 from modules.training.loop import TrainingRun
 from modules.training.optimizer_state import load_optimizer, load_scaler
 from modules.training.run_config import refuse_another_model
-from modules.training.run_lock import sole_run
+from modules.training.run_lock import exclusive_run
 from vencoder import ENCODERS
 
 log = get_logger("train_diff")
 
 
 def train(config_path: str | Path, device: str | None = None, save_every_minutes: float = MINUTES) -> int:
-    """Train until the config's last epoch or a signal; returns the exit code (128 + the signal's number then).
+    """Train until the config's last epoch or a signal; returns the exit code, 128 + the number of a signal.
 
-    ``device`` goes before the configuration's. Raises UserError when anything that a run needs is missing or wrong.
+    ``device`` overrides the configuration's. Raises UserError when anything that a run needs is missing or wrong.
     """
     config = load_diffusion_config(config_path)
-    ENCODERS[config.data.encoder]  # a model of an unknown encoder could be trained, but never used
+    ENCODERS[config.data.encoder]  # raises UserError for an unknown encoder: the model could never be used
     processes = distributed.process_group(choose_device(config, device))
-    with processes as own_device, sole_run(Path(config.env.expdir)):
-        distributed.from_the_first(lambda: check_run_config(config))
+    with processes as own_device, exclusive_run(Path(config.env.expdir)):
+        distributed.broadcast_from_rank_zero(lambda: check_run_config(config))
         run = Run(config, own_device, save_every_minutes)
-        if distributed.is_first():
+        if distributed.is_rank_zero():
             save_diffusion_config(config, run.folder / "config.yaml")
-        logbook = Logbook(run.folder, run.step) if distributed.is_first() else distributed.Silent()
-        with contextlib.closing(logbook), stop_signal() as stop:
-            logbook.begin(sum(parameter.numel() for parameter in run.learner.model.parameters()))
-            return run.loop(logbook, stop)
+        training_log = TrainingLog(run.folder, run.step) if distributed.is_rank_zero() else distributed.NoOp()
+        with contextlib.closing(training_log), stop_signal() as stop:
+            training_log.log_start(sum(parameter.numel() for parameter in run.learner.model.parameters()))
+            return run.loop(training_log, stop)
 
 
-# What stays the same when a run resumes; the other keys of the model are shapes of the checkpoint.
+# The keys that must not change when a run resumes; the model's other keys are checked by the checkpoint's shapes.
 FIXED_KEYS = (
     "data.encoder", "data.sampling_rate", "data.block_size", "data.unit_interpolate_mode", "model.timesteps",
     "vocoder.type",
@@ -66,7 +66,7 @@ FIXED_KEYS = (
 
 
 def check_run_config(config: DiffusionConfig) -> None:
-    """Raise UserError when ``env.expdir`` has a run of another model than the configuration's."""
+    """Raise UserError when ``env.expdir`` holds a run whose model differs from the configuration's."""
     folder = Path(config.env.expdir)
     path = folder / "config.yaml"
     if path.exists() and any(saved.step for saved in diffusion_checkpoints(folder)):
@@ -74,24 +74,24 @@ def check_run_config(config: DiffusionConfig) -> None:
 
 
 def choose_device(config: DiffusionConfig, name: str | None) -> torch.device:
-    """The device called ``name``, else the configuration's, or, said in a line, the best there is in its stead."""
+    """The device called ``name``, or the configuration's. If that is missing, log it and return the best available."""
     if name:
         return pick_device(name)
-    alone = distributed.place()[1] == 1  # of several processes each takes a GPU of its own
-    wanted = f"cuda:{config.env.gpu_id}" if config.device == "cuda" and alone else config.device
+    single = distributed.launch_world_size() == 1  # with several processes each takes its own GPU
+    wanted = f"cuda:{config.env.gpu_id}" if config.device == "cuda" and single else config.device
     try:
         return pick_device(wanted)
     except UserError:
         best = pick_device()
-        log.info("this machine has no %s, which the configuration asks for (device): using %s", wanted, best)
+        log.info("this machine has no %s (the configuration's device): using %s", wanted, best)
         return best
 
 
 class Run(TrainingRun):
-    """A run of the configuration's ``env.expdir``."""
+    """A run in the configuration's ``env.expdir``."""
 
-    cure_of_memory = "halve it, or set train.cache_device to cpu if it is not"
-    cure_of_losses = "lower train.lr or set train.amp_dtype to fp32"
+    memory_advice = "halve it, or set train.cache_device to cpu if it is not"
+    losses_advice = "lower train.lr or set train.amp_dtype to fp32"
 
     def __init__(self, config: DiffusionConfig, device: torch.device, save_every_minutes: float = 0):
         train = config.train
@@ -108,8 +108,8 @@ class Run(TrainingRun):
         )
         self.validation = Validation(config, vocoder, device)
         shared = train.to_dict(), config.model.to_dict(), config.spk
-        distributed.demand_the_same("sections train, model and spk", shared)
-        distributed.demand_the_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
+        distributed.require_same("sections train, model and spk", shared)
+        distributed.require_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
         batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
             rank=distributed.rank(), world_size=distributed.world_size(), accumulated=train.accumulate_steps,
@@ -117,11 +117,11 @@ class Run(TrainingRun):
         super().__init__(
             Path(config.env.expdir), device, batches, self._loader(batches, device), save_every_minutes
         )
-        self.beginning = self.resume()
-        distributed.spread_weights(self.learner.model)
+        self.start_message = self.resume()
+        distributed.broadcast_weights(self.learner.model)
 
     def _check_sampling(self) -> None:
-        """Raise UserError now, and not at the first validation, when the configuration's sampling is impossible."""
+        """Raise UserError when the configuration's sampling is impossible, before training and not while validating."""
         model, infer = self.learner.model, self.config.infer
         try:
             model.plan(model.is_shallow, None, infer.method, infer.speedup)
@@ -132,24 +132,24 @@ class Run(TrainingRun):
             ) from None
 
     def _loader(self, batches: EpochBatches, device: torch.device) -> DataLoader:
-        # On a CPU the step itself wants every core; what lies on a GPU already, no worker can hand over.
-        to_be_moved = device.type != "cpu" and self.dataset.device.type == "cpu"
-        workers = self.config.train.num_workers if to_be_moved else 0
+        # On a CPU the step itself uses every core; workers cannot pass on tensors that are on a GPU already.
+        must_move = device.type != "cpu" and self.dataset.device.type == "cpu"
+        workers = self.config.train.num_workers if must_move else 0
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collate_diffusion, num_workers=workers,
-            pin_memory=to_be_moved and device.type == "cuda", worker_init_fn=ignore_stop_signals,
-            generator=torch.Generator(),  # without one, torch's own is drawn from
+            pin_memory=must_move and device.type == "cuda", worker_init_fn=ignore_stop_signals,
+            generator=torch.Generator(),  # otherwise the loader would sample from torch's global generator
         )  # fmt: skip
 
-    # -- beginning and continuing --------------------------------------------------------------------------------------
+    # -- starting and resuming -----------------------------------------------------------------------------------------
 
     def resume(self) -> str:
-        """Continue from the newest good checkpoint of the run's folder; that of step 0 is a base model to start from.
+        """Resume from the newest readable checkpoint of the run's folder, or start from a base model, step 0.
 
-        Returns a sentence that says which it was.
+        Returns a message that says which of them it was.
         """
-        # The first alone reads: on other machines there may be no such folder.
-        found = distributed.from_the_first(lambda: read_newest_diffusion(self.folder))
+        # Only rank 0 reads: other machines may not have the folder.
+        found = distributed.broadcast_from_rank_zero(lambda: read_newest_diffusion(self.folder))
         if found is None:
             return f"a new run in {self.folder}"
         saved, (content, state) = found
@@ -167,14 +167,14 @@ class Run(TrainingRun):
         else:
             epochs, steps = divmod(self.step, self.batches.steps())
             self.epoch, self.batch = epochs + 1, steps * self.batches.per_step
-        if distributed.is_first():
-            self.passing = [there for there in diffusion_checkpoints(self.folder) if there.is_passing()]
+        if distributed.is_rank_zero():
+            self.autosaves = [found for found in diffusion_checkpoints(self.folder) if found.is_autosave()]
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
-    def save(self, *, passing: bool = False) -> None:
-        """Write the checkpoint of this step and its extra state; a ``passing`` one is there until the next one is.
+    def save(self, *, autosave: bool = False) -> None:
+        """Write the checkpoint of this step and its extra state. An autosave is deleted when the next one is written.
 
-        Raises UserError, and what is there stays, when that fails.
+        Raises UserError when it cannot be written; the former checkpoints stay.
         """
         saved = DiffusionCheckpoint(self.folder, self.step)
         learner = self.learner
@@ -183,41 +183,42 @@ class Run(TrainingRun):
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
-            "passing": passing,
+            "passing": autosave,  # the state file's key for an autosave
             "scaler": learner.scaler.state_dict(),
         }
         (content if self.config.train.save_opt else state)["optimizer"] = learner.optimizer.state_dict()
         saved.write(content, state)
         self.saved_step = self.step
         log.info("saved %s", saved.model)
-        for former in self.passing:
+        for former in self.autosaves:
             former.delete()
-        self.passing = [saved] if passing else []
+        self.autosaves = [saved] if autosave else []
 
-    # -- learning ------------------------------------------------------------------------------------------------------
+    # -- training ------------------------------------------------------------------------------------------------------
 
     def learn_from(self, *batches: DiffusionBatch) -> tuple[tuple[Tensor, Tensor], Tensor]:
         loss, norm = self.learner.step(*batches, number=self.step + 1)
         return (loss, norm), norm
 
-    def shown(self, result: tuple[Tensor, Tensor]) -> dict[str, str]:
+    def progress_fields(self, result: tuple[Tensor, Tensor]) -> dict[str, str]:
         return {"loss": f"{result[0]:.4f}", "lr": f"{learning_rate(self.config.train, self.step):.3g}"}
 
-    def not_finite(self, result: tuple[Tensor, Tensor]) -> str:
+    def describe_not_finite(self, result: tuple[Tensor, Tensor]) -> str:
         return f"the loss is {result[0]:g}, its gradient's norm {result[1]:g}"
 
-    def record(self, logbook: Logbook, result: tuple[Tensor, Tensor]) -> None:
+    def log_step(self, training_log: TrainingLog, result: tuple[Tensor, Tensor]) -> None:
         (loss, norm), steps = result, self.batches.steps()
-        place = steps - self.batches.steps(min(self.batch, len(self.batches)))
-        logbook.record(self.step, self.epoch, place, steps, learning_rate(self.config.train, self.step), float(loss))
-        logbook.pace(self.step, self.pace.report(self.step), float(norm), self.bad_steps)
+        step_of_epoch = steps - self.batches.steps(min(self.batch, len(self.batches)))
+        rate = learning_rate(self.config.train, self.step)
+        training_log.log_step(self.step, self.epoch, step_of_epoch, steps, rate, float(loss))
+        training_log.log_throughput(self.step, self.throughput.report(self.step), float(norm), self.skipped_steps)
 
-    def keep(self, logbook: Logbook, stop: StopSignal) -> None:
-        """Save where it is time to, every ``interval_val`` steps to hear the validation clips too."""
+    def validate_and_save(self, training_log: TrainingLog, stop: StopSignal) -> None:
+        """Save and validate every ``interval_val`` steps, and autosave when it is due."""
         train = self.config.train
         if self.step % train.interval_val == 0:
             if self.try_to_save():
                 delete_old_diffusion(self.folder, self.step, train.interval_val, train.interval_force_save)
-            self.validation.run(self.learner.model, logbook, self.step, stop)
-        elif self.autosave.due:
-            self.try_to_save(passing=True)
+            self.validation.run(self.learner.model, training_log, self.step, stop)
+        elif self.autosave_timer.due:
+            self.try_to_save(autosave=True)

@@ -1,7 +1,7 @@
-"""Content, pitch and loudness to a mel spectrogram, by diffusion: alone, or as the refinement of a given one.
+"""Content, pitch and loudness to a mel spectrogram, by diffusion: from noise, or as a refinement of a given one.
 
-Denoising diffusion (Ho et al. 2020, https://arxiv.org/abs/2006.11239); the start from a noisy version of a given
-spectrogram is the shallow diffusion of DiffSinger (https://arxiv.org/abs/2105.02446).
+Denoising diffusion (Ho et al. 2020, https://arxiv.org/abs/2006.11239). Starting from a noisy version of a given
+spectrogram is DiffSinger's shallow diffusion (https://arxiv.org/abs/2105.02446).
 Shapes: units (B, T, C), F0 and volume (B, T, 1), mel (B, T, M), conditions (B, H, T).
 """
 
@@ -33,12 +33,12 @@ class Unit2Mel(nn.Module):
 
     Args:
         input_channel: size C of a content vector.
-        n_spk: speakers; one needs no table.
-        use_pitch_aug: whether the model hears by how much its training data were shifted in pitch.
+        n_spk: number of speakers; a single one has no embedding.
+        use_pitch_aug: whether the pitch shift of the training data is an input.
         out_dims: bands M of the mel spectrogram.
         n_layers, n_chans, n_hidden: sizes of the denoiser and of the condition.
         timesteps: steps of the whole diffusion.
-        k_step_max: how many of them the model learns to undo; all when not between 0 and ``timesteps``.
+        k_step_max: how many of them the model is trained to undo; all if not between 0 and ``timesteps``.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Unit2Mel(nn.Module):
         aug_shift: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """How wrong the noise is that the network finds at a random step of each clip: a mean square.
+        """The mean squared error of the predicted noise at a random step for each clip.
 
         Args:
-            units, f0 (Hz), volume, mel: as the module says.
+            units, f0 (Hz), volume, mel: shapes as in the module's docstring.
             speaker_id: (B, 1).
             aug_shift: semitones by which the clip was shifted, (B, 1, 1).
-            generator: of the steps and the noise; without one torch's own on the mel's device.
+            generator: of the steps and the noise; None uses torch's own on the mel's device.
         """
         condition = self.condition(units, f0, volume, speaker_id, aug_shift)
         source = mel.device if generator is None else generator.device
@@ -110,14 +110,14 @@ class Unit2Mel(nn.Module):
         """A mel spectrogram (B, T, M) that sounds like the training data.
 
         Args:
-            units, f0 (Hz), volume: as the module says.
+            units, f0 (Hz), volume: shapes as in the module's docstring.
             speaker: ids (B, 1), or weights of the first S speakers for each frame, (T, S) or (B, T, S).
-            mel: what to refine, (B, T, M); without it the whole diffusion is undone, from noise.
-            k_step: how many steps to undo of a given mel; all that the model knows when None.
+            mel: the mel spectrogram to refine, (B, T, M); None undoes the whole diffusion, from noise.
+            k_step: how many steps of a given mel to undo; None undoes ``k_step_max``.
             method: a key of SAMPLERS.
-            speedup: of so many steps one is taken; 1 is ``ddpm`` whatever the method, as published.
-            generator: of all noise; without one torch's own on the units' device.
-            watch: is told (evaluations of the network done, of how many).
+            speedup: one of so many steps is taken; 1 means ``ddpm`` with any method, as published.
+            generator: of all noise; None uses torch's own on the units' device.
+            watch: called with the network evaluations done and their total.
 
         Raises UserError as ``plan`` does.
         """
@@ -133,7 +133,7 @@ class Unit2Mel(nn.Module):
         speaker: Tensor | None = None,
         aug_shift: Tensor | None = None,
     ) -> Tensor:
-        """All that the denoiser hears of the song, (B, H, T)."""
+        """The denoiser's condition, (B, H, T)."""
         x = self.unit_embed(units) + self.f0_embed((1 + f0 / 700).log()) + self.volume_embed(volume)
         if self.spk_embed is not None and speaker is not None:
             x = x + self._speaker_condition(speaker)
@@ -151,9 +151,9 @@ class Unit2Mel(nn.Module):
         return speaker.to(table.dtype) @ table[: speaker.shape[-1]]
 
     def plan(self, refines: bool, k_step: int | None, method: str, speedup: int) -> tuple[int, str]:
-        """How many steps ``infer`` would undo, and by which method; ``refines`` says whether a mel is given.
+        """The number of steps that ``infer`` undoes, and its method; ``refines``: a mel is given.
 
-        Raises UserError when the depth is beyond what the model learnt, the method is unknown, or it gets too few
+        Raises UserError when the model was not trained for the depth, the method is unknown, or it gets too few
         steps.
         """
         depth = self._depth(refines, k_step)
@@ -163,12 +163,12 @@ class Unit2Mel(nn.Module):
         return depth, method
 
     def _depth(self, refines: bool, k_step: int | None) -> int:
-        """How many steps to undo. Raises UserError when the model did not learn that."""
+        """The number of steps to undo. Raises UserError when the model was not trained for it."""
         if not refines:
             if self.is_shallow:
                 raise UserError(
                     f"this diffusion model was trained with k_step_max {self.k_step_max} of {self.timesteps} steps: it "
-                    "refines what a synthesizer sings and cannot sing alone; use "
+                    "refines a synthesizer's output and cannot sing alone; use "
                     f"{option('shallow_diffusion', True)} in place of {option('only_diffusion', True)}"
                 )
             return self.timesteps
@@ -177,14 +177,14 @@ class Unit2Mel(nn.Module):
             raise UserError(f"k_step is {depth}; it must be 1 or more")
         if depth > self.k_step_max:
             raise UserError(
-                f"k_step {depth} is more than the diffusion model learnt to undo; use {self.k_step_max} "
+                f"k_step {depth} is more than the diffusion model was trained to undo; use {self.k_step_max} "
                 "(its k_step_max) or less"
             )
         return depth
 
 
 class MelDiffusion(nn.Module):
-    """The diffusion of mel spectrograms: noise added and, by the denoiser, taken away. Inside, x is (B, M, T)."""
+    """Adds noise to mel spectrograms and removes it with the denoiser. Internally x is (B, M, T)."""
 
     def __init__(self, denoise_fn: Denoiser, timesteps: int):
         super().__init__()
@@ -196,7 +196,7 @@ class MelDiffusion(nn.Module):
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The schedule that the checkpoint holds, on the host."""
+        """The checkpoint's schedule, as host numbers."""
         return NoiseSchedule(self.betas.cpu().double().numpy())
 
     def normalize(self, mel: Tensor) -> Tensor:
@@ -208,12 +208,12 @@ class MelDiffusion(nn.Module):
         return (x.transpose(1, 2) + 1) / 2 * (self.spec_max - self.spec_min) + self.spec_min
 
     def diffuse(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
-        """What ``clean`` (B, M, T) has become at a step (B,)."""
+        """Add ``noise`` to ``clean`` (B, M, T) for a step (B,)."""
         share, share_of_noise = self.sqrt_alphas_cumprod[step], self.sqrt_one_minus_alphas_cumprod[step]
         return share[:, None, None] * clean + share_of_noise[:, None, None] * noise
 
     def predict_noise(self, clean: Tensor, step: Tensor, condition: Tensor, noise: Tensor) -> Tensor:
-        """The network's estimate of ``noise``, from what it has made of ``clean`` (both (B, M, T)) at a step (B,)."""
+        """Predict ``noise`` from ``clean`` with that noise added (both (B, M, T)) at a step (B,)."""
         return self.denoise_fn(self.diffuse(clean, step, noise), step, condition)
 
     def sample(
@@ -226,7 +226,7 @@ class MelDiffusion(nn.Module):
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """Undo ``depth`` steps for a condition (B, H, T): of ``mel``, made noisy first, or of noise. (B, T, M)."""
+        """Undo ``depth`` steps for a condition (B, H, T), starting from a noisy ``mel`` or from noise -> (B, T, M)."""
         batch, device = len(condition), condition.device
         shape = (batch, self.denoise_fn.n_mels, condition.shape[2])
 
@@ -243,27 +243,27 @@ class MelDiffusion(nn.Module):
         def predict(x: Tensor, label: float) -> Tensor:
             nonlocal done
             step = torch.full((batch,), label, dtype=torch.float32, device=device)
-            found = self.denoise_fn.denoise(x, step, projections)
+            estimate = self.denoise_fn.denoise(x, step, projections)
             done += 1
             if watch is not None:
                 watch(done, total)
-            return found
+            return estimate
 
         return self.denormalize(sampler.run(predict, x, self.schedule.head(depth), speedup, noise))
 
 
 def check_sampling(method: str, depth: int, speedup: int) -> None:
-    """Raise UserError when there is no such method, or it would get too few steps."""
+    """Raise UserError when the method is unknown or gets too few steps."""
     if method not in SAMPLERS:
-        raise UserError(f"'{method}' is no way to sample; use {', '.join(SAMPLERS)}")
+        raise UserError(f"'{method}' is no sampling method; use {', '.join(SAMPLERS)}")
     if speedup < 1:
         raise UserError(f"the speedup is {speedup}; it must be 1 or more")
     sampler = SAMPLERS[method]
     evaluations = sampler.evaluations(depth, speedup)
-    if evaluations < sampler.least:
+    if evaluations < sampler.min_evaluations:
         raise UserError(
-            f"k_step {depth} with a speedup of {speedup} leaves {method} {evaluations} of the {sampler.least} or more "
-            f"evaluations that it needs; raise {option('k_step')} or lower {option('diffusion_speedup')}"
+            f"k_step {depth} with a speedup of {speedup} leaves {method} {evaluations} of the {sampler.min_evaluations} "
+            f"or more evaluations that it needs; raise {option('k_step')} or lower {option('diffusion_speedup')}"
         )
 
 
@@ -271,7 +271,7 @@ def check_sampling(method: str, depth: int, speedup: int) -> None:
 
 
 def build_unit2mel(config: DiffusionConfig, n_mels: int) -> Unit2Mel:
-    """A network of a configuration's sizes with fresh weights, for a vocoder of ``n_mels`` bands."""
+    """A network of a configuration's sizes with random weights, for a vocoder of ``n_mels`` bands."""
     model = config.model
     return Unit2Mel(
         config.data.encoder_out_channels,
@@ -289,7 +289,7 @@ def build_unit2mel(config: DiffusionConfig, n_mels: int) -> Unit2Mel:
 def load_unit2mel(
     path: str | Path, config: DiffusionConfig, n_mels: int | None, device: str | torch.device
 ) -> Unit2Mel:
-    """The network of a checkpoint ``model_<step>.pt``, for inference; ``n_mels`` None takes as many as the file has.
+    """The network of a checkpoint ``model_<step>.pt``, for inference; ``n_mels`` None uses the file's.
 
     Raises UserError when the file is unreadable, of another kind, or of other sizes than the configuration's.
     """

@@ -17,7 +17,7 @@ def find_generator(model_path: str | None, config_path: str | None) -> tuple[Pat
 
     Raises UserError when either is not there.
     """
-    from vits.checkpoints import newest_generator
+    from vits.saved_models import newest_generator
 
     model = Path(model_path) if model_path else newest_generator(MODELS)
     if model is None:
@@ -62,7 +62,7 @@ def find_diffusion(
 
     Raises UserError when either is not there.
     """
-    from diffusion.checkpoints import diffusion_checkpoints
+    from diffusion.saved_models import diffusion_checkpoints
 
     if model_path:
         model = Path(model_path)

@@ -19,7 +19,7 @@ from modules.console import UserError, explain, get_logger
 from modules.data.features import SHORTEST_CLIP, ClipFiles, frames
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
-from modules.training.distributed import local_place
+from modules.training.distributed import local_rank
 from preparation.fingerprints import Check, Recipe, vouch, withdraw
 from preparation.vocoder_mels import augment, plain_mel
 from preparation.workers import cpu_count
@@ -87,7 +87,7 @@ class FeatureJob:
         began = time.time()
         device = self.device
         if device is None and torch.cuda.is_available():
-            device = f"cuda:{(local_place() * workers + rank) % torch.cuda.device_count()}"
+            device = f"cuda:{(local_rank() * workers + rank) % torch.cuda.device_count()}"
         device = str(pick_device(device))
         if "units" in self.needed:
             half = self.recipes["units"].get("half", False)

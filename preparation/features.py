@@ -70,22 +70,22 @@ def prepare_features(
     if not clips:
         raise UserError(f"{folder} holds no <speaker>/*.wav; 'python resample.py' makes them from dataset_raw")
     own, recipes, report = _own_share(clips), make_recipes(config, f0_predictor, half, mel), Report()
-    with distributed.process_group(torch.device("cpu")) if distributed.can_meet() else contextlib.nullcontext():
+    with distributed.process_group(torch.device("cpu")) if distributed.has_rendezvous() else contextlib.nullcontext():
         tasks = _plan(own, recipes, report, Fit.of(config, mel), remake)
         needed = frozenset(name for task in tasks for name in task.found.stale)
         job = FeatureJob(config, f0_predictor, device, recipes, needed, mel)
         if tasks:
             _run(job, tasks, workers, report)
-        report = Report.of_all(distributed.gathered(report))
+        report = Report.of_all(distributed.all_gather(report))
     if own and not report.made and not report.ready:
         _refuse_nothing(folder, report)
     return report
 
 
 def _own_share(clips: list[Path]) -> list[Path]:
-    own, (number, count) = distributed.own_share(clips), distributed.place()
-    if count > 1:
-        log.info("process %d of %d takes %d of the %d clips", number + 1, count, len(own), len(clips))
+    own, rank, world_size = distributed.own_share(clips), distributed.launch_rank(), distributed.launch_world_size()
+    if world_size > 1:
+        log.info("process %d of %d takes %d of the %d clips", rank + 1, world_size, len(own), len(clips))
     return own
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from modules.training.run_lock import sole_run
+from modules.training.run_lock import exclusive_run
 
 needs_locks = pytest.mark.skipif(os.name == "nt", reason="the other run is a forked process")
 
@@ -22,7 +22,7 @@ def another_run(folder, workers_pid=None):
     there = context.Event()
 
     def hold():
-        with sole_run(folder):
+        with exclusive_run(folder):
             if workers_pid is not None:
                 worker = os.fork()
                 if worker == 0:

@@ -5,15 +5,15 @@ import argparse
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffusion.checkpoints import DiffusionCheckpoint
+from diffusion.saved_models import DiffusionCheckpoint
 from modules.training import checkpoint
-from vits import checkpoints
+from vits import saved_models
 
 HARMLESS = argparse.Namespace(lr=1)  # which torch does not read, as it does not know it
 
 
 def write_pair(folder, step, state=True):
-    pair = checkpoints.Pair(folder, step)
+    pair = saved_models.Pair(folder, step)
     for path in (pair.generator, pair.discriminator):
         checkpoint.save_checkpoint(path, {"model": {"w": torch.full((3,), float(step))}, "iteration": 1})
     if state:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from modules.training.autosave import Autosave
+from modules.training.autosave import AutosaveTimer
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def clock(monkeypatch):
 
 
 def test_a_checkpoint_is_due_when_the_last_is_minutes_old(clock):
-    autosave = Autosave(minutes=2)
+    autosave = AutosaveTimer(minutes=2)
     for seconds, due in ((0, False), (119, False), (1, True), (500, True)):
         clock[0] += seconds
         assert autosave.due is due
@@ -26,6 +26,6 @@ def test_a_checkpoint_is_due_when_the_last_is_minutes_old(clock):
 
 
 def test_without_minutes_none_is_ever_due(clock):
-    autosave = Autosave(minutes=0)
+    autosave = AutosaveTimer(minutes=0)
     clock[0] += 1e9
     assert not autosave.due

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from diffusion.checkpoints import (
+from diffusion.saved_models import (
     DiffusionCheckpoint,
     delete_old_diffusion,
     diffusion_checkpoints,
@@ -14,7 +14,7 @@ from diffusion.checkpoints import (
 from modules.console import UserError
 from modules.training import checkpoint, saving
 from tests.run_files import HARMLESS, truncate, write_pair
-from vits import checkpoints
+from vits import saved_models
 
 BASE = {"w": torch.arange(3.0)}
 BAD = {
@@ -36,7 +36,7 @@ def test_a_bad_base_model_stays_and_nothing_is_trained_without_it(tmp_path, bad,
     write, sentence = BAD[bad]
     write(tmp_path / name)
     before = {path.name: path.is_symlink() or path.read_bytes() for path in tmp_path.iterdir()}
-    read = read_newest_diffusion if name.startswith("model") else checkpoints.read_newest
+    read = read_newest_diffusion if name.startswith("model") else saved_models.read_newest
     for _ in range(2):
         with pytest.raises(UserError, match=rf"(?=.*{name})(?=.*{sentence}).*does not begin without its base model"):
             read(tmp_path)
@@ -51,20 +51,20 @@ def test_a_base_model_may_be_a_checkpoint_a_bare_state_dict_or_safetensors(tmp_p
             save_file(BASE, path.with_suffix(".safetensors"))
         else:
             torch.save(BASE if kind == "bare" else {"model": BASE}, path)
-    pair, (of_g, of_d, state) = checkpoints.read_newest(tmp_path)
+    pair, (of_g, of_d, state) = saved_models.read_newest(tmp_path)
     saved, (content, diffusion_state) = read_newest_diffusion(tmp_path)
     assert pair.step == saved.step == 0 and state is diffusion_state is None
     assert all(torch.equal(read["model"]["w"], BASE["w"]) for read in (of_g, of_d, content))
     assert pair.generator.exists() and saved.model.exists()
     write_pair(tmp_path, 5)
-    assert checkpoints.read_newest(tmp_path)[0].step == 5
+    assert saved_models.read_newest(tmp_path)[0].step == 5
 
 
 def test_half_a_base_model_is_never_taken_for_a_save_that_was_cut_off(tmp_path):
     torch.save({"model": BASE}, tmp_path / "G_0.pth")
     (tmp_path / f".0a1b2c3d.{saving.MARK}.pth").write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds G_0\.pth alone"):
-        checkpoints.read_newest(tmp_path)
+    with pytest.raises(UserError, match=r"holds only G_0\.pth"):
+        saved_models.read_newest(tmp_path)
 
 
 def test_a_base_model_that_was_saved_by_the_clock_is_not_deleted_with_its_successor(tmp_path):
@@ -74,9 +74,9 @@ def test_a_base_model_that_was_saved_by_the_clock_is_not_deleted_with_its_succes
         torch.save(content, tmp_path / name)
     for name in ("state_0.pth", "model_0.state.pth"):
         torch.save({"passing": True, "step": 7}, tmp_path / name)
-    assert not any(saved.is_passing() for saved in (*checkpoints.pairs(tmp_path), *diffusion_checkpoints(tmp_path)))
+    assert not any(saved.is_autosave() for saved in (*saved_models.pairs(tmp_path), *diffusion_checkpoints(tmp_path)))
     before = set(tmp_path.iterdir())
-    checkpoints.Pair(tmp_path, 6).write(content, content, {"step": 6})
+    saved_models.Pair(tmp_path, 6).write(content, content, {"step": 6})
     DiffusionCheckpoint(tmp_path, 6).write(content, {"step": 6})
     delete_old_diffusion(tmp_path, newest=6, interval=6, permanent=100)
     assert before <= set(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""vits/checkpoints.py: the best generator has a file of its own, under a name that means nothing to the original."""
+"""vits/saved_models.py: the best generator has a file of its own, under a name that means nothing to the original."""
 
 import fnmatch
 
@@ -7,29 +7,29 @@ import torch
 
 from modules.training import checkpoint
 from tests.run_files import write_pair
-from vits import checkpoints
+from vits import saved_models
 
 
 def test_the_best_generator_outlives_its_pair_and_is_never_the_newest(tmp_path):
     for step in (10, 20):
         write_pair(tmp_path, step)
     generator = checkpoint.load_checkpoint(tmp_path / "G_10.pth") | {"optimizer": {"state": {}}}
-    checkpoints.write_best(tmp_path, generator, checkpoints.Best(0.5, 10))
-    assert checkpoints.newest_generator(tmp_path).name == "G_20.pth"
-    checkpoints.delete_old(tmp_path, keep=1, newest=20)
-    assert not (tmp_path / "G_10.pth").exists() and checkpoints.read_newest(tmp_path)[0].step == 20
-    best = checkpoint.load_checkpoint(checkpoints.best_generator(tmp_path))
+    saved_models.write_best(tmp_path, generator, saved_models.Best(0.5, 10))
+    assert saved_models.newest_generator(tmp_path).name == "G_20.pth"
+    saved_models.delete_old(tmp_path, keep=1, newest=20)
+    assert not (tmp_path / "G_10.pth").exists() and saved_models.read_newest(tmp_path)[0].step == 20
+    best = checkpoint.load_checkpoint(saved_models.best_generator(tmp_path))
     assert best["model"]["w"][0] == 10 and best["optimizer"] is None
-    assert checkpoints.read_best(tmp_path) == (0.5, 10)
+    assert saved_models.read_best(tmp_path) == (0.5, 10)
 
 
 def test_the_best_generator_is_none_of_the_files_that_the_original_counts_or_takes_for_a_step(tmp_path):
     """It looks for G_*.pth, D_*.pth and, below any folder, *.pt; it counts what starts with G or D when it deletes."""
-    name = checkpoints.best_generator(tmp_path).name
+    name = saved_models.best_generator(tmp_path).name
     assert not any(fnmatch.fnmatch(name.upper(), pattern) for pattern in ("G*", "D*", "MODEL_*", "*.PT"))
 
 
 @pytest.mark.parametrize("content", [{"model": {"w": torch.ones(1)}}, {"model": {}, "mel_distance": "low", "step": 1}])
 def test_a_file_of_that_name_that_no_validation_made_counts_for_nothing(tmp_path, content):
-    checkpoint.save_checkpoint(checkpoints.best_generator(tmp_path), content)
-    assert checkpoints.read_best(tmp_path) == checkpoints.Best()
+    checkpoint.save_checkpoint(saved_models.best_generator(tmp_path), content)
+    assert saved_models.read_best(tmp_path) == saved_models.Best()

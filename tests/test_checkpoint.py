@@ -1,4 +1,4 @@
-"""modules/training/checkpoint.py: what is written is whole, what is found is good, what is kept is right."""
+"""modules/training/checkpoint.py: files are written completely, read safely, chosen and deleted correctly."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion.checkpoints import (
+from diffusion.saved_models import (
     DiffusionCheckpoint,
     delete_old_diffusion,
     diffusion_checkpoints,
@@ -17,40 +17,40 @@ from diffusion.checkpoints import (
 from modules.console import UserError
 from modules.training import checkpoint, saving
 from tests.run_files import HARMLESS, truncate, write_diffusion, write_pair
-from vits import checkpoints
+from vits import saved_models
 
-# As torch says it.
+# torch's message.
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 
 
 def test_the_newest_pair_is_chosen_by_number_not_by_name_or_time(tmp_path):
     for step in (1000, 200, 30):
         write_pair(tmp_path, step)
-    pair, (of_g, _, state) = checkpoints.read_newest(tmp_path)
+    pair, (of_g, _, state) = saved_models.read_newest(tmp_path)
     assert pair.step == 1000 and of_g["model"]["w"][0] == 1000 and state == {"epoch": 1}
 
 
 @pytest.mark.parametrize("broken", ["generator", "discriminator"])
-def test_a_truncated_newest_pair_is_passed_over_with_a_warning_and_no_whole_file_is_renamed(tmp_path, caplog, broken):
+def test_a_truncated_newest_pair_is_skipped_with_a_warning_and_no_intact_file_is_renamed(tmp_path, caplog, broken):
     write_pair(tmp_path, 10)
     newest = write_pair(tmp_path, 20)
     truncate(file := getattr(newest, broken))
-    pair, _ = checkpoints.read_newest(tmp_path)
+    pair, _ = saved_models.read_newest(tmp_path)
     assert pair.step == 10
-    assert "20.pth" in caplog.text and "passing it over" in caplog.text
+    assert "20.pth" in caplog.text and "using the checkpoint before it" in caplog.text
     assert [path.name for path in tmp_path.glob("*.broken")] == [f"{file.name}.broken"]
     left = "G_10.pth" if broken == "generator" else "G_20.pth"
-    assert checkpoints.newest_generator(tmp_path).name == left, "a conversion would take a broken one"
+    assert saved_models.newest_generator(tmp_path).name == left, "a conversion would take a broken one"
     for path in tmp_path.glob("[GD]_10.pth"):
         truncate(path)
     with pytest.raises(UserError, match="run the same command to begin anew"):
-        checkpoints.read_newest(tmp_path)
-    assert checkpoints.read_newest(tmp_path) is None
+        saved_models.read_newest(tmp_path)
+    assert saved_models.read_newest(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["G_20.pth", "D_20.pth", "state_20.pth", "model_20.pt", "model_20.state.pth"])
 @pytest.mark.parametrize("refused", [True, False])
-def test_a_whole_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monkeypatch, name, refused):
+def test_an_intact_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monkeypatch, name, refused):
     write_pair(tmp_path, 10), write_pair(tmp_path, 20), write_diffusion(tmp_path, 10, 20)
     content = {"model": {"w": torch.ones(1)}, "epoch": 1, "args": HARMLESS}
     if refused:
@@ -67,21 +67,21 @@ def test_a_whole_file_that_cannot_be_read_stays_and_the_run_stops(tmp_path, monk
         monkeypatch.setattr(torch, "load", load_but_one)
         sentence = rf"{name} .*cannot be read as a checkpoint by PyTorch .*version 99.*it stays where it is"
     before = sorted(tmp_path.iterdir())
-    read = read_newest_diffusion if name.startswith("model") else checkpoints.read_newest
+    read = read_newest_diffusion if name.startswith("model") else saved_models.read_newest
     with pytest.raises(UserError, match=sentence):
         read(tmp_path)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_truncated_state_costs_a_pair_nothing_but_itself(tmp_path, caplog):
+def test_a_truncated_state_is_set_aside_and_the_weights_are_used(tmp_path, caplog):
     truncate(write_pair(tmp_path, 20).state)
-    pair, (of_g, _, state) = checkpoints.read_newest(tmp_path)
+    pair, (of_g, _, state) = saved_models.read_newest(tmp_path)
     assert pair.step == 20 and of_g["model"]["w"][0] == 20 and state is None
-    assert "going on with the weights of G_20.pth alone" in caplog.text and (tmp_path / "state_20.pth.broken").exists()
+    assert "continuing with only the weights of G_20.pth" in caplog.text and (tmp_path / "state_20.pth.broken").exists()
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.EIO, "I/O error"), RuntimeError(NO_MEMORY)])
-def test_what_is_no_fault_of_a_file_leaves_it_where_it_is(tmp_path, monkeypatch, fault):
+def test_an_error_that_is_not_the_files_fault_leaves_the_file_in_place(tmp_path, monkeypatch, fault):
     pair = write_pair(tmp_path, 10)
 
     def load(*_, **__):
@@ -89,52 +89,52 @@ def test_what_is_no_fault_of_a_file_leaves_it_where_it_is(tmp_path, monkeypatch,
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises((OSError, MemoryError)):
-        checkpoints.read_newest(tmp_path)
+        saved_models.read_newest(tmp_path)
     assert all(path.exists() for path in pair.files)
 
 
-def test_a_first_save_that_was_cut_off_between_its_files_is_none(tmp_path, caplog):
+def test_a_first_save_interrupted_between_its_files_is_ignored(tmp_path, caplog):
     pair = write_pair(tmp_path, 4)
-    pair.generator.rename(tmp_path / f".0123abcd.{saving.MARK}.pth")  # as it is called until it is whole
-    assert checkpoints.read_newest(tmp_path) is None
-    assert "holds D_4.pth of a first save that was cut off" in caplog.text
+    pair.generator.rename(tmp_path / f".0123abcd.{saving.MARK}.pth")  # its name until it is complete
+    assert saved_models.read_newest(tmp_path) is None
+    assert "holds D_4.pth of an interrupted first save" in caplog.text
     content = {"model": {"w": torch.ones(1)}}
-    checkpoints.Pair(tmp_path, 6).write(content, content, {"step": 6})
-    assert [found.step for found in checkpoints.pairs(tmp_path)] == [6] and not saving.unfinished(tmp_path)
+    saved_models.Pair(tmp_path, 6).write(content, content, {"step": 6})
+    assert [found.step for found in saved_models.pairs(tmp_path)] == [6] and not saving.unfinished(tmp_path)
 
 
-def test_a_generator_that_was_taken_away_is_asked_for(tmp_path):
+def test_a_missing_generator_is_an_error(tmp_path):
     write_pair(tmp_path, 4).generator.unlink()
-    with pytest.raises(UserError, match=r"holds D_4\.pth alone"):
-        checkpoints.read_newest(tmp_path)
+    with pytest.raises(UserError, match=r"holds only D_4\.pth"):
+        saved_models.read_newest(tmp_path)
 
 
-def test_a_save_that_cannot_be_read_back_for_want_of_memory_stays_and_says_so(tmp_path, monkeypatch):
+def test_a_save_that_cannot_be_read_back_for_lack_of_memory_stays_with_an_error(tmp_path, monkeypatch):
     def load(*_, **__):
         raise RuntimeError(NO_MEMORY)
 
     monkeypatch.setattr(torch, "load", load)
     content = {"model": {"w": torch.ones(1)}}
     with pytest.raises(UserError, match=r"G_6\.pth is written, but could not be read back"):
-        checkpoints.Pair(tmp_path, 6).write(content, content, {"step": 6})
-    assert [found.step for found in checkpoints.pairs(tmp_path)] == [6]
+        saved_models.Pair(tmp_path, 6).write(content, content, {"step": 6})
+    assert [found.step for found in saved_models.pairs(tmp_path)] == [6]
 
 
-def test_a_run_does_not_quietly_begin_from_nothing(tmp_path):
-    assert checkpoints.read_newest(tmp_path) is None
+def test_a_run_does_not_silently_start_from_nothing(tmp_path):
+    assert saved_models.read_newest(tmp_path) is None
     truncate(write_pair(tmp_path, 10).generator)
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
-        checkpoints.read_newest(tmp_path)
+        saved_models.read_newest(tmp_path)
     write_pair(tmp_path, 0, state=False).discriminator.unlink()
-    with pytest.raises(UserError, match=r"holds G_0\.pth alone"):
-        checkpoints.read_newest(tmp_path)
+    with pytest.raises(UserError, match=r"holds only G_0\.pth"):
+        saved_models.read_newest(tmp_path)
 
 
-def test_a_new_pair_is_never_deleted_for_the_sake_of_one_with_a_higher_number(tmp_path):
+def test_a_new_pair_is_never_deleted_in_favour_of_a_higher_step(tmp_path):
     for step in (12, 100):
         write_pair(tmp_path, step)
-    checkpoints.delete_old(tmp_path, keep=1, newest=12)
-    assert [pair.step for pair in checkpoints.pairs(tmp_path)] == [100, 12]
+    saved_models.delete_old(tmp_path, keep=1, newest=12)
+    assert [pair.step for pair in saved_models.pairs(tmp_path)] == [100, 12]
 
 
 def test_a_file_that_is_no_checkpoint_of_a_model_is_named(tmp_path):
@@ -146,17 +146,17 @@ def test_a_file_that_is_no_checkpoint_of_a_model_is_named(tmp_path):
 def test_a_generator_without_its_discriminator_is_no_pair(tmp_path):
     write_pair(tmp_path, 10)
     write_pair(tmp_path, 20).discriminator.unlink()
-    assert checkpoints.read_newest(tmp_path)[0].step == 10
+    assert saved_models.read_newest(tmp_path)[0].step == 10
 
 
 def test_retention_keeps_the_newest_pairs_the_base_model_and_foreign_files(tmp_path):
     for step in (0, 800, 1600, 2400, 3200):
         write_pair(tmp_path, step, state=step > 0)
     (tmp_path / "G_800_release.pth").write_bytes(b"kept")
-    checkpoints.delete_old(tmp_path, keep=2, newest=3200)
+    saved_models.delete_old(tmp_path, keep=2, newest=3200)
     assert sorted(p.name for p in tmp_path.glob("G*")) == ["G_0.pth", "G_2400.pth", "G_3200.pth", "G_800_release.pth"]
     assert sorted(p.name for p in tmp_path.glob("state*")) == ["state_2400.pth", "state_3200.pth"]
-    checkpoints.delete_old(tmp_path, keep=0, newest=3200)
+    saved_models.delete_old(tmp_path, keep=0, newest=3200)
     assert (tmp_path / "D_2400.pth").exists()
 
 
@@ -174,24 +174,24 @@ def test_a_full_disk_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*")), "the half-written file was left behind"
 
 
-def test_a_base_model_is_one_by_its_name_and_never_the_newest(tmp_path):
+def test_a_base_model_is_recognised_by_its_name_and_never_the_newest(tmp_path):
     for step in (800, 1600):
         write_pair(tmp_path, step)
     write_pair(tmp_path, 0, state=False)
     checkpoint.save_checkpoint(tmp_path / "state_0.pth", {"step": 5000})
-    assert [pair.step for pair in checkpoints.pairs(tmp_path)] == [1600, 800, 0]
-    pair, (of_g, *_) = checkpoints.read_newest(tmp_path)
+    assert [pair.step for pair in saved_models.pairs(tmp_path)] == [1600, 800, 0]
+    pair, (of_g, *_) = saved_models.read_newest(tmp_path)
     assert pair.step == 1600 and of_g["model"]["w"][0] == 1600
 
 
-def test_a_save_is_seen_whole_or_not_at_all(tmp_path, monkeypatch):
-    """Killed at each moment of a save in turn, the folder holds the former pair, or both, and never a part of one."""
-    former, pair = write_pair(tmp_path, 1), checkpoints.Pair(tmp_path, 2)
+def test_a_save_is_complete_or_absent(tmp_path, monkeypatch):
+    """Whenever a save is killed, the folder holds the former pair or both, and never a part of one."""
+    former, pair = write_pair(tmp_path, 1), saved_models.Pair(tmp_path, 2)
     contents = [{"model": {"w": torch.zeros(3)}}] * 2 + [{"step": 2}]
     moments, seen = 0, []
 
     class Killed(BaseException):
-        """No handler may mend what it finds: a killed process has none."""
+        """No handler may catch it: a killed process runs none."""
 
     def kill_at(moment, function):
         def call(*arguments):
@@ -214,28 +214,28 @@ def test_a_save_is_seen_whole_or_not_at_all(tmp_path, monkeypatch):
                 pass
             else:
                 break
-        newest, (*_, state) = checkpoints.read_newest(tmp_path)
+        newest, (*_, state) = saved_models.read_newest(tmp_path)
         seen.append(newest.step)
         assert state == ({"epoch": 1} if newest == former else {"step": 2})
         pair.delete()
     assert seen == [1] * (3 + 3 + 3) + [2], "three files written, flushed and named, and then the folder flushed"
 
 
-def test_what_a_killed_save_has_left_goes_with_the_next_and_nothing_else_does(tmp_path):
+def test_the_next_save_deletes_the_remains_of_a_killed_one_and_nothing_else(tmp_path):
     write_pair(tmp_path, 10)
     checkpoint.save_checkpoint(tmp_path / "state_15.pth", {"step": 15})
     checkpoint.save_checkpoint(tmp_path / "model_15.state.pth", {"step": 15})
     for name in (".0a1b2c3d.saving.pth", ".0a1b2c3d.partial.pth", "G_12.pth", "state_of_mind.pth"):
         (tmp_path / name).write_bytes(b"")
     write = {"model": {"w": torch.zeros(3)}}
-    checkpoints.Pair(tmp_path, 20).write(write, write, {"step": 20})
+    saved_models.Pair(tmp_path, 20).write(write, write, {"step": 20})
     left = sorted(path.name for path in tmp_path.iterdir() if "10" not in path.name and "20" not in path.name)
     assert left == [".0a1b2c3d.partial.pth", "G_12.pth", "model_15.state.pth", "state_of_mind.pth"]
     DiffusionCheckpoint(tmp_path, 20).write(write, {"step": 20})
     assert not (tmp_path / "model_15.state.pth").exists() and (tmp_path / "state_20.pth").exists()
 
 
-def test_what_cannot_be_read_back_is_set_aside_and_nothing_goes_for_it(tmp_path, monkeypatch):
+def test_a_save_that_cannot_be_read_back_is_set_aside_and_deletes_nothing(tmp_path, monkeypatch):
     write_pair(tmp_path, 10)
     save = torch.save
 
@@ -246,13 +246,13 @@ def test_what_cannot_be_read_back_is_set_aside_and_nothing_goes_for_it(tmp_path,
     monkeypatch.setattr(torch, "save", bad_disk)
     write = {"model": {"w": torch.zeros(3)}}
     with pytest.raises(UserError, match=r"G_20\.pth .* cannot be read"):
-        checkpoints.Pair(tmp_path, 20).write(write, write, {"step": 20})
-    assert [pair.step for pair in checkpoints.pairs(tmp_path)] == [10]
+        saved_models.Pair(tmp_path, 20).write(write, write, {"step": 20})
+    assert [pair.step for pair in saved_models.pairs(tmp_path)] == [10]
     assert (tmp_path / "G_20.pth.broken").exists()
 
 
-def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
-    former, pair = write_pair(tmp_path, 10), checkpoints.Pair(tmp_path, 20)
+def test_too_little_free_space_is_detected_before_anything_is_written(tmp_path, monkeypatch):
+    former, pair = write_pair(tmp_path, 10), saved_models.Pair(tmp_path, 20)
     room = [saving.SPARE + 12_000_000 - 1]  # three tensors of a million float32, one of them under two names
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, room[0]))
     one, two, three = (torch.zeros(1_000_000) for _ in range(3))
@@ -263,7 +263,7 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatc
     assert set(tmp_path.iterdir()) == set(former.files)
     room[0] += 1
     pair.write(of_g, of_d, {"step": 20})
-    assert checkpoints.read_newest(tmp_path)[0].step == 20
+    assert saved_models.read_newest(tmp_path)[0].step == 20
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
@@ -292,7 +292,7 @@ def diffusion_steps(folder):
     return [saved.step for saved in diffusion_checkpoints(folder)]
 
 
-def test_the_newest_diffusion_checkpoint_is_chosen_by_number_and_other_files_are_none(tmp_path):
+def test_the_newest_diffusion_checkpoint_is_chosen_by_number_and_other_files_are_ignored(tmp_path):
     assert read_newest_diffusion(tmp_path) is None
     write_diffusion(tmp_path, 30, 200, 1000, 0)
     for name in ("model_best.pt", "model_2000_release.pt", "encoder.pt", "model_3000.pth"):
@@ -308,13 +308,13 @@ def test_no_extra_state_is_taken_for_a_model_by_its_name(tmp_path):
     assert [path.name for path in tmp_path.rglob("*.pt")] == ["model_5.pt"]
 
 
-def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_no_weights(tmp_path, caplog):
+def test_a_truncated_diffusion_checkpoint_is_skipped_but_with_a_truncated_state_the_weights_are_used(tmp_path, caplog):
     write_diffusion(tmp_path, 10, 20, 30)
     truncate(tmp_path / "model_30.pt")
     truncate(tmp_path / "model_20.state.pth")
     saved, (content, state) = read_newest_diffusion(tmp_path)
     assert (saved.step, content["global_step"], state) == (20, 20, None)
-    assert "going on with the weights of model_20.pt alone" in caplog.text
+    assert "continuing with only the weights of model_20.pt" in caplog.text
     broken = {path.name for path in tmp_path.glob("*.broken")}
     assert broken == {"model_30.pt.broken", "model_20.state.pth.broken"}
     for step in (10, 20):
@@ -326,22 +326,22 @@ def test_a_broken_diffusion_checkpoint_is_passed_over_but_a_broken_state_costs_n
 def test_diffusion_keeps_the_permanent_the_base_and_what_lies_before_the_last_interval(tmp_path):
     write_diffusion(tmp_path, 0, 700, 2000, 4000, 4321, 5000, 6000, 9000)
     delete_old_diffusion(tmp_path, newest=6000, interval=2000, permanent=5000)
-    assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "another interval's are not ours to delete"
+    assert diffusion_steps(tmp_path) == [9000, 6000, 5000, 2000, 700, 0], "other intervals stay"
     states = sorted(path.name for path in tmp_path.glob("*.state.pth") if path.name != "model_0.state.pth")
     assert states == ["model_5000.state.pth", "model_6000.state.pth", "model_9000.state.pth"]
 
 
 @pytest.mark.parametrize("junk", ["three", None, -1, 10**30, float("nan"), float("inf"), [1], torch.ones(2), {}])
-def test_a_count_that_is_none_is_a_sentence(junk):
+def test_an_invalid_count_is_a_user_error(junk):
     with pytest.raises(UserError, match=r"state_3\.pth is damaged: its epoch is .* and should be a count"):
         checkpoint.whole_number({"epoch": junk}, "epoch", "state_3.pth")
     assert checkpoint.whole_number({"epoch": 3.0}, "epoch", "x") == checkpoint.whole_number({}, "epoch", "x", 3) == 3
 
 
-def test_a_best_validation_that_is_none_is_forgotten():
+def test_an_invalid_best_validation_is_ignored():
     for junk in (None, 5, "ab", [1.0], [1.0, 2.0], [1, 2], {"a": 1.0, "b": 2}, [torch.ones(1), 3]):
-        assert checkpoints.Best.of(junk) is None
-    assert checkpoints.Best.of([1.5, 3]) == checkpoints.Best(1.5, 3)
+        assert saved_models.Best.of(junk) is None
+    assert saved_models.Best.of([1.5, 3]) == saved_models.Best(1.5, 3)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])

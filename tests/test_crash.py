@@ -21,7 +21,7 @@ from modules.data.features import ClipFiles
 from modules.training import saving
 from preparation.configs import fitted_configs
 from tests.tiny import tiny_config, write_clip, write_dataset
-from vits import checkpoints, training
+from vits import saved_models, training
 
 ROOT = Path(__file__).parents[1]
 KILLS, SEED = int(os.environ.get("SVC_KILLS", "3")), int(os.environ.get("SVC_SEED", "1"))
@@ -119,7 +119,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_the_last_save_and_as_if_nothing
     assert run.step >= max(diary.saved)
     run.step += 1
     run.save()
-    kept = [pair.step for pair in checkpoints.pairs("logs/44k")]
+    kept = [pair.step for pair in saved_models.pairs("logs/44k")]
     assert kept[0] == run.step and len(kept) <= 2, "whatever the kills have left goes with the next save"
     assert {path.name for path in Path("logs/44k").glob("state*")} == {f"state_{step}.pth" for step in kept}
     assert not list(Path("logs/44k").glob(".*"))
@@ -145,10 +145,10 @@ def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_ro
     save_config(config, "configs/config.json")
     spare = saving.SPARE >> 20
     with small_disk(work / "logs", spare + 24) as disk:
-        ballast, evaluate = disk / "ballast", training.Run.evaluate
+        ballast, evaluate = disk / "ballast", training.Run.validate
         good, pair = [], []
 
-        def with_less_room(run, logbook, stop):
+        def with_less_room(run, training_log, stop):
             """None for the second save; for the third half of what it takes, which the look before does not see, as
             when others write meanwhile; for the fourth half, which it sees; then enough."""
             ballast.unlink(missing_ok=True)
@@ -160,12 +160,12 @@ def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_ro
                     while file.write(bytes(1 << 16)):
                         pass
                 os.truncate(ballast, ballast.stat().st_size - room)
-            evaluate(run, logbook, stop)
+            evaluate(run, training_log, stop)
             monkeypatch.setattr(saving, "SPARE", spare << 20)
-            good.append(checkpoints.read_newest("logs/44k")[0].step)
-            pair[:] = pair or [path.stat().st_size for path in checkpoints.Pair(Path("logs/44k"), 3).files]
+            good.append(saved_models.read_newest("logs/44k")[0].step)
+            pair[:] = pair or [path.stat().st_size for path in saved_models.Pair(Path("logs/44k"), 3).files]
 
-        monkeypatch.setattr(training.Run, "evaluate", with_less_room)
+        monkeypatch.setattr(training.Run, "validate", with_less_room)
         assert training.train("configs/config.json", "44k", "cpu") == 0
         assert good == [3, 3, 3, 3, 15, 18]
         said = re.findall(r"step (\d+) is not saved: (.*)\. Training goes on", caplog.text)

@@ -1,4 +1,4 @@
-"""Training and conversion on a CUDA device: what a CPU's tests cannot see."""
+"""Training and conversion on a CUDA device: behaviour that tests on a CPU cannot check."""
 
 import shutil
 import time
@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from modules.training import checkpoint
-from modules.training.cuda_graph import Recording
-from modules.training.throughput import Pace
+from modules.training.cuda_graph import CapturedGraph
+from modules.training.throughput import ThroughputMeter
 from tests.test_step import batch_of
 from tests.test_training import logged_losses, prepare
 from tests.tiny import tiny_config
 from vits import training
 from vits.batch_size import find_batch_size
-from vits.step import FRAMES_APART, Learner
+from vits.step import FRAME_MULTIPLE, Learner
 from vits.synthesizer import Synthesizer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -31,34 +31,34 @@ def learner_of(precision, cuda_graphs):
 
 
 def batches():
-    """Two lengths of two clips, and a third batch of one clip, as an epoch ends with."""
-    alone = batch_of(lengths=(40, 40))
-    first = type(alone)(*(None if part is None else part[:1] for part in alone.tensors()))
-    return [b.padded(FRAMES_APART).to(CUDA) for b in (batch_of(), batch_of(lengths=(90, 30)), first)]
+    """Two batches of two clips of different lengths, and a batch of one clip, as at the end of an epoch."""
+    equal = batch_of(lengths=(40, 40))
+    first = type(equal)(*(None if part is None else part[:1] for part in equal.tensors()))
+    return [b.padded(FRAME_MULTIPLE).to(CUDA) for b in (batch_of(), batch_of(lengths=(90, 30)), first)]
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_recorded_steps_are_the_steps_themselves(precision):
+def test_replayed_steps_equal_eager_steps(precision):
     losses, nets = [], []
     for cuda_graphs in (False, True):
         learner = learner_of(precision, cuda_graphs)
-        told = []
+        found = []
         for number in range(12):
             learner.set_learning_rate(1 + number // 6)
             _, step = learner.step(batches()[number % 3], number=number, adversarial=number >= 2)
-            told.append(torch.stack(list(step.by_name().values())).tolist())
-        losses.append(torch.tensor(told))
+            found.append(torch.stack(list(step.by_name().values())).tolist())
+        losses.append(torch.tensor(found))
         nets.append({**learner.net_g.state_dict(), **learner.net_d.state_dict()})
-        assert len(learner.alone.recordings) == (3 if cuda_graphs else 0)  # of the adversarial steps
+        assert len(learner.graphed_step.graphs) == (3 if cuda_graphs else 0)  # one for each shape of adversarial steps
     assert losses[0].isfinite().all()
-    # Sums of a GPU come in any order, and what they differ by grows from step to step.
+    # A GPU adds in varying order, and the differences grow from step to step.
     torch.testing.assert_close(losses[1], losses[0], rtol=0.01 if precision == "float32" else 0.05, atol=1e-3)
     for name, tensor in nets[0].items():
         torch.testing.assert_close(nets[1][name], tensor, rtol=0.02, atol=2e-3, msg=name)
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_a_step_waits_for_nothing(precision):
+def test_a_step_does_not_wait_for_the_device(precision):
     learner, batch = learner_of(precision, cuda_graphs=False), batches()[0]
     for number in range(3):
         if number == 2:
@@ -69,7 +69,7 @@ def test_a_step_waits_for_nothing(precision):
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_run_learns_saves_and_goes_on(tmp_path, monkeypatch):
+def test_a_run_trains_saves_and_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = prepare(tmp_path, epochs=4, eval_interval=6, eps=1e-3)
     assert training.train(config, "whole", "cuda") == 0
@@ -80,32 +80,32 @@ def test_a_run_learns_saves_and_goes_on(tmp_path, monkeypatch):
     assert training.train(config, "parts", "cuda") == 0
     resumed = logged_losses(parts)
     assert sorted(resumed) == list(range(7, 13))
-    for step, told in resumed.items():
+    for step, found in resumed.items():
         wanted = [float(loss) for loss in whole[step].split(", ")]
-        assert [float(loss) for loss in told.split(", ")] == pytest.approx(wanted, rel=1e-2, abs=1e-3), step
+        assert [float(loss) for loss in found.split(", ")] == pytest.approx(wanted, rel=1e-2, abs=1e-3), step
     group = checkpoint.load_checkpoint(parts / "G_12.pth")["optimizer"]["param_groups"][0]
     assert isinstance(group["lr"], float) and not group["capturable"] and group["fused"] is None
 
 
 def test_a_step_waits_for_data_only_while_the_device_is_idle():
     def share(device_ms, loader_seconds):
-        watch = Pace(0, 30, CUDA)
-        for _ in watch.batches(time.sleep(loader_seconds) for _ in range(30)):
+        meter = ThroughputMeter(0, 30, CUDA)
+        for _ in meter.batches(time.sleep(loader_seconds) for _ in range(30)):
             torch.cuda._sleep(int(device_ms * 1e6))  # cycles, of which a device has one to two million a millisecond
-            watch.learnt()
+            meter.step_done()
         torch.cuda.synchronize()
-        return watch.data_share
+        return meter.data_share
 
     assert share(device_ms=40, loader_seconds=0.005) < 0.1
     assert share(device_ms=5, loader_seconds=0.05) > 0.8
 
 
-def test_the_largest_batch_is_found_by_recorded_steps(tmp_path, monkeypatch, caplog):
+def test_the_largest_batch_is_found_by_replayed_steps(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     config = prepare(tmp_path)
     replays = []
-    replay = Recording.replay
-    monkeypatch.setattr(Recording, "replay", lambda *arguments: replays.append(1) or replay(*arguments))
+    replay = CapturedGraph.replay
+    monkeypatch.setattr(CapturedGraph, "replay", lambda *arguments: replays.append(1) or replay(*arguments))
     with caplog.at_level("INFO", "svc"):
         assert find_batch_size(config, "cuda") == 0
     assert "the largest batch that fits is 9, all the clips that there are" in caplog.text
@@ -122,7 +122,7 @@ def test_a_song_is_the_same_as_on_a_cpu():
     assert (on_cuda.cpu() - on_cpu).norm() / on_cpu.norm() < 1e-2  # its convolutions round to 10 bits
 
 
-def test_a_step_of_the_diffusion_model_waits_for_nothing():
+def test_a_step_of_the_diffusion_model_does_not_wait_for_the_device():
     from diffusion.dataset import DiffusionBatch
     from diffusion.step import Learner as DiffusionLearner
     from tests.tiny import tiny_diffusion_config

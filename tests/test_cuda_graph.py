@@ -1,5 +1,7 @@
-"""modules/training/cuda_graph.py: what runs, what is captured and what is replayed. The graphs are stand-ins, as
-on a machine without a CUDA device; tests/test_cuda.py has real ones."""
+"""modules/training/cuda_graph.py: which calls run eagerly, are captured or are replayed.
+
+The graphs are fakes, for machines without a CUDA device; tests/test_cuda.py uses real ones.
+"""
 
 import contextlib
 
@@ -8,11 +10,11 @@ import torch
 
 from modules.console import UserError
 from modules.training import cuda_graph
-from modules.training.cuda_graph import Recorder
+from modules.training.cuda_graph import GraphedFunction
 
 
 class Graph:
-    """Stands in for a CUDA graph: the replays of each are counted."""
+    """A fake CUDA graph that counts its replays."""
 
     replays = 0
 
@@ -26,9 +28,9 @@ class Stream:
 
 
 @pytest.fixture
-def recorder(monkeypatch):
-    """Records a function that adds up its tensors, and keeps the calls that it got."""
-    monkeypatch.setattr(cuda_graph, "_side_stream", lambda device: Stream())
+def graphed(monkeypatch):
+    """A GraphedFunction of a function that sums its tensors and records its calls."""
+    monkeypatch.setattr(cuda_graph, "_capture_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
@@ -41,57 +43,58 @@ def recorder(monkeypatch):
         calls.append((tuple(None if tensor is None else tuple(tensor.shape) for tensor in tensors), *options))
         return sum(tensor.sum() for tensor in tensors if tensor is not None)
 
-    made = Recorder(function, torch.device("cuda"))
+    made = GraphedFunction(function, torch.device("cuda"))
     made.calls = calls
     return made
 
 
-def test_a_kind_of_call_runs_first_then_is_recorded_once_for_each_shape(recorder):
+def test_a_first_call_runs_eagerly_and_later_ones_are_captured_once_for_each_shape(graphed):
     short, long, one = torch.ones(2, 3), torch.ones(2, 5), torch.ones(1, 9)
     for tensor in (long, long, short, long, short):
-        recorder([tensor, None], True)
-    assert recorder.calls == [(((2, 5), None), True), (((2, 5), None), True), (((2, 3), None), True)]
-    assert [kept.graph.replays for kept in recorder.recordings.values()] == [2, 2]
-    pool = recorder.pool
-    for tensor, option, recordings in ((one, True, 0), (one, True, 1), (short, True, 2), (short, False, 0)):
-        recorder([tensor, None], option)
-        assert len(recorder.recordings) == recordings, "another number of items, or another option, needs the memory"
-    assert recorder.pool is not pool
+        graphed([tensor, None], True)
+    assert graphed.calls == [(((2, 5), None), True), (((2, 5), None), True), (((2, 3), None), True)]
+    assert [own.graph.replays for own in graphed.graphs.values()] == [2, 2]
+    pool = graphed.pool
+    for tensor, option, graphs in ((one, True, 0), (one, True, 1), (short, True, 2), (short, False, 0)):
+        graphed([tensor, None], option)
+        assert len(graphed.graphs) == graphs, "a new batch size or option drops all graphs"
+    assert graphed.pool is not pool
 
 
-def test_recordings_read_from_the_same_memory_and_are_dropped_where_it_is_too_small(recorder):
+def test_graphs_share_input_memory_and_are_dropped_when_it_grows(graphed):
     for frames in (3, 5, 4, 3):
-        recorder([torch.ones(2, frames), None])
-    (five, nothing), (four, _), (three, _) = (kept.inputs for kept in recorder.recordings.values())
+        graphed([torch.ones(2, frames), None])
+    (five, nothing), (four, _), (three, _) = (own.inputs for own in graphed.graphs.values())
     assert five.data_ptr() == four.data_ptr() == three.data_ptr() and nothing is None
-    assert [kept.shape for kept in (five, four, three)] == [(2, 5), (2, 4), (2, 3)] and three.is_contiguous()
-    recorder([torch.ones(2, 6), None])
-    assert [kept.inputs[0].shape for kept in recorder.recordings.values()] == [(2, 6)]
+    assert [own.shape for own in (five, four, three)] == [(2, 5), (2, 4), (2, 3)] and three.is_contiguous()
+    graphed([torch.ones(2, 6), None])
+    assert [own.inputs[0].shape for own in graphed.graphs.values()] == [(2, 6)]
 
 
-def test_many_short_inputs_and_few_long_ones_in_turn_are_recorded_once_each(recorder):
+def test_many_short_inputs_and_few_long_ones_in_turn_are_captured_once_each(graphed):
     many, few = (torch.ones(3, 2), torch.ones(3)), (torch.ones(2, 9), torch.ones(2))
     for tensors in (many, few) * 4:
-        recorder(tensors)
-    assert len(recorder.recordings) == 2 and len(recorder.calls) == 5, "one is recorded anew, as the memory grows"
+        graphed(tensors)
+    assert len(graphed.graphs) == 2 and len(graphed.calls) == 5, "growing memory captures one anew"
 
 
-def test_a_replay_has_the_tensors_of_its_own_call(recorder):
+def test_a_replay_reads_the_tensors_of_its_call(graphed):
     for value in (1, 2, 3):
-        recorder([torch.full((2, 3), value), None])
-    (kept,) = recorder.recordings.values()
-    assert kept.inputs[0].tolist() == [[3] * 3] * 2 and kept.inputs[1] is None
+        graphed([torch.full((2, 3), value), None])
+    (own,) = graphed.graphs.values()
+    assert own.inputs[0].tolist() == [[3] * 3] * 2 and own.inputs[1] is None
 
 
-def test_without_a_cuda_device_or_where_it_is_switched_off_the_function_is_called(recorder):
-    function = recorder.function
-    for other in (Recorder(function, torch.device("cpu")), Recorder(function, recorder.device, enabled=False)):
+def test_without_a_cuda_device_or_when_disabled_the_function_runs_eagerly(graphed):
+    function = graphed.function
+    disabled = GraphedFunction(function, graphed.device, enabled=False)
+    for other in (GraphedFunction(function, torch.device("cpu")), disabled):
         for value in (1.0, 2.0):
             assert other([torch.full((2,), value)]) == 2 * value
-        assert not other.recordings
+        assert not other.graphs
 
 
-def test_what_cannot_be_recorded_is_said_with_the_way_out_and_a_lack_of_memory_as_such(recorder, monkeypatch):
+def test_a_failed_capture_names_the_flag_that_disables_it_and_a_lack_of_memory_stays_one(graphed, monkeypatch):
     @contextlib.contextmanager
     def broken_graph(graph, **options):
         try:
@@ -99,7 +102,7 @@ def test_what_cannot_be_recorded_is_said_with_the_way_out_and_a_lack_of_memory_a
         finally:
             raise RuntimeError("operation failed due to a previous error during capture")
 
-    recorder([torch.ones(2)])
+    graphed([torch.ones(2)])
     current, streams = Stream(), []
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
     monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
@@ -108,7 +111,7 @@ def test_what_cannot_be_recorded_is_said_with_the_way_out_and_a_lack_of_memory_a
         (RuntimeError("not permitted\nwhen capturing"), UserError, r"\(not permitted\); .* cuda_graphs=False"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), torch.cuda.OutOfMemoryError, "out of memory"),
     ):
-        recorder.function = lambda tensors, fault=fault: (_ for _ in ()).throw(fault)
+        graphed.function = lambda tensors, fault=fault: (_ for _ in ()).throw(fault)
         with pytest.raises(seen, match=words):
-            recorder([torch.ones(2)])
-    assert streams == [current, current], "what comes after runs on the stream that it was on"
+            graphed([torch.ones(2)])
+    assert streams == [current, current], "the current stream is restored"

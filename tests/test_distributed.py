@@ -1,6 +1,6 @@
-"""Several processes that train or prepare together: the same gradients as one, the same end, and no process left alone.
+"""modules/training/distributed.py: several processes have the gradients of one, end together and leave none behind.
 
-Two processes that torchrun starts work through several runs in one group; starting them is what takes the time.
+One torchrun of two processes makes several runs in one process group, because starting processes takes the most time.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from diffusion import training as diffusion_training
-from diffusion.checkpoints import read_newest_diffusion
+from diffusion.saved_models import read_newest_diffusion
 from modules.audio.files import write_audio
 from modules.config import load_config, load_diffusion_config, save_config, save_diffusion_config
 from modules.console import UserError
@@ -30,7 +30,7 @@ from preparation.features import prepare_features
 from preparation.report import Report
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
-from vits import checkpoints, training
+from vits import saved_models, training
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch):
+def no_launch_variables(monkeypatch):
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
 
@@ -69,34 +69,38 @@ def test_an_epoch_is_taken_over_by_another_number_of_processes_at_the_batch_wher
     assert turns[:7] == list(one.rank_batches(3, 3)) and shares[0].steps(3) == 4
 
 
-def test_a_process_is_told_its_place_by_torchrun_or_by_a_step_of_slurm(monkeypatch):
-    assert distributed.place() == (0, 1)
+def test_the_launch_rank_comes_from_torchrun_or_from_a_slurm_step(monkeypatch):
+    def launched():
+        return distributed.launch_rank(), distributed.launch_world_size()
+
+    assert launched() == (0, 1)
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert distributed.place() == (0, 1), "as in a batch script, where one process stands for all tasks"
+    assert launched() == (0, 1), "a batch script has one process for all tasks"
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    assert distributed.place() == (3, 4) and distributed.own_share(range(10)) == [3, 7]
+    assert launched() == (3, 4) and distributed.own_share(range(10)) == [3, 7]
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert distributed.place() == (0, 1), "torchrun within a task of SLURM knows better"
+    assert launched() == (0, 1), "torchrun takes precedence over the SLURM task that runs it"
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(UserError, match="RANK is 'one' and WORLD_SIZE '1'"):
-        distributed.place()
+        distributed.launch_rank()
 
 
-def test_alone_nothing_is_joined_and_everything_is_as_it_was():
+def test_with_one_process_every_collective_is_a_no_op():
     network = torch.nn.Linear(2, 1)
     network(torch.ones(1, 2)).backward()
     gradient = network.weight.grad
     with distributed.process_group(CPU) as device:
         distributed.average_gradients(network)
-        assert (device, distributed.rank(), distributed.world_size(), distributed.is_first()) == (CPU, 0, 1, True)
+        assert (device, distributed.rank(), distributed.world_size(), distributed.is_rank_zero()) == (CPU, 0, 1, True)
         assert network.weight.grad is gradient and not torch.distributed.is_initialized()
-        assert (distributed.largest(7), distributed.gathered("a"), distributed.from_the_first(list)) == (7, ["a"], [])
-        assert float(distributed.average(torch.tensor(3.0))) == 3
-        distributed.demand_the_same("number", 1)
+        assert (distributed.all_reduce_max(7), distributed.all_gather("a")) == (7, ["a"])
+        assert distributed.broadcast_from_rank_zero(list) == []
+        assert float(distributed.all_reduce_mean(torch.tensor(3.0))) == 3
+        distributed.require_same("number", 1)
 
 
-def test_tasks_that_cannot_meet_are_refused_before_each_trains_a_model_of_its_own(monkeypatch):
+def test_tasks_without_a_rendezvous_are_refused_before_each_trains_its_own_model(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "1")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(UserError, match="process 2 of 4.*let each machine run one torchrun"):
@@ -104,7 +108,7 @@ def test_tasks_that_cannot_meet_are_refused_before_each_trains_a_model_of_its_ow
             pass
 
 
-def test_reports_of_several_processes_are_told_as_one():
+def test_the_reports_of_several_processes_are_merged():
     parts = [Report(made=2, ready=1, load_seconds={0: 1.0, 1: 2.0}, work_seconds=5), Report(made=3, failed={"a": "b"})]
     parts[1].load_seconds, parts[1].work_seconds = {0: 3.0}, 4
     whole = Report.of_all(parts)
@@ -134,7 +138,7 @@ def test_tasks_of_slurm_prepare_each_clip_once(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A prepared data set of 9 clips for both trainings, and what two processes have made of it."""
+    """A prepared data set of 9 clips for both trainings, and the runs of two processes on it."""
     folder = tmp_path_factory.mktemp("two 声")
     write_diffusion_dataset(folder, tiny_diffusion_config())
     write_vocoder(folder / "pretrain" / "nsf_hifigan", num_mels=MEL.n_mels)
@@ -152,7 +156,7 @@ def here(work, monkeypatch):
 
 @contextlib.contextmanager
 def start(folder, *command):
-    """Two processes of a script, their output to a pipe; none of them outlives the block."""
+    """Start two processes of a script, with their output in a pipe; kill those left at the end of the block."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
@@ -169,14 +173,14 @@ def start(folder, *command):
 
 
 def children(run):
-    """The processes that torchrun has started, by their numbers."""
+    """The ids of the processes that torchrun started."""
     listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, encoding="utf-8")
     pairs = [map(int, line.split()) for line in listed.stdout.splitlines()]
     return sorted(own for parent, own in pairs if parent == run.pid)
 
 
 def config_of(folder, name, **train):
-    """The path of a configuration whose 9 clips make 5 batches of 2, of which a step takes two."""
+    """Write a configuration whose 9 clips make 5 batches of 2; returns its path."""
     config = load_config(folder / "configs" / "config.json")
     for key, value in {"batch_size": 2, "log_interval": 1, "epochs": 2, **train}.items():
         setattr(config.train, key, value)
@@ -206,14 +210,14 @@ def losses_of(folder):
 
 
 def distance(one, other):
-    """How far weights lie apart, as a part of how far they are from zero."""
+    """The relative L2 distance of two state dicts."""
     assert list(one) == list(other)
     apart = sum(float((one[name].double() - other[name].double()).square().sum()) for name in one)
     return (apart / sum(float(tensor.double().square().sum()) for tensor in one.values())) ** 0.5
 
 
 def gradients(learner):
-    """Those of the last step, by name."""
+    """The gradients of the last step, by name."""
     nets = {"g": learner.net_g, "d": learner.net_d}
     return {f"{net}.{name}": p.grad.clone() for net in nets for name, p in nets[net].named_parameters()}
 
@@ -231,10 +235,10 @@ def test_two_processes_have_the_gradients_of_one_that_accumulates_twice_as_many_
 
 def test_a_step_of_two_batches_has_the_mean_of_the_gradients_that_each_has_alone(here, monkeypatch):
     each = []
-    for place in (0, 1):
+    for rank in (0, 1):
         run, batches = first_batches(here)
-        monkeypatch.setattr("vits.step.rank", lambda place=place: place)
-        run.learner.step(batches[place], number=0, adversarial=False)
+        monkeypatch.setattr("vits.step.rank", lambda rank=rank: rank)
+        run.learner.step(batches[rank], number=0, adversarial=False)
         each.append({name: p.grad for name, p in run.learner.net_g.named_parameters()})
     monkeypatch.setattr("vits.step.rank", lambda: 0)
     run, batches = first_batches(here)
@@ -255,7 +259,7 @@ def test_two_processes_have_the_losses_and_weights_of_one_that_accumulates_twice
         assert distance(*ends) < 1e-5
 
 
-def test_two_processes_teach_diffusion_as_one_that_accumulates_twice_as_many_batches(here):
+def test_two_processes_train_diffusion_as_one_that_accumulates_twice_as_many_batches(here):
     diffusion_training.train(diffusion_config_of(here, "diffusion_accumulated", accumulate_steps=2), "cpu")
     one, two = losses_of(here / "logs" / "diffusion_accumulated"), losses_of(here / "logs" / "diffusion_whole")
     assert list(one) == list(two) == list(range(1, 7))
@@ -270,33 +274,33 @@ def test_two_processes_resume_exactly(here, kind):
     newest = [
         read_newest_diffusion(here / "logs" / f"diffusion_{run}")[1][0]["model"]
         if kind
-        else checkpoints.read_newest(here / "logs" / run)[1][0]["model"]
+        else saved_models.read_newest(here / "logs" / run)[1][0]["model"]
         for run in ("whole", "parts")
     ]
     assert all(torch.equal(tensor, newest[1][name]) for name, tensor in newest[0].items())
 
 
-def test_every_process_has_the_same_weights_and_batches_of_its_own(here):
-    first, second = (json.loads((here / f"process_{number}.json").read_text(encoding="utf-8")) for number in range(2))
+def test_ranks_have_equal_weights_and_different_batches(here):
+    first, second = (json.loads((here / f"process_{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     assert first["weights"] == second["weights"]
     assert first["batches"] != second["batches"]
 
 
 def test_a_batch_that_is_not_finite_in_one_process_is_skipped_in_all(here):
-    for number in range(2):
-        told = json.loads((here / f"process_{number}.json").read_text(encoding="utf-8"))
-        assert told["bad_steps"] == 1 and told["unchanged"]
+    for rank in range(2):
+        results = json.loads((here / f"process_{rank}.json").read_text(encoding="utf-8"))
+        assert results["skipped_steps"] == 1 and results["unchanged"]
 
 
-def test_the_first_process_alone_writes(here):
-    told = json.loads((here / "process_1.json").read_text(encoding="utf-8"))
-    assert told["written"] == []
+def test_only_rank_zero_writes(here):
+    results = json.loads((here / "process_1.json").read_text(encoding="utf-8"))
+    assert results["written"] == []
     assert len(list((here / "logs" / "whole").glob("events.*"))) == 1
 
 
-def test_a_folder_that_another_run_has_is_refused_in_each_process(here):
-    for number in range(2):
-        assert json.loads((here / f"process_{number}.json").read_text(encoding="utf-8"))["refused"]
+def test_a_folder_locked_by_another_run_is_refused_on_each_rank(here):
+    for rank in range(2):
+        assert json.loads((here / f"process_{rank}.json").read_text(encoding="utf-8"))["refused"]
 
 
 # -- ends -------------------------------------------------------------------------------------------------------------
@@ -317,19 +321,19 @@ def test_a_signal_to_all_ends_all_with_one_checkpoint_and_another_number_of_proc
         for process in [*children(run), run.pid]:
             os.kill(process, signal.SIGTERM)
         output, _ = run.communicate(timeout=60)
-    assert run.returncode, "as a run that was not done"
+    assert run.returncode, "the run is not finished"
     assert output.count("stopped at step") == 1
-    alone = training.Run(load_config(config), here / "logs" / "stopped", CPU)
-    assert alone.step == int(re.search(r"stopped at step (\d+)", output)[1]) and alone.batches.per_step == 1
-    alone.learn(next(iter(alone.loader)))
+    single = training.Run(load_config(config), here / "logs" / "stopped", CPU)
+    assert single.step == int(re.search(r"stopped at step (\d+)", output)[1]) and single.batches.per_step == 1
+    single.learn(next(iter(single.loader)))
 
 
-def test_when_one_process_is_killed_the_others_say_so_and_stop_and_a_resume_goes_on(here):
+def test_when_one_process_is_killed_the_others_stop_with_a_message_and_a_resume_goes_on(here):
     config = config_of(here, "killed", epochs=10000, eval_interval=2, log_interval=1000)
     with start(here, ROOT / "train.py", "-c", config, "-m", "killed", "-d", "cpu") as run:
         wait_for(here / "logs" / "killed" / "D_2.pth", run)
         os.kill(children(run)[1], signal.SIGKILL)
-        output, _ = run.communicate(timeout=60)  # within a minute
+        output, _ = run.communicate(timeout=60)
     assert run.returncode
     assert "cannot reach the others" in output and "goes on from the newest checkpoint" in output
     assert training.Run(load_config(config), here / "logs" / "killed", CPU).step >= 2

@@ -299,7 +299,7 @@ def test_a_shallow_model_cannot_sing_alone_nor_go_deeper(here, shallow, capsys):
         (["-od", "-dc", "nowhere.yaml"], "there is no nowhere.yaml"),
         (["-shd", "-dm", "logs/44k/G_1.pth", "-dc", "logs/44k/diffusion/config.yaml"], "is no diffusion model"),
         (["-shd", "-ks", "11"], "leaves dpm-solver++ 1 of the 2"),
-        (["-shd", "-ks", "20", "--diffusion_method", "dpm"], "'dpm' is no way to sample"),
+        (["-shd", "-ks", "20", "--diffusion_method", "dpm"], "'dpm' is no sampling method"),
         (["-shd", "-ks", "20", "--diffusion_speedup", "0"], "the speedup is 0"),
         (["-eak", "3"], "-eak is the enhancer's key; it needs -eh"),
         (["--diffusion_method", "ddim"], "give -shd or -od too"),

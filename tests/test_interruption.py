@@ -24,7 +24,7 @@ def test_a_signal_leaves_a_note_and_the_work_goes_on(number, caplog):
     with stop_signal() as stop:
         assert stop.number == 0
         signal.raise_signal(number)
-        assert stop.number == number and "once more ends at once" in caplog.text
+        assert stop.number == number and "a second signal stops at once" in caplog.text
 
 
 def test_a_second_signal_ends_at_once():

@@ -1,4 +1,4 @@
-"""vits/checkpoints.py: what a kill leaves of a pair is deleted, and no file that may be somebody's own."""
+"""vits/saved_models.py: what a kill leaves of a pair is deleted, and no file that may be somebody's own."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from modules.training import checkpoint, saving
 from tests.run_files import write_pair
-from vits import checkpoints
+from vits import saved_models
 
 
 class Killed(BaseException):
@@ -31,7 +31,7 @@ def test_whatever_moment_a_kill_comes_at_the_next_save_leaves_nothing_of_it(tmp_
     for moment in range(1, 20):
         folder = tmp_path / str(moment)
         write_pair(folder, 10)
-        pair, calls = checkpoints.Pair(folder, 20), []
+        pair, calls = saved_models.Pair(folder, 20), []
         if action == "deletion":
             write_pair(folder, 20)
         with monkeypatch.context() as patch:
@@ -42,9 +42,9 @@ def test_whatever_moment_a_kill_comes_at_the_next_save_leaves_nothing_of_it(tmp_
                 done = True
             except Killed:
                 done = False
-        checkpoints.read_newest(folder)
-        checkpoints.Pair(folder, 30).write(content, content, {"step": 30})
-        left = set(folder.iterdir()) - {*checkpoints.Pair(folder, 10).files, *checkpoints.Pair(folder, 30).files}
+        saved_models.read_newest(folder)
+        saved_models.Pair(folder, 30).write(content, content, {"step": 30})
+        left = set(folder.iterdir()) - {*saved_models.Pair(folder, 10).files, *saved_models.Pair(folder, 30).files}
         assert left in (set(), set(pair.files)), f"killed at moment {moment}"
         if done:
             break
@@ -60,7 +60,7 @@ def test_a_lone_network_that_no_kill_has_left_is_somebodys_and_stays(tmp_path, f
     if killed:
         (tmp_path / f".0a1b2c3d.{saving.MARK}.pth").write_bytes(b"")
     content = {"model": {"w": torch.ones(1)}}
-    checkpoints.Pair(tmp_path, 20).write(content, content, {"step": 20})
+    saved_models.Pair(tmp_path, 20).write(content, content, {"step": 20})
     assert (tmp_path / files[0]).exists()
 
 
@@ -82,5 +82,5 @@ def test_a_runs_save_leaves_a_file_that_another_program_writes_there_alone(tmp_p
 def test_a_discriminator_whose_generator_was_taken_away_stays(tmp_path):
     write_pair(tmp_path, 5).generator.unlink()
     content = {"model": {"w": torch.ones(1)}}
-    checkpoints.Pair(tmp_path, 20).write(content, content, {"step": 20})
+    saved_models.Pair(tmp_path, 20).write(content, content, {"step": 20})
     assert (tmp_path / "D_5.pth").exists()

@@ -144,7 +144,7 @@ def test_speakers_of_other_names_are_told(work, caplog):
     config.spk = {"tenor": 0, "alto": 1}
     save_config(config, work / "1" / "config.json")
     mix("-m", "0/G.pth", "1/G.pth")
-    assert "0/config.json and 1/config.json name their speakers otherwise" in caplog.text
+    assert "0/config.json and 1/config.json name speakers differently" in caplog.text
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from modules import progress_lines
 from modules.console import get_logger, nested_progress, progress
-from modules.training.log_files import TextLog
+from modules.training.log_writers import TextLog
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from modules.console import UserError
-from modules.training.run_lock import sole_run
+from modules.training.run_lock import exclusive_run
 from tests.another_run import another_run, needs_locks
 from tests.tiny import tiny_config, write_dataset
 from vits import training
@@ -21,12 +21,12 @@ pytestmark = needs_locks
 
 def test_a_folder_is_one_runs_until_that_is_killed(tmp_path):
     with another_run(tmp_path / "logs"):
-        with pytest.raises(UserError, match="another run is training in"), sole_run(tmp_path / "logs"):
+        with pytest.raises(UserError, match="another run is training in"), exclusive_run(tmp_path / "logs"):
             pytest.fail("two runs have the folder")
-        with sole_run(tmp_path / "other"):
+        with exclusive_run(tmp_path / "other"):
             pass
     for _ in range(2):
-        with sole_run(tmp_path / "logs"):
+        with exclusive_run(tmp_path / "logs"):
             pass
     assert list(tmp_path.rglob("*")) == [tmp_path / "logs"], "no locks are left, nor the folder that was made for one"
 
@@ -63,7 +63,7 @@ def test_what_has_the_place_of_the_folder_or_its_lock_is_named(tmp_path, monkeyp
     put, sentence = OBSTACLES[obstacle]
     put()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=sentence), sole_run(Path("logs/44k")):
+    with pytest.raises(UserError, match=sentence), exclusive_run(Path("logs/44k")):
         pytest.fail("the folder cannot be there")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -73,7 +73,7 @@ def test_a_folder_that_another_run_deletes_at_that_moment_ends_in_a_sentence(tmp
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(FileLock, "acquire", deleted)
-    with pytest.raises(UserError, match="another run is training in"), sole_run(tmp_path / "logs"):
+    with pytest.raises(UserError, match="another run is training in"), exclusive_run(tmp_path / "logs"):
         pytest.fail("the lock is in no folder")
 
 
@@ -85,14 +85,14 @@ def test_a_killed_runs_workers_do_not_hold_its_folder(tmp_path):
         run.join()
         worker = int(workers_pid.read_text(encoding="utf-8"))
         os.kill(worker, 0)  # raises unless the worker lives
-        with sole_run(tmp_path / "logs"):
+        with exclusive_run(tmp_path / "logs"):
             os.kill(worker, signal.SIGKILL)
 
 
 def take_and_give_back(folder, until, overlaps, takings):
     while time.monotonic() < until:
         try:
-            with sole_run(folder / "logs"):
+            with exclusive_run(folder / "logs"):
                 try:
                     os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
                 except FileExistsError:
@@ -125,7 +125,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, numbe
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with sole_run(tmp_path), sole_run(tmp_path):
+    with exclusive_run(tmp_path), exclusive_run(tmp_path):
         pass
 
 
@@ -134,5 +134,5 @@ def test_an_error_other_than_a_missing_lock_is_not_passed_over(tmp_path, monkeyp
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    with pytest.raises(PermissionError), sole_run(tmp_path):
+    with pytest.raises(PermissionError), exclusive_run(tmp_path):
         pytest.fail("the folder is not locked")

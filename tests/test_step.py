@@ -1,4 +1,4 @@
-"""vits/step.py: one step of the quick path is the step as it is written down."""
+"""vits/step.py: an optimised step equals the step of the plain formulas."""
 
 import copy
 import re
@@ -11,14 +11,14 @@ from modules.audio.spectrogram import linear_spectrogram
 from tests.tiny import HOP, tiny_config
 from vits.dataset import Batch
 from vits.discriminator import scores_of
-from vits.logbook import Logbook
-from vits.step import FRAMES_APART, Learner, mel_of
+from vits.step import FRAME_MULTIPLE, Learner, mel_of
 from vits.synthesizer import cut_slices
+from vits.training_log import TrainingLog
 
 
 def learner_of(*, f0_decoder=False, volume=False, periods=(2, 3), **train):
     config = tiny_config(eps=1e-3, **train)  # so large that an update is a smooth function of the gradient
-    config.model.p_dropout = 0.0  # whose numbers are drawn in an order of memory
+    config.model.p_dropout = 0.0  # its random numbers depend on the memory layout
     config.model.use_automatic_f0_prediction, config.model.vol_embedding = f0_decoder, volume
     config.model.discriminator_periods = list(periods)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def batch_of(volume=False, lengths=(20, 14)):
 
 
 class Reference:
-    """The step as it is written down, with PyTorch's own convolutions and the formula of AdamW's first step."""
+    """The step in plain formulas, with PyTorch's own convolutions and the formula of AdamW's first step."""
 
     def __init__(self, learner):
         self.config = learner.config
@@ -94,7 +94,7 @@ class Reference:
 
 @pytest.mark.parametrize("volume", [False, True])
 @pytest.mark.parametrize("f0_decoder", [False, True])
-def test_a_step_is_the_one_written_down_in_losses_gradients_and_new_weights(f0_decoder, volume):
+def test_a_step_has_the_losses_gradients_and_new_weights_of_the_plain_formulas(f0_decoder, volume):
     learner, batch = learner_of(f0_decoder=f0_decoder, volume=volume), batch_of(volume)
     reference = Reference(learner)
     torch.manual_seed(2)
@@ -119,24 +119,24 @@ def test_a_step_is_the_one_written_down_in_losses_gradients_and_new_weights(f0_d
 
 @pytest.mark.parametrize("f0_decoder", [False, True])
 def test_padding_beyond_the_longest_clip_changes_nothing(f0_decoder, monkeypatch):
-    told = []
-    for multiple in (1, FRAMES_APART):
+    found = []
+    for multiple in (1, FRAME_MULTIPLE):
         learner, batch = learner_of(f0_decoder=f0_decoder), batch_of().padded(multiple)
         assert batch.f0.shape == batch.c.shape[::2] == batch.spec.shape[::2] and batch.f0.shape[1] % multiple == 0
         assert batch.audio.shape[2] == HOP * batch.f0.shape[1]
-        with monkeypatch.context() as patch:  # the numbers drawn would be others for another shape
+        with monkeypatch.context() as patch:  # random numbers depend on the shape
             patch.setattr(torch, "randn", lambda *shape, generator=None, **options: torch.zeros(*shape, **options))
             patch.setattr(torch, "rand", torch.randn)
             patch.setattr(torch.Tensor, "uniform_", lambda tensor, *_: tensor.fill_(1.0))
             _, losses = learner.step(batch)
-        told.append({name: float(value) for name, value in losses.by_name().items()})
-    assert told[1] == pytest.approx(told[0], rel=1e-5)
+        found.append({name: float(value) for name, value in losses.by_name().items()})
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
-def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(monkeypatch):
+def test_compiled_networks_are_one_graph_each_without_recompiling_and_train_the_same(monkeypatch):
     compile_module = torch.nn.Module.compile
 
-    def traced(module, *, dynamic, options):  # what PyTorch makes of the program, without writing kernels for it
+    def traced(module, *, dynamic, options):  # traces without generating kernels
         compile_module(module, dynamic=dynamic, fullgraph=True, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
@@ -146,8 +146,8 @@ def test_compiled_parts_are_one_graph_each_for_good_and_learn_the_same(monkeypat
         with torch._dynamo.config.patch(error_on_recompile=number > 0):
             _, got = compiled.step(batch_of(lengths=lengths), number=number)
         _, wanted = plain.step(batch_of(lengths=lengths), number=number)
-        told = [{name: float(value) for name, value in losses.by_name().items()} for losses in (got, wanted)]
-        assert told[0] == pytest.approx(told[1], rel=1e-3)
+        found = [{name: float(value) for name, value in losses.by_name().items()} for losses in (got, wanted)]
+        assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_the_generators_step_leaves_the_discriminators_gradients_alone():
@@ -160,7 +160,7 @@ def test_the_generators_step_leaves_the_discriminators_gradients_alone():
     assert all(part.held is None for part in learner.net_d.modules() if hasattr(part, "held"))
 
 
-def test_a_step_in_half_precision_is_that_of_plain_autocast_and_keeps_weights_in_float32():
+def test_a_half_precision_step_equals_plain_autocast_and_keeps_weights_in_float32():
     half, plain = (learner_of(fp16_run=True, half_type="bf16") for _ in range(2))
     write_plainly(plain.net_g)
     write_plainly(plain.net_d)
@@ -185,17 +185,17 @@ def test_a_gradient_that_is_not_finite_changes_nothing_in_its_network():
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
-def test_a_further_loss_is_learnt_from_and_logged_under_its_name(tmp_path, monkeypatch):
-    learner, drawn = learner_of(), {}
+def test_an_added_loss_is_trained_on_and_logged_under_its_name(tmp_path, monkeypatch):
+    learner, logged = learner_of(), {}
     losses_of = learner.generator_losses
     monkeypatch.setattr(learner, "generator_losses", lambda *a, **o: {**losses_of(*a, **o), "extra": torch.tensor(7.0)})
-    sample, losses = learner.step(batch_of())
+    preview, losses = learner.step(batch_of())
     assert losses.total - sum(loss for name, loss in losses.generator.items() if name != "extra") == pytest.approx(7)
-    logbook = Logbook(tmp_path)
-    monkeypatch.setattr(logbook.writer, "add_scalar", lambda tag, value, step: drawn.update({tag: value}))
-    logbook.record(1, 1, 0.0, 1e-4, losses, sample, sample.target_mel)
-    logbook.close()
+    training_log = TrainingLog(tmp_path)
+    monkeypatch.setattr(training_log.writer, "add_scalar", lambda tag, value, step: logged.update({tag: value}))
+    training_log.log_step(1, 1, 0.0, 1e-4, losses, preview, preview.target_mel)
+    training_log.close()
     published = {f"loss/g/{name}" for name in ("total", "fm", "mel", "kl", "lf0")}
-    assert {tag for tag in drawn if tag.startswith("loss/g/")} == published | {"loss/g/extra"}
+    assert {tag for tag in logged if tag.startswith("loss/g/")} == published | {"loss/g/extra"}
     line = re.search(r"Losses: \[(.*?)\]", (tmp_path / "train.log").read_text(encoding="utf-8"))
     assert len(line[1].split(",")) == 6 and line[1].endswith("7.0")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modules.training import throughput
-from modules.training.throughput import Pace
+from modules.training.throughput import ThroughputMeter
 
 CPU = torch.device("cpu")
 
@@ -30,12 +30,12 @@ def run(watch, clock, steps, *, waiting, learning, aside=0.0):
 
     for _ in watch.batches(loader()):
         clock[0] += learning
-        watch.learnt()
+        watch.step_done()
         clock[0] += aside
 
 
 def test_waiting_learning_and_what_is_neither_are_told_apart(clock):
-    watch = Pace(100, 150, CPU)
+    watch = ThroughputMeter(100, 150, CPU)
     run(watch, clock, 10, waiting=0.5, learning=1.5, aside=2.0)
     assert watch.data_share == 0.25
     report = watch.report(110)
@@ -62,7 +62,7 @@ class Event:
     def __init__(self, device):
         self.device = device
 
-    def record(self):
+    def log_step(self):
         self.moment = max(self.device.busy_until, self.device.clock[0])
 
     def query(self):
@@ -77,7 +77,7 @@ class Event:
 def test_a_device_that_has_steps_in_hand_waits_for_no_data(clock, monkeypatch, waiting, idle):
     device = Device(clock)
     monkeypatch.setattr(torch.cuda, "Event", device.event)
-    watch = Pace(0, 20, torch.device("cuda"))
+    watch = ThroughputMeter(0, 20, torch.device("cuda"))
 
     def loader():
         for number in range(20):
@@ -89,7 +89,7 @@ def test_a_device_that_has_steps_in_hand_waits_for_no_data(clock, monkeypatch, w
         looks = number % 5 == 4
         if looks:  # at what has come out, and so it waits for the device
             clock[0] = max(clock[0], device.busy_until)
-        watch.learnt()
+        watch.step_done()
         share = watch.data_share
         if looks:
             assert share > 0, "the wait after the look before"
@@ -103,7 +103,7 @@ def test_a_device_that_has_steps_in_hand_waits_for_no_data(clock, monkeypatch, w
 
 
 def test_each_report_is_of_the_steps_since_the_one_before(clock):
-    watch = Pace(0, 20, CPU)
+    watch = ThroughputMeter(0, 20, CPU)
     run(watch, clock, 5, waiting=0, learning=4)
     watch.report(5)
     run(watch, clock, 5, waiting=1, learning=1)
@@ -113,7 +113,7 @@ def test_each_report_is_of_the_steps_since_the_one_before(clock):
 
 
 def test_a_report_says_everything_in_words_and_in_scalars(clock):
-    watch = Pace(0, 10**9, CPU)
+    watch = ThroughputMeter(0, 10**9, CPU)
     run(watch, clock, 4, waiting=0.02, learning=0.48)
     report = watch.report(4)
     scalars = report.scalars()
@@ -129,7 +129,7 @@ def test_a_report_says_everything_in_words_and_in_scalars(clock):
 
 def test_an_end_that_no_calendar_has_and_memory_that_no_system_tells_stop_nothing(clock, monkeypatch):
     monkeypatch.setattr(throughput, "peak_memory", lambda device: None)
-    watch = Pace(0, 10**18, CPU)
+    watch = ThroughputMeter(0, 10**18, CPU)
     assert watch.report(0).data_share == 0
     run(watch, clock, 1, waiting=0, learning=1)
     report = watch.report(1)

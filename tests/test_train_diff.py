@@ -17,17 +17,17 @@ import torch
 
 import train_diff
 from diffusion import training
-from diffusion.checkpoints import diffusion_checkpoints, read_newest_diffusion
-from diffusion.logbook import Logbook, clock
+from diffusion.saved_models import diffusion_checkpoints, read_newest_diffusion
 from diffusion.step import learning_rate
+from diffusion.training_log import TrainingLog, clock
 from diffusion.unit2mel import build_unit2mel, load_unit2mel
 from modules import progress_lines
 from modules.config import load_diffusion_config, save_diffusion_config
 from modules.console import UserError
 from modules.training import checkpoint
-from modules.training.autosave import Autosave
+from modules.training.autosave import AutosaveTimer
 from modules.training.interruption import StopSignal
-from modules.training.loop import MOST_BAD_STEPS
+from modules.training.loop import MAX_SKIPPED_STEPS
 from tests.another_run import another_run, needs_locks
 from tests.run_files import age_events, event_steps
 from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
@@ -191,7 +191,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_t
     newest.write_bytes(newest.read_bytes()[:1000])
     run = run_of(path)
     assert run.step == 10 and run.learner.optimizer.state
-    assert "model_12.pt" in caplog.text and "passing it over" in caplog.text
+    assert "model_12.pt" in caplog.text and "using the checkpoint before it" in caplog.text
     assert newest.with_name("model_12.pt.broken").exists() and not newest.exists()
     Path("logs/44k/diffusion/log_info.txt").unlink()
     training.train(path, "cpu")
@@ -204,7 +204,7 @@ def test_a_base_model_gives_weights_but_no_step(work, caplog):
     learnt["model"]["spk_embed.weight"] = torch.zeros(40, 8)
     checkpoint.save_checkpoint("new/model_0.pt", learnt)
     run = run_of(prepare(work, "new"))
-    assert run.step == 0 and "base model" in run.beginning and not run.learner.optimizer.state
+    assert run.step == 0 and "base model" in run.start_message and not run.learner.optimizer.state
     own = run.learner.model.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in learnt["model"].items() if name != "spk_embed.weight")
     assert own["spk_embed.weight"].any() and "spk_embed.weight" in caplog.text
@@ -276,15 +276,15 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
     def watched(run, **options):
         save(run, **options)
         there = [found.step for found in diffusion_checkpoints("logs/44k/diffusion")]
-        saved.append((run.step, options.get("passing", False), there))
+        saved.append((run.step, options.get("autosave", False), there))
 
     monkeypatch.setattr(training.Run, "save", watched)
-    monkeypatch.setattr(Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
+    monkeypatch.setattr(AutosaveTimer, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
     path = prepare(work, interval_val=5, epochs=2)
     training.train(path, "cpu")
     assert saved == [(1, True, [1]), (2, True, [2]), (5, False, [5]), (6, True, [6, 5])]
     resumed = run_of(path)
-    assert resumed.step == 6 and [found.step for found in resumed.passing] == [6], "a resumed run knows what passes"
+    assert resumed.step == 6 and [found.step for found in resumed.autosaves] == [6], "a resumed run knows what passes"
 
 
 def test_what_is_kept_is_what_the_original_keeps_the_newest_and_the_base_model(work):
@@ -316,12 +316,12 @@ def test_a_trained_model_is_read_back_by_what_sings_with_it(work):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_model_learns(work, precision):
     run = run_of(change(prepare(work, amp_dtype=precision, lr=1e-2), "model", timesteps=500, n_chans=32))
-    with contextlib.closing(Logbook(Path("log"))) as logbook:
-        before = run.validation.run(run.learner.model, logbook, 0, StopSignal())
+    with contextlib.closing(TrainingLog(Path("log"))) as training_log:
+        before = run.validation.run(run.learner.model, training_log, 0, StopSignal())
         for batch in islice(run.loader, 20 * len(run.batches)):
             run.learn(batch)
-        after = run.validation.run(run.learner.model, logbook, run.step, StopSignal())
-    assert after < 0.8 * before and run.bad_steps == 0
+        after = run.validation.run(run.learner.model, training_log, run.step, StopSignal())
+    assert after < 0.8 * before and run.skipped_steps == 0
 
 
 def test_half_precision_is_used_where_it_is_asked_for_and_only_there(work):
@@ -371,10 +371,10 @@ def test_a_step_that_is_not_finite_changes_no_weight(work):
     batch.mel[0, 0, 0] = float("nan")
     before = {name: tensor.clone() for name, tensor in run.learner.model.state_dict().items()}
     run.learn(batch)
-    assert (run.step, run.bad_steps) == (1, 1)
+    assert (run.step, run.skipped_steps) == (1, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in run.learner.model.state_dict().items())
     with pytest.raises(UserError, match=r"not been finite for 50 steps .*loss is nan.* lower train.lr .*from step 0"):
-        for _ in range(MOST_BAD_STEPS):
+        for _ in range(MAX_SKIPPED_STEPS):
             run.learn(batch)
 
 
@@ -429,8 +429,8 @@ def test_the_text_log_has_the_published_columns_and_the_speed_of_singing(work):
 
 
 def test_a_name_that_would_be_mathematics_is_a_picture_all_the_same(work):
-    with contextlib.closing(Logbook(Path("log"))) as logbook:
-        logbook.picture(1, "alto_$\\x$ ^_{", torch.zeros(5, 16), torch.zeros(5, 16))
+    with contextlib.closing(TrainingLog(Path("log"))) as training_log:
+        training_log.log_clip_picture(1, "alto_$\\x$ ^_{", torch.zeros(5, 16), torch.zeros(5, 16))
 
 
 @pytest.mark.parametrize("k_step_max", [0, 10])
@@ -471,8 +471,8 @@ def test_the_validation_loss_is_the_mean_over_clips_and_draws(work):
         return torch.tensor(losses[-1])
 
     run.learner.model.loss = noted
-    with contextlib.closing(Logbook(Path("log"))) as logbook:
-        assert run.validation.run(run.learner.model, logbook, 0, StopSignal()) == pytest.approx(sum(losses) / 6)
+    with contextlib.closing(TrainingLog(Path("log"))) as training_log:
+        assert run.validation.run(run.learner.model, training_log, 0, StopSignal()) == pytest.approx(sum(losses) / 6)
     assert len(set(losses)) == 6
 
 

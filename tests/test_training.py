@@ -24,15 +24,15 @@ from modules.data.features import ClipFiles
 from modules.data.sampler import EpochBatches
 from modules.device import grad_scaler
 from modules.training import checkpoint, distributed, loop
-from modules.training.autosave import Autosave
+from modules.training.autosave import AutosaveTimer
 from modules.training.interruption import stop_signal
 from tests.run_files import age_events, event_steps
 from tests.tiny import tiny_config, write_dataset
-from vits import batch_size, checkpoints, training
+from vits import batch_size, saved_models, training
 from vits.compression import compress
-from vits.logbook import Logbook
 from vits.step import Learner, learning_rate
 from vits.synthesizer import Synthesizer
+from vits.training_log import TrainingLog
 
 ROOT = Path(__file__).parents[1]
 
@@ -141,7 +141,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
     last = int(re.search(r"stopped at step (\d+)", errors)[1])
-    assert checkpoints.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
+    assert saved_models.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
 
 
 def test_a_full_disk_during_a_save_is_told_and_the_former_pair_stays_in_charge(work, monkeypatch, caplog):
@@ -158,11 +158,11 @@ def test_a_full_disk_during_a_save_is_told_and_the_former_pair_stays_in_charge(w
     with pytest.raises(UserError, match="could not be written"):
         training.train(config, "44k", "cpu")
     folder = work / "logs" / "44k"
-    assert checkpoints.read_newest(folder)[0].step == 2 and max(logged_losses(folder)) == 6
+    assert saved_models.read_newest(folder)[0].step == 2 and max(logged_losses(folder)) == 6
     assert re.findall(r"step (\d) is not saved: .* intact. Training goes on", caplog.text) == ["4", "6"]
     space_after[0] = 0
     assert training.train(config, "44k", "cpu") == 0
-    assert checkpoints.read_newest(folder)[0].step == 6
+    assert saved_models.read_newest(folder)[0].step == 6
 
 
 def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monkeypatch):
@@ -172,10 +172,10 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
     def watched(run, **options):
         save(run, **options)
         folder = work / "logs" / "44k"
-        saved.append((run.step, options.get("passing", False), [pair.step for pair in checkpoints.pairs(folder)]))
+        saved.append((run.step, options.get("autosave", False), [pair.step for pair in saved_models.pairs(folder)]))
 
     monkeypatch.setattr(training.Run, "save", watched)
-    monkeypatch.setattr(Autosave, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
+    monkeypatch.setattr(AutosaveTimer, "due", property(lambda autosave: len(saved) in (0, 1, 3)))
     assert training.train(config, "44k", "cpu") == 0
     assert saved == [
         (1, True, [1]),
@@ -188,14 +188,14 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
 
 def test_what_passes_is_known_again_by_a_resumed_run(work):
     run = training.Run(load_config(prepare(work, keep_ckpts=0)), work / "logs" / "44k", torch.device("cpu"))
-    for run.step, passing in ((3, True), (4, False), (5, True)):
-        run.passing = []  # as if each time killed before it could delete the one before
-        run.save(passing=passing)
+    for run.step, autosave in ((3, True), (4, False), (5, True)):
+        run.autosaves = []  # as if killed each time before the former autosave was deleted
+        run.save(autosave=autosave)
     resumed = training.Run(run.config, run.folder, run.device)
     assert resumed.step == 5
     resumed.step = 6
     resumed.save()
-    assert [pair.step for pair in checkpoints.pairs(run.folder)] == [6, 4]
+    assert [pair.step for pair in saved_models.pairs(run.folder)] == [6, 4]
 
 
 def test_the_log_and_tensorboard_say_how_the_run_goes(work):
@@ -238,16 +238,16 @@ def test_without_a_terminal_a_line_says_how_far_the_run_is(work, monkeypatch, ca
 
 def test_curves_drawn_one_after_the_other_are_those_of_a_new_drawing(work):
     pictures = []
-    first, second = Logbook(work / "first"), Logbook(work / "second")
-    for logbook, lengths in ((first, (30, 20)), (second, (20,))):
-        logbook.writer.close()
-        logbook.writer = SimpleNamespace(
+    first, second = TrainingLog(work / "first"), TrainingLog(work / "second")
+    for training_log, lengths in ((first, (30, 20)), (second, (20,))):
+        training_log.writer.close()
+        training_log.writer = SimpleNamespace(
             add_figure=lambda tag, figure, *others, **options: pictures.append(figure_to_image(figure, close=False)),
             close=lambda: None,
         )
         for length in lengths:
-            logbook._curves("all/lf0", torch.arange(length), torch.arange(length) * 2, 1)
-        logbook.close()
+            training_log._curves("all/lf0", torch.arange(length), torch.arange(length) * 2, 1)
+        training_log.close()
     longer, drawn_again, new = pictures
     assert np.array_equal(drawn_again, new) and not np.array_equal(longer, new)
 
@@ -309,7 +309,7 @@ def test_a_base_model_gives_weights_but_no_step(work):
 
 
 def test_a_step_that_is_not_finite_changes_no_weight(work, monkeypatch):
-    monkeypatch.setattr(loop, "MOST_BAD_STEPS", 20)
+    monkeypatch.setattr(loop, "MAX_SKIPPED_STEPS", 20)
     config = load_config(prepare(work))
     learner = Learner(config, torch.device("cpu"))
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
@@ -319,7 +319,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(work, monkeypatch):
     batch.audio[:] = float("nan")
     batch.spec[:] = float("nan")
     run.learn(batch)
-    assert (run.step, run.bad_steps) == (1, 1)
+    assert (run.step, run.skipped_steps) == (1, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.net_g.state_dict().items())
     with pytest.raises(UserError, match=r"not been finite for 20 steps .*mel nan.* lower train.learning_rate"):
         for _ in range(19):
@@ -336,11 +336,11 @@ def test_steps_that_come_to_nothing_never_take_the_place_of_the_checkpoint_befor
         return step(learner, *batches, number=number, **options)
 
     monkeypatch.setattr(Learner, "step", diverges)
-    monkeypatch.setattr(loop, "MOST_BAD_STEPS", 30)
+    monkeypatch.setattr(loop, "MAX_SKIPPED_STEPS", 30)
     with pytest.raises(UserError, match="not been finite for 30 steps .* goes on from step 15"):
         training.train(config, "44k", "cpu")
-    assert [pair.step for pair in checkpoints.pairs(work / "logs" / "44k")] == [15]
-    assert "step 40 is not saved, for the steps before it" in caplog.text and "that of step 15" in caplog.text
+    assert [pair.step for pair in saved_models.pairs(work / "logs" / "44k")] == [15]
+    assert "step 40 is not saved, because the steps before it" in caplog.text and "is of step 15" in caplog.text
     assert "step 30 is not saved: the steps before it had losses that were not finite" in caplog.text
 
 
@@ -357,7 +357,7 @@ def test_a_stop_cuts_a_validation_short_and_the_step_is_saved(work, monkeypatch)
     monkeypatch.setattr(Synthesizer, "infer", slow)
     assert training.train(config, "44k", "cpu") == 128 + signal.SIGTERM
     assert len(sung) == 1
-    assert [pair.step for pair in checkpoints.pairs(work / "logs" / "44k")] == [2]
+    assert [pair.step for pair in saved_models.pairs(work / "logs" / "44k")] == [2]
     assert not (work / "logs" / "44k" / "best_G.pth").exists()
 
 
@@ -373,7 +373,7 @@ def test_a_second_ctrl_c_ends_without_a_save(work, monkeypatch):
     run.step = 3
     with pytest.raises(KeyboardInterrupt), stop_signal() as stop:
         run.loop(None, stop)
-    assert not checkpoints.pairs(run.folder)
+    assert not saved_models.pairs(run.folder)
 
 
 def test_a_clip_whose_companions_are_not_finite_is_named(work):
@@ -409,12 +409,12 @@ def test_a_lost_process_costs_a_save_only_where_a_gpu_waits_for_its_gradients(wo
 
     def lose(*arguments):
         run.step, run.device = 3, torch.device(device)
-        raise distributed.OthersAreGone("process 1 of 2 cannot reach the others")
+        raise distributed.LostProcess("process 1 of 2 cannot reach the others")
 
     monkeypatch.setattr(run, "run_epoch", lose)
     with stop_signal() as stop, pytest.raises(UserError, match="cannot reach the others"):
         run.loop(None, stop)
-    assert [pair.step for pair in checkpoints.pairs(run.folder)] == saved
+    assert [pair.step for pair in saved_models.pairs(run.folder)] == saved
 
 
 def test_features_of_another_encoder_are_told_before_anything_is_written(work):
@@ -501,7 +501,7 @@ def test_half_precision_learns_on_a_cpu(work):
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
     batch = next(iter(run.loader))
     mels = [float(run.learn(batch)[1].generator["mel"]) for _ in range(12)]
-    assert run.bad_steps == 0 and min(mels[-3:]) < mels[0]
+    assert run.skipped_steps == 0 and min(mels[-3:]) < mels[0]
 
 
 def test_half_precision_may_be_turned_on_between_two_parts_of_a_run(work):
@@ -629,7 +629,7 @@ def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
     clip.with_name(clip.name + ".soft.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match="soft.pt"):
         training.train(config, "44k", "cpu")
-    newest = checkpoints.read_newest(work / "logs" / "44k")
+    newest = saved_models.read_newest(work / "logs" / "44k")
     done = logged_losses(work / "logs" / "44k")
     assert (newest[0].step if newest else 0) == max(done, default=0)
 

@@ -13,11 +13,12 @@ from modules.console import UserError
 from modules.training import checkpoint
 from modules.training.interruption import StopSignal
 from tests.tiny import HOP, RATE, tiny_config, write_dataset
-from vits import checkpoints, training
-from vits.checkpoints import Best, read_best
+from vits import saved_models, training
 from vits.compression import compress
-from vits.logbook import Logbook
-from vits.validation import Metrics, Validation, compare_pitch
+from vits.metrics import Metrics, compare_pitch
+from vits.saved_models import Best, read_best
+from vits.training_log import TrainingLog
+from vits.validation import Validation
 
 CPU = torch.device("cpu")
 
@@ -42,8 +43,8 @@ class Singer(torch.nn.Module):
 
 def metrics_of(sound, work, step=1):
     config = load_config(work / "configs" / "config.json")
-    with contextlib.closing(Logbook(work / "log")) as logbook:
-        return Validation(config, CPU).run(Singer(sound), logbook, step, StopSignal())
+    with contextlib.closing(TrainingLog(work / "log")) as training_log:
+        return Validation(config, CPU).run(Singer(sound), training_log, step, StopSignal())
 
 
 def recording(work):
@@ -108,7 +109,7 @@ def test_a_run_tells_its_metrics_and_keeps_the_best_generator_which_can_be_compr
     assert (content["optimizer"], content["step"]) == (None, best)
     assert set(content) == {"model", "iteration", "optimizer", "learning_rate", "mel_distance", "step"}
     assert sorted(path.name for path in folder.glob("G_*.pth")) == ["G_6.pth"]
-    assert checkpoints.newest_generator(folder).name == "G_6.pth"
+    assert saved_models.newest_generator(folder).name == "G_6.pth"
     compress(folder / "best_G.pth", load_config(folder / "config.json"), work / "release.pth")
 
 
@@ -121,13 +122,13 @@ def test_the_best_is_remembered_by_a_resumed_run_and_made_good_after_a_crash(wor
     run.step = 2
     for run.step, distance, best in ((2, 1.0, 2), (4, 0.5, 4), (6, 0.7, 4), (8, float("nan"), 4)):
         run.validation.run = lambda *_, distance=distance: Metrics(distance, 1.0, 0.0)
-        run.evaluate(None, StopSignal())
+        run.validate(None, StopSignal())
         assert run.best[1] == best
     assert run_in(work).best == (0.5, 4)
     (work / "logs" / "44k" / "best_G.pth").unlink()
     assert run_in(work).best == Best(), "what the user deleted is not waited for"
     run.step, run.validation.run = 10, lambda *_: Metrics(0.25, 1.0, 0.0)
-    run.evaluate(None, StopSignal())
+    run.validate(None, StopSignal())
     (work / "logs" / "44k" / "best_G.pth").unlink()  # a crash before it was there
     assert run_in(work).best == (0.25, 10) and (work / "logs" / "44k" / "best_G.pth").exists()
 
@@ -136,7 +137,7 @@ def test_a_truncated_extra_state_or_pair_does_not_forget_the_best(work):
     folder, run = work / "logs" / "44k", run_in(work)
     for run.step, distance in ((2, 0.9), (4, 0.5), (6, 0.2)):
         run.validation.run = lambda *_, distance=distance: Metrics(distance, 1.0, 0.0)
-        run.evaluate(None, StopSignal())
+        run.validate(None, StopSignal())
     (folder / "state_6.pth").write_bytes(b"")
     resumed = run_in(work)
     assert (resumed.step, resumed.best) == (6, (0.2, 6))
@@ -153,10 +154,10 @@ def test_a_best_model_that_could_not_be_saved_is_not_the_best(work, monkeypatch,
     run = run_in(work)
     run.step, run.validation.run = 2, lambda *_: Metrics(1.0, 1.0, 0.0)
     with no_room():
-        run.evaluate(None, StopSignal())
+        run.validate(None, StopSignal())
     assert run.best == Best() and run.saved_step == 0 and "step 2 is not saved" in caplog.text
     run.step, run.validation.run = 4, lambda *_: Metrics(2.0, 1.0, 0.0)
-    run.evaluate(None, StopSignal())
+    run.validate(None, StopSignal())
     assert run.best == (2.0, 4) and (work / "logs" / "44k" / "best_G.pth").exists()
 
 

@@ -1,1 +1,1 @@
-"""The synthesizer, in the order the data meets its parts, and its training."""
+"""The synthesizer and its training."""

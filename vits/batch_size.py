@@ -1,4 +1,4 @@
-"""The largest batch that the memory allows, found by training steps on the longest clip."""
+"""Find the largest batch size that fits into memory, by training steps on the longest clip."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from modules.console import UserError, get_logger, option
 from modules.data.sampler import seeded_generator
 from modules.device import allow_tf32, pick_device
 from modules.memory import GIB, free_memory, is_lack_of_memory, peak_memory
-from modules.training.distributed import place
+from modules.training.distributed import launch_world_size
 from vits.dataset import Batch, ClipDataset, Item, collate
-from vits.step import FRAMES_APART, Learner
+from vits.step import FRAME_MULTIPLE, Learner
 
 log = get_logger("train")
 
-USABLE = 0.9  # of the free memory; the rest is for evaluations, fragments and other programs
+USABLE = 0.9  # of the free memory; the rest is for validation, fragmentation and other programs
 
 
 def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_graphs: bool = True) -> int:
-    """Say which ``train.batch_size`` is the largest that fits, and return 0; the configuration is left as it is.
+    """Log the largest ``train.batch_size`` that fits, and return 0; the configuration is not changed.
 
-    Raises UserError when not even one clip fits, or the system does not tell of its memory.
+    Raises UserError when not even one clip fits, or the free memory is unknown.
     """
-    if place()[1] > 1:
+    if launch_world_size() > 1:
         raise UserError(
             f"{option('find_batch_size')} works in one process; run it without torchrun, on one of the GPUs"
         )
@@ -41,16 +41,16 @@ def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_
             f"not even a batch of one clip fits into {trials.limit:.2f} GiB; lower train.crop_frames, which is the "
             f"longest that a clip can be, or take a smaller model ({config_path})"
         )
-    every = ", all the clips that there are" if size == clips else ""
+    note = ", all the clips that there are" if size == clips else ""
     log.info(
         "the largest batch that fits is %d%s: it takes %.2f of %.2f GiB; write it into %s as train.batch_size",
-        size, every, trials.peaks[size], trials.limit, config_path,
+        size, note, trials.peaks[size], trials.limit, config_path,
     )  # fmt: skip
     return 0
 
 
 def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number from 1 to ``most`` that ``fits``, given that less than one that fits does too; else 0."""
+    """The largest number from 1 to ``most`` that ``fits``, or 0. Assumes that everything below it fits too."""
     good, size = 0, 1
     while size <= most and fits(size):
         good, size = size, 2 * size
@@ -62,10 +62,10 @@ def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
 
 
 class Trials:
-    """Training steps with one batch size after the other; ``peaks`` has the memory, GiB, of each that fitted.
+    """Tries batch sizes by training steps; ``peaks`` maps each size that fitted to its peak memory, GiB.
 
-    A size that would go over the ``limit``, by what the smaller ones took, is not tried in the main memory: where that
-    runs out, the system ends programs.
+    On a CPU, a size that by extrapolation would exceed the ``limit`` is not tried, because the system kills programs
+    when the main memory runs out.
     """
 
     def __init__(self, config: Config, device: torch.device, *, cuda_graphs: bool = True):
@@ -73,17 +73,17 @@ class Trials:
         self.config, self.device, self.cuda_graphs = config, device, cuda_graphs
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.item = longest_item(self.dataset)
-        by_length = {-(-frames // FRAMES_APART): frames for frames in [*self.dataset.frames(), self.item.frames]}
-        self.lengths = sorted(by_length.values(), reverse=True)  # frames, one of each that steps are recorded with
+        by_length = {-(-frames // FRAME_MULTIPLE): frames for frames in [*self.dataset.frames(), self.item.frames]}
+        self.lengths = sorted(by_length.values(), reverse=True)  # frames, one for each padded length of a CUDA graph
         allow_tf32(device)
         free, taken = free_memory(device), peak_memory(device)
         if free is None or taken is None:
-            raise UserError(f"this system does not tell how much memory is free for {device}; try sizes by training")
+            raise UserError(f"the free memory of {device} is unknown on this system; try sizes by training")
         self.total, self.limit = taken + free, taken + USABLE * free
         self.peaks: dict[int, float] = {}
 
     def fits(self, size: int) -> bool:
-        """Whether a batch of ``size`` copies of the longest clip can be learnt within the limit."""
+        """Whether training on a batch of ``size`` copies of the longest clip stays within the limit."""
         if self.device.type != "cuda" and self._expected(size) > self.limit:
             log.info("batch size %d: would take about %.2f GiB", size, self._expected(size))
             return False
@@ -96,53 +96,55 @@ class Trials:
         return True
 
     def _expected(self, size: int) -> float:
-        """The memory of a batch, GiB, by a line through the two largest that were tried."""
+        """The memory of a batch, GiB, extrapolated from the two largest sizes tried."""
         if len(self.peaks) < 2:
             return max(self.peaks.values(), default=0.0)
         (less, at_less), (more, at_more) = sorted(self.peaks.items())[-2:]
         return at_more + (size - more) * (at_more - at_less) / (more - less)
 
     def _try(self, size: int) -> float | None:
-        """The most memory, GiB, that a batch takes; None when it is not to be had.
+        """The peak memory, GiB, of steps with batches of ``size``; None if it runs out.
 
-        Each size has networks of its own: a step that ran out of memory leaves them and its scaler in the middle of it.
+        Each size gets new networks, because running out of memory leaves networks and scaler in an undefined state.
         """
-        gc.collect()  # those of the size before
+        gc.collect()  # the networks of the previous size
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
             learner = Learner(self.config, self.device, cuda_graphs=self.cuda_graphs)
-            parts = min(self.config.train.accumulate_steps, 2)
-            for number, batch in enumerate(self._batches(size, recorded=learner.alone.enabled)):
-                learner.step(*[batch.to(self.device)] * parts, number=number)
-            return self._taken()
+            batches_a_step = min(self.config.train.accumulate_steps, 2)
+            for number, batch in enumerate(self._batches(size, graphed=learner.graphed_step.enabled)):
+                learner.step(*[batch.to(self.device)] * batches_a_step, number=number)
+            return self._peak()
         except (RuntimeError, MemoryError) as error:
             if not is_lack_of_memory(error):
                 raise
             return None
 
-    def _batches(self, size: int, *, recorded: bool) -> Iterator[Batch]:
-        """What is learnt from with one size: the same batch twice, as the optimizers' state is there from the second
-        step on. Where steps are ``recorded``, whose memory adds up, batches of two numbers of clips, as one of an
-        epoch may have fewer: the longest clips, which run as they are, then each length of a run, longest first."""
-        if not recorded:
+    def _batches(self, size: int, *, graphed: bool) -> Iterator[Batch]:
+        """The batches to try a size with: the same batch twice, as the first step allocates the optimizers' state.
+
+        With ``graphed`` steps, whose memory adds up, batches of ``size`` and ``size - 1`` clips (an epoch's last batch
+        may have fewer): first the longest clips, which run eagerly, then each length of the data set, longest first.
+        """
+        if not graphed:
             yield from [collate([self.item] * size)] * 2
             return
         sizes = [clips for clips in (size, size - 1) if clips]
         for frames, clips in [*((self.item.frames, n) for n in sizes), *itertools.product(self.lengths, sizes)]:
             yield collate([self.item.crop(0, frames, self.config.data.hop_length)] * clips)
 
-    def _taken(self) -> float:
-        """The most memory that a size has taken, GiB."""
+    def _peak(self) -> float:
+        """The peak memory of the current size, GiB."""
         taken = peak_memory(self.device)
-        if self.device.type == "cuda":  # the driver's share, for recordings above all, is not in PyTorch's count
+        if self.device.type == "cuda":  # PyTorch does not count the driver's memory, mostly for CUDA graphs
             taken += max(0.0, self.total - free_memory(self.device) - torch.cuda.memory_reserved(self.device) / GIB)
         return taken
 
 
 def longest_item(dataset: ClipDataset) -> Item:
-    """The item with the most frames that training can make of the clips."""
+    """The longest item that training can get from the clips."""
     frames = dataset.frames()
     path = dataset.paths[max(range(len(frames)), key=frames.__getitem__)]
-    return dataset.vary(dataset.read(path), seeded_generator(dataset.config.train.seed, 0, 0))
+    return dataset.crop_and_augment(dataset.read(path), seeded_generator(dataset.config.train.seed, 0, 0))

@@ -1,4 +1,4 @@
-"""Release checkpoints: a generator without what only its training needs."""
+"""Release checkpoints: a generator without the weights that only training needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from modules.training.checkpoint import load_weights
 from vits.generator_file import read_generator, refuse_to_overwrite, write_generator
 from vits.synthesizer import Synthesizer
 
-TRAINING_PART = "enc_q"  # the posterior encoder reads the spectrogram of what shall be sung
+TRAINING_PART = "enc_q"  # the posterior encoder, which needs the spectrogram of the target
 
 
 def compress(source: str | Path, config: Config, target: str | Path, *, half: bool = False) -> None:
-    """Write to ``target`` what a conversion needs of the generator ``source``, in half precision if asked for.
+    """Write to ``target`` the weights of the generator ``source`` that conversion needs, optionally in half precision.
 
-    Raises UserError when the source is no generator, is not of this config, or has nothing that could be left out.
+    Raises UserError when the source is no generator, does not fit the config, or is compressed already.
     """
     refuse_to_overwrite(target, source)
     weights = read_generator(source)["model"]
@@ -46,14 +46,14 @@ def refuse_compressed(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def release_path(source: str | Path, *, half: bool = False) -> Path:
-    """Where a release goes by default: ``G_800.pth`` -> ``G_800_release.pth``, or ``G_800_release_half.pth``."""
+    """The default path of a release: ``G_800.pth`` -> ``G_800_release.pth``, or ``G_800_release_half.pth``."""
     source = Path(source)
     suffix = source.suffix if source.suffix in (".pth", ".pt") else ".pth"
     return source.with_name(f"{source.stem}_release{'_half' if half else ''}{suffix}")
 
 
 def _fresh_optimizer(kept: dict[str, Tensor], config: Config, source: str | Path) -> dict[str, Any]:
-    """The state of an optimizer that has made no step, for the whole network of ``config``, which ``kept`` must fit."""
+    """The initial state of an optimizer for the network of ``config``. Raises UserError if ``kept`` does not fit it."""
     network, train = Synthesizer(config.model, config.data.filter_length // 2 + 1), config.train
     optimizer = torch.optim.AdamW(network.parameters(), train.learning_rate, tuple(train.betas), train.eps)
     del network.enc_q

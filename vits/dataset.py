@@ -1,7 +1,7 @@
 """Clips and their companion files as training batches.
 
-Everything random about an item (which crop, which loudness) is a function of (seed, epoch, clip), so a resumed run sees
-the very items the interrupted one would have seen, whatever the number of loader workers.
+All randomness of an item (its crop, its loudness) is a function of (seed, epoch, clip), so a resumed run gets the same
+items as an uninterrupted one, with any number of loader workers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Item:
         return Item(cropped, self.speaker_id)
 
     def louder(self, gain: float) -> Item:
-        """The same clip, recorded ``gain`` times as loud."""
+        """The same clip, ``gain`` times as loud."""
         clip = self.clip
         louder = replace(
             clip, audio=clip.audio * gain, volume=clip.volume * gain, spec=scale_spectrogram(clip.spec, gain)
@@ -59,10 +59,10 @@ class Item:
 
 @dataclass
 class Batch:
-    """B items padded with zeros to the longest, the longest first.
+    """B items padded with zeros to the longest, sorted by length, longest first.
 
     c (B, C, T), f0 (B, T), uv (B, T), spec (B, F, T), audio (B, 1, T * hop), speaker_id (B, 1), lengths in frames (B,),
-    volume (B, T) of a model with loudness embedding, None of another.
+    volume (B, T) for a model with loudness embedding, otherwise None.
     """
 
     c: Tensor
@@ -75,17 +75,17 @@ class Batch:
     volume: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return replace(self, **{name: part.to(device, non_blocking=True) for name, part in self._parts()})
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in self._present_fields()})
 
     def pin_memory(self) -> Batch:
-        return replace(self, **{name: part.pin_memory() for name, part in self._parts()})
+        return replace(self, **{name: tensor.pin_memory() for name, tensor in self._present_fields()})
 
     def padded(self, multiple: int) -> Batch:
-        """With silence behind, so that the number of frames is a ``multiple``."""
+        """The batch with zeros appended, so that its number of frames is a multiple of ``multiple``."""
         frames = self.f0.shape[1]
         surplus = -frames % multiple
         hop_length = self.audio.shape[2] // frames
-        over_time = {name: part for name, part in self._parts() if name not in ("speaker_id", "lengths")}
+        over_time = {n: x for n, x in self._present_fields() if n not in ("speaker_id", "lengths")}
         return replace(
             self, **{n: F.pad(x, (0, surplus * (hop_length if n == "audio" else 1))) for n, x in over_time.items()}
         )
@@ -94,15 +94,15 @@ class Batch:
         """Every field, in the order of the constructor."""
         return [getattr(self, f.name) for f in fields(self)]
 
-    def _parts(self) -> list[tuple[str, Tensor]]:
-        return [(f.name, part) for f in fields(self) if (part := getattr(self, f.name)) is not None]
+    def _present_fields(self) -> list[tuple[str, Tensor]]:
+        return [(f.name, tensor) for f in fields(self) if (tensor := getattr(self, f.name)) is not None]
 
 
 class ClipDataset(Dataset):
-    """The clips of a filelist with their companions, read when asked for or, with ``all_in_mem``, once.
+    """The clips of a filelist with their companions, read on each access or, with ``all_in_mem``, once.
 
-    Indexed by (epoch, clip) pairs, as EpochBatches gives them. Clips for ``training`` are cropped where they are long
-    and, with ``vol_aug``, changed in loudness; those for validation are whole and as they are.
+    Indexed by the (epoch, clip) pairs of EpochBatches. With ``training``, long clips are cropped and, with ``vol_aug``,
+    changed in loudness; validation clips are complete and unchanged.
 
     Raises UserError when no clip can be used, a speaker is not in the configuration, or the first clip (with
     ``all_in_mem`` any) is damaged or of another setting.
@@ -114,14 +114,14 @@ class ClipDataset(Dataset):
         shortest = config.train.segment_size if training else 0
         self.paths = usable_clips(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
         self.speakers = {path: speaker_id(path, config.spk) for path in self.paths}
-        self.read(self.paths[0])  # a configuration that fits no clip is told before a run begins
+        self.read(self.paths[0])  # a configuration that fits no clip raises an error before the run starts
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def frames(self) -> list[int]:
-        """How many frames training takes of each clip, by the clip's own header."""
+        """The number of frames that training uses of each clip, from the clip's header."""
         return [self._cropped(self._frames(path)) for path in self.paths]
 
     def _frames(self, path: Path) -> int:
@@ -129,21 +129,23 @@ class ClipDataset(Dataset):
             return file.frames // self.config.data.hop_length
 
     def _cropped(self, frames: int) -> int:
-        """As published: only clips more than ten frames over the limit are cropped."""
+        """The frames left after cropping. As published, only clips more than ten frames over the limit are cropped."""
         limit = self.config.train.crop_frames
         return limit if frames > limit + 10 else frames
 
     def __getitem__(self, key: tuple[int, int]) -> Item | UserError:
-        """The item, or the error that it met: raised in a loader's worker, it would arrive as a traceback."""
+        """The item, or a UserError as a value: raised in a loader's worker, it would become a traceback."""
         epoch, index = key
         try:
             item = self.cache[index] if self.cache else self.read(self.paths[index])
         except UserError as error:
             return error
-        return self.vary(item, seeded_generator(self.config.train.seed, epoch, index)) if self.training else item
+        if not self.training:
+            return item
+        return self.crop_and_augment(item, seeded_generator(self.config.train.seed, epoch, index))
 
-    def vary(self, item: Item, generator: torch.Generator) -> Item:
-        """The item as one epoch has it: half of them louder or softer, the long ones cropped."""
+    def crop_and_augment(self, item: Item, generator: torch.Generator) -> Item:
+        """The item of one epoch: long ones are cropped and, with ``vol_aug``, half of them changed in loudness."""
         train = self.config.train
         gain = None
         if train.vol_aug and torch.rand((), generator=generator) < 0.5:
@@ -157,7 +159,7 @@ class ClipDataset(Dataset):
     def read(self, path: Path) -> Item:
         """Read one clip and its companions.
 
-        Raises UserError naming the clip when a companion is missing, of another encoder, or out of step.
+        Raises UserError naming the clip when a companion is missing, of another encoder, or of another length.
         """
         data, model, files = self.config.data, self.config.model, ClipFiles(path)
         audio = torch.from_numpy(read_audio(path)[0])
@@ -171,12 +173,12 @@ class ClipDataset(Dataset):
             volume=torch.from_numpy(files.read_volume()) if model.vol_embedding else None,
         )
         for name in ("units", "f0", "uv", "spec", "volume"):
-            if (part := getattr(clip, name)) is not None and not part.sum().isfinite():
+            if (tensor := getattr(clip, name)) is not None and not tensor.sum().isfinite():
                 raise UserError(f"the {name} of {path} are not finite; run '{MAKER}' again, or take the clip away")
         return Item(align(clip, data.hop_length, path), torch.tensor([self.speakers[path]]))
 
     def spectrogram(self, files: ClipFiles, audio: Tensor) -> Tensor:
-        """The clip's linear spectrogram (F, T), from its companion or, where that is absent, computed and kept."""
+        """The clip's linear spectrogram (F, T), from its companion file; computes and writes a missing one."""
         if files.spec.exists():
             return files.read_spec()
         data = self.config.data
@@ -186,19 +188,19 @@ class ClipDataset(Dataset):
 
 
 def collate(items: Sequence[Item | UserError]) -> Batch | UserError:
-    """Pad items to a batch; the first error among them stands for it."""
+    """Pad items to a batch; returns the first error if an item is one."""
     for item in items:
         if isinstance(item, UserError):
             return item
     items = sorted(items, key=lambda item: item.frames, reverse=True)
 
     def padded(name: str) -> Tensor:
-        parts = [getattr(item.clip, name) for item in items]
-        together = parts[0].new_empty(len(parts), *parts[0].shape)  # the first is the longest
-        for row, part in zip(together, parts, strict=True):
-            row[..., : part.shape[-1]] = part
-            row[..., part.shape[-1] :] = 0
-        return together
+        tensors = [getattr(item.clip, name) for item in items]
+        stacked = tensors[0].new_empty(len(tensors), *tensors[0].shape)  # the first is the longest
+        for row, tensor in zip(stacked, tensors, strict=True):
+            row[..., : tensor.shape[-1]] = tensor
+            row[..., tensor.shape[-1] :] = 0
+        return stacked
 
     return Batch(
         c=padded("units"),

@@ -1,4 +1,4 @@
-"""The judges of adversarial training: one on the waveform as it is, the others on it folded by a period.
+"""The discriminators: one on the waveform itself, the others on the waveform folded by a period.
 
 Multi-period discriminators: HiFi-GAN, https://arxiv.org/abs/2010.05646; the scale discriminator: MelGAN,
 https://arxiv.org/abs/1910.06711.
@@ -18,13 +18,13 @@ from modules.layers.weight_norm import SpectralNormConv1d, SpectralNormConv2d, W
 SLOPE = 0.1
 
 
-class _Judge(nn.Module):
-    """Convolutions, each followed by a leaky ReLU, and a last one whose outputs are the scores."""
+class _Discriminator(nn.Module):
+    """Convolutions, each followed by a leaky ReLU, and a last one that outputs the scores."""
 
     convs: nn.ModuleList
     conv_post: nn.Module
 
-    def _listen(self, x: Tensor) -> list[Tensor]:
+    def _feature_maps(self, x: Tensor) -> list[Tensor]:
         features = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), SLOPE)
@@ -32,8 +32,8 @@ class _Judge(nn.Module):
         return [*features, self.conv_post(x)]
 
 
-class ScaleDiscriminator(_Judge):
-    """Judges the waveform with wide strided convolutions, most of them grouped by four channels."""
+class ScaleDiscriminator(_Discriminator):
+    """Scores the waveform with wide strided convolutions, most of them grouped by four channels."""
 
     def __init__(self, use_spectral_norm: bool = False, width: float = 1.0):
         super().__init__()
@@ -49,11 +49,11 @@ class ScaleDiscriminator(_Judge):
 
     def forward(self, y: Tensor) -> list[Tensor]:
         """``y`` (B, 1, L) -> seven feature maps (B, C, length), the last with ceil(L / 256) scores."""
-        return self._listen(y)
+        return self._feature_maps(y)
 
 
-class PeriodDiscriminator(_Judge):
-    """Judges every ``period``-th sample together, by convolutions along the columns of the folded waveform."""
+class PeriodDiscriminator(_Discriminator):
+    """Scores every ``period``-th sample together, with convolutions along the columns of the folded waveform."""
 
     def __init__(self, period: int, use_spectral_norm: bool = False, width: float = 1.0):
         super().__init__()
@@ -70,16 +70,16 @@ class PeriodDiscriminator(_Judge):
     def forward(self, y: Tensor) -> list[Tensor]:
         """``y`` (B, 1, L) -> six feature maps (B, C, rows, period), the last with the scores."""
         y = F.pad(y, (0, -y.shape[2] % self.period), "reflect").unflatten(2, (-1, self.period))
-        return self._listen(y)
+        return self._feature_maps(y)
 
 
 class MultiPeriodDiscriminator(nn.Module):
-    """A scale discriminator and one for each period.
+    """A scale discriminator and a period discriminator for each period.
 
     Args:
         use_spectral_norm: in place of weight norm.
-        periods: in samples; primes hear different things.
-        width: factor on all channel counts, for small trials; published models have 1.
+        periods: in samples; primes have little overlap.
+        width: factor on all channel counts; published models have 1.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class MultiPeriodDiscriminator(nn.Module):
         self.discriminators.extend(PeriodDiscriminator(period, use_spectral_norm, width) for period in periods)
 
     def forward(self, y: Tensor) -> list[list[Tensor]]:
-        """``y`` (B, 1, L) -> each judge's feature maps; scores_of has the scores that are the last of them."""
-        return [judge(y) for judge in self.discriminators]
+        """``y`` (B, 1, L) -> each discriminator's feature maps; the last of them has the scores, see scores_of."""
+        return [discriminator(y) for discriminator in self.discriminators]
 
     def scores(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Each judge's scores of both, (B, 1, L) each: in one pass where that is the same as two.
+        """Each discriminator's scores of ``real`` and ``fake``, both (B, 1, L), in one pass if that equals two passes.
 
-        Spectral norm advances its estimate in every pass, and so gets its two.
+        Spectral norm advances its estimate in every pass, and so needs two.
         """
         if self.use_spectral_norm:
             return scores_of(self(real)), scores_of(self(fake))
@@ -106,8 +106,8 @@ class MultiPeriodDiscriminator(nn.Module):
 
 
 def scores_of(maps: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Each judge's scores (B, n), a view of the last of its feature maps.
+    """Each discriminator's scores (B, n), a view of its last feature map.
 
-    Not a part of ``forward``: compiled by PyTorch 2.11, that would lose the gradient of such a view.
+    Not part of ``forward``, because PyTorch 2.11's compiler loses the gradient of such a view.
     """
     return [features[-1].flatten(1) for features in maps]

@@ -1,4 +1,4 @@
-"""F0 as the synthesizer sees it: coarse bins, log scale, normalised contour, and the network that predicts it."""
+"""The synthesizer's representations of F0 (coarse bins, log scale, normalised contour), and the F0 predictor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ F0_MIN, F0_MAX = 50.0, 1100.0  # Hz, the ends of the coarse scale
 def f0_to_coarse(f0: Tensor) -> Tensor:
     """Hz -> bins 1 to 255 of a mel scale, int64, any shape; unvoiced (0 Hz) and everything up to 50 Hz is bin 1.
 
-    From about 1103 Hz up the bin is 0, not 255: published models were trained so, and know bin 0 as "very high".
+    From about 1103 Hz up the bin is 0, not 255, because published models were trained with bin 0 for very high F0.
     """
     low, high = (1127 * math.log(1 + f / 700) for f in (F0_MIN, F0_MAX))
     mel = 1127 * torch.log(1 + f0.float() / 700)
@@ -28,7 +28,7 @@ def f0_to_coarse(f0: Tensor) -> Tensor:
 
 
 def f0_to_lf0(f0: Tensor) -> Tensor:
-    """Hz -> the log scale that the network predicts, 0 at 0 Hz and about 2 at 1000 Hz."""
+    """Hz -> the log scale that the network predicts: 0 at 0 Hz and about 2 at 1000 Hz."""
     return 2595 * torch.log10(1 + f0.float() / 700) / 500
 
 
@@ -38,13 +38,13 @@ def lf0_to_f0(lf0: Tensor) -> Tensor:
 
 
 def normalize_lf0(lf0: Tensor, mask: Tensor, uv: Tensor, random_scale: bool = False) -> Tensor:
-    """The contour less its mean over voiced frames: what is said of a melody without saying whose or how high.
+    """Subtract from the contour its mean over voiced frames: the melody, independent of the singer's range.
 
     Args:
         lf0: (B, 1, T).
         mask: (B, 1, T), 1 where there is a frame.
         uv: (B, T), 1 where voiced.
-        random_scale: stretch each contour by a factor drawn from 0.8 to 1.2, for training.
+        random_scale: scale each contour by a random factor from 0.8 to 1.2, for training.
     """
     uv = uv[:, None].float()
     voiced = uv.sum(dim=2, keepdim=True)
@@ -56,7 +56,7 @@ def normalize_lf0(lf0: Tensor, mask: Tensor, uv: Tensor, random_scale: bool = Fa
 
 
 class F0Decoder(nn.Module):
-    """Predicts a speaker's log F0 from content and the normalised contour of the singing to follow."""
+    """Predicts a speaker's log F0 from content and the normalised contour of the source."""
 
     def __init__(self, model: ModelConfig):
         super().__init__()
@@ -72,9 +72,9 @@ class F0Decoder(nn.Module):
     def forward(self, x: Tensor, norm_lf0: Tensor, mask: Tensor, g: Tensor) -> Tensor:
         """``x`` (B, hidden, T), ``norm_lf0`` (B, 1, T), ``g`` (B, G, 1) or (B, G, T) -> log F0 (B, 1, T).
 
-        The content is detached: this loss shapes no part that the rest of the synthesizer shares.
+        The content is detached, so that the F0 loss trains only this network.
         """
         x = x.detach() + self.cond(g) + self.f0_prenet(norm_lf0.to(x.dtype))
-        x = x * mask.amax(dim=0, keepdim=True)  # a batch may be padded beyond its longest clip, which shall not hear it
+        x = x * mask.amax(dim=0, keepdim=True)  # zero the padding beyond the longest clip, which must not affect it
         x = self.decoder(self.prenet(x) * mask, mask)
         return self.proj(x) * mask

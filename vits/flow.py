@@ -13,12 +13,12 @@ from modules.layers.attention import CausalEncoder
 from modules.layers.convolution import Conv1d
 from modules.layers.wavenet import WN
 
-COUPLINGS = 4  # of the convolutional flow
+COUPLINGS = 4  # in the convolutional flow
 KERNEL_SIZE = 5
 
 
 class Coupling(nn.Module):
-    """Shifts the second half of the channels by what ``enc`` makes of the first. It starts as the identity."""
+    """Shifts the second half of the channels by ``enc`` of the first half. It is initialised to the identity."""
 
     def __init__(self, channels: int, hidden_channels: int, enc: nn.Module):
         super().__init__()
@@ -45,9 +45,9 @@ class Flip(nn.Module):
 class Flow(nn.Module):
     """Couplings, each followed by a flip.
 
-    ``n_flow_layer`` is the depth of the convolutional stack in each of four couplings, but with
-    ``use_transformer_flow`` the number of couplings. With ``flow_share_parameter`` they all use one stack, ``wn``,
-    which a state dict names once more in each of them.
+    ``n_flow_layer`` is the depth of the convolutional stack in each of four couplings, or with
+    ``use_transformer_flow`` the number of couplings. With ``flow_share_parameter`` all of them share one stack, ``wn``,
+    which a state dict repeats under each of them.
     """
 
     def __init__(self, model: ModelConfig):
@@ -57,7 +57,7 @@ class Flow(nn.Module):
         for _ in range(model.n_flow_layer if model.use_transformer_flow else COUPLINGS):
             self.flows.append(Coupling(model.inter_channels, model.hidden_channels, shared or build_stack(model)))
             self.flows.append(Flip())
-        if shared is not None:  # after the couplings: the order of state dicts
+        if shared is not None:  # after the couplings, to keep the order of state dicts
             self.wn = shared
 
     def forward(self, z: Tensor, mask: Tensor, g: Tensor, reverse: bool = False) -> Tensor:
@@ -68,7 +68,7 @@ class Flow(nn.Module):
 
 
 def build_stack(model: ModelConfig) -> nn.Module:
-    """What is inside a coupling: (B, hidden, T), mask, g -> (B, hidden, T)."""
+    """The network inside a coupling: (B, hidden, T), mask, g -> (B, hidden, T)."""
     if model.use_transformer_flow:
         return CausalEncoder(
             model.hidden_channels,

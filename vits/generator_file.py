@@ -1,4 +1,4 @@
-"""A generator's checkpoint: as conversion reads it, and as the tools read and write it that make a new one of it."""
+"""Read a generator's checkpoint for conversion, and read and write generators for compression and mixing."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from modules.training.checkpoint import load_checkpoint, load_weights, model_of,
 from modules.weights.weight_file import recognise
 from vits.synthesizer import Synthesizer
 
-# What the original's loader asks of every checkpoint, where no training was: no optimizer has learnt anything yet.
+# Entries that the original's loader requires in every checkpoint, for one without training state.
 UNTRAINED = {"iteration": 0, "optimizer": None, "learning_rate": 1e-4}
 
-ALIAS = re.compile(r"^flow\.flows\.\d+\.enc\.")  # of flow.wn, where the couplings share one stack
+ALIAS = re.compile(r"^flow\.flows\.\d+\.enc\.")  # aliases of flow.wn, if the couplings share one stack
 
 
 def load_generator(path: str | Path, config: Config) -> Synthesizer:
-    """The network with its weights folded, in float32, without the posterior encoder, which only training needs.
+    """The network in float32 with folded weight norm, without the posterior encoder, which only training needs.
 
-    Raises UserError when the file is unreadable, no generator's, or of other sizes than the config's.
+    Raises UserError when the file is unreadable, no generator, or of other sizes than the config's.
     """
     weights = read_generator(path)["model"]
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
-    with torch.device("meta"):  # a config may name sizes that no memory holds, and the file has not
+    with torch.device("meta"):  # compare shapes first: the config may name sizes that do not fit into memory
         refuse_misfit(_network(config), weights, path)
     network = _network(config)
     load_weights(network, weights, path)
@@ -37,7 +37,7 @@ def load_generator(path: str | Path, config: Config) -> Synthesizer:
 
 
 def _network(config: Config) -> Synthesizer:
-    """Of a configuration's sizes, for inference."""
+    """A network of the configuration's sizes, for inference."""
     network = Synthesizer(
         config.model,
         spec_channels=config.data.filter_length // 2 + 1,
@@ -48,7 +48,7 @@ def _network(config: Config) -> Synthesizer:
 
 
 def read_generator(path: str | Path) -> dict[str, Any]:
-    """The checkpoint, its ``model`` being a generator's tensors. UserError, with what else it is, when they are not."""
+    """Read a generator's checkpoint. Raises UserError if it is another kind of model, naming the kind if known."""
     checkpoint = load_checkpoint(path)
     family = recognise(model_of(checkpoint, path))
     if family != "SoVITS generator":
@@ -58,16 +58,16 @@ def read_generator(path: str | Path) -> dict[str, Any]:
 
 
 def write_generator(path: str | Path, weights: dict[str, Tensor], **entries: Any) -> None:
-    """Write a checkpoint of the four published entries, those not given being of a network that nobody trains.
+    """Write a checkpoint with the four published entries; those not given describe a network without training state.
 
-    The names of a flow's shared stack share its tensors in the file too.
+    In the file, too, all names of a flow's shared stack share its tensors.
     """
     weights = {name: weights.get(ALIAS.sub("flow.wn.", name), tensor) for name, tensor in weights.items()}
     save_checkpoint(path, {**UNTRAINED, **entries, "model": weights})
 
 
 def refuse_to_overwrite(target: str | Path, *sources: str | Path) -> None:
-    """UserError when ``target`` is one of the files that it shall be made of."""
+    """Raise UserError when ``target`` is one of its own source files."""
     if Path(target).resolve() in {Path(source).resolve() for source in sources}:
         raise UserError(
             f"{target} would be written over the model that it is made of; choose another name with {option('output')}"

@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def discriminator_loss(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Real scores should be 1 and fake ones 0.
+    """Push real scores towards 1 and fake ones towards 0.
 
-    Takes each discriminator's scores. Returns the loss, and each discriminator's part for real and for fake, (n,).
+    Takes each discriminator's scores. Returns the total loss, and each discriminator's for real and for fake, (n,).
     """
     real_losses = torch.stack([((1 - score.float()) ** 2).mean() for score in real])
     fake_losses = torch.stack([(score.float() ** 2).mean() for score in fake])
@@ -21,7 +21,7 @@ def discriminator_loss(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, 
 
 
 def generator_loss(fake: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Fake scores should be 1. Returns the loss and each discriminator's part, (n,)."""
+    """Push fake scores towards 1. Returns the total loss and each discriminator's loss, (n,)."""
     losses = torch.stack([((1 - score.float()) ** 2).mean() for score in fake])
     return losses.sum(), losses
 
@@ -36,9 +36,9 @@ def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
 
 
 def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor) -> Tensor:
-    """How far the posterior's sample, seen through the flow, lies from the prior: nats a frame.
+    """The divergence of the posterior from the prior, estimated from one sample through the flow: nats per frame.
 
-    All (B, inter, T) but ``mask`` (B, 1, T). One sample stands for the expectation over the posterior.
+    All (B, inter, T) but ``mask`` (B, 1, T).
     """
     z_p, logs_q, m_p, logs_p, mask = (x.float() for x in (z_p, logs_q, m_p, logs_p, mask))
     kl = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p) ** 2 * torch.exp(-2 * logs_p)
@@ -46,9 +46,9 @@ def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tens
 
 
 def lf0_loss(predicted: Tensor, lf0: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of log F0 over as many frames as the longest clip has, for every clip.
+    """Squared error of log F0, averaged over the batch size times the frames of the longest clip.
 
-    All (B, 1, T); after a clip's end ``mask`` is 0, and both contours must be.
+    All (B, 1, T). Beyond a clip's end ``mask`` is 0, and both contours must be 0.
     """
     frames = mask.sum(dim=2).max() * len(lf0)
     return (predicted.float() - lf0.float()).square().sum() / frames

@@ -1,4 +1,4 @@
-"""A linear spectrogram to the posterior distribution of the latent frames; training alone needs it."""
+"""The posterior encoder: a linear spectrogram to the posterior of the latent frames. Only training needs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.layers.wavenet import WN
 
 
 class PosteriorEncoder(nn.Module):
-    """Sixteen gated layers of width five, conditioned on the speaker."""
+    """Sixteen gated layers of kernel size five, conditioned on the speaker."""
 
     def __init__(self, model: ModelConfig, spec_channels: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Content and pitch to the prior distribution of the latent frames."""
+"""The prior encoder: content and pitch to the prior of the latent frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PriorEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor, coarse_f0: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` (B, hidden, T), ``coarse_f0`` (B, T) whole -> mean and log standard deviation, (B, inter, T) each."""
+        """``x`` (B, hidden, T), integer ``coarse_f0`` (B, T) -> mean and log standard deviation, (B, inter, T)."""
         x = x + self.f0_emb(coarse_f0).transpose(1, 2)
         mean, log_std = (self.proj(self.enc_(x, mask)) * mask).chunk(2, dim=1)
         return mean, log_std

@@ -1,13 +1,14 @@
 """One optimisation step of the synthesizer and its discriminators (VITS, Kim et al. 2021, section 2; spec of 4.1).
 
-The discriminator learns first, on a slice the generator made; then the generator, against the updated discriminator.
+The discriminator trains first, on a slice that the generator made; then the generator, against the updated
+discriminator.
 
-A step may take several batches, here (``train.accumulate_steps``) and in other processes. Its gradient is then the mean
-of the gradients that each batch alone would give, whoever computes them. This is not that of one large batch: a batch's
-KL and F0 losses are means over its own frames, so a frame of a short batch weighs a little more.
+A step may take several batches, on this rank (``train.accumulate_steps``) and on others. Its gradient is then the mean
+of the gradients of the single batches. It differs from the gradient of one large batch: the KL and F0 losses are means
+over the frames of a batch, so a frame of a short batch weighs a little more.
 
-On a CUDA device a step of one batch in one process is captured and replayed (modules/training/cuda_graph.py), so
-nothing in it may wait for the device.
+On a CUDA device a step of one batch in one process is captured and replayed (modules/training/cuda_graph.py), so it
+must not wait for the device.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from modules.config import Config, DataConfig
 from modules.data.sampler import derive_seed
 from modules.device import autocast, grad_scaler, update_scale
 from modules.layers.weight_norm import cached_weights
-from modules.training.cuda_graph import Recorder
-from modules.training.distributed import average, average_gradients, rank, world_size
+from modules.training.cuda_graph import GraphedFunction
+from modules.training.distributed import all_reduce_mean, average_gradients, rank, world_size
 from modules.training.optimizer import AdamW, gradient_norm
 from vits.dataset import Batch
 from vits.discriminator import MultiPeriodDiscriminator, scores_of
 from vits.losses import discriminator_loss, feature_loss, generator_loss, kl_loss, lf0_loss
 from vits.synthesizer import Synthesizer, SynthesizerOutput, cut_slices
 
-# Recordings are of one shape each: batches are padded to a multiple of so many frames, which makes at most 13 lengths
-# of clips that are cropped at 800. Padding counts for nothing, as that of a batch's shorter clips does.
-FRAMES_APART = 64
+# A CUDA graph has fixed shapes: batches are padded to a multiple of so many frames, which gives at most 13 lengths of
+# clips that are cropped at 800. The padding is masked, like the padding of a batch's shorter clips.
+FRAME_MULTIPLE = 64
 
 
 @dataclass
 class Generated:
-    """What the generator made of a batch, and the slices of the recording it is compared with.
+    """The generator's output for a batch, and the real slices that it is compared with.
 
     audio, target_audio: (B, 1, segment); mel, target_mel: (B, n_mels, frames).
     """
@@ -53,9 +54,12 @@ class Generated:
 
 
 @dataclass
-class Sample:
-    """What a step made of its batch's first clip, for people to look at: mel, target_mel (n_mels, frames) of the slice,
-    spec (bins, T) of the clip, and of a model that predicts F0 lf0, pred_lf0 and norm_lf0 (1, T). No graph is kept."""
+class Preview:
+    """A step's output for the first clip of its batch, for the training log.
+
+    mel, target_mel (n_mels, frames): of the slice. spec (bins, T): of the clip. lf0, pred_lf0, norm_lf0 (1, T): of a
+    model that predicts F0, otherwise None. All are detached.
+    """
 
     mel: Tensor
     target_mel: Tensor
@@ -65,7 +69,7 @@ class Sample:
     norm_lf0: Tensor | None = None
 
     @classmethod
-    def of(cls, batch: Batch, generated: Generated) -> Sample:
+    def of(cls, batch: Batch, generated: Generated) -> Preview:
         output = generated.output
         curves = (output.lf0, output.pred_lf0, output.norm_lf0) if output.pred_lf0 is not None else ()
         return cls(*(x[0].detach() for x in (generated.mel, generated.target_mel, batch.spec, *curves)))
@@ -73,7 +77,7 @@ class Sample:
 
 @dataclass
 class Losses:
-    """The losses and gradient norms of one step: 0-dimensional tensors on the training device, not yet waited for.
+    """The losses and gradient norms of one step, as 0-dimensional tensors on the training device.
 
     ``generator`` holds the generator's losses by name, times their weights.
     """
@@ -85,19 +89,19 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """What the generator learns from."""
+        """The generator's loss: the sum of its weighted losses."""
         return sum(self.generator.values())
 
     def by_name(self) -> dict[str, Tensor]:
-        """All of them in one dictionary."""
+        """All losses and gradient norms in one dictionary."""
         norms = {"grad_norm_d": self.grad_norm_d, "grad_norm_g": self.grad_norm_g}
         return {"discriminator": self.discriminator, **self.generator, **norms}
 
 
 class Learner:
-    """The two networks, their optimizers and the precision they learn in.
+    """The two networks, their optimizers and the precision of training.
 
-    ``cuda_graphs`` False starts every kernel by itself on a CUDA device too.
+    ``cuda_graphs`` False disables the capture of steps on a CUDA device.
     """
 
     def __init__(self, config: Config, device: torch.device, *, cuda_graphs: bool = True):
@@ -110,14 +114,16 @@ class Learner:
         ).to(device)
         self.optim_g, self.optim_d = self._optimizer(self.net_g), self._optimizer(self.net_d)
         self.scaler = grad_scaler(device, enabled=train.fp16_run and train.half_type == "fp16")
-        self._autocast()  # tells now of a precision that the device does not have
-        recorded = cuda_graphs and world_size() == train.accumulate_steps == 1
-        self.alone = Recorder(self._learn_alone, device, enabled=recorded)
+        self._autocast()  # raises UserError at once if the device lacks the precision
+        one_batch_a_step = world_size() == train.accumulate_steps == 1
+        self.graphed_step = GraphedFunction(
+            self._single_batch_step, device, enabled=cuda_graphs and one_batch_a_step
+        )
 
     def _optimizer(self, net: nn.Module) -> AdamW:
         train = self.config.train
         optimizer = AdamW(net.parameters(), train.learning_rate, tuple(train.betas), train.eps)
-        for group in optimizer.param_groups:  # the original's scheduler looks for it in the checkpoint
+        for group in optimizer.param_groups:  # the original's scheduler reads it from the checkpoint
             group["initial_lr"] = train.learning_rate
         return optimizer
 
@@ -127,68 +133,71 @@ class Learner:
 
     def step(
         self, *batches: Batch, number: int | None = None, adversarial: bool = True
-    ) -> tuple[Sample, Losses]:
-        """Learn from one batch or several; without ``adversarial`` only reconstruction counts and the discriminator
-        rests.
+    ) -> tuple[Preview, Losses]:
+        """Train on one or several batches.
 
-        What is drawn for a batch is a function of the seed, the step's ``number``, which several batches must have, and
-        the batch's place among those of all processes; without a number torch's generator is left as it is.
-        A network whose gradient is not finite keeps its weights for this step, in every process; the gradient norm
-        tells. Returns a sample of what was generated for the last batch, and the means of the losses over all
-        processes; both may be overwritten by the next step.
+        A network whose gradient norm is not finite keeps its weights in this step, on all ranks.
+
+        Args:
+            batches: this rank's batches.
+            number: of the step. With the seed and the batch's index among all ranks' batches it determines the random
+                numbers for a batch. None leaves torch's generator as it is, and is for a single batch only.
+            adversarial: False trains the generator on its reconstruction losses, and not the discriminator.
+
+        Returns a preview of the last batch, and the losses, averaged over all ranks. The next step may overwrite both.
         """
         if len(batches) > 1:
-            return self._learn_several(batches, number, adversarial)
+            return self._multi_batch_step(batches, number, adversarial)
         (batch,) = batches
-        if self.alone.enabled:
-            batch = batch.padded(FRAMES_APART)
+        if self.graphed_step.enabled:
+            batch = batch.padded(FRAME_MULTIPLE)
         self._seed(number, rank())
-        return self.alone(batch.tensors(), adversarial)
+        return self.graphed_step(batch.tensors(), adversarial)
 
-    def _learn_alone(self, tensors: Sequence[Tensor | None], adversarial: bool) -> tuple[Sample, Losses]:
-        """A step on one batch: one pass of the generator serves both networks."""
+    def _single_batch_step(self, tensors: Sequence[Tensor | None], adversarial: bool) -> tuple[Preview, Losses]:
+        """A step on one batch, where one forward pass of the generator serves both networks."""
         batch = Batch(*tensors)
         generated = self.generate(batch)
-        return self._learn([generated], [generated], batch, 1, adversarial)
+        return self._train_networks([generated], [generated], batch, 1, adversarial)
 
-    def _learn_several(
+    def _multi_batch_step(
         self, batches: Sequence[Batch], number: int | None, adversarial: bool
-    ) -> tuple[Sample, Losses]:
-        """A step on several, each generated twice: their graphs would not fit into memory together."""
-        for_d, for_g = self._generated(batches, number, graph=False), self._generated(batches, number)
-        return self._learn(for_d, for_g, batches[-1], len(batches), adversarial)
+    ) -> tuple[Preview, Losses]:
+        """A step on several batches, each generated twice: their autograd graphs would not fit into memory together."""
+        for_d, for_g = self._generated(batches, number, with_grad=False), self._generated(batches, number)
+        return self._train_networks(for_d, for_g, batches[-1], len(batches), adversarial)
 
-    def _learn(
-        self, for_d: Iterable[Generated], for_g: Iterable[Generated], last: Batch, parts: int, adversarial: bool
-    ) -> tuple[Sample, Losses]:
+    def _train_networks(
+        self, for_d: Iterable[Generated], for_g: Iterable[Generated], last: Batch, count: int, adversarial: bool
+    ) -> tuple[Preview, Losses]:
         loss_d = norm_d = torch.zeros((), device=self.device)
         if adversarial:
-            loss_d, norm_d = self.discriminator_step(for_d, parts)
-        generated, losses, norm_g = self.generator_step(for_g, parts, adversarial=adversarial)
+            loss_d, norm_d = self.discriminator_step(for_d, count)
+        generated, losses, norm_g = self.generator_step(for_g, count, adversarial=adversarial)
         update_scale(self.scaler)
-        loss_d, *means = average(torch.stack([loss_d, *losses.values()]))
-        return Sample.of(last, generated), Losses(loss_d, dict(zip(losses, means, strict=True)), norm_d, norm_g)
+        loss_d, *means = all_reduce_mean(torch.stack([loss_d, *losses.values()]))
+        return Preview.of(last, generated), Losses(loss_d, dict(zip(losses, means, strict=True)), norm_d, norm_g)
 
-    def _generated(self, batches: Sequence[Batch], number: int | None, graph: bool = True) -> Iterator[Generated]:
-        """What the generator makes of each batch, the same each time it is asked for the same ``number``."""
-        for place, batch in enumerate(batches):
-            self._seed(number, rank() * len(batches) + place)
-            with torch.set_grad_enabled(graph):
+    def _generated(self, batches: Sequence[Batch], number: int | None, with_grad: bool = True) -> Iterator[Generated]:
+        """Yield the generator's output for each batch; the same ``number`` gives the same output."""
+        for index, batch in enumerate(batches, rank() * len(batches)):
+            self._seed(number, index)
+            with torch.set_grad_enabled(with_grad):
                 generated = self.generate(batch)
             yield generated
 
-    def _seed(self, number: int | None, place: int) -> None:
+    def _seed(self, number: int | None, index: int) -> None:
         if number is not None:
-            torch.manual_seed(derive_seed(self.config.train.seed, 0, number, place))
+            torch.manual_seed(derive_seed(self.config.train.seed, 0, number, index))
 
     def compile(self) -> None:
-        """Let PyTorch's compiler write the kernels of decoder and discriminator, which see segments of one length."""
-        options = {"fallback_random": True}  # the numbers drawn stay those of the uncompiled step
+        """Compile the decoder and the discriminator, whose inputs always have the length of a segment."""
+        options = {"fallback_random": True}  # the same random numbers as the uncompiled step
         self.net_g.dec.compile(dynamic=False, options=options)
         self.net_d.compile(dynamic=False, options=options)
 
     def generate(self, batch: Batch) -> Generated:
-        """The generator's forward pass on a batch, with the mel spectrograms the losses need (float32)."""
+        """The generator's forward pass on a batch, with the mel spectrograms for the losses (float32)."""
         train, data = self.config.train, self.config.data
         with self._autocast():
             output = self.net_g(batch.c, batch.f0, batch.uv, batch.spec, batch.speaker_id, batch.lengths, batch.volume)
@@ -200,15 +209,15 @@ class Learner:
             target_mel=mel_of_spec(cut_slices(batch.spec, starts, frames), data),
         )
 
-    def discriminator_step(self, generated: Iterable[Generated], parts: int = 1) -> tuple[Tensor, Tensor]:
-        """Teach the discriminator on all ``parts``; returns its mean loss and the norm of its gradient."""
+    def discriminator_step(self, generated: Iterable[Generated], count: int = 1) -> tuple[Tensor, Tensor]:
+        """Train the discriminator on ``count`` batches; returns its mean loss and gradient norm."""
         self.optim_d.zero_grad(set_to_none=True)
         mean = torch.zeros((), device=self.device)
-        for part in generated:
-            loss = self.discriminator_loss(part) / parts
+        for output in generated:
+            loss = self.discriminator_loss(output) / count
             self.scaler.scale(loss).backward()
             mean = mean + loss.detach()
-        return mean, self._descend(self.net_d, self.optim_d)
+        return mean, self._update(self.net_d, self.optim_d)
 
     def discriminator_loss(self, generated: Generated) -> Tensor:
         with self._autocast():
@@ -217,22 +226,22 @@ class Learner:
         return loss
 
     def generator_step(
-        self, generated: Iterable[Generated], parts: int = 1, *, adversarial: bool
+        self, generated: Iterable[Generated], count: int = 1, *, adversarial: bool
     ) -> tuple[Generated, dict[str, Tensor], Tensor]:
-        """Teach the generator on all ``parts``; returns the last, the mean losses by name and the gradient's norm."""
+        """Train the generator on ``count`` batches; returns its last output, mean losses by name and gradient norm."""
         self.optim_g.zero_grad(set_to_none=True)
         mean = torch.zeros((), device=self.device)
-        for part in generated:
-            losses = self.generator_losses(part, adversarial=adversarial)
-            values = torch.stack(list(losses.values())) / parts
+        for output in generated:
+            losses = self.generator_losses(output, adversarial=adversarial)
+            values = torch.stack(list(losses.values())) / count
             self.scaler.scale(values.sum()).backward()
             mean = mean + values.detach()
-        return part, dict(zip(losses, mean, strict=True)), self._descend(self.net_g, self.optim_g)
+        return output, dict(zip(losses, mean, strict=True)), self._update(self.net_g, self.optim_g)
 
     def generator_losses(self, generated: Generated, *, adversarial: bool) -> dict[str, Tensor]:
-        """The losses by name, times their weights. All of them are summed, averaged, logged and drawn from here."""
+        """The losses by name, times their weights. Every loss in this dictionary is trained on, averaged and logged."""
         output, zero = generated.output, torch.zeros((), device=self.device)
-        loss_adversarial, loss_feature = self._judge(generated) if adversarial else (zero, zero)
+        loss_adversarial, loss_feature = self._discriminator_losses(generated) if adversarial else (zero, zero)
         loss_kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
         return {
             "adversarial": loss_adversarial,
@@ -242,8 +251,8 @@ class Learner:
             "lf0": zero if output.pred_lf0 is None else lf0_loss(output.pred_lf0, output.lf0, output.mask),
         }
 
-    def _judge(self, generated: Generated) -> tuple[Tensor, Tensor]:
-        """What the discriminator says: its weights need no gradient now, and the real signal's pass no graph."""
+    def _discriminator_losses(self, generated: Generated) -> tuple[Tensor, Tensor]:
+        """The adversarial and the feature matching loss. The discriminator's weights get no gradient."""
         self.net_d.requires_grad_(False)
         try:
             with self._autocast(), cached_weights(self.net_d):
@@ -255,8 +264,8 @@ class Learner:
         loss, *_ = generator_loss(scores_of(fake_maps))
         return loss, feature_loss(real_maps, fake_maps)
 
-    def _descend(self, net: nn.Module, optimizer: AdamW) -> Tensor:
-        """Gradient norm (not clipped, as published) and step; the step is left out if the norm is not finite."""
+    def _update(self, net: nn.Module, optimizer: AdamW) -> Tensor:
+        """Make the optimizer's step if the gradient norm is finite; returns the norm. No clipping, as published."""
         average_gradients(net)
         self.scaler.unscale_(optimizer)
         norm = gradient_norm(net)
@@ -269,7 +278,7 @@ class Learner:
 
 
 def mel_of(audio: Tensor, data: DataConfig) -> Tensor:
-    """Log-mel (B, n_mels, T) of (B, 1, L), by the configuration's sizes."""
+    """Log-mel (B, n_mels, T) of (B, 1, L), with the configuration's sizes."""
     return mel_spectrogram(
         audio.squeeze(1).float(),
         data.sampling_rate,
@@ -283,7 +292,7 @@ def mel_of(audio: Tensor, data: DataConfig) -> Tensor:
 
 
 def mel_of_spec(spec: Tensor, data: DataConfig) -> Tensor:
-    """Log-mel (..., n_mels, T) of a linear spectrogram (..., bins, T), by the configuration's sizes."""
+    """Log-mel (..., n_mels, T) of a linear spectrogram (..., bins, T), with the configuration's sizes."""
     return mel_from_linear(
         spec, data.sampling_rate, data.filter_length, data.n_mel_channels, data.mel_fmin, data.mel_fmax
     )
@@ -292,8 +301,8 @@ def mel_of_spec(spec: Tensor, data: DataConfig) -> Tensor:
 def learning_rate(config: Config, epoch: int) -> float:
     """Learning rate of an epoch (from 1): a linear warm-up over ``warmup_epochs``, then ``lr_decay`` once an epoch.
 
-    With ``cosine_end`` half a cosine takes the place of ``lr_decay``: it ends at the last of ``epochs`` at that share
-    of ``learning_rate`` (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, equation 5, without restarts).
+    With ``cosine_end``, half a cosine replaces ``lr_decay``: it reaches that share of ``learning_rate`` at the last of
+    ``epochs`` (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, equation 5, without restarts).
     """
     train = config.train
     if epoch <= train.warmup_epochs:

@@ -21,12 +21,12 @@ from vits.flow import Flow
 from vits.posterior_encoder import PosteriorEncoder
 from vits.prior_encoder import PriorEncoder
 
-PUBLISHED_SEED = 52468  # of every conversion
+PUBLISHED_SEED = 52468  # for every conversion
 
 
 @dataclass
 class SynthesizerOutput:
-    """What a training step needs. The last three are None when the model predicts no F0."""
+    """The output of a training pass. The last three are None when the model predicts no F0."""
 
     audio: Tensor  # (B, 1, segment samples)
     slice_starts: Tensor  # (B,) frames
@@ -48,7 +48,7 @@ class Synthesizer(nn.Module):
     Args:
         model: the config's ``model`` section.
         spec_channels: bins of the linear spectrogram.
-        segment_frames: length of the slice that training makes audible.
+        segment_frames: length of the slice that training decodes to audio.
     """
 
     def __init__(self, model: ModelConfig, spec_channels: int = 1025, segment_frames: int = 20):
@@ -74,16 +74,16 @@ class Synthesizer(nn.Module):
         lengths: Tensor,
         volume: Tensor | None = None,
     ) -> SynthesizerOutput:
-        """One training pass over padded clips, of which a random slice becomes audio.
+        """One training pass over padded clips; a random slice of each is decoded to audio.
 
         Args:
             c: content (B, C, T).
-            f0: Hz (B, T), interpolated through unvoiced frames.
+            f0: Hz (B, T), interpolated across unvoiced frames.
             uv: (B, T), 1 where voiced.
             spec: linear spectrogram (B, bins, T).
             speaker_id: (B, 1), rows of the speaker table.
             lengths: (B,), frames of each clip, none shorter than the slice.
-            volume: (B, T), of no effect on a model without loudness embedding.
+            volume: (B, T), ignored by a model without loudness embedding.
         """
         g = self.emb_g(speaker_id).transpose(1, 2)
         mask = sequence_mask(lengths, c.shape[2])
@@ -114,17 +114,17 @@ class Synthesizer(nn.Module):
         predict_f0: bool = False,
         volume: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Convert; a generator on the CPU in the same state gives the same audio, on every device.
+        """Convert. A generator on the CPU in the same state gives the same audio on every device.
 
         Args:
-            c, f0, uv, volume: as in forward, every frame of them real.
-            speaker: whole numbers (B, 1), or weights of the first S speakers for each frame (T, S), then B is 1.
+            c, f0, uv, volume: as in forward, without padding.
+            speaker: ids (B, 1), or weights of the first S speakers for each frame (T, S), then B is 1.
             noice_scale: factor on the prior's standard deviation.
             generator: source of all random numbers; None makes one with PUBLISHED_SEED.
             predict_f0: let the model choose the F0; ignored by a model that cannot.
 
         Returns:
-            Audio (B, 1, hop·T) and the F0 that it has, Hz (B, T).
+            Audio (B, 1, hop·T) and its F0, Hz (B, T).
         """
         generator = generator or torch.Generator().manual_seed(PUBLISHED_SEED)
         g = self.speaker_condition(speaker)
@@ -138,11 +138,11 @@ class Synthesizer(nn.Module):
         return self.dec.decode(z, f0, g, generator), f0
 
     def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
-        """Of the noise that ``latent`` takes for ``f0`` (B, T): (B, inter, T)."""
+        """The shape (B, inter, T) of the noise that ``latent`` needs for ``f0`` (B, T)."""
         return len(f0), self.enc_p.proj.out_channels // 2, f0.shape[1]
 
     def latent(self, x: Tensor, f0: Tensor, mask: Tensor, g: Tensor, noise: Tensor, noice_scale: float = 1.0) -> Tensor:
-        """What the decoder sings: a sample of the prior of ``x`` (B, hidden, T), through the flow. (B, inter, T)."""
+        """The decoder's input (B, inter, T): a sample of the prior of ``x`` (B, hidden, T), through the flow."""
         m_p, logs_p = self.enc_p(x, mask, f0_to_coarse(f0))
         return self.flow(m_p + noise * logs_p.exp() * noice_scale, mask, g, reverse=True)
 
@@ -154,11 +154,11 @@ class Synthesizer(nn.Module):
         return (speaker.to(table.dtype) @ table).t()[None]
 
     def fold_weight_norm(self) -> None:
-        """Make every normalised weight a plain one: for conversion, the same numbers at less cost."""
+        """Replace every normalised weight by a plain one, which is faster for conversion and gives the same result."""
         fold_normed_weights(self)
 
     def content(self, c: Tensor, uv: Tensor, mask: Tensor, volume: Tensor | None) -> Tensor:
-        """Content, voicing and, where the model knows it, loudness: (B, hidden, T)."""
+        """The sum of content, voicing and, with loudness embedding, loudness: (B, hidden, T)."""
         x = self.pre(c) * mask + self.emb_uv(uv.long()).transpose(1, 2)
         if self.emb_vol is None or volume is None:
             return x
@@ -174,9 +174,9 @@ def sequence_mask(lengths: Tensor, frames: int) -> Tensor:
 
 
 def random_slice_starts(lengths: Tensor, slice_frames: int) -> Tensor:
-    """A first frame for each clip (B,), all places from which a whole slice fits being equally likely."""
-    places = (lengths - slice_frames + 1).clamp(min=1)
-    return (torch.rand(len(lengths), device=lengths.device) * places).long()
+    """A random first frame for each clip (B,), uniform over the starts from which a whole slice fits."""
+    starts = (lengths - slice_frames + 1).clamp(min=1)
+    return (torch.rand(len(lengths), device=lengths.device) * starts).long()
 
 
 def cut_slices(x: Tensor, starts: Tensor, size: int) -> Tensor:

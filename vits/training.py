@@ -1,8 +1,8 @@
-"""A training run of the synthesizer: set-up or resume, evaluation, checkpoints.
+"""A training run of the synthesizer: set-up or resume, validation, checkpoints.
 
-The original's habits that cost its users work are not kept: it repeated the interrupted epoch on resume, loaded a
-broken checkpoint half, restored the optimizer before the weights (and started afresh when that failed), saved the
-untrained model as the base model ``G_0.pth``, and shuffled the clips once for all epochs.
+It differs from the original, which repeated the interrupted epoch on resume, loaded half of a broken checkpoint,
+restored the optimizer before the weights (and started afresh when that failed), saved the untrained model as the base
+model ``G_0.pth``, and shuffled the clips once for all epochs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from modules.training.interruption import StopSignal, ignore_stop_signals, stop_
 from modules.training.loop import TrainingRun
 from modules.training.optimizer_state import load_optimizer, load_scaler
 from modules.training.run_config import refuse_another_model
-from modules.training.run_lock import sole_run
+from modules.training.run_lock import exclusive_run
 from vencoder import ENCODERS
-from vits import checkpoints
-from vits.checkpoints import Best
-from vits.compression import refuse_compressed
+from vits import saved_models
 from vits.dataset import Batch, ClipDataset, collate
-from vits.logbook import Logbook
-from vits.step import Learner, Losses, Sample, mel_of_spec
+from vits.saved_models import Best
+from vits.step import Learner, Losses, Preview, mel_of_spec
+from vits.training_log import TrainingLog
 from vits.validation import Validation
 
 log = get_logger("train")
@@ -52,47 +51,47 @@ def train(
     compiled: bool = False,
     cuda_graphs: bool = True,
 ) -> int:
-    """Train until the config's last epoch or a signal; returns the exit code (128 + the signal's number then).
+    """Train until the config's last epoch or a signal; returns the exit code, 128 + the number of a signal.
 
-    ``model`` is the run's name, see ``run_folder``. Of several processes, as torchrun starts them, only rank 0 writes
-    files. ``compiled`` lets PyTorch's compiler write kernels; ``cuda_graphs`` False starts every kernel of a step by
-    itself.
+    ``model`` is the run's name, see ``run_folder``. Only rank 0 writes files. ``compiled`` uses torch.compile;
+    ``cuda_graphs`` False disables the capture of steps as CUDA graphs.
     """
     folder = run_folder(model)
     config = load_config(config_path)
-    ENCODERS[config.model.speech_encoder]  # a model of an unknown encoder could be trained, but never used
-    with distributed.process_group(pick_device(device)) as own_device, sole_run(folder):
-        distributed.from_the_first(lambda: check_run_config(config, folder))
+    ENCODERS[config.model.speech_encoder]  # raises UserError for an unknown encoder: the model could never be used
+    with distributed.process_group(pick_device(device)) as own_device, exclusive_run(folder):
+        distributed.broadcast_from_rank_zero(lambda: check_run_config(config, folder))
         run = Run(config, folder, own_device, save_every_minutes, cuda_graphs=cuda_graphs)
         if compiled:
             run.learner.compile()
-            run.beginning += "; the first step compiles, for minutes, and so does the first on fewer clips"
-        if distributed.is_first():
+            run.start_message += "; the first step, and the first with fewer clips, take minutes to compile"
+        if distributed.is_rank_zero():
             copy_config(config_path, folder / "config.json")
-        logbook = Logbook(folder, run.step) if distributed.is_first() else distributed.Silent()
-        with contextlib.closing(logbook), stop_signal() as stop, compiler_errors():
-            return run.loop(logbook, stop)
+        training_log = TrainingLog(folder, run.step) if distributed.is_rank_zero() else distributed.NoOp()
+        with contextlib.closing(training_log), stop_signal() as stop, compiler_errors():
+            return run.loop(training_log, stop)
 
 
 def run_folder(name: str) -> Path:
-    """The folder of a run below ``logs``; its path, ``logs/44k``, is taken for the name ``44k``.
+    """The folder of a run below ``logs``. The path ``logs/44k`` means the same as the name ``44k``.
 
-    Raises UserError for what names no folder there, and when an earlier version made ``logs/logs/44k`` of that path.
+    Raises UserError for a name without a folder below ``logs``, and if ``logs/logs/44k`` exists, which earlier versions
+    made for that path.
     """
     below = Path(name)
     if below.parts[:1] == (LOGS.name,):
         below = below.relative_to(LOGS.name)
         if (LOGS / name).is_dir():
             raise UserError(
-                f"{LOGS / name} is a run that this name made earlier: move it to {LOGS / below}, or go on with it as "
-                f"{LOGS / name}"
+                f"{LOGS / name} is a run that an earlier version made for this name: move it to {LOGS / below}, or go "
+                f"on with it as {LOGS / name}"
             )
     if not below.name or set(below.parts) == {".."}:
         raise UserError(f"'{name}' is no name for a run; give it one of its own, for instance 44k")
     return LOGS / below
 
 
-# What stays the same when a run resumes. The number of speakers is compared as a shape of the checkpoint.
+# The keys that must not change when a run resumes. The number of speakers is checked by the checkpoint's shapes.
 FREE_MODEL_KEYS = ("n_speakers", "p_dropout", "extra")
 FIXED_KEYS = (
     *(f"data.{key}" for key in ("sampling_rate", "filter_length", "hop_length", "win_length", "unit_interpolate_mode")),
@@ -101,15 +100,15 @@ FIXED_KEYS = (
 
 
 def check_run_config(config: Config, folder: Path) -> None:
-    """Raise UserError when the folder has a run of another model than the configuration's."""
+    """Raise UserError when the folder holds a run whose model differs from the configuration's."""
     path = folder / "config.json"
-    if path.exists() and any(pair.step for pair in checkpoints.pairs(folder)):
+    if path.exists() and any(pair.step for pair in saved_models.pairs(folder)):
         refuse_another_model(config, load_config(path), path, FIXED_KEYS)
 
 
 @contextlib.contextmanager
 def compiler_errors() -> Iterator[None]:
-    """Errors of PyTorch's compiler, which finds no compiler of the system's for instance, as a sentence."""
+    """Turn errors of torch.compile, such as a missing system compiler, into UserError."""
     try:
         yield
     except Exception as error:
@@ -122,9 +121,9 @@ def compiler_errors() -> Iterator[None]:
 
 
 class Run(TrainingRun):
-    """A run of ``logs/<model>``. ``best`` is the least mel distance of a validation, and its step."""
+    """A run in ``logs/<model>``. ``best`` is the validation with the smallest mel distance so far."""
 
-    cure_of_losses = "lower train.learning_rate or set train.fp16_run to false"
+    losses_advice = "lower train.learning_rate or set train.fp16_run to false"
 
     def __init__(
         self,
@@ -139,14 +138,14 @@ class Run(TrainingRun):
         self.config = config
         self.epochs, self.accumulate_steps, self.log_interval = train.epochs, train.accumulate_steps, train.log_interval
         allow_tf32(device)
-        torch.manual_seed(train.seed)  # of the first weights
+        torch.manual_seed(train.seed)  # for the initial weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.validation = Validation(config, device)
-        shared = {name: part for name, part in config.to_dict().items() if name != "data"}  # which names local files
-        distributed.demand_the_same("sections train, model and spk", shared)
+        shared = {name: section for name, section in config.to_dict().items() if name != "data"}  # local file names
+        distributed.require_same("sections train, model and spk", shared)
         frames = self.dataset.frames()
         clips = [(*path.parts[-2:], length) for path, length in zip(self.dataset.paths, frames, strict=True)]
-        distributed.demand_the_same("clips to train on", clips)
+        distributed.require_same("clips to train on", clips)
         batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
             rank=distributed.rank(), world_size=distributed.world_size(), accumulated=train.accumulate_steps,
@@ -154,82 +153,84 @@ class Run(TrainingRun):
         )  # fmt: skip
         super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)
         self.learner = Learner(config, device, cuda_graphs=cuda_graphs)
-        less = f", or give {option('cuda_graphs', False)}, which takes less" if self.learner.alone.enabled else ""
-        self.cure_of_memory = f"halve it, or see what fits with {option('find_batch_size')}{less}"
+        self.memory_advice = f"halve it, or see what fits with {option('find_batch_size')}"
+        if self.learner.graphed_step.enabled:
+            self.memory_advice += f", or give {option('cuda_graphs', False)}, which takes less"
         self.best = Best()
-        self.beginning = self.resume()
-        distributed.spread_weights(self.learner.net_g)
-        distributed.spread_weights(self.learner.net_d)
+        self.start_message = self.resume()
+        distributed.broadcast_weights(self.learner.net_g)
+        distributed.broadcast_weights(self.learner.net_d)
 
     def _loader(self, batches: EpochBatches, device: torch.device) -> DataLoader:
-        # On a CPU the step itself wants every core; in memory there is nothing to wait for.
+        # On a CPU the step itself uses every core; clips in memory need no workers.
         workers = 0 if self.config.train.all_in_mem or device.type == "cpu" else min(5, os.cpu_count() or 1)
         return DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers,
             pin_memory=device.type == "cuda", worker_init_fn=ignore_stop_signals,
-            generator=torch.Generator(),  # without one, torch's own is drawn from
+            generator=torch.Generator(),  # otherwise the loader would sample from torch's global generator
         )  # fmt: skip
 
-    # -- beginning and continuing --------------------------------------------------------------------------------------
+    # -- starting and resuming -----------------------------------------------------------------------------------------
 
     def resume(self) -> str:
-        """Continue from the newest good pair of the run's folder; a pair of step 0 is a base model to start from.
+        """Resume from the newest readable pair of the run's folder, or start from a base model, the pair of step 0.
 
-        Returns a sentence that says which it was.
+        Returns a message that says which of them it was.
         """
-        found = distributed.from_the_first(lambda: checkpoints.read_newest(self.folder))  # elsewhere may be no folder
+        # Only rank 0 reads: other machines may not have the folder.
+        found = distributed.broadcast_from_rank_zero(lambda: saved_models.read_newest(self.folder))
         if found is None:
             return f"a new run in {self.folder}"
-        pair, (of_g, of_d, state) = found
+        pair, (content_g, content_d, state) = found
         learner = self.learner
         if pair.step == 0:
-            checkpoint.load_base_weights(learner.net_g, of_g["model"], pair.generator)
-            checkpoint.load_base_weights(learner.net_d, of_d["model"], pair.discriminator)
+            checkpoint.load_base_weights(learner.net_g, content_g["model"], pair.generator)
+            checkpoint.load_base_weights(learner.net_d, content_d["model"], pair.discriminator)
             return f"a new run in {self.folder} from the base model {pair.generator.name}"
-        refuse_compressed(of_g["model"], pair.generator)
-        checkpoint.load_weights(learner.net_g, of_g["model"], pair.generator)
-        checkpoint.load_weights(learner.net_d, of_d["model"], pair.discriminator)
-        load_optimizer(learner.optim_g, of_g.get("optimizer"), pair.generator)
-        load_optimizer(learner.optim_d, of_d.get("optimizer"), pair.discriminator)
+        checkpoint.load_weights(learner.net_g, content_g["model"], pair.generator)
+        checkpoint.load_weights(learner.net_d, content_d["model"], pair.discriminator)
+        load_optimizer(learner.optim_g, content_g.get("optimizer"), pair.generator)
+        load_optimizer(learner.optim_d, content_d.get("optimizer"), pair.discriminator)
         self.step = self.saved_step = pair.step
-        if state is None:  # written by the original, which counts epochs only, or broken
-            self.epoch = max(checkpoint.whole_number(of_d, "iteration", pair.discriminator, 1), 1)
+        if state is None:  # of the original, which counts only epochs, or truncated
+            self.epoch = max(checkpoint.whole_number(content_d, "iteration", pair.discriminator, 1), 1)
         else:
             self.epoch, self.batch = (checkpoint.whole_number(state, name, pair.state) for name in ("epoch", "batch"))
             load_scaler(learner.scaler, state.get("scaler"), pair.state)
-        if distributed.is_first():
-            self.passing = [saved for saved in checkpoints.pairs(self.folder) if saved.is_passing()]
-            self._find_best(of_g, state)
+        if distributed.is_rank_zero():
+            self.autosaves = [saved for saved in saved_models.pairs(self.folder) if saved.is_autosave()]
+            self._find_best(content_g, state)
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def _find_best(self, generator: dict, state: dict | None) -> None:
-        self.best = checkpoints.read_best(self.folder)
+        self.best = saved_models.read_best(self.folder)
         of_this_step = Best.of((state or {}).get("best")) or self.best
-        if of_this_step.step == self.step != self.best.step:  # a crash came between the pair and its copy
-            self._keep_best(generator, of_this_step)
+        if of_this_step.step == self.step != self.best.step:  # a crash came between writing the pair and the copy
+            self._write_best(generator, of_this_step)
 
-    def _keep_best(self, generator: dict, best: Best) -> None:
-        """Keep the generator's checkpoint as the best one; where that fails, the former is the best still."""
+    def _write_best(self, generator: dict, best: Best) -> None:
+        """Write the generator's checkpoint as the best one. If that fails, the former one remains the best."""
         try:
-            checkpoints.write_best(self.folder, generator, best)
+            saved_models.write_best(self.folder, generator, best)
         except UserError as error:
             log.warning("%s. Training goes on", error)
-            best = checkpoints.read_best(self.folder)
+            best = saved_models.read_best(self.folder)
         self.best = best
 
-    def save(self, *, passing: bool = False) -> None:
-        """Write the pair of this step and its extra state, then delete what ``keep_ckpts`` does not keep.
+    def save(self, *, autosave: bool = False) -> None:
+        """Write the pair of this step and its extra state, then delete pairs beyond ``keep_ckpts``.
 
-        A ``passing`` pair is there until the next one is. Raises UserError, and what is there stays, when it cannot.
+        An autosave is deleted when the next pair is written. Raises UserError when the pair cannot be written; the
+        former pairs stay.
         """
-        pair = checkpoints.Pair(self.folder, self.step)
+        pair = saved_models.Pair(self.folder, self.step)
         learner = self.learner
         state = {
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
             "best": list(self.best),
-            "passing": passing,
+            "passing": autosave,  # the state file's key for an autosave
             "scaler": learner.scaler.state_dict(),
         }
         networks = (learner.net_g, learner.optim_g), (learner.net_d, learner.optim_d)
@@ -246,47 +247,48 @@ class Run(TrainingRun):
         self.saved_step = self.step
         log.info("saved %s and %s", pair.generator, pair.discriminator.name)
         if self.best.step == self.step:
-            self._keep_best(contents[0], self.best)
-        for former in self.passing:
+            self._write_best(contents[0], self.best)
+        for former in self.autosaves:
             former.delete()
-        self.passing = [pair] if passing else []
-        if not passing:
-            checkpoints.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
+        self.autosaves = [pair] if autosave else []
+        if not autosave:
+            saved_models.delete_old(self.folder, self.config.train.keep_ckpts, self.step)
 
-    # -- learning ------------------------------------------------------------------------------------------------------
+    # -- training ------------------------------------------------------------------------------------------------------
 
-    def learn_from(self, *batches: Batch) -> tuple[tuple[Sample, Losses], Tensor]:
+    def learn_from(self, *batches: Batch) -> tuple[tuple[Preview, Losses], Tensor]:
         self.learner.set_learning_rate(self.epoch)
         adversarial = self.step >= self.config.train.discriminator_start_step
-        sample, losses = self.learner.step(*batches, number=self.step, adversarial=adversarial)
-        return (sample, losses), losses.grad_norm_g + losses.grad_norm_d
+        preview, losses = self.learner.step(*batches, number=self.step, adversarial=adversarial)
+        return (preview, losses), losses.grad_norm_g + losses.grad_norm_d
 
-    def shown(self, result: tuple[Sample, Losses]) -> dict[str, str]:
+    def progress_fields(self, result: tuple[Preview, Losses]) -> dict[str, str]:
         _, losses = result
         values = {"mel": f"{losses.generator['mel']:.2f}", "g": f"{losses.total:.2f}"}
         return {**values, "d": f"{losses.discriminator:.2f}", "lr": f"{self.learner.optim_g.rate:.3g}"}
 
-    def not_finite(self, result: tuple[Sample, Losses]) -> str:
+    def describe_not_finite(self, result: tuple[Preview, Losses]) -> str:
         values = {name: float(value) for name, value in result[1].by_name().items()}
         return ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
 
-    def record(self, logbook: Logbook, result: tuple[Sample, Losses]) -> None:
-        sample, losses = result
+    def log_step(self, training_log: TrainingLog, result: tuple[Preview, Losses]) -> None:
+        preview, losses = result
         percent = 100 * min(self.batch / len(self.batches), 1)
-        all_mel = mel_of_spec(sample.spec, self.config.data)
-        logbook.record(self.step, self.epoch, percent, self.learner.optim_g.rate, losses, sample, all_mel)
-        logbook.pace(self.step, self.pace.report(self.step), losses, self.bad_steps)
+        all_mel = mel_of_spec(preview.spec, self.config.data)
+        training_log.log_step(self.step, self.epoch, percent, self.learner.optim_g.rate, losses, preview, all_mel)
+        training_log.log_throughput(self.step, self.throughput.report(self.step), losses, self.skipped_steps)
 
-    def keep(self, logbook: Logbook, stop: StopSignal) -> None:
+    def validate_and_save(self, training_log: TrainingLog, stop: StopSignal) -> None:
         if self.step % self.config.train.eval_interval == 0:
-            self.evaluate(logbook, stop)
-        elif self.autosave.due:
-            self.try_to_save(passing=True)
+            self.validate(training_log, stop)
+        elif self.autosave_timer.due:
+            self.try_to_save(autosave=True)
 
-    def evaluate(self, logbook: Logbook, stop: StopSignal) -> None:
-        """Sing the validation clips and save; where the mel distance is the least so far, as the best model too."""
-        former, metrics = self.best, self.validation.run(self.learner.net_g, logbook, self.step, stop)
+    def validate(self, training_log: TrainingLog, stop: StopSignal) -> None:
+        """Validate and save; with the smallest mel distance so far, save as the best model too."""
+        former_best = self.best
+        metrics = self.validation.run(self.learner.net_g, training_log, self.step, stop)
         if metrics is not None and metrics.mel_distance < self.best.distance:
             self.best = Best(metrics.mel_distance, self.step)
         if not self.try_to_save():
-            self.best = former
+            self.best = former_best

@@ -1,1 +1,1 @@
-"""What both trainers share: loop, checkpoints, processes, CUDA graphs, optimizer, log, interruption."""
+"""Shared by both trainers: loop, checkpoints, processes, CUDA graphs, optimizer, log and interruption."""

@@ -1,15 +1,15 @@
-"""When a training run has worked so long that a crash would cost too much."""
+"""Decide when an autosave is due, so that a crash does not cost too much training."""
 
 from __future__ import annotations
 
 import argparse
 import time
 
-MINUTES = 30.0  # by default; a checkpoint of the published sizes is about a gigabyte
+MINUTES = 30.0  # the default interval; a checkpoint of the published sizes takes about a gigabyte
 
 
 def minutes(text: str) -> float:
-    """The value of a flag, for argparse."""
+    """Parse a flag's number of minutes, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -19,15 +19,15 @@ def minutes(text: str) -> float:
     return value
 
 
-class Autosave:
-    """The time since the last checkpoint, against the ``minutes`` that may be lost at most (0: any number)."""
+class AutosaveTimer:
+    """Measures the time since the last checkpoint; an autosave is due after ``minutes``, with 0 never."""
 
     def __init__(self, minutes: float = MINUTES):
         self.seconds = minutes * 60
         self.restart()
 
     def restart(self) -> None:
-        """A checkpoint was written, or has failed: the next is due in ``minutes``."""
+        """Start anew, after a checkpoint was written or could not be."""
         self.since = time.monotonic()
 
     @property

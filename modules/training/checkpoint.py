@@ -1,6 +1,6 @@
-"""Checkpoint files: read safely, written whole or not at all, and what a run has saved at one step of it.
+"""Read checkpoint files safely, write them atomically, and handle the files that a run saves at one step.
 
-Which files that are is in vits/checkpoints.py and diffusion/checkpoints.py.
+vits/saved_models.py and diffusion/saved_models.py define which files these are.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from modules.weights.safetensors_file import SUFFIX, read_safetensors
 log = get_logger("checkpoint")
 
 
-WRAPPERS = "module.", "_orig_mod."  # of DistributedDataParallel and torch.compile, as scripts save a wrapped network
-MOST_STEPS = 1 << 53  # or epochs, beyond which a float does not count
+WRAPPERS = "module.", "_orig_mod."  # prefixes of a saved DistributedDataParallel or torch.compile wrapper
+MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float cannot count
 
 
 class Truncated(UserError):
-    """A file that ends before its data does, as a kill or a full disk leave one."""
+    """A file that ends too early, after a kill or on a full disk for instance."""
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint dictionary onto the CPU, running no code of the file's; weights in safetensors are its model.
+    """Read a checkpoint dictionary onto the CPU without running code from the file. A safetensors file gives {model}.
 
-    Memory is in proportion to the file's size, see ``load_torch``. Raises Truncated when the file ends early, and
+    Memory use is proportional to the file's size, see ``load_torch``. Raises Truncated when the file ends early, and
     UserError when it is missing, of another kind, or holds anything but tensors and plain values.
     """
     path = Path(path)
@@ -49,7 +49,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = load_torch(path, weights_only=True)
     except (MemoryError, OSError):
-        raise  # no fault of the file's
+        raise  # not the file's fault
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... for broken files
         if is_lack_of_memory(error):
             raise MemoryError(f"{path} does not fit into the memory that is left") from error
@@ -60,7 +60,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    """The sentence about a file for which ``torch.load`` raised ``error``: which kind of fault it is, and the cure."""
+    """The error for a file for which ``torch.load`` raised ``error``: the kind of fault, and what to do."""
     start = f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint"
     if is_truncated(path, error):
         return Truncated(f"{start}; it is truncated")
@@ -78,8 +78,10 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def load_base_model(path: Path) -> dict[str, Any]:
-    """Read a base model: a checkpoint, or a bare state dict as its ``model``. Raises UserError as load_checkpoint does,
-    and when there are no weights; the file is the user's, and stays."""
+    """Read a base model: a checkpoint, or a bare state dict, which becomes its ``model``.
+
+    Raises UserError as load_checkpoint does, and when there are no weights. The file is the user's and is not changed.
+    """
     try:
         content = load_checkpoint(path)
         if content and all(is_dense(value) for value in content.values()):
@@ -91,13 +93,13 @@ def load_base_model(path: Path) -> dict[str, Any]:
 
 
 def base_file(path: Path) -> Path:
-    """Where a base model lies: ``path``, or the file of that name in safetensors if only that is there."""
+    """The path of a base model: ``path``, or the safetensors file of that name if only that exists."""
     other = path.with_suffix(SUFFIX)
     return other if other.exists() and not path.exists() else path
 
 
 def is_dense(value: Any) -> bool:
-    """Whether ``value`` is a tensor with a number in memory for each place: not sparse, nested or without content."""
+    """Whether ``value`` is a plain tensor in memory: not sparse, nested, quantized or on the meta device."""
     return (
         isinstance(value, torch.Tensor)
         and not value.is_nested
@@ -121,9 +123,9 @@ def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Te
 
 
 def whole_number(content: dict[str, Any], name: str, path: str | Path, default: int | None = None) -> int:
-    """A count that a checkpoint holds under ``name``. Raises UserError when it is none, or not there."""
+    """The count that a checkpoint holds under ``name``. Raises UserError when it is missing or no count."""
     value = content.get(name, default)
-    if not isinstance(value, int | float) or not 0 <= value < MOST_STEPS:
+    if not isinstance(value, int | float) or not 0 <= value < MAX_COUNT:
         raise UserError(f"{path} is damaged: its {name} is {short_repr(value)} and should be a count; move it away")
     return int(value)
 
@@ -131,7 +133,7 @@ def whole_number(content: dict[str, Any], name: str, path: str | Path, default: 
 def load_weights(
     module: nn.Module, state: dict[str, torch.Tensor], where: str | Path, config: str = "config.json"
 ) -> None:
-    """Load a state dict that must fit. Raises UserError as ``refuse_misfit``."""
+    """Load a state dict that must fit the module. Raises UserError as ``refuse_misfit``."""
     refuse_misfit(module, state, where, config)
     module.load_state_dict(state, strict=False)
 
@@ -139,9 +141,9 @@ def load_weights(
 def refuse_misfit(
     module: nn.Module, state: dict[str, torch.Tensor], where: str | Path, config: str = "config.json"
 ) -> None:
-    """Raise UserError, naming the first differing names and shapes, when a state dict is not a module's own.
+    """Raise UserError with the first differing names and shapes, when a state dict does not fit a module.
 
-    ``where`` and ``config`` are what the sentence calls the file and the configuration beside it.
+    ``where`` and ``config`` name the file and its configuration in the message.
     """
     own = module.state_dict()
     missing = [k for k in own if k not in state]
@@ -160,10 +162,10 @@ def refuse_misfit(
 
 
 def load_base_weights(module: nn.Module, state: dict[str, torch.Tensor], where: str | Path) -> list[str]:
-    """Take from a base model every tensor whose name and shape fit; the rest keeps its fresh values.
+    """Load every tensor of a base model whose name and shape fit; the others keep their initial values.
 
-    Returns the names not taken (the speaker table nearly always). Raises UserError when less than half of the model's
-    tensors fit: then the file is the base of another configuration.
+    Returns the names not loaded (nearly always the speaker table). Raises UserError when less than half of the model's
+    tensors fit, because then the file is the base model of another configuration.
     """
     own = module.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and is_dense(v) and own[k].shape == v.shape}
@@ -180,21 +182,23 @@ def load_base_weights(module: nn.Module, state: dict[str, torch.Tensor], where: 
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint; a former file of that name stays whole if writing fails (UserError)."""
+    """Write a checkpoint. Raises UserError if that fails; a former file of that name then stays intact."""
     if Path(path).suffix == SUFFIX:
         raise UserError(f"{path}: checkpoints are not written in that format; let the name end in .pth")
     save_together([Path(path)], [content], mark=temporary_file.MARK)
 
 
 @dataclass(frozen=True)
-class Saved:
-    """The files of one step. ``step`` is the number in their names; 0 is a base model, whose files are the user's:
-    they are read, and never written, renamed or deleted."""
+class SavedStep:
+    """The files of one step. ``step`` is the number in their names.
+
+    Step 0 is a base model. Its files are the user's: they are only read, and never written, renamed or deleted.
+    """
 
     folder: Path
     step: int
 
-    STATE: ClassVar[str]  # the name of the extra state, its number in brackets
+    STATE: ClassVar[str]  # pattern of the extra state's name, with the step as its group
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -202,32 +206,32 @@ class Saved:
         raise NotImplementedError
 
     def read(self) -> tuple[dict | None, ...]:
-        """The contents of the files, in their order. Raises Truncated, or UserError when one is not as it must be."""
+        """The contents of the files, in their order. Raises Truncated, or UserError when a file is invalid."""
         raise NotImplementedError
 
-    def is_passing(self) -> bool:
-        """Whether this was saved by the clock, to be there until something newer is."""
-        return self.step > 0 and bool(self.extra_state().get("passing"))
+    def is_autosave(self) -> bool:
+        """Whether this is an autosave, which is deleted when the next checkpoint is written."""
+        return self.step > 0 and bool(self.extra_state().get("passing"))  # the file format's key
 
     def extra_state(self) -> dict[str, Any]:
-        """The content of the extra state, nothing where there is none or it cannot be read."""
+        """The content of the extra state; empty if there is none or it cannot be read."""
         with contextlib.suppress(UserError):
             return load_checkpoint(self.files[-1])
         return {}
 
     def write(self, *contents: dict[str, Any]) -> None:
-        """Write the files, all of them whole, and read them back; then everything before them may go.
+        """Write the files atomically and read them back, so that older checkpoints may be deleted afterwards.
 
         Reading back takes 1.4 to 2.4 s of processor time for the 1.2 GB of the default model, beside 3.4 s for writing.
-        It finds what a full or remote disk has lost before older checkpoints are deleted.
+        It detects data lost by a full or remote disk before older checkpoints are deleted.
 
-        Raises UserError when there is no room or they are not what was written; all that was there before stays.
+        Raises UserError when there is no room, or when the files read back are damaged; the former files stay.
         """
-        for path in (*self.leftovers(), *self._lone_states()):
+        for path in (*self.leftovers(), *self._orphaned_states()):
             path.unlink(missing_ok=True)
-            log.debug("deleted %s of a save or a deletion that was cut off", path)
+            log.debug("deleted %s, left by an interrupted save or deletion", path)
         delete_unfinished(self.folder)
-        # The state first: a model without it would be taken for one of the original's.
+        # The state first: a model without it would look like one of the original's.
         save_together(self.files[::-1], contents[::-1])
         try:
             for path in self.files:
@@ -239,25 +243,25 @@ class Saved:
             raise UserError(f"{self.files[0]} is written, but could not be read back ({error})") from error
 
     def leftovers(self) -> list[Path]:
-        """The models that a kill has left without the others of their step."""
+        """Models that a killed run left without the other files of their step."""
         return []
 
-    def _lone_states(self) -> list[Path]:
-        """The extra states of the folder without their models: of a save or a deletion that was cut off."""
+    def _orphaned_states(self) -> list[Path]:
+        """Extra states without their models, left by an interrupted save or deletion."""
         found = [(path, re.fullmatch(self.STATE, path.name)) for path in self.folder.glob("*state*.pth")]
         steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match and int(match[1])]
         return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
 
     def read_state(self) -> dict[str, Any] | None:
-        """The extra state; None where another program wrote the checkpoint, or where the state is truncated.
+        """The extra state; None if another program wrote the checkpoint, or if the state is truncated.
 
-        A truncated one is set aside with a warning: the weights are worth more than an exact resume.
+        A truncated state is set aside with a warning: the weights are worth more than an exact resume.
         """
         state = self.files[-1]
         try:
             return load_checkpoint(state) if state.exists() else None
         except Truncated as error:
-            log.warning("%s; going on with the weights of %s alone", error, self.files[0].name)
+            log.warning("%s; continuing with only the weights of %s", error, self.files[0].name)
             _set_aside(state)
             return None
 
@@ -265,12 +269,12 @@ class Saved:
         delete_together(self.files)
 
     def set_aside(self) -> None:
-        """Rename the files to ``*.broken``: out of the way of later saves, deletions and conversions, but not lost."""
+        """Rename the files to ``*.broken``, so that later saves, deletions and conversions ignore them."""
         for path in self.files:
             _set_aside(path)
 
     def set_aside_truncated(self) -> None:
-        """Rename the truncated ones of the files so, and no whole one."""
+        """Rename only the truncated files to ``*.broken``."""
         for path in self.files:
             try:
                 load_checkpoint(path)
@@ -286,25 +290,25 @@ def _set_aside(path: Path) -> None:
 
 
 def set_aside_name(path: Path) -> Path:
-    """Return the name that a truncated file gets."""
+    """The name that a file set aside gets."""
     return path.with_name(f"{path.name}.broken")
 
 
-def newest_whole(folder: str | Path, there: Sequence[Saved]) -> tuple[Saved, tuple] | None:
-    """The first of ``there``, the newest first, that is not truncated, and its contents.
+def read_newest_intact(folder: str | Path, candidates: Sequence[SavedStep]) -> tuple[SavedStep, tuple] | None:
+    """The first of ``candidates`` (newest first) that is not truncated, and its contents; None if there are none.
 
-    Raises UserError when all are, and when one cannot be read though it is whole: its owner decides what becomes of it.
+    Raises UserError when all are truncated, and when a complete file cannot be read: the user decides what to do.
     """
-    for saved in there:
+    for saved in candidates:
         if saved.step == 0:
             return saved, saved.read()
         try:
             return saved, saved.read()
         except Truncated as error:
-            log.warning("%s; passing it over for the one before and renaming what is truncated to *.broken", error)
+            log.warning("%s; using the checkpoint before it, and renaming truncated files to *.broken", error)
             saved.set_aside_truncated()
         except UserError as error:
             raise UserError(f"{error}; it stays where it is: move it away to go on without it") from error
-    if there:
+    if candidates:
         raise UserError(f"no checkpoint in {folder} can be read (see *.broken); run the same command to begin anew")
     return None

@@ -1,8 +1,8 @@
-"""Work for a CUDA device, recorded once for each shape of its inputs and then replayed in one piece (a CUDA graph).
+"""Capture a function's work on a CUDA device as CUDA graphs, one for each set of input shapes, and replay them.
 
-A training step of the published sizes is about ten thousand kernels of a few microseconds each: starting them one by
-one keeps the program busy for longer than the device. A replay is one start. The kernels are the same, and so are
-their numbers.
+A training step of the published sizes is about ten thousand kernels of a few microseconds each, and launching them one
+by one takes the program longer than the device needs to run them. A replay is a single launch of the same kernels, so
+its results are the same.
 """
 
 from __future__ import annotations
@@ -20,44 +20,43 @@ from modules.memory import is_lack_of_memory
 Tensors = Sequence["Tensor | None"]
 
 
-class Recorder:
-    """``function(tensors, *options)``, which a call on a CUDA device replays where it can.
+class GraphedFunction:
+    """``function(tensors, *options)``, replayed from CUDA graphs on a CUDA device.
 
-    The first call with given options and numbers of items runs as it is, which lets libraries, compilers and optimizers
-    make what they keep. Later ones record each new set of shapes once, and replay it. For that the function must do the
-    same whenever shapes and options are the same, must not wait for the device, and must change what outlives it in
-    place. A tensor in one place is always of one type. Draws come from the device's own generator, as that is seeded at
-    the call.
+    The first call with given options and batch sizes runs eagerly, as a warm-up in which libraries, compilers and
+    optimizers allocate what they keep. Later calls capture each new set of shapes once, and replay it. So the function
+    must depend on shapes and options only, must not wait for the device, and must change persistent tensors in place.
+    The dtype of each input must not change. Random numbers come from the device's generator, as seeded at the call.
 
-    What a call returns is overwritten by the next one. A new kind of call, and a tensor longer than those that were
-    recorded, drop all recordings.
+    The next call overwrites what a call returned. A call with new options or batch sizes, and a tensor larger than all
+    captured ones, drop all graphs.
     """
 
     def __init__(self, function: Callable[..., Any], device: torch.device, *, enabled: bool = True):
         self.function, self.device = function, device
         self.enabled = enabled and device.type == "cuda"
-        self.ran: set[Hashable] = set()
-        self.recordings: dict[Hashable, Recording] = {}
-        self.inputs: dict[int, Tensor] = {}  # by place: the numbers of the recordings' inputs, one after the other
+        self.warmed_up: set[Hashable] = set()
+        self.graphs: dict[Hashable, CapturedGraph] = {}
+        self.buffers: dict[int, Tensor] = {}  # by index of the input: flat memory that all graphs read from
         if self.enabled:
-            self.stream = _side_stream(device)
-            self.pool = torch.cuda.graph_pool_handle()  # one for all: no two replays run at the same time
+            self.stream = _capture_stream(device)
+            self.pool = torch.cuda.graph_pool_handle()  # shared, as no two replays run at the same time
 
     def __call__(self, tensors: Tensors, *options: Hashable) -> Any:
         if not self.enabled:
             return self.function(tensors, *options)
         kind = options, *(None if tensor is None else len(tensor) for tensor in tensors)
-        if kind not in self.ran:
-            self.ran.add(kind)
-            self._forget()
-            return self._run(tensors, *options)
+        if kind not in self.warmed_up:
+            self.warmed_up.add(kind)
+            self._drop_graphs()
+            return self._run_eagerly(tensors, *options)
         key = options, *(None if tensor is None else tensor.shape for tensor in tensors)
-        if key not in self.recordings:
-            self.recordings[key] = Recording(self, self._inputs_like(tensors), options)
-        return self.recordings[key].replay(tensors)
+        if key not in self.graphs:
+            self.graphs[key] = CapturedGraph(self, self._inputs_like(tensors), options)
+        return self.graphs[key].replay(tensors)
 
-    def _run(self, tensors: Tensors, *options: Hashable) -> Any:
-        """Without a recording, but on its stream: what autograd keeps with a parameter names the stream."""
+    def _run_eagerly(self, tensors: Tensors, *options: Hashable) -> Any:
+        """Run without a graph, but on the capture stream: autograd remembers the stream of each parameter."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         try:
@@ -66,63 +65,63 @@ class Recorder:
         finally:
             current.wait_stream(self.stream)
 
-    def _forget(self) -> None:
-        """Drop all recordings: their memory is theirs alone, and what does not fit into it needs as much besides."""
-        if self.recordings:
+    def _drop_graphs(self) -> None:
+        """Free the graphs' memory pool, which nothing else can use; growing beyond it would need as much again."""
+        if self.graphs:
             torch.cuda.synchronize(self.device)
-            self.recordings.clear()
+            self.graphs.clear()
             self.pool = torch.cuda.graph_pool_handle()
             torch.cuda.empty_cache()
 
     def _inputs_like(self, tensors: Tensors) -> list[Tensor | None]:
-        """Tensors of these shapes for a recording to read from; all recordings have them in the same memory, which only
-        grows, and then they are dropped."""
-        for place, tensor in enumerate(tensors):
-            if tensor is not None and (place not in self.inputs or self.inputs[place].numel() < tensor.numel()):
-                self._forget()
-                self.inputs[place] = tensor.new_empty(tensor.numel())
+        """Views of the shared buffers with the shapes of ``tensors``. Growing a buffer drops all graphs."""
+        for index, tensor in enumerate(tensors):
+            if tensor is not None and (index not in self.buffers or self.buffers[index].numel() < tensor.numel()):
+                self._drop_graphs()
+                self.buffers[index] = tensor.new_empty(tensor.numel())
         return [
-            None if tensor is None else self.inputs[place][: tensor.numel()].view(tensor.shape)
-            for place, tensor in enumerate(tensors)
+            None if tensor is None else self.buffers[index][: tensor.numel()].view(tensor.shape)
+            for index, tensor in enumerate(tensors)
         ]
 
 
-class Recording:
-    """The function's work on ``inputs`` of one shape, as it was recorded; nothing has run yet.
+class CapturedGraph:
+    """The CUDA graph of the function's work on ``inputs`` of one set of shapes. Capturing runs nothing.
 
-    Raises an error of which ``is_lack_of_memory`` is true, or UserError when the work cannot be recorded.
+    Raises an error for which ``is_lack_of_memory`` is true, or UserError when the work cannot be captured.
     """
 
-    def __init__(self, recorder: Recorder, inputs: Tensors, options: tuple[Hashable, ...]):
+    def __init__(self, owner: GraphedFunction, inputs: Tensors, options: tuple[Hashable, ...]):
         self.inputs = inputs
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads, which pin the next batch's memory, may go on meanwhile.
-        recording = torch.cuda.graph(
-            self.graph, pool=recorder.pool, stream=recorder.stream, capture_error_mode="thread_local"
+        # thread_local: other threads may use the device meanwhile, to pin the memory of the next batch.
+        capture = torch.cuda.graph(
+            self.graph, pool=owner.pool, stream=owner.stream, capture_error_mode="thread_local"
         )
-        current = torch.cuda.current_stream(recorder.device)
+        current = torch.cuda.current_stream(owner.device)
         try:
-            with recording:
-                self.outputs = recorder.function(self.inputs, *options)
+            with capture:
+                self.outputs = owner.function(self.inputs, *options)
         except RuntimeError as error:
-            torch.cuda.set_stream(current)  # which a recording that failed leaves to others
-            cause = error.__context__ or error  # what the end of a failed recording says hides why it failed
+            torch.cuda.set_stream(current)  # a failed capture does not restore it
+            cause = error.__context__ or error  # the error at the end of a failed capture hides the first one
             if is_lack_of_memory(cause):
                 raise cause from None
             reason = str(cause).partition("\n")[0]
             raise UserError(
-                f"a step could not be recorded as a CUDA graph ({reason}); train with {option('cuda_graphs', False)}"
+                f"a step could not be captured as a CUDA graph ({reason}); train with {option('cuda_graphs', False)}"
             ) from error
 
     def replay(self, tensors: Tensors) -> Any:
-        for kept, given in zip(self.inputs, tensors, strict=True):
-            if kept is not None:
-                kept.copy_(given)
+        """Copy ``tensors`` into the inputs, launch the graph and return the outputs."""
+        for own, given in zip(self.inputs, tensors, strict=True):
+            if own is not None:
+                own.copy_(given)
         self.graph.replay()
         return self.outputs
 
 
 @functools.cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream for all of a device's recordings: libraries keep workspace for each stream that they have met."""
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream for all captures on a device; a single one, because libraries keep a workspace for each stream."""
     return torch.cuda.Stream(device)

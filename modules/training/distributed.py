@@ -1,9 +1,9 @@
-"""Several processes that work together, as torchrun starts them; in a run of one process nothing here does anything.
+"""Several processes that train together, as torchrun starts them; with one process every function here is a no-op.
 
-In training each process learns from batches of its own, the gradients are averaged over all of them, and so the
-weights stay the same everywhere. Only rank 0 writes files, logs, validates and saves; meanwhile the other ranks wait
-for it. Gradients travel by NCCL between GPUs and by Gloo between CPUs; what is agreed on at the end of a step and
-what is read from a checkpoint by Gloo in either case, which needs no device to be waited for.
+Each process trains on its own batches. The gradients are averaged over all processes, so the weights stay equal
+everywhere. Only rank 0 writes files, logs, validates and saves; the other ranks wait for it. Gradients travel by NCCL
+between GPUs and by Gloo between CPUs. Stop signals and checkpoints always travel by Gloo, which does not wait for the
+device.
 """
 
 from __future__ import annotations
@@ -22,24 +22,30 @@ from torch import Tensor, nn
 from modules.console import UserError
 from modules.memory import is_lack_of_memory
 
-FOR_GRADIENTS = timedelta(minutes=10)  # all compute them at the same time; the first step may compile
-FOR_THE_FIRST = timedelta(days=1)  # it alone evaluates and saves, however many clips there are
+GRADIENT_TIMEOUT = timedelta(minutes=10)  # all ranks compute gradients at the same time; the first step may compile
+RANK_ZERO_TIMEOUT = timedelta(days=1)  # for the other ranks, while rank 0 validates and saves
 
-# What numbers a process and counts them all: torchrun's names, and those of a SLURM step of several tasks (its
-# SLURM_NTASKS is there for the one process of a batch script too).
-PLACES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+# Environment variables of rank and world size: torchrun's, and those of a SLURM step of several tasks. (SLURM_NTASKS
+# is not used: it is also set for the single process of a batch script.)
+RANK_VARIABLES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 
 Value = TypeVar("Value")
 
-_patient: Any = None  # the process group with the time of FOR_THE_FIRST, while there is one
+_control_group: Any = None  # the Gloo group with RANK_ZERO_TIMEOUT, while the process group exists
 
 
-def place() -> tuple[int, int]:
-    """This process's number, from 0, and how many there are, as the environment has them; (0, 1) where it has none.
+def launch_rank() -> int:
+    """The rank that the environment gives this process, 0 if it gives none. Raises UserError if it is no valid rank."""
+    return _launch_rank_and_world_size()[0]
 
-    Raises UserError when they are no such numbers.
-    """
-    for names in PLACES:
+
+def launch_world_size() -> int:
+    """The number of processes that the environment gives, 1 if it gives none. Raises UserError as launch_rank."""
+    return _launch_rank_and_world_size()[1]
+
+
+def _launch_rank_and_world_size() -> tuple[int, int]:
+    for names in RANK_VARIABLES:
         if all(name in os.environ for name in names):
             given = [os.environ[name] for name in names]
             if not all(text.isdecimal() for text in given) or not int(given[0]) < int(given[1]):
@@ -51,33 +57,32 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def local_place() -> int:
-    """This process's number among those of its machine, from 0."""
+def local_rank() -> int:
+    """The rank of this process among those of its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
 
 
-def can_meet() -> bool:
-    """Whether the environment says how the processes meet, as torchrun's does."""
+def has_rendezvous() -> bool:
+    """Whether the environment names the address where the processes meet, as torchrun's does."""
     return "RANK" in os.environ and "MASTER_ADDR" in os.environ
 
 
 def own_share(items: Iterable[Value]) -> list[Value]:
-    """Every n-th of the items, this process's by its ``place``: together the n processes have each item once."""
-    number, count = place()
-    return list(items)[number::count]
+    """Every n-th item, starting at this process's launch rank: each item belongs to exactly one of n processes."""
+    return list(items)[launch_rank() :: launch_world_size()]
 
 
 def rank() -> int:
-    """This process's number among those that have joined, from 0."""
+    """This process's rank in the process group, 0 without a group."""
     return dist.get_rank() if _joined() else 0
 
 
 def world_size() -> int:
-    """How many processes have joined."""
+    """The number of processes in the process group, 1 without a group."""
     return dist.get_world_size() if _joined() else 1
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process has rank 0, the only one that writes files, logs, validates and saves."""
     return rank() == 0
 
@@ -91,162 +96,160 @@ def _joined() -> bool:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that torchrun has started, within the block; yields the device of this one.
+    """Join the process group within the block; yields this process's device.
 
-    Of GPUs each process of a machine has its own. From here on all but the first say errors alone. A block within
-    another one joins nothing anew. Raises UserError when the others do not come, or there are not devices enough.
+    Each process of a machine gets its own GPU. From here on, ranks above 0 log errors only. A nested block does
+    nothing. Raises UserError when the other processes do not join, or there are too few devices.
     """
-    number, count = place()
-    if count == 1 or _joined():
+    if launch_world_size() == 1 or _joined():
         yield device
         return
     device = _own_device(device)
-    if number > 0:
+    if launch_rank() > 0:
         logging.getLogger("svc").setLevel(logging.ERROR)
-    _join(device, number, count)
+    _join(device)
     yield device
-    _leave()  # not after an error: the others would have to come too
+    _leave()  # not after an error: the other ranks would not reach the barrier
 
 
 def _own_device(device: torch.device) -> torch.device:
-    """This process's own device of the kind of ``device``."""
+    """This process's own device of the same type as ``device``."""
     if device.type == "mps":
         raise UserError("several processes cannot share one mps device; train without torchrun, or on the cpu")
     if device.type == "cpu":
         return device
     if device.index is not None:
         raise UserError(f"with several processes each has a GPU of its own; name the device cuda and not {device}")
-    there = torch.cuda.device_count()
-    if local_place() >= there:
-        raise UserError(f"this machine has {there} GPUs; give torchrun --nproc_per_node={there}")
-    torch.cuda.set_device(local_place())
-    return torch.device("cuda", local_place())
+    count = torch.cuda.device_count()
+    if local_rank() >= count:
+        raise UserError(f"this machine has {count} GPUs; give torchrun --nproc_per_node={count}")
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())
 
 
-def _join(device: torch.device, number: int, count: int) -> None:
-    global _patient
-    if not can_meet():
+def _join(device: torch.device) -> None:
+    global _control_group
+    if not has_rendezvous():
         raise UserError(
-            f"this is process {number + 1} of {count}, but nothing says how it meets the others; let each machine run "
-            "one torchrun, which starts the processes (train.py --help shows the command)"
+            f"this is process {launch_rank() + 1} of {launch_world_size()}, but RANK and MASTER_ADDR, by which it "
+            "would find the others, are not set; let each machine run one torchrun, which starts the processes "
+            "(train.py --help shows the command)"
         )
-    with _reaching_the_others():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=FOR_GRADIENTS)
-        _patient = dist.new_group(backend="gloo", timeout=FOR_THE_FIRST)
+    with _connection_errors():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=GRADIENT_TIMEOUT)
+        _control_group = dist.new_group(backend="gloo", timeout=RANK_ZERO_TIMEOUT)
 
 
 def _leave() -> None:
-    global _patient
-    largest(0)  # the first may still be saving; were another gone before it, torchrun would end it
-    _patient = None
+    global _control_group
+    all_reduce_max(0)  # a barrier: torchrun would end rank 0 while it saves if another rank exited before it
+    _control_group = None
     dist.destroy_process_group()
 
 
-class OthersAreGone(UserError):
+class LostProcess(UserError):
     """Another process has ended, or cannot be reached."""
 
 
 @contextlib.contextmanager
-def _reaching_the_others() -> Iterator[None]:
-    """Errors of the connection as a sentence: mostly one of the processes is gone, and its own message says why."""
+def _connection_errors() -> Iterator[None]:
+    """Turn connection errors into LostProcess. Usually one of the processes has ended and printed the reason itself."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
         if is_lack_of_memory(error):
             raise
-        number, count = place()
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise OthersAreGone(
-            f"process {number + 1} of {count} cannot reach the others: one of them has ended, and its own message says "
-            "why, or its machine is gone; run the same command again, and it goes on from the newest checkpoint "
-            f"({reason})"
+        raise LostProcess(
+            f"process {launch_rank() + 1} of {launch_world_size()} cannot reach the others: one of them has ended (its "
+            "own message gives the reason), or its machine is gone; run the same command again, and it goes on from "
+            f"the newest checkpoint ({reason})"
         ) from error
 
 
-# -- working together -------------------------------------------------------------------------------------------------
+# -- collectives ------------------------------------------------------------------------------------------------------
 
 
 def average_gradients(network: nn.Module) -> None:
-    """Put the mean over all processes in the place of each gradient.
+    """Replace each gradient by its mean over all ranks, with one all-reduce after the backward pass.
 
-    All of them travel together, after the backward pass. DistributedDataParallel sends them while it goes on, but wants
-    a network that learns in every pass, and the discriminator also judges without learning. Every process must have
-    gradients of the same parameters.
+    DistributedDataParallel overlaps the all-reduce with the backward pass, but requires that every forward pass trains
+    the network; the discriminator also runs without training. All ranks must have gradients of the same parameters.
     """
     if not _joined():
         return
     parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-    together = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
-    with _reaching_the_others():
-        dist.all_reduce(together)
-    together /= world_size()
-    parts = together.split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
+    flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
+    with _connection_errors():
+        dist.all_reduce(flat)
+    flat /= world_size()
+    means = flat.split([parameter.numel() for parameter in parameters])
+    for parameter, mean in zip(parameters, means, strict=True):
+        parameter.grad = mean.view_as(parameter)
 
 
-def average(values: Tensor) -> Tensor:
-    """The mean of ``values`` over all processes, on the same device, not waited for."""
+def all_reduce_mean(values: Tensor) -> Tensor:
+    """The mean of ``values`` over all ranks, on the same device; does not wait for the device."""
     if not _joined():
         return values
     values = values.clone()
-    with _reaching_the_others():
+    with _connection_errors():
         dist.all_reduce(values)
     return values / world_size()
 
 
-def spread_weights(network: nn.Module) -> None:
-    """Give every process the weights and buffers of the first."""
+def broadcast_weights(network: nn.Module) -> None:
+    """Copy the weights and buffers of rank 0 to all ranks."""
     if _joined():
         for tensor in network.state_dict().values():
-            with _reaching_the_others():
+            with _connection_errors():
                 dist.broadcast(tensor, 0)
 
 
-def largest(number: int) -> int:
-    """The largest ``number`` that any process gives. All wait here for the first, while it evaluates or saves."""
+def all_reduce_max(number: int) -> int:
+    """The maximum of ``number`` over all ranks. Also a barrier, at which the ranks wait while rank 0 saves."""
     if not _joined():
         return number
-    given = torch.tensor(number)
-    with _reaching_the_others():
-        dist.all_reduce(given, dist.ReduceOp.MAX, group=_patient)
-    return int(given)
+    maximum = torch.tensor(number)
+    with _connection_errors():
+        dist.all_reduce(maximum, dist.ReduceOp.MAX, group=_control_group)
+    return int(maximum)
 
 
-def from_the_first(make: Callable[[], Value]) -> Value:
-    """What ``make`` returns in the first process, which alone calls it; a UserError there is raised everywhere.
+def broadcast_from_rank_zero(make: Callable[[], Value]) -> Value:
+    """Call ``make`` on rank 0 and return its value on all ranks; a UserError is raised on all ranks too.
 
     The value travels pickled. Its tensors must lie on the CPU.
     """
     if not _joined():
         return make()
-    parcel: list[Any] = [None, None]
-    if is_first():
+    message: list[Any] = [None, None]  # value, error
+    if is_rank_zero():
         try:
-            parcel[0] = make()
+            message[0] = make()
         except UserError as error:
-            parcel[1] = error
-    with _reaching_the_others():
-        dist.broadcast_object_list(parcel, group=_patient)
-    if parcel[1]:
-        raise parcel[1]
-    return parcel[0]
+            message[1] = error
+    with _connection_errors():
+        dist.broadcast_object_list(message, group=_control_group)
+    if message[1]:
+        raise message[1]
+    return message[0]
 
 
-def gathered(value: Value) -> list[Value]:
-    """The ``value`` of every process, in their order, in all of them; it travels pickled."""
+def all_gather(value: Value) -> list[Value]:
+    """The ``value`` of every rank, in the order of ranks; it travels pickled."""
     if not _joined():
         return [value]
     values: list[Any] = [None] * world_size()
-    with _reaching_the_others():
-        dist.all_gather_object(values, value, group=_patient)
+    with _connection_errors():
+        dist.all_gather_object(values, value, group=_control_group)
     return values
 
 
-def demand_the_same(what: str, value: Any) -> None:
-    """Raise UserError in every process when ``value`` is not the same in all; ``what`` names it in the sentence."""
-    values = gathered(value)
-    others = [number for number, other in enumerate(values) if other != values[0]]
+def require_same(what: str, value: Any) -> None:
+    """Raise UserError on all ranks when ``value`` differs between ranks; ``what`` names it in the message."""
+    values = all_gather(value)
+    others = [other_rank for other_rank, other in enumerate(values) if other != values[0]]
     if others:
         raise UserError(
             f"process {others[0] + 1} of {len(values)} does not have the same {what} as process 1; give every machine "
@@ -254,8 +257,8 @@ def demand_the_same(what: str, value: Any) -> None:
         )
 
 
-class Silent:
-    """Stands in the other processes for what the first alone has, a logbook for instance: any call does nothing."""
+class NoOp:
+    """Stands in on other ranks for an object that only rank 0 has, such as the training log. Calls do nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **named: None

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin, for a training run that would rather end with a checkpoint than at once."""
+"""End a training run with a checkpoint on Ctrl-C and similar signals."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from modules.training.distributed import world_size
 
 log = get_logger("train")
 
-# Ctrl-C, the schedulers' "please end", and a terminal that was closed (Windows has no such signal).
+# Ctrl-C, a scheduler's request to end, and a closed terminal (Windows has no SIGHUP).
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class StopSignal:
-    """``number`` is the signal that has asked the run to stop, 0 so far."""
+    """``number`` is the signal received, 0 if none."""
 
     number = 0
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Within the block a STOPPING signal leaves a note, so that a step ends and is saved; a second one ends at once.
+    """Within the block the first STOPPING signal only sets ``number``; a second one has its default effect.
 
-    What the program was started to ignore (SIGHUP by nohup) it goes on ignoring.
+    Signals that the program was started to ignore (SIGHUP by nohup) stay ignored.
 
-    Of several processes none ends at once: whoever signals them all signals torchrun too, which passes it on and so
-    signals twice. It also ends those that take longer than half a minute.
+    With several processes a second signal is ignored too: signalling all of them also signals torchrun, which forwards
+    it and so signals twice. torchrun also ends processes that take longer than half a minute.
     """
     stop = StopSignal()
 
-    def note(number: int, frame) -> None:
+    def on_signal(number: int, frame) -> None:
         several = world_size() > 1
         if several and stop.number:
             return
         stop.number = number
         if not several:
             signal.signal(number, former[number])
-        log.info("stopping after this step, with a checkpoint%s", "" if several else "; once more ends at once")
+        log.info("stopping after this step, with a checkpoint%s", "" if several else "; a second signal stops at once")
 
-    heeded = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-    former = {number: signal.signal(number, note) for number in heeded}
+    handled = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    former = {number: signal.signal(number, on_signal) for number in handled}
     try:
         yield stop
     finally:
@@ -51,6 +51,6 @@ def stop_signal() -> Iterator[StopSignal]:
 
 
 def ignore_stop_signals(worker: int) -> None:
-    """A loader's worker leaves them to the run, which still needs its batches: they may come to the whole group."""
+    """Ignore the signals in a loader's worker, whose batches the run still needs: they may reach the whole group."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

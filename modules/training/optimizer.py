@@ -1,4 +1,4 @@
-"""AdamW in one kernel where the device has it, with state dicts that any AdamW reads and that read any AdamW's."""
+"""A fused, capturable AdamW whose state dicts are interchangeable with those of any AdamW."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from modules.training.checkpoint import is_dense
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's own (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101), fused where the device can.
+    """PyTorch's AdamW (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101), fused where the device supports it.
 
     On a CUDA device the learning rate is a tensor there, which a replayed step reads (modules/training/cuda_graph.py).
-    State dicts say nothing of all that: a file from here works on machines that cannot, and the other way round. Of a
-    state dict the moments are taken and the learning rate; betas, eps and weight decay stay this optimizer's own.
+    State dicts do not depend on the device. Loading one takes its moments and learning rate; betas, eps and weight
+    decay stay this optimizer's own.
     """
 
     def __init__(self, parameters, lr: float, *args, **kwargs):
         parameters = list(parameters)
         self.rate = lr
-        self.recordable = parameters[0].device.type == "cuda"
-        if self.recordable:
+        self.capturable = parameters[0].device.type == "cuda"
+        if self.capturable:
             kwargs.update(capturable=True)
             lr = torch.tensor(lr, device=parameters[0].device)
-        fused = None if parameters[0].device.type == "mps" else True  # MPS's ignores ``found_inf``
+        fused = None if parameters[0].device.type == "mps" else True  # the fused kernel of MPS ignores ``found_inf``
         super().__init__(parameters, lr, *args, fused=fused, **kwargs)
         self.fused = self.param_groups[0]["fused"]
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate from the next step on."""
+        """Set the learning rate from the next step on."""
         if rate == self.rate:
             return
         self.rate = rate
         for group in self.param_groups:
-            if self.recordable:
+            if self.capturable:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
@@ -48,9 +48,9 @@ class AdamW(torch.optim.AdamW):
         return {**content, "param_groups": [{**group, **plain} for group in content["param_groups"]]}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Copy the moments, their step counts and the learning rate; parameters without moments begin afresh.
+        """Copy the moments, their step counts and the learning rate; parameters without moments start afresh.
 
-        Raises UserError, before anything is changed, unless all of them fit this optimizer's parameters: the fused
+        Raises UserError, before changing anything, unless all of them fit this optimizer's parameters: the fused
         kernels do not compare sizes, and write past the end of moments that are smaller or not contiguous.
         """
         groups = _checked_groups(state_dict, self.param_groups)
@@ -63,7 +63,7 @@ class AdamW(torch.optim.AdamW):
             if name in moments and moments[name] != {}
         }
         own = super().state_dict()["param_groups"]
-        rates = [group["lr"] for group in self.param_groups]  # recordings know these very tensors
+        rates = [group["lr"] for group in self.param_groups]  # CUDA graphs read these very tensors
         kept = [{name: group[name] for name in ("lr", "initial_lr") if name in group} for group in groups]
         super().load_state_dict(
             {"state": fitting, "param_groups": [mine | theirs for mine, theirs in zip(own, kept, strict=True)]}
@@ -75,7 +75,7 @@ class AdamW(torch.optim.AdamW):
         self.set_rate(rate)
 
     def step_scaled(self, scaler, norm: Tensor) -> None:
-        """A step on gradients that ``scaler``, a GradScaler that may be off, has unscaled: none where their ``norm``
+        """Make a step on gradients that ``scaler`` (a GradScaler, maybe disabled) has unscaled, unless their ``norm``
         (0-dimensional) is not finite."""
         if scaler.is_enabled():
             scaler.step(self)
@@ -83,9 +83,9 @@ class AdamW(torch.optim.AdamW):
             self.step_unless(~norm.isfinite())
 
     def step_unless(self, bad: Tensor) -> None:
-        """A step that leaves everything as it is where ``bad`` (0-dimensional, bool) is true.
+        """Make a step that changes nothing if ``bad`` (0-dimensional, bool) is true.
 
-        A fused optimizer decides on the device, and nothing waits for it.
+        A fused optimizer decides on the device, so the program does not wait.
         """
         if not self.fused:
             if not bad:
@@ -122,7 +122,7 @@ def _sizes(sizes: list[int]) -> str:
 
 
 def _checked_moments(moments: dict, parameter: Tensor, number: int) -> dict[str, Tensor]:
-    """Copies of a parameter's moments, laid out as the parameter. Raises UserError when they are not its own."""
+    """Copies of a parameter's moments, in its memory layout. Raises UserError when they do not fit it."""
     step = _number(moments.get("step")) if isinstance(moments, dict) else None
     if step is None:
         raise UserError(f"parameter {number} has no count of steps")
@@ -141,13 +141,13 @@ def _checked_moments(moments: dict, parameter: Tensor, number: int) -> dict[str,
 
 
 def _number(value: Any) -> float | None:
-    """A finite number that is not negative, or a tensor of one, as a float; None for anything else."""
+    """A finite, non-negative number, or a tensor of one, as a float; None for anything else."""
     if is_dense(value) and value.numel() == 1 and not value.is_complex():
         value = value.item()
     return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
 
 
 def gradient_norm(network: nn.Module) -> Tensor:
-    """The Euclidean norm of all gradients together, 0-dimensional; not waited for."""
+    """The Euclidean norm of all gradients together, 0-dimensional; does not wait for the device."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -1,6 +1,6 @@
 """Load the states of optimizer and loss scaler from a checkpoint; drop with a warning what does not fit.
 
-The weights are worth more than an exact resume: training goes on with a fresh optimizer, or a fresh loss scale.
+Training then goes on with a fresh optimizer or loss scale: the weights are worth more than an exact resume.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ log = get_logger("checkpoint")
 
 
 def load_optimizer(optimizer: AdamW, state: Any, where: Path) -> None:
-    """Give an optimizer the state that the file ``where`` holds; where that is none or does not fit, log the reason."""
+    """Load the state that the file ``where`` holds. If it holds none, or one that does not fit, log the reason."""
     if state is None or (isinstance(state, dict) and not state.get("state")):
         log.warning("%s comes without its optimizer's state, so that begins afresh", where)
         return
@@ -30,8 +30,8 @@ def load_optimizer(optimizer: AdamW, state: Any, where: Path) -> None:
 
 
 def load_scaler(scaler: Any, state: Any, where: Path) -> None:
-    """Give a GradScaler the state that the file ``where`` holds, which is empty where fp16 was off; a state of other
-    numbers is dropped with a warning."""
+    """Load a GradScaler's state from the file ``where``. It is empty if fp16 was off; drop an invalid one with a
+    warning."""
     if not state or not scaler.is_enabled():
         return
     names = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")

@@ -1,7 +1,7 @@
-"""A run's own configuration: what must stay the same when training resumes.
+"""Compare a run's stored configuration with the one to resume with.
 
-A checkpoint fits every configuration of the same shapes. With another speaker map, encoder or frame rate it would train
-on, and give one speaker's row to another.
+A checkpoint loads with every configuration of the same shapes. With another speaker map, encoder or frame rate training
+would go on, and for instance give one speaker's row to another.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from modules.console import UserError
 
 
 def refuse_another_model(config: Section, former: Section, path: Path, keys: Sequence[str]) -> None:
-    """Raise UserError when ``config`` is not of the model that the run trains.
+    """Raise UserError when ``config`` describes another model than the run's.
 
     Args:
         config: the configuration to train with.
-        former: the run's own, read from ``path``.
-        keys: dotted names whose values must be equal. Speakers may be added, and keep their numbers.
+        former: the run's stored configuration, read from ``path``.
+        keys: dotted names whose values must be equal. Speakers may be added, but must keep their numbers.
     """
     changed = [
         f"{key} is {_value(former, key)!r} there and {_value(config, key)!r} now"

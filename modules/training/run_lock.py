@@ -1,4 +1,4 @@
-"""One training run at a time in a folder: two would delete each other's checkpoints."""
+"""Lock a run's folder: two runs in one folder would delete each other's checkpoints."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from modules.training import distributed
 
 log = get_logger("run_lock")
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # of a file system without locks
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # raised by file systems without locks
 
 
 @contextlib.contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
-    """Reserve the folder for this run's processes within the block; the system releases it when a run is killed.
+def exclusive_run(folder: Path) -> Iterator[None]:
+    """Lock the folder for this run's processes within the block, by its file run.lock.
 
-    Meanwhile there is a file run.lock. Raises UserError, in each of the processes, when another run has the folder, or
-    when it cannot be made because a file or a dangling link has its place. A file system without locks reserves
-    nothing.
+    The system releases the lock when the run is killed. Raises UserError on all ranks when another run holds the lock,
+    or when a file or a dangling link prevents the folder. Does nothing on a file system without locks.
     """
     with contextlib.ExitStack() as stack:
-        distributed.from_the_first(lambda: _take(folder, stack))
+        distributed.broadcast_from_rank_zero(lambda: _lock(folder, stack))
         yield
 
 
-def _take(folder: Path, stack: contextlib.ExitStack) -> None:
+def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
     path = folder / "run.lock"
     if why := obstacle(folder):
         raise UserError(f"the run's folder {folder} cannot be made: {why}; move it away or mend the link")
@@ -43,18 +42,18 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (Timeout, FileNotFoundError, FileExistsError):  # the last two: the other run ends and deletes the folder
+    except (Timeout, FileNotFoundError, FileExistsError):  # the last two: another run is ending and deletes the folder
         raise UserError(f"another run is training in {folder}; let it end, or train in another folder") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
         log.debug("%s cannot be locked (%s)", folder, error)
-    stack.callback(_tidy, lock, new_folders)
+    stack.callback(_unlock, lock, new_folders)
 
 
-def _tidy(lock: FileLock, new_folders: list[Path]) -> None:
-    """Release and delete the lock, and the folders made for it alone: a refused run leaves nothing."""
-    with contextlib.suppress(OSError):  # Windows deletes it at its release
+def _unlock(lock: FileLock, new_folders: list[Path]) -> None:
+    """Release and delete the lock, and those new folders that are still empty."""
+    with contextlib.suppress(OSError):  # Windows deletes the file on release
         os.unlink(lock.lock_file)
     lock.release()
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Writing checkpoints so that no failure costs what was there before: enough room, whole files, flushed names."""
+"""Write checkpoints so that no failure harms former ones: check the free space, write atomically, flush to disk."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from modules.atomic_file import FULL, atomic_paths
 from modules.console import UserError
 from modules.temporary_file import temporary_name
 
-MARK = "saving"  # in the temporary names of a run's checkpoints; only delete_unfinished below deletes those
-SPARE = 16 << 20  # bytes beyond those of the tensors that must be free: the files' overhead, and the run's logs
+MARK = "saving"  # in the temporary names of a run's checkpoints, which only delete_unfinished deletes
+SPARE = 16 << 20  # bytes that must be free beyond the tensors: for the files' overhead and the run's logs
 
 
 def save_together(paths: Sequence[Path], contents: Sequence[dict[str, Any]], mark: str = MARK) -> None:
-    """Write checkpoints of one folder that belong together; they take their names in this order, when all are whole.
+    """Write checkpoints of one folder that belong together: first all of them under temporary names, then renamed in
+    this order.
 
-    The temporary names contain ``mark`` (modules/atomic_file.py).
-
-    Raises UserError when there is no room or the system refuses; former files of these names are as they were then.
+    The temporary names contain ``mark`` (modules/atomic_file.py). Raises UserError when there is no room or the system
+    refuses; former files of these names then stay as they were.
     """
     try:
         with atomic_paths(*paths, mark=mark) as temporaries:
-            _demand_room(paths[0].parent, contents)
+            _require_free_space(paths[0].parent, contents)
             for temporary, content in zip(temporaries, contents, strict=True):
                 _write(temporary, content)
-        _flush_names(paths[0].parent)
+        _flush_folder(paths[0].parent)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{paths[-1]} could not be written ({error}); the checkpoints before it are intact") from error
 
@@ -40,8 +40,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     try:
         with open(path, "wb") as file:
             torch.save(content, file)
-    except (OSError, RuntimeError) as error:  # torch speaks of positions in the file
-        if shutil.disk_usage(path.parent).free < FULL:  # now, while the unfinished file still takes its room
+    except (OSError, RuntimeError) as error:  # torch's own message only gives positions in the file
+        if shutil.disk_usage(path.parent).free < FULL:  # checked while the unfinished file still occupies the disk
             raise OSError("the disk is full") from error
         raise
 
@@ -49,8 +49,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def delete_together(paths: Sequence[Path]) -> None:
     """Delete checkpoints of one folder that belong together.
 
-    All are renamed to temporary names before any is deleted: a kill in between leaves at least one temporary file, by
-    which the next save knows that the others of that step may go (``Pair.leftovers``).
+    All are renamed to temporary names before any is deleted. If the run is killed in between, at least one temporary
+    file remains, which lets the next save delete the others of that step (``Pair.leftovers``).
     """
     unnamed = []
     for path in paths:
@@ -61,18 +61,18 @@ def delete_together(paths: Sequence[Path]) -> None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """The files that a run of this folder was writing or deleting when it was killed."""
+    """Temporary files of checkpoints that a killed run was writing or deleting in this folder."""
     return list(folder.glob(f".*.{MARK}.pt*"))
 
 
 def delete_unfinished(folder: Path) -> None:
-    """Delete them."""
+    """Delete the ``unfinished`` files."""
     for path in unfinished(folder):
         path.unlink(missing_ok=True)
 
 
-def _demand_room(folder: Path, contents: Sequence[dict[str, Any]]) -> None:
-    """Raise UserError when the disk has too little room for these checkpoints."""
+def _require_free_space(folder: Path, contents: Sequence[dict[str, Any]]) -> None:
+    """Raise UserError when the disk has too little free space for these checkpoints."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(contents)}
     needed, free = sum(storages.values()) + SPARE, shutil.disk_usage(folder).free
     if free < needed:
@@ -86,12 +86,12 @@ def _tensors(content: Any) -> Iterator[torch.Tensor]:
     if isinstance(content, torch.Tensor):
         yield content
     elif isinstance(content, dict | list | tuple):
-        for part in content.values() if isinstance(content, dict) else content:
-            yield from _tensors(part)
+        for item in content.values() if isinstance(content, dict) else content:
+            yield from _tensors(item)
 
 
-def _flush_names(folder: Path) -> None:
-    """Bring the folder's names to the disk, where the system lets one, before older files are deleted."""
+def _flush_folder(folder: Path) -> None:
+    """Flush the folder's entries to disk, if the system supports it, before older files are deleted."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""How fast a training run goes, what it waits for, and when it will be done."""
+"""The throughput of a training run: steps per second, time spent waiting for data, and the expected end."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
-class Report:
-    """The means of the steps since the report before.
+class ThroughputReport:
+    """Means per step since the previous report.
 
-    ``data_seconds`` a step waited for its batch, ``compute_seconds`` it learnt; evaluations and checkpoints are in
-    neither, but in ``seconds_left`` until the run's last step. ``peak_memory``: GiB so far, None where it is unknown.
+    ``data_seconds``: waiting for the batch. ``compute_seconds``: computing. Validations and checkpoints count in
+    neither, but in ``seconds_left``, the time until the run's last step. ``peak_memory``: GiB so far, None if unknown.
     """
 
     data_seconds: float
@@ -35,11 +35,11 @@ class Report:
 
     @property
     def data_share(self) -> float:
-        """The part of a step that is waiting for data, 0 to 1."""
+        """The share of a step that is spent waiting for data, 0 to 1."""
         return self.data_seconds * self.steps_per_second
 
     def scalars(self) -> dict[str, float]:
-        """The figures by their TensorBoard tags."""
+        """The figures by TensorBoard tag."""
         figures = {
             "pace/steps_per_second": self.steps_per_second,
             "pace/data_seconds": self.data_seconds,
@@ -57,11 +57,11 @@ class Report:
         )
 
 
-class Pace:
-    """A stopwatch beside the loop over batches; ``step`` of ``total`` steps are done when it starts.
+class ThroughputMeter:
+    """Measures the loop over batches; ``step`` of ``total`` steps are done when it starts.
 
-    A CUDA device computes by itself, some steps behind the program. There a step waits for data only while the device
-    has nothing to do; what the program waits besides is counted as computing.
+    A CUDA device computes asynchronously, some steps behind the program. There only the time in which the device is
+    idle counts as waiting for data; the rest of the program's waiting counts as computing.
     """
 
     def __init__(self, step: int, total: int, device: torch.device):
@@ -69,35 +69,35 @@ class Pace:
         self.first_step = self.reported_step = step
         self.began = time.monotonic()
         self.data_seconds = self.compute_seconds = 0.0
-        self.waits: deque[Wait] = deque()  # those that a CUDA device had not come to when it was last asked
+        self.waits: deque[Wait] = deque()  # those that a CUDA device has not passed yet
 
     def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """The loader's batches, each waited for on the clock."""
-        waiting, on_device = time.monotonic(), self._mark()
+        """Yield the loader's batches and measure the wait for each."""
+        waiting, on_device = time.monotonic(), self._record_event()
         for batch in loader:
             seconds = time.monotonic() - waiting
             if on_device is None:
                 self.data_seconds += seconds
             else:
-                self.waits.append(Wait(seconds, on_device, self._mark()))
-            self.learning = time.monotonic()
+                self.waits.append(Wait(seconds, on_device, self._record_event()))
+            self.step_began = time.monotonic()
             yield batch
-            waiting, on_device = time.monotonic(), self._mark()
+            waiting, on_device = time.monotonic(), self._record_event()
 
-    def learnt(self) -> None:
-        """The step on the batch is done; what else is done before the next one is no part of it."""
-        self.compute_seconds += time.monotonic() - self.learning
+    def step_done(self) -> None:
+        """Stop the clock of the step; what follows until the next batch is not counted."""
+        self.compute_seconds += time.monotonic() - self.step_began
 
-    def _mark(self) -> torch.cuda.Event | None:
-        """The moment at which a CUDA device has done what it was given so far; None on another device."""
+    def _record_event(self) -> torch.cuda.Event | None:
+        """An event that a CUDA device records after its work so far; None on other devices."""
         if self.device.type != "cuda":
             return None
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def _settle(self) -> None:
-        """Count the waits that the device has come to by now; waits for nothing."""
+    def _count_passed_waits(self) -> None:
+        """Count the waits that the device has passed by now; does not block."""
         while self.waits and self.waits[0].is_over:
             wait = self.waits.popleft()
             self.data_seconds += wait.idle_seconds
@@ -105,16 +105,16 @@ class Pace:
 
     @property
     def data_share(self) -> float:
-        """The part of the time since the last report that was waiting for data, 0 to 1."""
-        self._settle()
+        """The share of the time since the last report spent waiting for data, 0 to 1."""
+        self._count_passed_waits()
         return self.data_seconds / max(self.data_seconds + self.compute_seconds, 1e-9)
 
-    def report(self, step: int) -> Report:
-        """The figures at ``step``; the means of the next report begin here."""
-        self._settle()
+    def report(self, step: int) -> ThroughputReport:
+        """The figures at ``step``; the next report's means start here."""
+        self._count_passed_waits()
         steps = max(step - self.reported_step, 1)
         rate = (time.monotonic() - self.began) / max(step - self.first_step, 1)
-        report = Report(
+        report = ThroughputReport(
             data_seconds=self.data_seconds / steps,
             compute_seconds=self.compute_seconds / steps,
             seconds_left=rate * max(self.total - step, 0),
@@ -125,7 +125,7 @@ class Pace:
 
 
 class Wait(NamedTuple):
-    """``seconds`` that the program waited for a batch, and when a CUDA device came to their beginning and end."""
+    """A wait of ``seconds`` for a batch, and CUDA events at its beginning and end."""
 
     seconds: float
     beginning: torch.cuda.Event
@@ -137,5 +137,5 @@ class Wait(NamedTuple):
 
     @property
     def idle_seconds(self) -> float:
-        """How long the device had nothing to do meanwhile."""
-        return self.beginning.elapsed_time(self.end) / 1000
+        """How long the device was idle during the wait."""
+        return self.start_message.elapsed_time(self.end) / 1000

@@ -1,5 +1,5 @@
-"""The diffusion model's checkpoints: ``model_<step>.pt`` holds ``{global_step, model}`` as published and perhaps
-``optimizer``; what an exact resume needs beyond that lies in ``model_<step>.state.pth``."""
+"""The diffusion model's checkpoints: ``model_<step>.pt`` holds ``{global_step, model}`` as published, and optionally
+``optimizer``. ``model_<step>.state.pth`` holds what an exact resume needs beyond that."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import re
 from pathlib import Path
 
 from modules.console import get_logger
-from modules.training.checkpoint import Saved, base_file, load_base_model, load_checkpoint, model_of, newest_whole
+from modules.training.checkpoint import (
+    SavedStep,
+    base_file,
+    load_base_model,
+    load_checkpoint,
+    model_of,
+    read_newest_intact,
+)
 
 log = get_logger("checkpoint")
 
 
-class DiffusionCheckpoint(Saved):
-    """The diffusion model's checkpoint of one step, and the extra state of an exact resume."""
+class DiffusionCheckpoint(SavedStep):
+    """The diffusion model's checkpoint of one step, and the extra state for an exact resume."""
 
     STATE = r"model_(\d+)\.state\.pth"
 
@@ -24,14 +31,14 @@ class DiffusionCheckpoint(Saved):
 
     @property
     def state(self) -> Path:
-        return self.folder / f"model_{self.step}.state.pth"  # no .pt: the original takes every such file for a model
+        return self.folder / f"model_{self.step}.state.pth"  # not .pt: the original reads every .pt file as a model
 
     @property
     def files(self) -> tuple[Path, Path]:
         return self.model, self.state
 
     def read(self) -> tuple[dict, dict | None]:
-        """The contents; the state may be None, see read_state, and always is of a base model."""
+        """The contents of both files; the state is None for a base model, and where read_state returns None."""
         if self.step == 0:
             return load_base_model(self.model), None
         content = load_checkpoint(self.model)
@@ -40,7 +47,7 @@ class DiffusionCheckpoint(Saved):
 
 
 def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
-    """Every ``model_<step>.pt`` of a run's folder, the newest first; step 0 is the base model."""
+    """Every ``model_<step>.pt`` of a run's folder, newest first; step 0 is the base model."""
     folder = Path(folder)
     names = re.compile(r"model_(?:(0|[1-9]\d*)\.pt|0\.safetensors)")
     steps = {int(match[1] or 0) for path in folder.glob("model_*") if (match := names.fullmatch(path.name))}
@@ -48,19 +55,19 @@ def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
 
 
 def read_newest_diffusion(folder: str | Path) -> tuple[DiffusionCheckpoint, tuple[dict, dict | None]] | None:
-    """The newest diffusion checkpoint that can be read; None when there is none. Broken ones: as for pairs."""
-    return newest_whole(folder, diffusion_checkpoints(folder))
+    """The newest checkpoint that is not truncated, and its contents; None if there is none. See read_newest_intact."""
+    return read_newest_intact(folder, diffusion_checkpoints(folder))
 
 
 def delete_old_diffusion(folder: str | Path, newest: int, interval: int, permanent: int) -> None:
-    """Of the ``interval`` steps before step ``newest`` keep the checkpoints at multiples of ``permanent`` alone.
+    """Delete the checkpoints of the last ``interval`` steps before ``newest``, except at multiples of ``permanent``.
 
-    Older ones, as published, and the base model of step 0 are never touched. The extra state, twice as large, is kept
-    for the newest two.
+    Older ones, as published, and the base model of step 0 stay. Only the newest two keep their extra state, which is
+    twice as large as the model.
     """
-    there = [saved for saved in diffusion_checkpoints(folder) if 0 < saved.step <= newest]
-    kept = [s for s in there if s.step == newest or s.step < newest - interval or s.step % permanent == 0]
-    for saved in there:
+    present = [saved for saved in diffusion_checkpoints(folder) if 0 < saved.step <= newest]
+    kept = [s for s in present if s.step == newest or s.step < newest - interval or s.step % permanent == 0]
+    for saved in present:
         if saved not in kept:
             saved.model.unlink(missing_ok=True)
             log.debug("deleted the checkpoint of step %d", saved.step)

@@ -1,5 +1,5 @@
-"""The files in which a training run tells people how it goes: text, and TensorBoard's. A full disk costs their lines,
-not the run."""
+"""Writers of a training run's text log and TensorBoard events. When the disk is full they lose lines, but do not stop
+the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = get_logger("train")
 
 
 class TextLog(logging.FileHandler):
-    """Appends all that this program logs, except progress lines, to a file until it is closed."""
+    """Appends everything that the program logs, except progress lines, to a file until closed."""
 
     def __init__(self, path: Path, layout: str = "%(message)s"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,19 +32,19 @@ class TextLog(logging.FileHandler):
         super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that cannot be written stays in the file's buffer, and comes when there is room again."""
+        """Ignore the error: the line stays in the file's buffer and is written when there is room again."""
 
 
-class Events:
-    """TensorBoard's event files of a folder, with SummaryWriter's methods; what there is no room for is left out.
+class TensorBoardWriter:
+    """SummaryWriter for a folder that drops events instead of failing when the disk is full.
 
-    A run goes on from ``step``. What the folder has of later steps, which a kill has cost the run, TensorBoard leaves
-    out from then on, so that no curve goes back.
+    ``step`` is the step at which the run starts or resumes. TensorBoard then hides events of later steps, which a
+    killed run may have left in the folder, so that no curve runs backwards.
     """
 
     def __init__(self, folder: Path, step: int = 0):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.told = folder, False
+        self.folder, self.warned = folder, False
         self._open(purge_step=step + 1)
 
     def _open(self, purge_step: int | None = None) -> None:
@@ -54,18 +54,18 @@ class Events:
 
     def _add(self, method: str, *arguments, **options) -> None:
         if shutil.disk_usage(self.folder).free < SPARE:
-            return self._leave_out("the disk is full")
+            return self._warn_of_gaps("the disk is full")
         try:
             getattr(self.writer, method)(*arguments, **options)
-        except OSError as error:  # perhaps of a write long ago, with which the writer's own thread has ended
-            self._leave_out(str(error))
+        except OSError as error:  # possibly of an earlier write, in which the writer's thread ended
+            self._warn_of_gaps(str(error))
             self.close()
             self._open()
 
-    def _leave_out(self, reason: str) -> None:
-        if not self.told:
+    def _warn_of_gaps(self, reason: str) -> None:
+        if not self.warned:
             log.warning("TensorBoard's files in %s have gaps from now on: %s", self.folder, reason)
-        self.told = True
+        self.warned = True
 
     add_scalar = functools.partialmethod(_add, "add_scalar")
     add_image = functools.partialmethod(_add, "add_image")

@@ -1,6 +1,6 @@
 """The synthesizer's checkpoints: ``G_<step>.pth`` and ``D_<step>.pth`` hold ``{model, iteration (epoch), optimizer,
-learning_rate}`` as published; what an exact resume needs beyond that lies in ``state_<step>.pth``, which other programs
-need not know. ``best_G.pth`` is the generator of the best validation so far."""
+learning_rate}`` as published. ``state_<step>.pth`` holds what an exact resume needs beyond that; other programs do not
+need it. ``best_G.pth`` is the generator of the best validation so far."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from modules.console import UserError, get_logger
 from modules.training.checkpoint import (
-    Saved,
+    SavedStep,
     base_file,
     load_base_model,
     load_checkpoint,
     model_of,
-    newest_whole,
+    read_newest_intact,
     save_checkpoint,
     set_aside_name,
 )
@@ -25,8 +25,8 @@ from modules.training.saving import unfinished
 log = get_logger("checkpoint")
 
 
-class Pair(Saved):
-    """The generator's and the discriminator's checkpoint of one step, and the extra state of an exact resume."""
+class Pair(SavedStep):
+    """The generator's and the discriminator's checkpoint of one step, and the extra state for an exact resume."""
 
     STATE = r"state_(\d+)\.pth"
 
@@ -51,7 +51,7 @@ class Pair(Saved):
         return self.generator, self.discriminator, self.state
 
     def read(self) -> tuple[dict, dict, dict | None]:
-        """The three files' contents; the state may be None, see read_state, and always is of a base model."""
+        """The contents of the three files; the state is None for a base model, and where read_state returns None."""
         if self.step == 0:
             return load_base_model(self.generator), load_base_model(self.discriminator), None
         generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
@@ -59,19 +59,18 @@ class Pair(Saved):
         model_of(discriminator, self.discriminator)
         return generator, discriminator, self.read_state()
 
-
     def leftovers(self) -> list[Path]:
-        """The discriminators that a kill between two renames has left: an unfinished file shows that there was one, and
-        the extra state that a run wrote the step.
+        """Discriminators left by a run that was killed between two renames.
 
-        A generator is named last and loses its name first. One that is alone came from elsewhere, and stays.
+        They are recognised by an unfinished file in the folder and by their extra state. A generator is renamed last
+        when saving and first when deleting, so a single generator came from elsewhere and stays.
         """
-        lone = _lone(self.folder) if unfinished(self.folder) else []
-        return [path for pair, path in lone if pair.step and path == pair.discriminator and pair.state.exists()]
+        unpaired = _unpaired(self.folder) if unfinished(self.folder) else []
+        return [path for pair, path in unpaired if pair.step and path == pair.discriminator and pair.state.exists()]
 
 
 def _networks(folder: Path) -> dict[str, set[int]]:
-    """The steps of the generators (G) and discriminators (D) in a folder; a base model may be in safetensors."""
+    """The steps of the generators (G) and discriminators (D) in a folder; step 0 may be in safetensors."""
     steps = {prefix: set() for prefix in "GD"}
     for path in folder.glob("[GD]_*"):
         if match := re.fullmatch(r"([GD])_(?:(0|[1-9]\d*)\.pth|0\.safetensors)", path.name):
@@ -79,46 +78,46 @@ def _networks(folder: Path) -> dict[str, set[int]]:
     return steps
 
 
-def _lone(folder: Path) -> list[tuple[Pair, Path]]:
-    """The networks without the other one of their pair, unless that was set aside."""
+def _unpaired(folder: Path) -> list[tuple[Pair, Path]]:
+    """The networks whose partner is missing and was not set aside."""
     steps, found = _networks(folder), []
     for step in sorted(steps["G"] ^ steps["D"]):
         pair = Pair(folder, step)
-        there, other = pair.files[:2] if step in steps["G"] else pair.files[1::-1]
-        if not set_aside_name(other).exists():
-            found.append((pair, there))
+        path, partner = pair.files[:2] if step in steps["G"] else pair.files[1::-1]
+        if not set_aside_name(partner).exists():
+            found.append((pair, path))
     return found
 
 
 def pairs(folder: str | Path) -> list[Pair]:
-    """Every complete pair of a run's folder, the newest first; step 0 is the base model."""
+    """Every complete pair of a run's folder, newest first; step 0 is the base model."""
     steps = _networks(Path(folder))
     return [Pair(Path(folder), step) for step in sorted(steps["G"] & steps["D"], reverse=True)]
 
 
 def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None]] | None:
-    """The newest pair that is not truncated; None when the folder holds no checkpoint.
+    """The newest pair that is not truncated, and its contents; None when the folder holds no checkpoint.
 
-    Truncated files are passed over with a warning and set aside, but for a base model's. Raises UserError when there
-    are checkpoints but none of use, or half a base model: a run must not quietly begin from nothing.
+    Truncated files, except a base model's, are skipped with a warning and set aside. Raises UserError when there are
+    checkpoints but none is usable, or half of a base model: a run must not silently start from nothing.
     """
     folder = Path(folder)
-    if found := newest_whole(folder, pairs(folder)):
+    if found := read_newest_intact(folder, pairs(folder)):
         return found
-    lone = _lone(folder)
-    names = ", ".join(path.name for _, path in lone[:4])
-    if lone and unfinished(folder) and all(pair.step for pair, _ in lone):
-        log.warning("%s holds %s of a first save that was cut off; beginning anew", folder, names)
-    elif lone:
+    unpaired = _unpaired(folder)
+    names = ", ".join(path.name for _, path in unpaired[:4])
+    if unpaired and unfinished(folder) and all(pair.step for pair, _ in unpaired):
+        log.warning("%s holds %s of an interrupted first save; starting anew", folder, names)
+    elif unpaired:
         raise UserError(
-            f"{folder} holds {names} alone; G_<step>.pth and D_<step>.pth belong together: put the other "
+            f"{folder} holds only {names}; G_<step>.pth and D_<step>.pth belong together: put the other "
             "one there, or move it away to begin anew"
         )
     return None
 
 
 def delete_old(folder: str | Path, keep: int, newest: int) -> None:
-    """Of the pairs up to step ``newest`` keep the last ``keep`` (0: all).
+    """Delete all but the last ``keep`` pairs up to step ``newest`` (0: delete nothing).
 
     The base model of step 0 and files of other names are never touched.
     """
@@ -126,41 +125,41 @@ def delete_old(folder: str | Path, keep: int, newest: int) -> None:
         return
     for pair in [p for p in pairs(folder) if 0 < p.step <= newest][keep:]:
         pair.delete()
-        log.debug("deleted the checkpoints of step %d, %d newer ones are kept", pair.step, keep)
+        log.debug("deleted the checkpoints of step %d; %d newer ones are kept", pair.step, keep)
 
 
 class Best(NamedTuple):
-    """A validation: its mel distance, and the step that it was at."""
+    """A validation: its mel distance and its step."""
 
     distance: float = math.inf
     step: int = 0
 
     @classmethod
     def of(cls, pair: Any) -> Best | None:
-        """The validation that a file describes by these two; None where they are something else."""
+        """The validation stored in a file as (distance, step); None if the values are invalid."""
         if isinstance(pair, list | tuple) and len(pair) == 2 and tuple(map(type, pair)) == (float, int):
             return cls(*pair)
         return None
 
 
 def best_generator(folder: Path) -> Path:
-    """Where the generator of the best validation lies. By any ``G_*.pth`` the original would resume."""
+    """The path of the best generator. It must not match ``G_*.pth``, from which the original would resume."""
     return folder / "best_G.pth"
 
 
 def read_best(folder: Path) -> Best:
-    """The validation that the best generator is of; Best() where there is none that can be read."""
+    """The validation of the best generator; Best() if there is none or it cannot be read."""
     path = best_generator(folder)
     try:
         content = load_checkpoint(path) if path.exists() else {}
     except UserError as error:
-        log.warning("%s; the next validation makes another", error)
+        log.warning("%s; the next validation writes a new one", error)
         content = {}
     return Best.of((content.get("mel_distance"), content.get("step"))) or Best()
 
 
 def write_best(folder: Path, generator: dict[str, Any], best: Best) -> None:
-    """Keep a generator's checkpoint, without its optimizer, as the best one. Raises UserError when it cannot."""
+    """Write a generator's checkpoint, without its optimizer, as the best one. Raises UserError if that fails."""
     content = {**generator, "optimizer": None, "mel_distance": best.distance, "step": best.step}
     save_checkpoint(best_generator(folder), content)
 
