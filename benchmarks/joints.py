@@ -149,17 +149,13 @@ def write_model(folder: Path) -> tuple[Path, Path]:
 
 def measure(svc: Svc, song: Song, conversion: Any, returns_song: bool) -> dict[str, Any]:
     """The figures of a conversion; ``returns_song`` when the model gives back what it gets."""
-    from inference.layout import lay_out, with_fades
+    from inference.pieces import lay_out, with_fades
     from modules.audio.files import read_audio
 
     audio = np.concatenate(list(svc.convert(song, conversion)))
     original, _ = read_audio(song.path)
-    slices = with_fades(lay_out(song, conversion, RATE, HOP), song.sampling_rate, RATE, HOP)
-    parts = [
-        (part.is_silence, place.lead + place.length + place.trail, place.overlap)
-        for part in slices
-        for place in part.places
-    ]
+    layouts = with_fades(lay_out(song, conversion, RATE, HOP), song.sampling_rate, RATE, HOP)
+    parts = [(layout.is_silence, piece.faded_length, piece.overlap) for layout in layouts for piece in layout.pieces]
     sides = [is_silence for is_silence, _, _ in parts]
     joints, ends, at = [], [0], 0
     for _, length, overlap in parts:

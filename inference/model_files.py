@@ -54,9 +54,7 @@ def find_graph(path: str, config_path: str | None) -> tuple[Path, Path]:
     return graph, _config_of(graph, config_path)
 
 
-def find_diffusion(
-    model_path: str | None, config_path: str | None, generator: Path | None = None
-) -> tuple[Path, Path]:
+def find_diffusion(model_path: str | None, config_path: str | None, generator: Path | None = None) -> tuple[Path, Path]:
     """The diffusion model, by default the newest beside the ``generator`` or else of logs/44k, and its YAML, by default
     beside it.
 

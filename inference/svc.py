@@ -18,12 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.conversion import Conversion, Parts
-from inference.layout import Place, SliceLayout, lay_out, with_fades
 from inference.listener import Listener
 from inference.model_files import GRAPH_SUFFIX
 from inference.onnx_synthesizer import OnnxSynthesizer
+from inference.pieces import Piece, SliceLayout, join, lay_out, round_to_pcm16, with_fades
 from inference.refinement import Refiner
-from inference.segments import join, through_pcm16
 from inference.song import Song
 from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
@@ -144,45 +143,47 @@ class Svc:
         self.check(conversion)
         voicing = self.listener.voicing = Voicing()
         rates = song.sampling_rate, self.target_sample, self.hop_size
-        slices = with_fades(lay_out(song, conversion, *rates[1:]), *rates)
-        parts = self._converted(song, slices, conversion)
+        layouts = with_fades(lay_out(song, conversion, *rates[1:]), *rates)
+        audios = self._convert_slices(song, layouts, conversion)
         try:
-            yield from join(parts, [place.fade for part in slices for place in part.places])
+            yield from join(audios, [piece.fade for layout in layouts for piece in layout.pieces])
         finally:
             self.listener.voicing = None
         if voicing.is_lost:
             log.warning("%s", voicing.warning(song.path, conversion.f0_predictor))
 
-    def _converted(self, song: Song, slices: list[SliceLayout], conversion: Conversion) -> Iterator[np.ndarray]:
-        """Yield the converted pieces and the silences of a song, each with what fades into its neighbours."""
+    def _convert_slices(self, song: Song, layouts: list[SliceLayout], conversion: Conversion) -> Iterator[np.ndarray]:
+        """Yield the converted pieces and the silences, each with the samples that fade into its neighbours."""
         mixes = itertools.repeat(itertools.repeat(None))
         if conversion.use_spk_mix:
-            mixes = SpeakerMix(conversion.spk, self.voices).spread([part.frames for part in slices])
+            mixes = SpeakerMix(conversion.spk, self.voices).spread(
+                [[piece.frames for piece in layout.pieces] for layout in layouts]
+            )
         audios = song.parts(
-            (part.start + place.start - place.before, part.start + place.end + place.after)
-            for part in slices for place in part.places if not part.is_silence
+            (layout.start + piece.start - piece.before, layout.start + piece.end + piece.after)
+            for layout in layouts for piece in layout.pieces if not layout.is_silence
         )  # fmt: skip
-        for part, weights in zip(slices, mixes, strict=False):
-            for place, mix in zip(part.places, weights, strict=False):
-                audio = None if part.is_silence else next(audios)
+        for layout, weights in zip(layouts, mixes, strict=False):
+            for piece, mix in zip(layout.pieces, weights, strict=False):
+                audio = None if layout.is_silence else next(audios)
                 if audio is None or not audio.any():
-                    yield np.zeros(place.lead + place.length + place.trail, dtype=np.float32)
+                    yield np.zeros(piece.faded_length, dtype=np.float32)
                 else:
-                    yield self._convert_piece(audio, song.sampling_rate, place, conversion, mix)
+                    yield self._convert_piece(audio, song.sampling_rate, piece, conversion, mix)
 
     def _convert_piece(
-        self, audio: np.ndarray, rate: int, place: Place, conversion: Conversion, mix: Tensor | None
+        self, audio: np.ndarray, rate: int, piece: Piece, conversion: Conversion, mix: Tensor | None
     ) -> np.ndarray:
-        """Convert the mono audio of one place into its lead, length and trail at ``target_sample``.
+        """Convert the mono audio of one piece, at the song's rate: (faded_length,) at ``target_sample``.
 
-        Frame i of the model is the sound from sample ``i * hop`` on, so the piece begins at the place's offset.
+        Frame i of the model is the sound from sample ``i * hop`` on, so the piece begins at its offset.
         """
-        padding = place.padding - place.before, place.padding - place.after
-        wav = torch.from_numpy(through_pcm16(np.pad(audio, padding))).to(self.device)
+        padding = piece.padding - piece.before, piece.padding - piece.after
+        wav = torch.from_numpy(round_to_pcm16(np.pad(audio, padding))).to(self.device)
         wav = sinc_resample(wav, rate, self.target_sample)
-        wav = functional.pad(wav, (0, max(0, place.frames * self.hop_size - len(wav))))
+        wav = functional.pad(wav, (0, max(0, piece.frames * self.hop_size - len(wav))))
         output = self.convert_wav(wav, conversion, mix=mix).cpu().numpy()
-        return output[place.offset - place.lead : place.offset + place.length + place.trail]
+        return output[piece.offset - piece.lead : piece.offset + piece.length + piece.trail]
 
     # -- one piece ----------------------------------------------------------------------------------------------------
 

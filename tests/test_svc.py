@@ -14,8 +14,7 @@ import soundfile
 import torch
 
 from inference.conversion import Conversion
-from inference.layout import lay_out, with_fades
-from inference.segments import FADE_SECONDS
+from inference.pieces import FADE_SECONDS, lay_out, with_fades
 from inference.song import Song
 from inference.svc import Svc
 from inference.voices import Voices, encoder_key
@@ -63,7 +62,7 @@ def unchanged(svc, monkeypatch) -> Svc:
     return svc
 
 
-# -- lengths and places -----------------------------------------------------------------------------------------------
+# -- lengths and positions --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 32000, 22050, 16000, 11025, 30870])
@@ -77,7 +76,7 @@ def test_the_song_keeps_its_length_at_every_rate(unchanged, tmp_path, rate, cuts
 @pytest.mark.parametrize("rate", [44100, 32000])
 @pytest.mark.parametrize("pad_seconds", [0.5, 0.003, 0])
 @pytest.mark.parametrize(("clip", "fade", "retain"), [(0, 0, 0.75), (1.1, 0.3, 0.75), (1, 1, 1), (0.701, 0, 0.75)])
-def test_what_the_networks_leave_alone_stays_in_its_place(unchanged, tmp_path, rate, clip, fade, retain, pad_seconds):
+def test_what_the_networks_leave_alone_stays_in_position(unchanged, tmp_path, rate, clip, fade, retain, pad_seconds):
     clicks = np.array([0.45, 1.05, 1.95, 2.6])  # seconds
     audio = 0.02 * np.sin(np.arange(int(3.003 * rate)) / 30)
     audio[(clicks * rate).astype(int)] = 0.9
@@ -465,21 +464,21 @@ def test_an_unknown_predictor_is_told_the_known_ones():
 
 @pytest.mark.parametrize("rate", [44100, 48000, 32000, 22050])
 @pytest.mark.parametrize("cuts", [{"clip_seconds": 0.7004}, {"clip_seconds": 0.7004, "lg_num": 0.0313}])
-def test_frames_lie_within_half_a_sample_of_their_place(tmp_path, rate, cuts):
+def test_frames_lie_within_half_a_sample_of_their_position(tmp_path, rate, cuts):
     song = Song(write_song(tmp_path / "song.wav", 4, rate))
-    for part in with_fades(lay_out(song, Conversion("alto", **cuts), RATE, HOP), rate, RATE, HOP):
+    for layout in with_fades(lay_out(song, Conversion("alto", **cuts), RATE, HOP), rate, RATE, HOP):
         at = 0
-        for place in part.places:
-            heard_from = (part.start + place.start - place.padding) * RATE / rate
-            taken_from = at - place.overlap + 2 * place.lead - place.offset
-            assert abs(taken_from - heard_from) <= 0.5
-            at += place.length - place.overlap + 2 * place.lead
+        for piece in layout.pieces:
+            expected = (layout.start + piece.start - piece.padding) * RATE / rate
+            found = at - piece.overlap + 2 * piece.lead - piece.offset
+            assert found == piece.origin and abs(found - expected) <= 0.5
+            at += piece.length - piece.overlap + 2 * piece.lead
 
 
 @pytest.mark.parametrize("cuts", [{}, {"lg_num": 0.004}, {"lg_num": 0.1, "lgr_num": 0.01}, {"lg_num": 0.7}])
 def test_every_joint_is_blended_over_twenty_milliseconds_or_more(tmp_path, cuts):
     song = Song(write_song(tmp_path / "song.wav", 2.8, gaps=(1,)))
-    layout = with_fades(lay_out(song, Conversion("alto", clip_seconds=0.7, **cuts), RATE, HOP), RATE, RATE, HOP)
-    fades = [place.fade for part in layout for place in part.places]
+    layouts = with_fades(lay_out(song, Conversion("alto", clip_seconds=0.7, **cuts), RATE, HOP), RATE, RATE, HOP)
+    fades = [piece.fade for layout in layouts for piece in layout.pieces]
     assert len(fades) > 3
     assert all(fade.overlap * fade.retain >= 0.0199 * RATE for fade in fades[1:])
