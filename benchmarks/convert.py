@@ -114,12 +114,12 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
     """Seconds of each stage of one conversion from disk to disk, and of the whole."""
     watch = Stopwatch(svc.device)
     song = watch.function("measure", Song)(path)
-    synthesizer, listener = svc.synthesizer, svc.listener
-    encoder, predictor = listener.encoder, listener.predictor
+    synthesizer, extractor = svc.synthesizer, svc.feature_extractor
+    encoder, predictor = extractor.encoder, extractor.predictor
     encode, decode, infer, read = encoder.features, synthesizer.dec.decode, synthesizer.infer, song.parts
     try:
         encoder.features = watch.function("encoder", encode)
-        listener.predictor = lambda *key: watch.function("F0", predictor(*key))
+        extractor.predictor = lambda *key: watch.function("F0", predictor(*key))
         synthesizer.dec.decode = watch.function("decoder", decode)
         synthesizer.infer = watch.function("synthesizer", infer)
         song.parts = lambda ranges: watch.iterator("read", read(ranges))
@@ -128,7 +128,7 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
         write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
         converted = watch.now() - start
     finally:
-        del listener.predictor, encoder.features, synthesizer.dec.decode, synthesizer.infer
+        del extractor.predictor, encoder.features, synthesizer.dec.decode, synthesizer.infer
     spent = watch.seconds
     stages = {name: spent[name] for name in ("read", "F0", "encoder", "decoder")}
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for model in ("stand-in", "network"):
             svc = Svc(*files, "cpu")
             if model == "stand-in":
-                svc.convert_wav = lambda wav, conversion, mix=None: wav[: len(wav) // HOP * HOP]
+                svc.convert_wav = lambda wav, *_, **__: wav[: len(wav) // HOP * HOP]
             for cuts, options in CUTS.items():
                 returns_song = model == "stand-in"
                 figure = {"model": model, "cuts": cuts, **measure(svc, song, Conversion(0, **options), returns_song)}

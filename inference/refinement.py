@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.unit2mel import load_unit2mel
+from inference.feature_extractor import Features
 from inference.voices import Voices, diffusion_voices
 from modules.config import load_diffusion_config
 from modules.console import UserError, tally
@@ -88,9 +89,7 @@ class Refiner:
 
     def refine(
         self,
-        units: Tensor,
-        f0: Tensor,
-        volume: Tensor,
+        features: Features,
         speaker: Tensor,
         audio: Tensor | None,
         k_step: int,
@@ -99,7 +98,7 @@ class Refiner:
         """Sing (1, hop_length·T) samples under a progress bar over the sampling.
 
         Args:
-            units, f0, volume: content (1, C, T), Hz (1, T), loudness (1, T).
+            features: of the piece; its T frames give the length of the output.
             speaker: ids (1, 1) or weights (T, S), of this model's speakers.
             audio: what to refine, (1, hop_length·T); None to sing from noise.
             k_step: the depth of the refinement.
@@ -108,9 +107,9 @@ class Refiner:
         mel = None if audio is None else self.vocoder.extract(audio)
         with tally("diffusion", "step") as watch:
             mel = self.model.infer(
-                units.transpose(1, 2),
-                f0[:, :, None],
-                volume[:, :, None],
+                features.units.transpose(1, 2),
+                features.f0[:, :, None],
+                features.volume[:, :, None],
                 speaker,
                 mel,
                 None if mel is None else k_step,
@@ -119,4 +118,4 @@ class Refiner:
                 generator,
                 watch,
             )
-        return self.vocoder.synthesize(mel, f0, generator)
+        return self.vocoder.synthesize(mel, features.f0, generator)

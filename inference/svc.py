@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.conversion import Conversion, Parts
-from inference.listener import Listener
+from inference.feature_extractor import FeatureExtractor, Features
 from inference.model_files import GRAPH_SUFFIX
 from inference.onnx_synthesizer import OnnxSynthesizer
 from inference.pieces import Piece, SliceLayout, join, lay_out, round_to_pcm16, with_fades
@@ -103,7 +104,7 @@ class Svc:
         elif nsf_hifigan_enhance:
             vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
             self.enhancer = Enhancer(vocoder)
-        self.listener = Listener(self.voices, self.device, pretrain_folder, onnx)
+        self.feature_extractor = FeatureExtractor(self.voices, self.device, pretrain_folder, onnx)
         self._timbre_file = cluster_model_path, self.voices, feature_retrieval, nprobe
         self._timbre: Timbre | None = None
         for sentence in self.parts.without_effect:
@@ -120,13 +121,13 @@ class Svc:
             speaker = torch.tensor([[self.voices.id_of(conversion.spk)]])
             if conversion.cluster_infer_ratio:
                 nothing = torch.zeros(ENCODERS[self.voices.encoder].ssl_dim, 1)
-                self.timbre.draw(nothing, conversion.spk, conversion.cluster_infer_ratio)
+                self.timbre.blend(nothing, conversion.spk, conversion.cluster_infer_ratio)
         if self.parts.onnx:
             self.synthesizer.speakers(speaker, 1)
         if self.refiner:
             self.refiner.check(None if self.parts.only_diffusion else conversion.k_step)
             self.refiner.speaker(speaker, self.voices)
-        self.listener.predictor(conversion.f0_predictor, conversion.cr_threshold)
+        self.feature_extractor.predictor(conversion.f0_predictor, conversion.cr_threshold)
 
     # -- songs --------------------------------------------------------------------------------------------------------
 
@@ -141,14 +142,14 @@ class Svc:
         Raises UserError as ``check`` and ``convert_wav``.
         """
         self.check(conversion)
-        voicing = self.listener.voicing = Voicing()
+        voicing = self.feature_extractor.voicing = Voicing()
         rates = song.sampling_rate, self.target_sample, self.hop_size
         layouts = with_fades(lay_out(song, conversion, *rates[1:]), *rates)
         audios = self._convert_slices(song, layouts, conversion)
         try:
             yield from join(audios, [piece.fade for layout in layouts for piece in layout.pieces])
         finally:
-            self.listener.voicing = None
+            self.feature_extractor.voicing = None
         if voicing.is_lost:
             log.warning("%s", voicing.warning(song.path, conversion.f0_predictor))
 
@@ -182,7 +183,7 @@ class Svc:
         wav = torch.from_numpy(round_to_pcm16(np.pad(audio, padding))).to(self.device)
         wav = sinc_resample(wav, rate, self.target_sample)
         wav = functional.pad(wav, (0, max(0, piece.frames * self.hop_size - len(wav))))
-        output = self.convert_wav(wav, conversion, mix=mix).cpu().numpy()
+        output = self.convert_wav(wav, conversion, mix=mix, start=piece.origin).cpu().numpy()
         return output[piece.offset - piece.lead : piece.offset + piece.length + piece.trail]
 
     # -- one piece ----------------------------------------------------------------------------------------------------
@@ -226,23 +227,28 @@ class Svc:
         song = Song(raw_path)
         wav = sinc_resample(torch.from_numpy(song.read()).to(self.device), song.sampling_rate, self.target_sample)
         mix = torch.as_tensor(speaker)[:, frame : frame + len(wav) // self.hop_size].t() if spk_mix else None
-        output = self.convert_wav(wav, conversion, f0_filter, mix)
+        output = self.convert_wav(wav, conversion, f0_filter, mix, frame * self.hop_size)
         return output, len(output), len(output) // self.hop_size
 
     @torch.inference_mode()
     def convert_wav(
-        self, wav: Tensor, conversion: Conversion, f0_filter: bool = False, mix: Tensor | None = None
+        self,
+        wav: Tensor,
+        conversion: Conversion,
+        f0_filter: bool = False,
+        mix: Tensor | None = None,
+        start: int = 0,
     ) -> Tensor:
         """Convert (L,) at ``target_sample`` on the model's device into hop * T samples, T = L // hop.
 
-        ``mix`` (T, S) are weights of the speakers in each frame, in place of the conversion's speaker. The enhancer may
-        give a frame more or less. Raises UserError for sound shorter than a frame or, with ``f0_filter``, without a
-        voice, when the memory does not suffice, and when the output is not finite.
+        ``mix`` (T, S) are weights of the speakers in each frame, in place of the conversion's speaker. ``start`` is the
+        song's sample at which ``wav`` begins. The enhancer may give a frame more or less. Raises UserError if the sound
+        is shorter than a frame or, with ``f0_filter``, has no F0, if memory runs out, and if the output is not finite.
         """
         if len(wav) < self.hop_size:
             raise UserError(f"{len(wav)} samples are less than a frame of {self.hop_size}; there is nothing to convert")
         try:
-            audio = self._sing(wav, conversion, f0_filter, mix)
+            audio = self._synthesize(self._features(wav, conversion, f0_filter, mix, start), conversion, mix)
         except (RuntimeError, MemoryError) as error:
             if not is_lack_of_memory(error):
                 raise
@@ -257,51 +263,6 @@ class Svc:
         rate = self.target_sample
         return match_envelope(wav, rate, audio, rate, conversion.loudness_envelope_adjustment)
 
-    def _sing(self, wav: Tensor, conversion: Conversion, f0_filter: bool, mix: Tensor | None) -> Tensor:
-        """The features of wav (L,), and what synthesizer, diffusion and enhancer make of them: (hop * T,)."""
-        speaker = torch.tensor([[self.voices.id_of(conversion.spk)]]) if mix is None else mix.float()
-        speaker = speaker.to(self.device)
-        units, f0, uv = self.get_unit_f0(
-            wav,
-            conversion.tran,
-            conversion.cluster_infer_ratio if mix is None else 0,  # a mix has no one speaker to be drawn towards
-            conversion.spk,
-            f0_filter,
-            conversion.f0_predictor,
-            conversion.cr_threshold,
-        )
-        # As published: the parts draw one after the other from one generator, seeded for each piece.
-        generator = torch.Generator().manual_seed(conversion.seed)
-        audio = None
-        if self.synthesizer:
-            audio, f0 = self.synthesizer.infer(
-                units,
-                f0,
-                uv,
-                speaker,
-                noice_scale=conversion.noice_scale,
-                generator=generator,
-                predict_f0=conversion.auto_predict_f0,
-                volume=volume(wav, self.hop_size)[None] if self.config.model.vol_embedding else None,
-            )
-            audio = audio[:, 0]
-            if self.refiner or self.enhancer:
-                draw_unused_branch(audio.shape[1], generator)
-        if self.refiner:
-            # Loudness is the song's where the synthesizer followed it, else that of what it sang.
-            follows = audio is None or self.config.model.vol_embedding
-            loudness = volume(wav if follows else audio[0], self.hop_size)[None]
-            if conversion.second_encoding:
-                units = self.listener.units(audio[0], f0.shape[1])[None]
-            speaker = self.refiner.speaker(speaker, self.voices)
-            audio = self.refiner.refine(units, f0, loudness, speaker, audio, conversion.k_step, generator)
-        if self.enhancer:
-            key = conversion.enhancer_adaptive_key
-            audio = self.enhancer.fill_frames(audio, self.target_sample, key)
-            audio, rate = self.enhancer.enhance(audio, self.target_sample, f0, self.hop_size, key, generator=generator)
-            audio = sinc_resample(audio[None], rate, self.target_sample)
-        return audio[0]
-
     @torch.inference_mode()
     def get_unit_f0(
         self,
@@ -313,17 +274,65 @@ class Svc:
         f0_predictor: str,
         cr_threshold: float = Conversion.cr_threshold,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Content units (1, C, T), F0 in Hz moved by ``tran`` semitones (1, T) and voicing (1, T) of wav (L,).
+        """Content units (1, C, T), F0 in Hz shifted by ``tran`` semitones (1, T) and voicing (1, T) of wav (L,).
 
-        Raises UserError when ``f0_filter`` is set and there is no voice, and as ``Timbre`` for a ratio that is not 0.
+        Raises UserError if ``f0_filter`` is set and no frame has F0, and as ``Timbre`` if the ratio is not 0.
         """
-        f0, uv = self.listener.f0(wav, f0_predictor, cr_threshold)
-        if f0_filter and not f0.any():
-            raise UserError("no voice was detected in the audio")
-        units = self.listener.units(wav, len(f0))
-        if cluster_infer_ratio:
-            units = self.timbre.draw(units, speaker, cluster_infer_ratio)
-        return units[None], f0[None] * 2 ** (tran / 12), uv[None]
+        features = self.feature_extractor.extract(wav, f0_predictor, cr_threshold, f0_filter)
+        features = self._adapted(features, tran, cluster_infer_ratio, speaker)
+        return features.units, features.f0, features.uv
+
+    def _features(
+        self, wav: Tensor, conversion: Conversion, f0_filter: bool, mix: Tensor | None, start: int
+    ) -> Features:
+        """The features of wav (L,), adapted to the conversion's shift and, without a mix, to its speaker."""
+        key, threshold = conversion.f0_predictor, conversion.cr_threshold
+        features = self.feature_extractor.extract(wav, key, threshold, f0_filter, start)
+        ratio = conversion.cluster_infer_ratio if mix is None else 0
+        return self._adapted(features, conversion.tran, ratio, conversion.spk)
+
+    def _adapted(self, features: Features, tran: float, ratio: float, speaker: str | int) -> Features:
+        """Shift F0 by ``tran`` semitones and blend the units with the speaker's own by the share ``ratio``."""
+        units = self.timbre.blend(features.units[0], speaker, ratio)[None] if ratio else features.units
+        return replace(features, units=units, f0=features.f0 * 2 ** (tran / 12))
+
+    def _synthesize(self, features: Features, conversion: Conversion, mix: Tensor | None) -> Tensor:
+        """Convert features into audio (hop * T,) with the synthesizer, the diffusion and the enhancer."""
+        speaker = torch.tensor([[self.voices.id_of(conversion.spk)]]) if mix is None else mix.float()
+        speaker = speaker.to(self.device)
+        # As published: one generator, seeded for each piece, gives the random numbers of all stages in turn.
+        generator = torch.Generator().manual_seed(conversion.seed)
+        audio = None
+        if self.synthesizer:
+            audio, f0 = self.synthesizer.infer(
+                features.units,
+                features.f0,
+                features.uv,
+                speaker,
+                noice_scale=conversion.noice_scale,
+                generator=generator,
+                predict_f0=conversion.auto_predict_f0,
+                volume=features.volume if self.config.model.vol_embedding else None,
+            )
+            audio, features = audio[:, 0], replace(features, f0=f0)
+            if self.refiner or self.enhancer:
+                draw_unused_branch(audio.shape[1], generator)
+        if self.refiner:
+            if audio is not None and not self.config.model.vol_embedding:
+                features = replace(features, volume=volume(audio[0], self.hop_size)[None])
+            if conversion.second_encoding:
+                units = self.feature_extractor.units(audio[0], features.f0.shape[1])
+                features = replace(features, units=units[None])
+            speaker = self.refiner.speaker(speaker, self.voices)
+            audio = self.refiner.refine(features, speaker, audio, conversion.k_step, generator)
+        if self.enhancer:
+            key = conversion.enhancer_adaptive_key
+            audio = self.enhancer.fill_frames(audio, self.target_sample, key)
+            audio, rate = self.enhancer.enhance(
+                audio, self.target_sample, features.f0, self.hop_size, key, generator=generator
+            )
+            audio = sinc_resample(audio[None], rate, self.target_sample)
+        return audio[0]
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -340,5 +349,5 @@ class Svc:
 
     def unload_model(self) -> None:
         """Let go of the networks; the object converts nothing afterwards."""
-        del self.synthesizer, self.refiner, self.enhancer, self.listener, self._timbre
+        del self.synthesizer, self.refiner, self.enhancer, self.feature_extractor, self._timbre
         self.clear_empty()

@@ -29,7 +29,7 @@ class Timbre:
 
             self.clusters = load_cluster_model(path)
 
-    def draw(self, units: Tensor, speaker: str | int, ratio: float) -> Tensor:
+    def blend(self, units: Tensor, speaker: str | int, ratio: float) -> Tensor:
         """Content units (C, T) moved by the share ``ratio`` (0 to 1) of the way towards the speaker's own.
 
         Raises UserError when the file has nothing of this speaker, or features of another size.

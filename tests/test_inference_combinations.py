@@ -399,8 +399,8 @@ def test_a_second_encoding_hears_what_the_synthesizer_sang(here, monkeypatch):
     files = here / "logs/44k/G_1.pth", here / "logs/44k/config.json", "cpu", "", False
     svc = Svc(*files, diffusion / "model_0.pt", diffusion / "config.yaml", True)
     encoded = []
-    units = svc.listener.units
-    monkeypatch.setattr(svc.listener, "units", lambda wav, frames: encoded.append(wav) or units(wav, frames))
+    units = svc.feature_extractor.units
+    monkeypatch.setattr(svc.feature_extractor, "units", lambda wav, frames: encoded.append(wav) or units(wav, frames))
     wav = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5
     for second in (False, True):
         svc.convert_wav(wav, Conversion("alto", k_step=20, second_encoding=second))

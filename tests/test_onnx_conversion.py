@@ -15,7 +15,7 @@ import torch
 import onnx_export
 import spkmix
 from inference.conversion import Conversion
-from inference.listener import Listener
+from inference.feature_extractor import FeatureExtractor
 from inference.svc import Svc
 from inference.voices import Voices
 from inference_main import main
@@ -272,7 +272,7 @@ def test_a_graph_of_one_speaker_at_a_time_refuses_a_mix_before_a_song_is_begun(p
 def test_the_encoders_graph_is_taken_where_there_is_one(tmp_path, key):
     write_encoder_file("vec256l9-onnx", tmp_path)
     voices = Voices({"alto": 0}, 44100, 512, key, "left")
-    assert isinstance(Listener(voices, torch.device("cpu"), tmp_path, onnx=True).encoder, OnnxEncoder)
+    assert isinstance(FeatureExtractor(voices, torch.device("cpu"), tmp_path, onnx=True).encoder, OnnxEncoder)
     if key == "vec256l9":
         with pytest.raises(UserError, match="checkpoint_best_legacy_500.pt"):
-            Listener(voices, torch.device("cpu"), tmp_path)
+            FeatureExtractor(voices, torch.device("cpu"), tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.listener import Listener
+from inference.feature_extractor import FeatureExtractor
 from inference.voices import Voices
 from modules.console import UserError
 from onnxexport.encoders import MADE_FROM, export_encoder, graph_path
@@ -123,7 +123,8 @@ def test_every_onnx_key_runs_on_a_file_that_the_user_made(exported, pretrain, ke
 def test_a_conversion_by_graphs_hears_what_the_network_hears(exported, pretrain, caplog, key):
     path = exported(key)
     with caplog.at_level("INFO"):
-        encoder = Listener(Voices({}, 44100, 512, key, "left"), torch.device("cpu"), pretrain, onnx=True).encoder
+        voices = Voices({}, 44100, 512, key, "left")
+        encoder = FeatureExtractor(voices, torch.device("cpu"), pretrain, onnx=True).encoder
     assert isinstance(encoder, OnnxEncoder)
     assert f"the speech encoder '{key}' is the graph {path}" in caplog.messages
     network = build_encoder(key, folder=pretrain)

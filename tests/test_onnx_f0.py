@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.listener import Listener
+from inference.feature_extractor import FeatureExtractor
 from inference.voices import Voices
 from modules.console import UserError
 from modules.f0 import build_f0_predictor
@@ -107,10 +107,9 @@ def test_the_predictor_on_the_graph_gives_the_contour_of_the_one_on_the_network(
 def test_a_conversion_by_graphs_takes_the_predictors_graph_where_there_is_one(made):
     _, path = made["fcpe"]
     voices = Voices({"alto": 0}, 44100, 512, "mfcc", "left")
-    assert isinstance(Listener(voices, torch.device("cpu"), path.parent, True).predictor("fcpe", 0.05), GraphPredictor)
-    for onnx_wanted, key in ((False, "fcpe"), (True, "pm")):
-        listener = Listener(voices, torch.device("cpu"), path.parent, onnx_wanted)
-        assert not isinstance(listener.predictor(key, 0.05), GraphPredictor)
+    for with_onnx, key, by_graph in ((True, "fcpe", True), (False, "fcpe", False), (True, "pm", False)):
+        predictor = FeatureExtractor(voices, torch.device("cpu"), path.parent, with_onnx).predictor(key, 0.05)
+        assert isinstance(predictor, GraphPredictor) is by_graph
 
 
 def test_the_same_file_gives_the_same_bytes(made, tmp_path):

@@ -206,7 +206,7 @@ def test_the_mix_goes_on_through_silence(svc, tmp_path):
 def test_every_piece_gets_as_many_weights_as_it_has_frames(svc, tmp_path, monkeypatch, rate, settings):
     counts = []
 
-    def convert(wav, conversion, mix):
+    def convert(wav, conversion, mix, start):
         counts.append((len(wav) // HOP, len(mix)))
         return wav
 

@@ -58,7 +58,7 @@ def svc(tmp_path_factory) -> Svc:
 @pytest.fixture
 def unchanged(svc, monkeypatch) -> Svc:
     """A converter whose networks give back what they get, as far as whole frames go."""
-    monkeypatch.setattr(svc, "convert_wav", lambda wav, conversion, mix: wav[: len(wav) // HOP * HOP])
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, *_, **__: wav[: len(wav) // HOP * HOP])
     return svc
 
 
@@ -159,7 +159,7 @@ def test_slices_and_joints_are_the_originals(svc, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "song.wav", samples, 16000, subtype="PCM_16")
     use_published_placement(monkeypatch)
     monkeypatch.setattr(svc, "target_sample", 16000)
-    monkeypatch.setattr(svc, "convert_wav", lambda wav, _, mix: wav + 0.001 * torch.arange(len(wav)) / len(wav))
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, *_, **__: wav + 0.001 * torch.arange(len(wav)) / len(wav))
     names = [name for name in outs if name.startswith("audio_len_abs") and "_16000_" in name]
     assert names
     for name in names:
@@ -261,10 +261,10 @@ def test_predictors_are_kept_by_name_and_threshold(svc, monkeypatch):
         built.append((key, threshold))
         return object()
 
-    monkeypatch.setattr("inference.listener.build_f0_predictor", build)
-    monkeypatch.setattr(svc.listener, "_predictors", {})
+    monkeypatch.setattr("inference.feature_extractor.build_f0_predictor", build)
+    monkeypatch.setattr(svc.feature_extractor, "_predictors", {})
     for key, threshold in [("pm", 0.05), ("crepe", 0.05), ("crepe", 0.3), ("pm", 0.05), ("crepe", 0.3)]:
-        svc.listener.predictor(key, threshold)
+        svc.feature_extractor.predictor(key, threshold)
     assert built == [("pm", 0.05), ("crepe", 0.05), ("crepe", 0.3)]
 
 
@@ -294,7 +294,7 @@ def test_a_song_that_does_not_fit_into_the_memory_is_told_how_to_cut_it(svc, son
     def full(*arguments):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
 
-    monkeypatch.setattr(svc, "_sing", full)
+    monkeypatch.setattr(svc, "_synthesize", full)
     with pytest.raises(
         UserError, match=r" s in one piece do not fit into the memory of cpu; cut .* clip_seconds=10 and lg_num=0\.5$"
     ):
@@ -409,9 +409,9 @@ def test_automatic_f0_needs_a_model_that_has_it(song, tmp_path):
 
 def test_an_unloaded_model_lets_go_of_its_networks(tmp_path):
     converter = Svc(*write_model(tmp_path), "cpu")
-    listener = converter.listener
-    networks = [weakref.ref(x) for x in (converter.synthesizer, listener.encoder, listener.predictor("pm", 0))]
-    del listener
+    extractor = converter.feature_extractor
+    networks = [weakref.ref(x) for x in (converter.synthesizer, extractor.encoder, extractor.predictor("pm", 0))]
+    del extractor
     converter.clear_empty()
     assert all(network() for network in networks)
     converter.unload_model()

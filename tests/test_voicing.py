@@ -86,4 +86,4 @@ def test_a_piece_converted_for_itself_is_not_kept(svc):
     import torch
 
     svc.convert_wav(torch.randn(RATE // 2) * 0.1, Conversion("alto", f0_predictor="pm"))
-    assert svc.listener.voicing is None
+    assert svc.feature_extractor.voicing is None
