@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.conversion import Conversion, Parts
+from inference.conversion import Conversion, Pipeline
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
 from modules.console import UserError, failure, get_logger, parse_flags, printable, script
@@ -192,16 +192,16 @@ def _lists(text: str) -> int | None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_flags(build_parser(), argv)
     refuse_idle_flags(args)
-    parts = Parts(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
+    pipeline = Pipeline(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
     conversion = read_conversion(args)
-    parts.refuse_missing(conversion)
+    pipeline.refuse_missing(conversion)
     from modules.audio.files import find_format
 
     find_format(args.wav_format)
 
     def jobs_for(speakers: Sequence[str]) -> tuple[list[Job], list[str]]:
         where = args.output_dir, args.wav_format
-        return plan(args.clean_names, args.tran, speakers, conversion, parts.kind, *where)
+        return plan(args.clean_names, args.tran, speakers, conversion, pipeline.kind, *where)
 
     jobs_for(args.spk or [""])  # what has no plan is refused before the model is loaded
     svc = load_models(args)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.conversion import Conversion, Parts
+from inference.conversion import Conversion, Pipeline
 from inference.feature_extractor import FeatureExtractor, Features
 from inference.model_files import GRAPH_SUFFIX
 from inference.onnx_synthesizer import OnnxSynthesizer
@@ -81,7 +81,7 @@ class Svc:
         nprobe: int | None = 1,
     ):
         onnx = net_g_path is not None and Path(net_g_path).suffix == GRAPH_SUFFIX
-        self.parts = Parts(nsf_hifigan_enhance, shallow_diffusion, only_diffusion, onnx)
+        self.pipeline = Pipeline(nsf_hifigan_enhance, shallow_diffusion, only_diffusion, onnx)
         self.device = pick_device(device)
         self.config = self.synthesizer = self.refiner = self.enhancer = None
         if shallow_diffusion or only_diffusion:
@@ -107,12 +107,12 @@ class Svc:
         self.feature_extractor = FeatureExtractor(self.voices, self.device, pretrain_folder, onnx)
         self._timbre_file = cluster_model_path, self.voices, feature_retrieval, nprobe
         self._timbre: Timbre | None = None
-        for sentence in self.parts.without_effect:
+        for sentence in self.pipeline.ignored:
             log.info("%s", sentence)
 
     def check(self, conversion: Conversion) -> None:
         """Raise UserError now for what would make every song fail: a missing speaker, part, depth or file."""
-        self.parts.refuse_missing(conversion)
+        self.pipeline.refuse_missing(conversion)
         if conversion.auto_predict_f0 and not self.config.model.use_automatic_f0_prediction:
             raise UserError("automatic F0 prediction is asked for, but this model was trained without an F0 decoder")
         if conversion.use_spk_mix:
@@ -122,10 +122,10 @@ class Svc:
             if conversion.cluster_infer_ratio:
                 nothing = torch.zeros(ENCODERS[self.voices.encoder].ssl_dim, 1)
                 self.timbre.blend(nothing, conversion.spk, conversion.cluster_infer_ratio)
-        if self.parts.onnx:
+        if self.pipeline.onnx:
             self.synthesizer.speakers(speaker, 1)
         if self.refiner:
-            self.refiner.check(None if self.parts.only_diffusion else conversion.k_step)
+            self.refiner.check(None if self.pipeline.only_diffusion else conversion.k_step)
             self.refiner.speaker(speaker, self.voices)
         self.feature_extractor.predictor(conversion.f0_predictor, conversion.cr_threshold)
 

@@ -185,11 +185,11 @@ def test_the_result_is_named_by_the_parts_that_made_it(here, tmp_path, flags, na
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["-od", "-eh"], "-eh enhances what the synthesizer sings, which -od leaves out"),
+        (["-od", "-eh"], "-eh enhances the synthesizer's output, which -od leaves out"),
         (["-od", "-a"], "-a takes the pitch from the synthesizer, which -od leaves out"),
-        (["-se"], "-se encodes what the synthesizer sings"),
-        (["-se", "-od"], "-se encodes what the synthesizer sings"),
-        (["-se", "-od", "-shd"], "-se encodes what the synthesizer sings"),
+        (["-se"], "-se encodes the synthesizer's output"),
+        (["-se", "-od"], "-se encodes the synthesizer's output"),
+        (["-se", "-od", "-shd"], "-se encodes the synthesizer's output"),
     ],
 )
 def test_what_does_not_go_together_says_why(here, tmp_path, capsys, flags, words):
