@@ -143,7 +143,7 @@ def synthesizer(config_path: str | None, graph: Path, length: float, precision: 
 def vocoder(graph: Path, length: float, precision: str) -> Pair:
     import torch
 
-    from inference.onnx_synthesizer import own_draws, source_draws
+    from inference.onnx_synthesizer import expose_random_inputs, sample_source
     from onnxexport.vocoder import export_vocoder
     from tests.vocoder_files import write_vocoder
     from vdecoder.mel_vocoder import load_mel_vocoder
@@ -152,8 +152,8 @@ def vocoder(graph: Path, length: float, precision: str) -> Pair:
     export_vocoder(path, graph, precision=precision)
     network, frames = load_mel_vocoder(path), int(length * RATE) // HOP
     mel, f0 = torch.randn(1, frames, network.n_mels) - 4, torch.full((1, frames), 220.0)
-    values = {"c": mel.transpose(1, 2), "f0": f0, **source_draws(frames, HOP, torch.Generator().manual_seed(0))}
-    by_graph = runner(graph, values, own_draws)
+    values = {"c": mel.transpose(1, 2), "f0": f0, **sample_source(frames, HOP, torch.Generator().manual_seed(0))}
+    by_graph = runner(graph, values, expose_random_inputs)
 
     def by_torch() -> np.ndarray:
         with torch.inference_mode():

@@ -100,7 +100,7 @@ class Svc:
         self.spk2id = self.voices.spk2id
         self.target_sample, self.hop_size = self.voices.sampling_rate, self.voices.hop_length
         if self.refiner:
-            self.refiner.refuse_others(self.voices)
+            self.refiner.check_voices(self.voices)
         elif nsf_hifigan_enhance:
             vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
             self.enhancer = Enhancer(vocoder)
@@ -157,7 +157,7 @@ class Svc:
         """Yield the converted pieces and the silences, each with the samples that fade into its neighbours."""
         mixes = itertools.repeat(itertools.repeat(None))
         if conversion.use_spk_mix:
-            mixes = SpeakerMix(conversion.spk, self.voices).spread(
+            mixes = SpeakerMix(conversion.spk, self.voices).piece_weights(
                 [[piece.frames for piece in layout.pieces] for layout in layouts]
             )
         audios = song.parts(

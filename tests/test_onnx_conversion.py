@@ -264,7 +264,7 @@ def test_a_graph_that_does_not_tell_its_hop_refuses_another_by_its_sound(pairs, 
 def test_a_graph_of_one_speaker_at_a_time_refuses_a_mix_before_a_song_is_begun(pairs):
     _, config, graph = pairs["nameless"]
     conversion = Conversion({0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]}, use_spk_mix=True)
-    with pytest.raises(UserError, match="G.onnx knows no mix of speakers"):
+    with pytest.raises(UserError, match="G.onnx takes no mix of speakers"):
         Svc(graph, config, "cpu").check(conversion)
 
 

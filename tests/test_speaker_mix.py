@@ -80,7 +80,7 @@ def test_a_segment_shorter_than_a_frame_is_passed_over():
 
 def test_pieces_get_consecutive_frames_and_rounding_is_paid_for_by_slices():
     mix = mix_of(*CROSSING.values())
-    pieces = list(mix.spread([[3, 4], [2], [5]]))
+    pieces = list(mix.piece_weights([[3, 4], [2], [5]]))
     assert [[len(piece) for piece in part] for part in pieces] == [[3, 4], [2], [5]]
     joined = torch.cat([piece for part in pieces for piece in part])
     assert torch.equal(joined, mix.weights(3 + 4 + 2 + 5 + 3)[:14])
