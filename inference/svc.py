@@ -1,8 +1,8 @@
-"""The converter: a trained model with its speech encoder and F0 predictors, turning songs into another voice.
+"""The converter: converts songs into a trained voice, with the model, its speech encoder and an F0 predictor.
 
-A song goes through in slices: silence stays silence, every voiced slice is cut into pieces, and each piece is
+A song is cut into slices. Silence stays silence, every other slice is cut into pieces, and each piece is
 
-    padded -> content units and F0 -> synthesizer -> diffusion or enhancer -> loudness envelope -> joined to the last
+    padded -> features -> synthesizer -> diffusion or enhancer -> loudness envelope -> joined to the previous piece
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ log = get_logger("convert")
 
 
 class Svc:
-    """A generator checkpoint, a diffusion model or both, with their configurations, ready to convert.
+    """A generator checkpoint, a diffusion model or both, ready to convert.
 
     The arguments keep the published order. ``only_diffusion`` needs neither generator nor config, ``shallow_diffusion``
-    leaves the enhancer out, and any converter mixes speakers (``spk_mix_enable`` has no work left). What lies at
-    ``cluster_model_path`` is read when a conversion first asks for it. Weights are computed with in float32.
+    leaves the enhancer out, and ``spk_mix_enable`` is ignored, since any converter mixes speakers. The file at
+    ``cluster_model_path`` is read on first use. Everything computes in float32.
 
-    A generator called ``*.onnx`` is run by ONNX Runtime, and with it the encoder and the F0 predictors whose graphs are
-    there.
+    A generator called ``*.onnx`` is run by ONNX Runtime, and so are the encoder and the F0 predictors that have a
+    graph.
 
-    Args beyond the published: pretrain_folder holds encoders, predictors and the enhancer's vocoder; diffusion_method
-    and diffusion_speedup take the place of the YAML's; nprobe is how many lists of the feature index are searched, None
-    as many as are needed.
+    Arguments beyond the published ones: ``pretrain_folder`` holds encoders, predictors and the enhancer's vocoder;
+    ``diffusion_method`` and ``diffusion_speedup`` replace the YAML's; ``nprobe`` is how many lists of the feature index
+    are searched, None for as many as needed.
 
-    Raises UserError for a missing or unreadable file, an encoder without its weights, and what does not match.
+    Raises UserError for a missing or unreadable file, an encoder without its weights, and files that do not match.
     """
 
     def __init__(
@@ -111,17 +111,17 @@ class Svc:
             log.info("%s", sentence)
 
     def check(self, conversion: Conversion) -> None:
-        """Raise UserError now for what would make every song fail: a missing speaker, part, depth or file."""
+        """Raise UserError for whatever would make every song fail: a missing speaker, stage, depth or file."""
         self.pipeline.refuse_missing(conversion)
         if conversion.auto_predict_f0 and not self.config.model.use_automatic_f0_prediction:
-            raise UserError("automatic F0 prediction is asked for, but this model was trained without an F0 decoder")
+            raise UserError("automatic F0 prediction is on, but this model was trained without an F0 decoder")
         if conversion.use_spk_mix:
             speaker = SpeakerMix(conversion.spk, self.voices).weights(1)
         else:
             speaker = torch.tensor([[self.voices.id_of(conversion.spk)]])
             if conversion.cluster_infer_ratio:
-                nothing = torch.zeros(ENCODERS[self.voices.encoder].ssl_dim, 1)
-                self.timbre.blend(nothing, conversion.spk, conversion.cluster_infer_ratio)
+                units = torch.zeros(ENCODERS[self.voices.encoder].ssl_dim, 1)
+                self.timbre.blend(units, conversion.spk, conversion.cluster_infer_ratio)
         if self.pipeline.onnx:
             self.synthesizer.speakers(speaker, 1)
         if self.refiner:
@@ -132,13 +132,13 @@ class Svc:
     # -- songs --------------------------------------------------------------------------------------------------------
 
     def slice_inference(self, raw_audio_path: str | Path, *conversion: Any, **options: Any) -> np.ndarray:
-        """Convert a whole song: (L,) float32 at ``target_sample``. The further arguments are Conversion's, in order."""
+        """Convert a whole song: (L,) float32 at ``target_sample``. The other arguments are those of Conversion."""
         return np.concatenate(list(self.convert(Song(raw_audio_path), Conversion(*conversion, **options))))
 
     def convert(self, song: Song, conversion: Conversion) -> Iterator[np.ndarray]:
-        """Yield the converted song part by part, (n,) float32 at ``target_sample``.
+        """Yield the converted song in consecutive parts, (n,) float32 at ``target_sample``.
 
-        All parts together have the song's length at that rate, rounded up. No more than one slice is in memory.
+        Together they have the song's length at that rate, rounded up. At most one slice is in memory.
         Raises UserError as ``check`` and ``convert_wav``.
         """
         self.check(conversion)
@@ -206,9 +206,9 @@ class Svc:
         second_encoding: bool = False,
         loudness_envelope_adjustment: float = 1,
     ) -> tuple[Tensor, int, int]:
-        """Convert a file as one piece, in the published form: audio (hop * T,), its length, T.
+        """Convert a file as one piece; returns audio (hop * T,), its length, and T, as published.
 
-        With ``spk_mix`` the speaker is a matrix of weights (S, frames), of which the columns from ``frame`` on count.
+        With ``spk_mix`` the speaker is a matrix of weights (S, frames), used from column ``frame`` on.
         """
         conversion = Conversion(
             next(iter(self.spk2id)) if spk_mix else speaker,
@@ -334,20 +334,20 @@ class Svc:
             audio = sinc_resample(audio[None], rate, self.target_sample)
         return audio[0]
 
-    # -- parts --------------------------------------------------------------------------------------------------------
+    # -- files and memory ---------------------------------------------------------------------------------------------
 
     @property
     def timbre(self) -> Timbre:
-        """The cluster centres or the feature index, read when first asked for."""
+        """The cluster centres or the feature index, read on first use."""
         if self._timbre is None:
             self._timbre = Timbre(*self._timbre_file)
         return self._timbre
 
     def clear_empty(self) -> None:
-        """Give memory that is cached but not in use back to the CUDA device."""
+        """Free the unused memory that PyTorch caches on the CUDA device."""
         torch.cuda.empty_cache()
 
     def unload_model(self) -> None:
-        """Let go of the networks; the object converts nothing afterwards."""
+        """Delete the networks; the converter cannot be used afterwards."""
         del self.synthesizer, self.refiner, self.enhancer, self.feature_extractor, self._timbre
         self.clear_empty()
