@@ -12,7 +12,7 @@ import torch
 from inference.feature_extractor import FeatureExtractor
 from inference.voices import Voices
 from modules.console import UserError
-from onnxexport.encoders import MADE_FROM, export_encoder, graph_path
+from onnxexport.encoders import SOURCE_KEYS, export_encoder, graph_path
 from tests.checkpoint_files import (
     contentvec_weights,
     dphubert_checkpoint,
@@ -57,7 +57,7 @@ def pretrain(tmp_path_factory) -> Path:
     """Weight files of small networks, and a table that expects their sizes: a third of the layers, narrow."""
     folder = tmp_path_factory.mktemp("pretrain")
     patch = pytest.MonkeyPatch()
-    for key in (*PYTORCH_KEYS, *MADE_FROM):
+    for key in (*PYTORCH_KEYS, *SOURCE_KEYS):
         row = ENCODERS[key]
         size = row.ssl_dim if row.ssl_dim == 256 or key == "dphubert" else WIDTH
         patch.setitem(ENCODERS.rows, key, dataclasses.replace(row, ssl_dim=size, layer=row.layer and row.layer // 3))
@@ -107,11 +107,11 @@ def test_every_graph_has_the_signature_and_the_opset_that_hosts_read(exported, k
     ]
 
 
-@pytest.mark.parametrize("key", list(MADE_FROM))
+@pytest.mark.parametrize("key", list(SOURCE_KEYS))
 def test_every_onnx_key_runs_on_a_file_that_the_user_made(exported, pretrain, key):
     """Under the name that the table asks for, and with the layer and projection that the key promises."""
     assert exported(key) == pretrain / ENCODERS[key].weight
-    row, source = ENCODERS[key], ENCODERS[MADE_FROM[key]]
+    row, source = ENCODERS[key], ENCODERS[SOURCE_KEYS[key]]
     network = source.load()(key, row.ssl_dim, row.layer, pretrain / source.weight)
     for samples in (100, 7777, 40000):  # the first is shorter than a window
         wanted = network(sound(samples))
@@ -137,7 +137,7 @@ def test_an_encoder_and_its_onnx_key_mean_one_file():
     assert graph_path("vec768l12") == graph_path("vec768l12-onnx") == Path("pretrain/vec-768-layer-12.onnx")
     assert graph_path("hubertsoft", "x") == Path("x/hubert-soft.onnx")
     assert graph_path("wavlmbase+") == Path("pretrain/WavLM-Base+.onnx")
-    assert len({graph_path(key) for key in (*PYTORCH_KEYS, *MADE_FROM)}) == len(PYTORCH_KEYS) + 2  # ContentVec's others
+    assert len({graph_path(key) for key in (*PYTORCH_KEYS, *SOURCE_KEYS)}) == len(PYTORCH_KEYS) + 2  # of ContentVec
 
 
 def test_whisper_blends_the_windows_of_long_sound_in_the_graph(exported, pretrain):

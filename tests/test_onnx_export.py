@@ -215,7 +215,7 @@ def test_a_missing_package_is_named_with_its_cure(work, capsys, monkeypatch):
 
 
 def test_a_graph_that_no_file_holds_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_module, "LARGEST", 100)
+    monkeypatch.setattr(graph_module, "MAX_BYTES", 100)
     graph = Graph(torch.nn.Linear(8, 8), {"x": torch.zeros(1, 8)}, ("y",), {})
     with pytest.raises(graph_module.UserError, match="the network takes .* GB, and one ONNX file holds 2 GB"):
         write_graph(graph, tmp_path / "large.onnx")
