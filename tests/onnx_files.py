@@ -1,4 +1,4 @@
-"""What the tests of graphs share: a graph's signature as tables have it, and a run with its random numbers given."""
+"""Helpers for the tests of graphs: read a signature, and run a graph with given random numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Signature = list[tuple[str, str, list[int | str]]]  # name, element type, shape 
 
 
 def signature(path: Path) -> tuple[Signature, Signature]:
-    """Inputs and outputs of a graph, which the checker has found to be right."""
+    """Inputs and outputs of a graph, after checking it."""
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 16)]
@@ -32,12 +32,12 @@ def _describe(value) -> tuple[str, str, list[int | str]]:
     return value.name, onnx.TensorProto.DataType.Name(kind.elem_type), shape
 
 
-def run(path: Path, feeds: Mapping[str, Tensor], *draws: Tensor) -> Tensor:
-    """The first output of a graph; ``draws`` are what it would draw itself."""
+def run(path: Path, feeds: Mapping[str, Tensor], *numbers: Tensor) -> Tensor:
+    """The first output of a graph; ``numbers`` replace the random numbers that it samples."""
     model = onnx.load(path)
-    if draws:
+    if numbers:
         model = draws_as_inputs(model)
-        feeds = {**feeds, **{f"draw_{number}": value for number, value in enumerate(draws)}}
+        feeds = {**feeds, **{f"draw_{number}": value for number, value in enumerate(numbers)}}
     return run_session(open_model(model), feeds)
 
 
@@ -53,6 +53,6 @@ def run_session(session, feeds: Mapping[str, Tensor]) -> Tensor:
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+    """The maximum difference, divided by the maximum value."""
     assert found.shape == wanted.shape
     return float((found - wanted).abs().max() / wanted.abs().max())

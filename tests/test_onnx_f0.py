@@ -1,4 +1,4 @@
-"""Exported pitch networks give what the predictors give: salience and F0 of sound of any length."""
+"""Exported F0 networks equal the predictors in salience and F0, for sound of any length."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from onnxexport.f0 import export_f0, graph_path
 from tests.onnx_files import onnx, onnxruntime
 from tests.pitch_files import write_fcpe, write_narrow_rmvpe
 
-EXAMPLE = 16000  # samples, the length that every graph was traced with
+EXAMPLE = 16000  # samples; the length that every graph is traced with
 LENGTHS = (1024, 5000, 7777, 44321)
 THRESHOLD = 0.3
 NETWORKS = ("rmvpe", "fcpe", "bundled fcpe")
 
 
 def song(samples: int, rate: int = 16000) -> np.ndarray:
-    """A glide with overtones in the noise of a room."""
+    """A glide with overtones, and faint noise."""
     rng = np.random.default_rng(samples)
     time = np.arange(samples) / rate
     phase = 2 * np.pi * (180 * time + 30 * time**2)
@@ -34,7 +34,7 @@ def song(samples: int, rate: int = 16000) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """For each network (its predictor, its graph), the weight file being in a folder of its own."""
+    """For each network its predictor and its graph; each weight file is in a folder of its own."""
     patch, built = pytest.MonkeyPatch(), {}
     for network in NETWORKS:
         folder = tmp_path_factory.mktemp("pretrain")
@@ -127,13 +127,13 @@ def test_the_same_file_gives_the_same_bytes(made, tmp_path):
         ("rmpve", "unknown F0 predictor 'rmpve'.*rmvpe"),
     ],
 )
-def test_what_cannot_be_exported_is_told_in_a_sentence_and_leaves_nothing(tmp_path, key, words):
+def test_what_cannot_be_exported_is_refused_in_one_sentence_and_leaves_nothing(tmp_path, key, words):
     with pytest.raises(UserError, match=words):
         export_f0(key, tmp_path / "out" / "a.onnx", pretrain=tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_graph_of_one_length_is_refused_in_a_sentence_at_another(made, tmp_path):
+def test_a_graph_of_one_length_is_refused_in_one_sentence_at_another(made, tmp_path):
     graph = onnx.load(made["fcpe"][1])
     next(one for one in graph.graph.input if one.name == "audio").type.tensor_type.shape.dim[1].dim_value = 16000
     onnx.save(graph, tmp_path / "fixed.onnx")
