@@ -138,7 +138,7 @@ def refuse_unused(args: argparse.Namespace) -> None:
         ("model", by_key, "with --encoder and --f0, whose files are looked for in --pretrain"),
         ("config", pretrained, "here; it belongs to a synthesizer, or to --diffusion"),
         ("model_name", pretrained, "here; it names a synthesizer, or with --diffusion that model"),
-        ("model_name", args.diffusion and args.model and args.output, "with --model and --out, which say where"),
+        ("model_name", args.diffusion and args.model and args.output, "with --model and --out, which give the paths"),
         ("pretrain", not pretrained, "here; --vocoder, --encoder and --f0 read files of that folder"),
         ("pretrain", args.model, "with --model, which is the vocoder's weight file"),
     ):

@@ -33,8 +33,8 @@ class Song(MonoFile):
                 loudest = 20 * math.log10(max(curve.max(), 1e-6))
                 lower = max(-120, 10 * math.floor(loudest / 10 - 1))
                 raise UserError(
-                    f"the loudest moment of {self.path} is {loudest:.0f} dB, and what is below {threshold:g} dB "
-                    f"({option('slice_db')}) is taken for silence; normalise the song, or give "
+                    f"the loudest moment of {self.path} is {loudest:.0f} dB, and sound below {threshold:g} dB "
+                    f"({option('slice_db')}) counts as silence; normalise the song, or give "
                     f"{option('slice_db', lower)}"
                 )
             chunks = slicer.slice_curve(curve, self.samples)

@@ -6,8 +6,8 @@ whose times are shares of the song::
     {0: [[0, 0.5, 1, 0], [0.5, 1, 0, 0]],      speaker 0 leaves in the first half,
      1: [[0, 0.5, 0, 1], [0.5, 1, 1, 1]]}      while speaker 1 enters
 
-Time is counted in frames, as published: those of each converted piece with its padding, of each silence, and one
-more for each slice, for rounding.
+Time is counted in frames, as published: the frames of each converted piece with its padding and of each silence, and
+one more for each slice, for rounding.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SpeakerMix:
             row = voices.spk2id[missing[0]]
             raise UserError(
                 f"the speaker mix has no track of {', '.join(missing)}; every speaker of the model needs one; "
-                f"that of a silent one is {row}: [[0, 1, 0, 0]]"
+                f"a silent one has {row}: [[0, 1, 0, 0]]"
             )
 
     def weights(self, frames: int) -> Tensor:
