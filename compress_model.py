@@ -1,7 +1,7 @@
-"""Stage 6: make a smaller checkpoint to keep or to share, which converts the same songs and can no longer be resumed.
+"""Stage 6: write a smaller checkpoint to keep or to share. It converts as before, but cannot resume training.
 
 Reads a generator and its config. Writes <name>_release.pth beside it, or <name>_release_half.pth with -hf, and prints
-the sizes before and after. The file loads in so-vits-svc 4.1 as well. Put the config.json beside it when sharing it.
+the sizes before and after. The file loads in so-vits-svc 4.1 as well. Share its config.json with it.
 
     python compress_model.py -i logs/44k/G_8000.pth
     python compress_model.py -c configs/config.json -i logs/44k/G_8000.pth -o singer.pth -hf
@@ -22,8 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, help=f"its config (default: the one beside it, else {CONFIG})")
     parser.add_argument("-i", "--input", type=Path, required=True, help="generator, G_<step>.pth")
-    parser.add_argument("-o", "--output", type=Path, help="what is written (default: <input>_release[_half].pth)")
-    parser.add_argument("-hf", "--half", action="store_true", help="half precision: half the size, almost the same")
+    parser.add_argument("-o", "--output", type=Path, help="file to write (default: <input>_release[_half].pth)")
+    parser.add_argument("-hf", "--half", action="store_true", help="half precision: half the size, nearly the same")
     return parser
 
 

@@ -1,7 +1,7 @@
-"""Stage 7, optional: write the retrieval index as ONNX hosts read it, one file a speaker.
+"""Stage 7, optional: write the retrieval index for ONNX hosts, one file per speaker.
 
-Reads   logs/44k/feature_and_index.pkl          which train_index.py makes
-Writes  checkpoints/<name>/Index-<speaker id>.index    in faiss's own format
+Reads   logs/44k/feature_and_index.pkl          written by train_index.py
+Writes  checkpoints/<name>/Index-<speaker id>.index    in the format of faiss
 
     python export_index_for_onnx.py -n alto
     python export_index_for_onnx.py --index logs/my_model/feature_and_index.pkl --out my_model
@@ -24,8 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("-n", "--model_name", default=PUBLISHED_NAME, help="folder below checkpoints/ (default: %(default)s)")
-    add("-i", "--index", type=Path, default=INDEX, help="the indexes of all speakers (default: %(default)s)")
-    add("-o", "--out", type=Path, help="another folder to write to")
+    add("-i", "--index", type=Path, default=INDEX, help="index file of all speakers (default: %(default)s)")
+    add("-o", "--out", type=Path, help="output folder, in place of the model's")
     return parser
 
 

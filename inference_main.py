@@ -1,14 +1,14 @@
 """Stage 5: convert songs into the voices of a trained model.
 
 Reads songs from raw/ (or from any path) and a generator of logs/44k, and writes
-results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). A
-result that replaces one of a former run is named. Songs that cannot be converted, or whose files are cut off, are named
-at the end, and the exit code is 1 then; it is 2 when none could be converted.
+results/<song>_<shift>key_<speaker>_<kind>_<predictor>.flac, the kind being sovits, sovdiff (-shd) or diff (-od). The
+log names results that replace earlier ones and, at the end, songs that cannot be converted or whose files are cut off.
+The exit code is 1 if there are such songs, and 2 if no song could be converted.
 
     python inference_main.py -n song.wav -s alto
     python inference_main.py -m logs/44k/G_8000.pth -n "a song.flac" other.mp3 -t 0 -12 -s alto tenor -f0p crepe -wf wav
     python inference_main.py -n song.wav -s alto -shd -ks 100 -cr 0.5 -fr
-    python inference_main.py -n album "*.mp3" -t 0.5 -s alto      all of raw/album/, and of raw/ what is mp3
+    python inference_main.py -n album "*.mp3" -t 0.5 -s alto      raw/album/ and every MP3 file of raw/
     python inference_main.py -n song.wav -usm
     python inference_main.py --onnx checkpoints/alto/alto_SoVits.onnx -n song.wav -s alto
 """
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.conversion import Conversion, Parts
+from inference.conversion import Conversion, Pipeline
 from inference.jobs import Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
 from modules.console import UserError, failure, get_logger, parse_flags, printable, script
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = get_logger("convert")
 
-# Of Conversion's settings; the flags are parsed into attributes of these names.
+# Default values of Conversion; the flags are parsed into attributes of these names.
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Conversion) if field.name not in ("spk", "tran")}
 
 
@@ -43,32 +43,33 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-m", "--model_path", help="generator checkpoint (default: the newest G_*.pth of logs/44k)")
     add("-c", "--config_path", help="its config (default: the config.json beside the model)")
-    add("--onnx", metavar="GRAPH", help="a synthesizer by onnx_export.py in the place of -m, run by ONNX Runtime")
+    add("--onnx", metavar="GRAPH", help="a synthesizer exported by onnx_export.py, in place of -m")
     add("-n", "--clean_names", nargs="+", required=True, metavar="SONG",
-        help="names under raw/, or paths; of folders, and of patterns such as '*.wav', all recordings")  # fmt: skip
+        help="names under raw/, or paths; a folder or a pattern such as '*.wav' gives all its audio files")  # fmt: skip
     add("-t", "--trans", dest="tran", nargs="+", type=_semitones, default=[0], metavar="SEMITONES",
-        help="for each of the names; fractions too (default: 0)")  # fmt: skip
+        help="shift for each name; fractions allowed (default: 0)")  # fmt: skip
     add("-s", "--spk_list", dest="spk", nargs="+", metavar="SPEAKER",
-        help="names or ids (default: the only one the model has)")  # fmt: skip
-    add("-a", "--auto_predict_f0", action="store_true", help="let the model choose the pitch; for speech, not songs")
+        help="names or ids (default: the model's only one)")  # fmt: skip
+    add("-a", "--auto_predict_f0", action="store_true", help="let the model predict the pitch; for speech, not songs")
     add("-f0p", "--f0_predictor", metavar="KEY",
         help=f"{list_predictors()}; outside of these F0 is wrong or missing (%(default)s)")  # fmt: skip
     add("-ft", "--f0_filter_threshold", dest="cr_threshold", type=float, metavar="CERTAINTY",
-        help="rmvpe, fcpe, crepe: unvoiced below it (%(default)s)")  # fmt: skip
-    add("-sd", "--slice_db", type=float, metavar="DB", help="silence below: -30 noisy, -50 keeps breaths (%(default)s)")
+        help="rmvpe, fcpe, crepe: frames below it are unvoiced (%(default)s)")  # fmt: skip
+    add("-sd", "--slice_db", type=float, metavar="DB",
+        help="level of silence: -30 for noisy songs, -50 keeps breaths (%(default)s)")  # fmt: skip
     add("-cl", "--clip", dest="clip_seconds", type=float, metavar="S",
-        help="also cut every so many seconds; 0: at silences alone (%(default)s)")  # fmt: skip
+        help="also cut every S seconds; 0: only at silences (%(default)s)")  # fmt: skip
     add("-lg", "--linear_gradient", dest="lg_num", type=float, metavar="S",
         help="seconds of cross-fade at those cuts; every joint has a fade of 60 ms at least (%(default)s)")  # fmt: skip
     add("-lgr", "--linear_gradient_retain", dest="lgr_num", type=float, metavar="SHARE",
-        help="of the cross-fade that is blended, 0 to 1 (%(default)s)")  # fmt: skip
-    add("-p", "--pad_seconds", type=float, metavar="S", help="silence put around each piece (%(default)s)")
+        help="share of the cross-fade that is blended, 0 to 1 (%(default)s)")  # fmt: skip
+    add("-p", "--pad_seconds", type=float, metavar="S", help="silence added around each piece (%(default)s)")
     add("-ns", "--noice_scale", type=float, help="noise in the voice: articulation against quality (%(default)s)")
     add("-lea", "--loudness_envelope_adjustment", type=float, metavar="SHARE",
         help="1: the output's loudness, 0: the song's (%(default)s)")  # fmt: skip
     add("-wf", "--wav_format", default="flac", help="flac, wav, ogg, mp3, ... (%(default)s)")
-    add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    add("--seed", type=int, help="of the noise; the same seed gives the same song (%(default)s)")
+    add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the fastest available)")
+    add("--seed", type=int, help="of all random numbers; the same seed gives the same song (%(default)s)")
     add("-o", "--output_dir", type=Path, default=Path("results"), help="where songs are written (%(default)s)")
     add_timbre_flags(parser.add_argument_group("timbre"))
     add_diffusion_flags(parser.add_argument_group("diffusion and enhancer"))
@@ -79,58 +80,58 @@ def build_parser() -> argparse.ArgumentParser:
 def add_timbre_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-cr", "--cluster_infer_ratio", type=float, metavar="SHARE",
-        help="0 to 1: how far content is drawn towards the speaker's own (%(default)s)")  # fmt: skip
+        help="0 to 1: how far content is moved towards the speaker's own (%(default)s)")  # fmt: skip
     add("-cm", "--cluster_model_path", default="", metavar="FILE",
-        help="of train_cluster.py, or with -fr of train_index.py (default: beside the model, or logs/44k)")  # fmt: skip
-    add("-fr", "--feature_retrieval", action="store_true", help="draw by feature retrieval in place of clusters")
+        help="from train_cluster.py or, for -fr, train_index.py (default: beside the model, or logs/44k)")  # fmt: skip
+    add("-fr", "--feature_retrieval", action="store_true", help="use feature retrieval in place of clusters")
     add("--nprobe", type=_lists, default=1, metavar="N",
-        help="lists that a retrieval searches: more find nearer ones; auto: enough for 95%% (%(default)s)")  # fmt: skip
-    add("-usm", "--use_spk_mix", action="store_true", help="mix speakers over the song's time as spkmix.py says")
+        help="lists to search: more find nearer neighbours; auto: enough for 95%% (%(default)s)")  # fmt: skip
+    add("-usm", "--use_spk_mix", action="store_true", help="mix speakers over the song as spkmix.py defines")
 
 
 def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("-shd", "--shallow_diffusion", action="store_true", help="let diffusion refine the sound, without the enhancer")
-    add("-od", "--only_diffusion", action="store_true", help="let diffusion sing alone; -m and -c are not needed")
+    add("-shd", "--shallow_diffusion", action="store_true", help="refine the sound by diffusion, without the enhancer")
+    add("-od", "--only_diffusion", action="store_true", help="use only diffusion; -m and -c are not needed")
     add("-dm", "--diffusion_model_path", metavar="FILE",
         help="default: the newest model_*.pt of diffusion/ beside the model, else of logs/44k/diffusion")  # fmt: skip
     add("-dc", "--diffusion_config_path", metavar="FILE",
         help="its YAML (default: the config.yaml beside the model)")  # fmt: skip
-    add("-ks", "--k_step", type=int, help="how deep -shd goes: more sounds cleaner, and less like before (%(default)s)")
+    add("-ks", "--k_step", type=int, help="depth of -shd: more sounds cleaner and changes more (%(default)s)")
     add("--diffusion_method", metavar="METHOD",
         help="ddpm, ddim, pndm, dpm-solver, dpm-solver++, unipc (default: the YAML's)")  # fmt: skip
-    add("--diffusion_speedup", type=int, metavar="N", help="take one of N steps (default: the YAML's)")
-    add("-se", "--second_encoding", action="store_true", help="-shd: take the content from the synthesizer's sound")
+    add("--diffusion_speedup", type=int, metavar="N", help="run every Nth step (default: the YAML's)")
+    add("-se", "--second_encoding", action="store_true", help="-shd: take the content from the synthesizer's output")
     add("-eh", "--enhance", dest="nsf_hifigan_enhance", action="store_true",
         help="enhance the sound with the NSF-HiFiGAN vocoder")  # fmt: skip
     add("-eak", "--enhancer_adaptive_key", type=int, metavar="SEMITONES",
-        help="above the vocoder's range: enhance it this much lower (%(default)s)")  # fmt: skip
+        help="for songs above the vocoder's range: lower them by this in the enhancer (%(default)s)")  # fmt: skip
 
 
 def read_conversion(args: argparse.Namespace) -> Conversion:
-    """What the flags ask for, the speaker left open unless it is a mix."""
+    """Build the conversion from the flags; its speaker stays empty unless it is a mix."""
     settings = {name: getattr(args, name) for name in DEFAULTS}
     if not args.use_spk_mix:
         if args.feature_retrieval and not args.cluster_infer_ratio:
-            log.info("-fr says where content is drawn to, -cr how far, and that is 0; -fr has no effect")
+            log.info("-fr needs a -cr above 0; -fr has no effect")
         return Conversion("", **settings)
     if args.cluster_infer_ratio:
-        log.info("a mix of speakers (-usm) has no one timbre to be drawn towards; -cr is left out")
+        log.info("a mix of speakers (-usm) has no single timbre for -cr; -cr is left out")
     return Conversion(read_mix(), **settings | {"cluster_infer_ratio": 0})
 
 
 def read_mix() -> object:
-    """The user's map of speaker mixes, whatever it is. Raises UserError when spkmix.py is no Python."""
+    """Read the user's map of speaker mixes, unchecked. Raises UserError if spkmix.py cannot be imported."""
     try:
         import spkmix
-    except Exception as error:  # a person's own file may fail in any way at all
+    except Exception as error:  # the user's code may raise anything
         line = getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise UserError(f"spkmix.py cannot be read (line {line}: {getattr(error, 'msg', error)}); mend it") from None
+        raise UserError(f"spkmix.py cannot be read (line {line}: {getattr(error, 'msg', error)}); correct it") from None
     return getattr(spkmix, "spk_mix_map", None)
 
 
 def load_models(args: argparse.Namespace) -> Svc:
-    """The converter that the flags ask for. Raises UserError when a file of it is missing or does not fit."""
+    """Load the converter. Raises UserError if a file is missing or does not match."""
     from inference.svc import Svc
 
     diffuses = args.shallow_diffusion or args.only_diffusion
@@ -161,28 +162,28 @@ def load_models(args: argparse.Namespace) -> Svc:
 
 
 def refuse_idle_flags(args: argparse.Namespace) -> None:
-    """UserError for a flag that another one, or the lack of one, leaves nothing to do."""
+    """Raise UserError for a flag that other flags, or missing flags, leave without effect."""
     if args.onnx and args.model_path:
         raise UserError("--onnx and -m each name a synthesizer; leave one of them out")
     if (args.diffusion_method or args.diffusion_speedup is not None) and not (
         args.shallow_diffusion or args.only_diffusion
     ):
-        raise UserError("--diffusion_method and --diffusion_speedup say how diffusion is sampled; give -shd or -od too")
+        raise UserError("--diffusion_method and --diffusion_speedup are settings of diffusion; give -shd or -od too")
     if args.nprobe != 1 and not args.feature_retrieval:
         raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
 
 
 def _semitones(text: str) -> float:
-    """A value of -t, whole numbers as such: results are named after it. Raises ArgumentTypeError for no number."""
+    """Parse a value of -t; whole numbers become int, for the names of results. Raises ArgumentTypeError."""
     try:
         value = float(text)
         return int(value) if value.is_integer() else value
-    except (ValueError, OverflowError):  # the latter of infinity
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of semitones") from None
+    except (ValueError, OverflowError):  # OverflowError: infinity
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of semitones") from None
 
 
 def _lists(text: str) -> int | None:
-    """The value of --nprobe; None for auto. Raises ArgumentTypeError for anything but a whole number."""
+    """Parse the value of --nprobe, None for auto. Raises ArgumentTypeError unless it is a whole number."""
     if text != "auto" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is neither auto nor a whole number")
     return None if text == "auto" else int(text)
@@ -192,22 +193,22 @@ def _lists(text: str) -> int | None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_flags(build_parser(), argv)
     refuse_idle_flags(args)
-    parts = Parts(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
+    pipeline = Pipeline(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion, bool(args.onnx))
     conversion = read_conversion(args)
-    parts.refuse_missing(conversion)
+    pipeline.refuse_missing(conversion)
     from modules.audio.files import find_format
 
     find_format(args.wav_format)
 
     def jobs_for(speakers: Sequence[str]) -> tuple[list[Job], list[str]]:
         where = args.output_dir, args.wav_format
-        return plan(args.clean_names, args.tran, speakers, conversion, parts.kind, *where)
+        return plan(args.clean_names, args.tran, speakers, conversion, pipeline.kind, *where)
 
-    jobs_for(args.spk or [""])  # what has no plan is refused before the model is loaded
+    jobs_for(args.spk or [""])  # refuse wrong names before the model is loaded
     svc = load_models(args)
     jobs, failed = jobs_for(args.spk or ([] if args.use_spk_mix else [svc.voices.only()]))
     for job in jobs:
-        svc.check(job.conversion)  # what would make every song fail is told once, not by song
+        svc.check(job.conversion)  # report once what would make every song fail
     done, incomplete = 0, []
     for job in jobs:
         try:

@@ -1,7 +1,7 @@
-"""Stage 6: mix the voices of several generators of one kind into a new one.
+"""Stage 6: mix the voices of several generators into a new one.
 
-Reads two models or more, of one encoder and of one size (the config.json beside each is compared), and writes a mix of
-their weights. It converts with the config.json of any of them, and loads in so-vits-svc 4.1 as well.
+Reads two or more models of the same encoder and size, compares the config.json beside each, and writes a mix of their
+weights. The mix converts with the config.json of any of them, and loads in so-vits-svc 4.1 as well.
 
     python mix_model.py -m a/G_8000.pth b/G_6000.pth
     python mix_model.py -m a.pth b.pth c.safetensors -w 50 30 20 --mode linear -o mixed.pth
@@ -23,8 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="generators, .pth or .safetensors")  # fmt: skip
     add("-w", "--weights", nargs="+", type=float, metavar="PERCENT", help="0 to 100 for each (default: equal shares)")
     add("--mode", choices=("convex", "linear"), default="convex",
-        help="linear: weights as they are; convex: their softmax, where none is left out (%(default)s)")  # fmt: skip
-    add("-o", "--output", type=Path, default=Path("output.pth"), help="what is written (%(default)s)")
+        help="linear: the weights as given; convex: their softmax, which is never 0 (%(default)s)")  # fmt: skip
+    add("-o", "--output", type=Path, default=Path("output.pth"), help="file to write (%(default)s)")
     return parser
 
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     weights = args.weights or [100 / len(args.paths)] * len(args.paths)
     shares = mix_models(args.paths, weights, args.mode, args.output)
-    parts = " + ".join(f"{share:.3f} {path}" for share, path in zip(shares, args.paths, strict=True))
-    print(printable(f"{args.output}: {parts}"))
+    terms = " + ".join(f"{share:.3f} {path}" for share, path in zip(shares, args.paths, strict=True))
+    print(printable(f"{args.output}: {terms}"))
     return 0
 
 

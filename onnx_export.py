@@ -1,18 +1,18 @@
-"""Stage 7: write a model as ONNX, for MoeVoiceStudio and whatever else runs ONNX graphs.
+"""Stage 7: write a model as ONNX, for MoeVoiceStudio and other hosts of ONNX graphs.
 
 Reads   checkpoints/<name>/model.pth and config.json
-Writes  checkpoints/<name>/<name>_SoVits.onnx    a model of several speakers takes their weights for each frame
-        checkpoints/<name>.json                  what MoeVoiceStudio asks of it
+Writes  checkpoints/<name>/<name>_SoVits.onnx    with several speakers it takes their weights for each frame
+        checkpoints/<name>.json                  its description for MoeVoiceStudio
 
     python onnx_export.py -n alto
     python onnx_export.py --model logs/44k/G_8000.pth --out alto/alto_SoVits.onnx      and alto/alto_SoVits.json
 
-Instead of the synthesizer, one of these; --out names another place for what they write:
+Other models, one at a time; --out names another output:
 
     python onnx_export.py --diffusion -n alto     checkpoints/alto/model_<step>.pt, config.yaml -> alto_encoder.onnx,
                                                   alto_denoise.onnx, alto_pred.onnx, alto_after.onnx beside them
     python onnx_export.py --vocoder               pretrain/nsf_hifigan/model -> nsf_hifigan.onnx beside it
-    python onnx_export.py --encoder vec768l12     its file in pretrain/ -> what the key vec768l12-onnx reads there
+    python onnx_export.py --encoder vec768l12     its file in pretrain/ -> the graph of the key vec768l12-onnx
     python onnx_export.py --f0 rmvpe              pretrain/rmvpe.pt -> rmvpe.onnx beside it
 """
 
@@ -36,31 +36,31 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "-n",
         "--model_name",
-        help=f"folder below checkpoints/, name in the JSON (default: {PUBLISHED_NAME}, or --model's)",
+        help=f"folder below checkpoints/, and name in the JSON (default: {PUBLISHED_NAME}, or --model's)",
     )
-    add("-m", "--model", type=Path, help="checkpoint, or the vocoder's weight file, in another place")
-    add("-c", "--config", type=Path, help="its config.json, with --diffusion its YAML (default: beside the model)")
+    add("-m", "--model", type=Path, help="path of the checkpoint, or of the vocoder's weight file")
+    add("-c", "--config", type=Path, help="its config.json or, with --diffusion, its YAML (default: beside the model)")
     add(
         "-o",
         "--out",
         dest="output",
         type=Path,
         metavar="OUT",
-        help="the .onnx file, its JSON lying beside it; --diffusion appends _<part>.onnx",
+        help="the .onnx file to write, with its JSON beside it; --diffusion appends _<part>.onnx",
     )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--diffusion", action="store_true", help="the diffusion model, in four graphs")
+    kind.add_argument("--diffusion", action="store_true", help="export the diffusion model as four graphs")
     kind.add_argument(
-        "--vocoder", nargs="?", const="nsf-hifigan", metavar="KIND", help="the mel vocoder (default: %(const)s)"
+        "--vocoder", nargs="?", const="nsf-hifigan", metavar="KIND", help="export the mel vocoder (default: %(const)s)"
     )
-    kind.add_argument("--encoder", metavar="KEY", help="a speech encoder, by its key")
-    kind.add_argument("--f0", metavar="KEY", help="an F0 predictor: rmvpe or fcpe")
-    add("--pretrain", type=Path, help=f"of --vocoder, --encoder, --f0: folder of weight files (default: {PRETRAIN})")
+    kind.add_argument("--encoder", metavar="KEY", help="export a speech encoder")
+    kind.add_argument("--f0", metavar="KEY", help="export an F0 predictor: rmvpe or fcpe")
+    add("--pretrain", type=Path, help=f"folder of weight files for --vocoder, --encoder and --f0 (default: {PRETRAIN})")
     add(
         "--precision",
         choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="half or a quarter of the size, less exact by what is printed then (default: %(default)s)",
+        help="fp16 halves the size, int8 quarters it; the error is printed (default: %(default)s)",
     )
     return parser
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_synthesizer(args: argparse.Namespace) -> None:
-    name, folder = place(args)
+    name, folder = name_and_folder(args)
     model = existing(args.model or folder / "model.pth", "--model")
     config = existing(args.config or model.with_name("config.json"), "--config")
     out, metadata = folder / f"{name}_SoVits.onnx", folder.with_name(f"{name}.json")
@@ -101,9 +101,9 @@ def write_diffusion(args: argparse.Namespace) -> None:
     from diffusion.saved_models import diffusion_checkpoints
     from onnxexport.diffusion import export_diffusion
 
-    name, folder = place(args)
-    there = diffusion_checkpoints(folder)
-    model = existing(args.model or (there[0].model if there else folder / "model_<step>.pt"), "--model")
+    name, folder = name_and_folder(args)
+    found = diffusion_checkpoints(folder)
+    model = existing(args.model or (found[0].model if found else folder / "model_<step>.pt"), "--model")
     config = existing(args.config or model.with_name("config.yaml"), "--config")
     export_diffusion(model, config, args.output or folder / name, args.precision)
 
@@ -131,14 +131,14 @@ def write_f0(args: argparse.Namespace) -> None:
 
 
 def refuse_unused(args: argparse.Namespace) -> None:
-    """UserError for a flag that what is exported has no use for, and for an --out that names no file."""
+    """Raise UserError for a flag that the exported model does not use, and for an --out that is not a file name."""
     by_key = args.encoder is not None or args.f0 is not None
     pretrained = by_key or args.vocoder is not None
     for flag, useless, why in (
         ("model", by_key, "with --encoder and --f0, whose files are looked for in --pretrain"),
         ("config", pretrained, "here; it belongs to a synthesizer, or to --diffusion"),
         ("model_name", pretrained, "here; it names a synthesizer, or with --diffusion that model"),
-        ("model_name", args.diffusion and args.model and args.output, "with --model and --out, which say where"),
+        ("model_name", args.diffusion and args.model and args.output, "with --model and --out, which give the paths"),
         ("pretrain", not pretrained, "here; --vocoder, --encoder and --f0 read files of that folder"),
         ("pretrain", args.model, "with --model, which is the vocoder's weight file"),
     ):
@@ -148,8 +148,8 @@ def refuse_unused(args: argparse.Namespace) -> None:
         raise UserError(f"--out takes the name of a file, and '{args.output}' is a folder's")
 
 
-def place(args: argparse.Namespace) -> tuple[str, Path]:
-    """The model's name, and the folder that is named so, below others perhaps."""
+def name_and_folder(args: argparse.Namespace) -> tuple[str, Path]:
+    """The model's name, and its folder, which may lie below other folders of checkpoints/."""
     name = args.model_name
     if name is None:
         name = args.model.stem if args.model else PUBLISHED_NAME
@@ -163,7 +163,7 @@ def place(args: argparse.Namespace) -> tuple[str, Path]:
 
 
 def existing(path: Path, flag: str) -> Path:
-    """``path``, or UserError when there is no such file."""
+    """Return ``path``. Raises UserError if it is not a file."""
     if not path.is_file():
         raise UserError(f"there is no {path}; put it there, or name another with {flag}")
     return path

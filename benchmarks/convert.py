@@ -1,11 +1,11 @@
-"""How much faster than real time a conversion is, where its time goes, and what two economies in it give.
+"""Measures the speed of a conversion, the time of each stage, and the gain of two optimizations.
 
     python benchmarks/convert.py                                     # the default configuration on the CPU
     python benchmarks/convert.py --config configs/config.json --device cuda --f0_predictor crepe --seconds 60
 
-The song is generated, the weights are random (they do not matter for speed), the encoder is mfcc, which needs no file.
-The ratios compare, on a piece as long as the song, plain weights with normalised ones, and decoding in blocks with
-decoding at once; the two take turns, so a busy machine hurts both. The last line is JSON.
+The song is generated, the weights are random (they do not affect speed), and the encoder is mfcc, which needs no file.
+The ratios compare plain with normalised weights, and decoding in blocks with decoding at once, on a piece as long as
+the song. The two alternate, so a busy machine slows both. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STAGES = ("read", "F0", "encoder", "prior and flow", "decoder", "write", "rest")
 
 
 class Stopwatch:
-    """Seconds spent in functions and iterators by name; waits for the device before it looks."""
+    """Measures the seconds spent in functions and iterators, by name; synchronizes with the device first."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--f0_predictor", default="pm")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the song (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each comparison (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="of each comparison (default: %(default)s)")
     arguments = parser.parse_args()
     config = load_config(arguments.config) if arguments.config else Config()
     config.model.speech_encoder, config.model.ssl_dim = "mfcc", ENCODERS["mfcc"].ssl_dim
@@ -83,7 +83,7 @@ def main() -> None:
         svc, unfolded = build(Path(folder), config, arguments.device)
         song = write_song(Path(folder) / "song.wav", arguments.seconds, svc.target_sample)
         conversion = Conversion(next(iter(svc.spk2id)), f0_predictor=arguments.f0_predictor)
-        convert(svc, song, conversion)  # the first pass loads the predictor and warms up
+        convert(svc, song, conversion)  # loads the predictor and warms up
         figures = convert(svc, song, conversion)
     figures["peak_memory_gib"] = peak_memory(svc.device)
     figures |= compare(svc, unfolded, arguments.seconds, arguments.repeats)
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def build(folder: Path, config: Config, device: str) -> tuple[Svc, Synthesizer]:
-    """A converter with random weights, and its synthesizer with the weights still normalised."""
+    """Build a converter with random weights, and its synthesizer with weight norm."""
     torch.manual_seed(0)
     unfolded = Synthesizer(config.model)
     torch.save({"model": unfolded.state_dict()}, folder / "G_1.pth")
@@ -102,7 +102,7 @@ def build(folder: Path, config: Config, device: str) -> tuple[Svc, Synthesizer]:
 
 
 def write_song(path: Path, seconds: float, rate: int) -> Path:
-    """A gliding tone with overtones, and a second of silence every eight."""
+    """Write a gliding tone with overtones and, every eight seconds, a second of silence."""
     time = np.arange(int(seconds * rate)) / rate
     phase = 2 * np.pi * np.cumsum(220 + 80 * np.sin(time)) / rate
     audio = sum(0.2 / k * np.sin(k * phase) for k in range(1, 8)) * (time % 8 < 7)
@@ -111,15 +111,15 @@ def write_song(path: Path, seconds: float, rate: int) -> Path:
 
 
 def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
-    """Seconds of each stage of one conversion from disk to disk, and of the whole."""
+    """Measure the seconds of each stage of one conversion from disk to disk, and of the whole."""
     watch = Stopwatch(svc.device)
     song = watch.function("measure", Song)(path)
-    synthesizer, listener = svc.synthesizer, svc.listener
-    encoder, predictor = listener.encoder, listener.predictor
+    synthesizer, extractor = svc.synthesizer, svc.feature_extractor
+    encoder, predictor = extractor.encoder, extractor.predictor
     encode, decode, infer, read = encoder.features, synthesizer.dec.decode, synthesizer.infer, song.parts
     try:
         encoder.features = watch.function("encoder", encode)
-        listener.predictor = lambda *key: watch.function("F0", predictor(*key))
+        extractor.predictor = lambda *key: watch.function("F0", predictor(*key))
         synthesizer.dec.decode = watch.function("decoder", decode)
         synthesizer.infer = watch.function("synthesizer", infer)
         song.parts = lambda ranges: watch.iterator("read", read(ranges))
@@ -128,7 +128,7 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
         write_audio(path.with_name("converted.flac"), parts, svc.target_sample)
         converted = watch.now() - start
     finally:
-        del listener.predictor, encoder.features, synthesizer.dec.decode, synthesizer.infer
+        del extractor.predictor, encoder.features, synthesizer.dec.decode, synthesizer.infer
     spent = watch.seconds
     stages = {name: spent[name] for name in ("read", "F0", "encoder", "decoder")}
     stages["prior and flow"] = spent["synthesizer"] - spent["decoder"]
@@ -140,7 +140,7 @@ def convert(svc: Svc, path: Path, conversion: Conversion) -> dict[str, float]:
 
 @torch.inference_mode()
 def compare(svc: Svc, unfolded: Synthesizer, seconds: float, repeats: int) -> dict[str, float]:
-    """Seconds of the whole synthesizer with normalised weights over plain ones, of one decoding over one in blocks."""
+    """Compare the synthesizer with normalised and with plain weights, and decoding at once and in blocks, by time."""
     watch = Stopwatch(svc.device)
     model, frames = svc.config.model, int(seconds * svc.target_sample) // svc.hop_size
     units = torch.randn(1, model.ssl_dim, frames, device=svc.device)
@@ -156,18 +156,18 @@ def compare(svc: Svc, unfolded: Synthesizer, seconds: float, repeats: int) -> di
 
 
 def ratio(watch: Stopwatch, slow: Callable, fast: Callable, repeats: int) -> float:
-    """The median over turns of the one's seconds over the other's."""
-    turns = []
+    """The median ratio of the seconds of ``slow`` to those of ``fast``."""
+    ratios = []
     for _ in range(repeats):
         watch.seconds.clear()
         watch.function("slow", slow)()
         watch.function("fast", fast)()
-        turns.append(watch.seconds["slow"] / watch.seconds["fast"])
-    return statistics.median(turns)
+        ratios.append(watch.seconds["slow"] / watch.seconds["fast"])
+    return statistics.median(ratios)
 
 
 def peak_memory(device: torch.device) -> float:
-    """GiB, of the device's memory, or of the process on a CPU (its libraries included)."""
+    """GiB of the device's memory or, on a CPU, of the process with its libraries."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

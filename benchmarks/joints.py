@@ -1,16 +1,16 @@
-"""Are the pieces of a converted song in their place, and can their joints be heard?
+"""Checks that the pieces of a converted song are in position, and that their joints are inaudible.
 
-A song is glued of a folder's clips: long phrases, and between them silences of several lengths with a faint noise. It
-is converted with default settings and with cuts every three seconds, by a stand-in that gives back what it gets in
+A song is concatenated from a folder's clips: long phrases, and between them silences of several lengths with a faint
+noise. It is converted with default settings and with cuts every three seconds, by a stand-in that returns its input in
 whole frames, and by a network: a trained one, or a small one with random weights. For each:
 
-    joints      of two pieces, and of pieces with silence
+    joints      number of joints of two pieces, and of pieces with silence
     zeros       samples of exact zero that lie in runs, within 20 ms of a joint on sides that are not silence
-    late        samples by which the most displaced piece is late, by cross-correlation with the song (stand-in only)
-    above       share of joints with more spectral flux than 99 % of the places elsewhere, in percent, for windows
-                of 256, 1024 and 2048 samples; of the stand-in's only those with 1 % more flux than the song's own
+    late        delay in samples of the most displaced piece, by cross-correlation with the song (stand-in only)
+    above       percentage of joints with more spectral flux than 99 % of the other positions, for windows of 256,
+                1024 and 2048 samples; for the stand-in only joints with 1 % more flux than the song's own
 
-The last line is JSON. Exit code 1 when there is a zero, a piece is late, or more than 1 % of the joints are above.
+The last line is JSON. The exit code is 1 if there is a zero, a piece is late, or more than 1 % of the joints are above.
 
     python benchmarks/joints.py /data/LJSpeech-1.1/wavs
     python benchmarks/joints.py clips --model demo_run/logs/44k/G_1800.pth --config demo_run/configs/config.json
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from inference.svc import Svc
 
 RATE, HOP = 44100, 512
-PHRASES = (1, 3, 2, 12)  # clips in a row; twelve are longer than a piece may be
+PHRASES = (1, 3, 2, 12)  # clips in a row; twelve exceed the longest piece
 SILENCES = (0.7, 8.0, 2.0, 14.0)  # seconds, in turn
-NOISE = 1e-4  # standard deviation of what is in them
+NOISE = 1e-4  # standard deviation within the silences
 WINDOWS = (256, 1024, 2048)
 NEAR = int(0.02 * RATE)
-RUN = 16  # zeros in a row are a hole, fewer may be sound
+RUN = 16  # this many zeros in a row are a gap, fewer may be sound
 CUTS = {"default": {}, "-cl 3": {"clip_seconds": 3.0}}
 ROW = (
     "{model:>12}  {cuts:>8}  {joints:>6}  {zeros:>6}  {late!s:>5}  "
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for model in ("stand-in", "network"):
             svc = Svc(*files, "cpu")
             if model == "stand-in":
-                svc.convert_wav = lambda wav, conversion, mix=None: wav[: len(wav) // HOP * HOP]
+                svc.convert_wav = lambda wav, *_, **__: wav[: len(wav) // HOP * HOP]
             for cuts, options in CUTS.items():
                 returns_song = model == "stand-in"
                 figure = {"model": model, "cuts": cuts, **measure(svc, song, Conversion(0, **options), returns_song)}
@@ -94,7 +94,7 @@ def is_right(figure: dict[str, Any]) -> bool:
 
 
 def write_song(path: Path, clips: Path, minutes: float) -> Path:
-    """The clips in the order of their names, again and again, as phrases with silences between them."""
+    """Repeat the clips in the order of their names, as phrases with silences between them."""
     from modules.audio.files import read_audio, write_audio
 
     files = sorted(clips.glob("*.wav"))
@@ -113,7 +113,7 @@ def write_song(path: Path, clips: Path, minutes: float) -> Path:
 
 
 def write_model(folder: Path) -> tuple[Path, Path]:
-    """A generator of a few thousand random weights, and its config."""
+    """Write a generator of a few thousand random weights, and its config."""
     import torch
 
     from modules.config import Config, save_config
@@ -138,7 +138,7 @@ def write_model(folder: Path) -> tuple[Path, Path]:
     config = Config.from_dict({"model": model, "spk": {"voice": 0}})
     torch.manual_seed(0)
     weights = Synthesizer(config.model).state_dict()
-    weights["dec.conv_post.bias"].zero_()  # a trained network's sound has no DC offset either
+    weights["dec.conv_post.bias"].zero_()  # like a trained network, without a DC offset
     torch.save({"model": weights, "iteration": 1}, folder / "G_1.pth")
     save_config(config, folder / "config.json")
     return folder / "G_1.pth", folder / "config.json"
@@ -148,18 +148,14 @@ def write_model(folder: Path) -> tuple[Path, Path]:
 
 
 def measure(svc: Svc, song: Song, conversion: Any, returns_song: bool) -> dict[str, Any]:
-    """The figures of a conversion; ``returns_song`` when the model gives back what it gets."""
-    from inference.layout import lay_out, with_fades
+    """Measure a conversion; ``returns_song`` if the model is the stand-in."""
+    from inference.pieces import lay_out, with_fades
     from modules.audio.files import read_audio
 
     audio = np.concatenate(list(svc.convert(song, conversion)))
     original, _ = read_audio(song.path)
-    slices = with_fades(lay_out(song, conversion, RATE, HOP), song.sampling_rate, RATE, HOP)
-    parts = [
-        (part.is_silence, place.lead + place.length + place.trail, place.overlap)
-        for part in slices
-        for place in part.places
-    ]
+    layouts = with_fades(lay_out(song, conversion, RATE, HOP), song.sampling_rate, RATE, HOP)
+    parts = [(layout.is_silence, piece.faded_length, piece.overlap) for layout in layouts for piece in layout.pieces]
     sides = [is_silence for is_silence, _, _ in parts]
     joints, ends, at = [], [0], 0
     for _, length, overlap in parts:
@@ -179,9 +175,9 @@ def measure(svc: Svc, song: Song, conversion: Any, returns_song: bool) -> dict[s
     }
 
 
-def zeros_near(audio: np.ndarray, joint: int, silence_before: bool, silence_behind: bool) -> int:
-    """Zeros in runs, in the sounding neighbourhood of a joint."""
-    start, end = joint if silence_before else joint - NEAR, joint if silence_behind else joint + NEAR
+def zeros_near(audio: np.ndarray, joint: int, silence_before: bool, silence_after: bool) -> int:
+    """Count the zeros in runs near a joint, on the sides that are not silence."""
+    start, end = joint if silence_before else joint - NEAR, joint if silence_after else joint + NEAR
     is_zero = np.concatenate([[0], audio[max(0, start) : end] == 0, [0]]).astype(int)
     edges = np.flatnonzero(np.diff(is_zero))
     runs = edges[1::2] - edges[::2]
@@ -189,7 +185,7 @@ def zeros_near(audio: np.ndarray, joint: int, silence_before: bool, silence_behi
 
 
 def lateness(audio: np.ndarray, original: np.ndarray) -> int:
-    """Samples by which ``audio`` is behind ``original``, of the same length: the peak of their cross-correlation."""
+    """Delay in samples of ``audio`` against ``original`` of the same length: the peak of their cross-correlation."""
     size = 1 << (2 * len(audio)).bit_length()
     product = np.fft.rfft(audio, size) * np.conj(np.fft.rfft(original, size))
     correlation = np.fft.irfft(product, size)
@@ -198,30 +194,30 @@ def lateness(audio: np.ndarray, original: np.ndarray) -> int:
 
 
 def share_above(audio: np.ndarray, joints: list[int], size: int, original: np.ndarray | None = None) -> float:
-    """The share of joints whose spectral flux is above the 99th percentile of the places elsewhere.
+    """The share of joints whose spectral flux is above the 99th percentile of the other positions.
 
-    With an ``original`` a joint counts only when it has 1 % more flux than the original has there.
+    With an ``original`` a joint counts only if it has 1 % more flux than the original has there.
     """
     hop = size // 4
-    places = flux_at_places(audio, size, hop)
-    at = np.clip([(joint - size // 2) // hop + 1 for joint in joints], 0, len(places) - 1)
-    elsewhere = np.ones(len(places), dtype=bool)
+    values = flux_at_positions(audio, size, hop)
+    at = np.clip([(joint - size // 2) // hop + 1 for joint in joints], 0, len(values) - 1)
+    elsewhere = np.ones(len(values), dtype=bool)
     for index in at:
         elsewhere[max(0, index - 4) : index + 5] = False
-    is_above = places[at] > np.percentile(places[elsewhere], 99)
+    is_above = values[at] > np.percentile(values[elsewhere], 99)
     if original is not None:
-        is_above &= places[at] > 1.01 * flux_at_places(original, size, hop)[at]
+        is_above &= values[at] > 1.01 * flux_at_positions(original, size, hop)[at]
     return float(np.mean(is_above))
 
 
-def flux_at_places(audio: np.ndarray, size: int, hop: int) -> np.ndarray:
-    """The flux at every ``hop`` samples: the greatest of the frames whose windows the place lies in."""
+def flux_at_positions(audio: np.ndarray, size: int, hop: int) -> np.ndarray:
+    """The flux at every ``hop`` samples: the maximum over the frames whose windows contain the position."""
     values = np.fromiter(flux(audio, size, hop), dtype=np.float64)
     return np.lib.stride_tricks.sliding_window_view(np.pad(values, 2), 5).max(axis=1)
 
 
 def flux(audio: np.ndarray, size: int, hop: int) -> Iterator[float]:
-    """The sum of all rises in magnitude from each frame of ``size`` samples to the next."""
+    """Yield the sum of all increases in magnitude from each frame of ``size`` samples to the next."""
     frames = np.lib.stride_tricks.sliding_window_view(audio, size)[::hop]
     window, before = np.hanning(size).astype(np.float32), None
     for first in range(0, len(frames), 4096):

@@ -1,14 +1,14 @@
-"""How fast is ONNX Runtime where torch is the measure, how near does it come, and what does a smaller precision cost?
+"""Compares ONNX Runtime with torch in speed and output, and measures the error of a smaller precision.
 
     OMP_NUM_THREADS=1 python benchmarks/onnx.py
     OMP_NUM_THREADS=1 python benchmarks/onnx.py --parts synthesizer --precision int8
     python benchmarks/onnx.py --parts synthesizer --seconds 20 --config configs/config.json
 
-Both get the same sound, the same random numbers and as many threads as torch has. Weights are random, for they do not
-matter for speed, and stirred so that the result hangs on every input (FCPE's are those that come with torchfcpe); sizes
-are the published ones. The denoiser is evaluated once. The two take turns, so that a busy machine hurts both, and the
-fastest of the rounds counts; with one thread the clock is the processor time of this process. The error is the greatest
-difference to torch in float32, as a share of the greatest value. The last line is JSON.
+Both get the same sound, the same random numbers and torch's number of threads. Sizes are the published ones. Weights
+are random, since they do not affect speed, and perturbed so that the output depends on every input; FCPE has the
+weights of torchfcpe. The denoiser is evaluated once. The two alternate, so a busy machine slows both, and the fastest
+round counts. With one thread the time is CPU time. The error is the maximum difference to torch in float32, divided by
+the maximum value. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)  # in the place of this folder, where onnx is this file
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # replaces this folder, where onnx would be this file
 
 from modules.console import UserError, script  # noqa: E402
 
@@ -41,7 +41,7 @@ PUBLISHED_VOCODER = {
     "resblock_kernel_sizes": [3, 7, 11],
     "resblock_dilation_sizes": [[1, 3, 5]] * 3,
 }
-Pair = tuple[Callable[[], Any], Callable[[], Any]]  # by torch, by ONNX Runtime: each gives an array
+Pair = tuple[Callable[[], Any], Callable[[], Any]]  # by torch, by ONNX Runtime: each returns an array
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the graphs")
     parser.add_argument("--config", help="of the synthesizer (default: the published default configuration)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the sound (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts (default: %(default)s)")
     return parser
 
 
@@ -80,13 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures.append({"part": part, "megabytes": size, **measure(*pair, arguments.rounds)})
         line = "{part:<14} {megabytes:>5.0f} {torch_s:>9.2f} {onnx_s:>9.2f} {ratio:>7.2f} {error:>9.1e}"
         print(line.format(**figures[-1]), flush=True)
-    asked = {name: getattr(arguments, name) for name in ("seconds", "precision")}
-    print(json.dumps({"benchmark": "onnx", **asked, "threads": torch.get_num_threads(), "figures": figures}))
+    settings = {name: getattr(arguments, name) for name in ("seconds", "precision")}
+    print(json.dumps({"benchmark": "onnx", **settings, "threads": torch.get_num_threads(), "figures": figures}))
     return 0
 
 
 def makers(config_path: str | None) -> dict[str, Callable[[Path, float, str], Pair]]:
-    """For each part what writes its graph, beside it what that is made of, for so many seconds, in a precision."""
+    """For each part, a function that writes its weights and graph and returns the two runs.
+
+    Its arguments are the path of the graph, the seconds of sound and the precision.
+    """
     return {
         "synthesizer": functools.partial(synthesizer, config_path),
         "vocoder": vocoder,
@@ -97,13 +100,13 @@ def makers(config_path: str | None) -> dict[str, Callable[[Path, float, str], Pa
 
 
 def measure(by_torch: Callable, by_onnx: Callable, rounds: int) -> dict[str, float]:
-    """Seconds of each, how many times faster ONNX Runtime is, and how far apart the results are."""
+    """Measure the seconds of both, their ratio, and the error."""
     import numpy as np
 
     wanted, found = by_torch(), by_onnx()
     error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-    turns = [(seconds(by_torch), seconds(by_onnx)) for _ in range(rounds)]
-    slow, fast = (min(taken) for taken in zip(*turns, strict=True))
+    times = [(seconds(by_torch), seconds(by_onnx)) for _ in range(rounds)]
+    slow, fast = (min(taken) for taken in zip(*times, strict=True))
     return {"torch_s": slow, "onnx_s": fast, "ratio": slow / fast, "error": error}
 
 
@@ -143,7 +146,7 @@ def synthesizer(config_path: str | None, graph: Path, length: float, precision: 
 def vocoder(graph: Path, length: float, precision: str) -> Pair:
     import torch
 
-    from inference.onnx_synthesizer import own_draws, source_draws
+    from inference.onnx_synthesizer import expose_random_inputs, sample_source
     from onnxexport.vocoder import export_vocoder
     from tests.vocoder_files import write_vocoder
     from vdecoder.mel_vocoder import load_mel_vocoder
@@ -152,8 +155,8 @@ def vocoder(graph: Path, length: float, precision: str) -> Pair:
     export_vocoder(path, graph, precision=precision)
     network, frames = load_mel_vocoder(path), int(length * RATE) // HOP
     mel, f0 = torch.randn(1, frames, network.n_mels) - 4, torch.full((1, frames), 220.0)
-    values = {"c": mel.transpose(1, 2), "f0": f0, **source_draws(frames, HOP, torch.Generator().manual_seed(0))}
-    by_graph = runner(graph, values, own_draws)
+    values = {"c": mel.transpose(1, 2), "f0": f0, **sample_source(frames, HOP, torch.Generator().manual_seed(0))}
+    by_graph = runner(graph, values, expose_random_inputs)
 
     def by_torch() -> np.ndarray:
         with torch.inference_mode():
@@ -171,7 +174,7 @@ def denoiser(graph: Path, length: float, precision: str) -> Pair:
     from onnxexport.graph import write_graph
 
     network = build_unit2mel(DiffusionConfig(), 128).eval()
-    torch.nn.init.normal_(network.decoder.denoise_fn.output_projection.weight)  # training begins with zeros
+    torch.nn.init.normal_(network.decoder.denoise_fn.output_projection.weight)  # which is initialized to zeros
     part = diffusion_graphs(network)["denoise"]
     write_graph(part, graph, precision)
     frames = int(length * RATE) // HOP
@@ -221,7 +224,7 @@ def predictor(key: str, graph: Path, length: float, precision: str) -> Pair:
 
 
 def runner(graph: Path, values: dict[str, Any], change: Callable | None = None) -> Callable[[], np.ndarray]:
-    """The graph's first output for these tensors."""
+    """A function that returns the graph's first output for these tensors."""
     import torch
 
     from modules.onnx.session import open_session

@@ -1,1 +1,1 @@
-"""Conversion: the converter, its slices and speaker mixes."""
+"""Conversion of songs: the converter, its pieces, features and speaker mixes."""

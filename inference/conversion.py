@@ -1,4 +1,4 @@
-"""What a conversion is asked to do."""
+"""The settings of a conversion, and the stages that it runs."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from modules.f0 import F0_PREDICTORS
 
 
 def within(default: float, lowest: float, highest: float) -> Any:
-    """A number between two others."""
+    """A field whose value must lie between two numbers, inclusive."""
     return field(default=default, metadata={"range": (lowest, highest)})
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What one conversion shall do: the published names, order and defaults of ``slice_inference``.
+    """The settings of one conversion: the published names, order and defaults of ``slice_inference``.
 
     One default differs: ``f0_predictor`` is published as pm, which puts bright high notes an octave low
     (benchmarks/README.md). The flags of inference_main.py and the functions of ``Svc`` take their defaults from here.
 
     Attributes:
         spk: speaker name or id; with ``use_spk_mix`` a map of speaker mixes (inference/speaker_mix.py).
-        tran: semitones.
-        slice_db: dB below which is silence.
-        cluster_infer_ratio: share of the content that is drawn towards the speaker's own, 0 to 1.
-        auto_predict_f0: let the model choose the pitch.
+        tran: shift in semitones.
+        slice_db: level in dB below which sound is silence.
+        cluster_infer_ratio: how far content is moved towards the speaker's own, 0 to 1.
+        auto_predict_f0: the model predicts the pitch.
         noice_scale: factor on the prior's noise (the spelling is the published one).
-        pad_seconds: silence on both sides of each piece.
-        clip_seconds: forced cuts; 0: none.
-        lg_num, lgr_num: seconds of cross-fade at them, and the share of these that is blended.
-        f0_predictor, cr_threshold: the predictor, and the voicing threshold of those that have one.
-        enhancer_adaptive_key: semitones by which the enhancer hears the song lower.
+        pad_seconds: silence added on both sides of each piece.
+        clip_seconds: distance of forced cuts; 0 for none.
+        lg_num, lgr_num: seconds of cross-fade at forced cuts, and the share of it that is blended.
+        f0_predictor, cr_threshold: key of the predictor, and its voicing threshold if it has one.
+        enhancer_adaptive_key: semitones by which the song is lowered for the enhancer.
         k_step: depth of the shallow diffusion.
-        second_encoding: take the content for the diffusion from what the synthesizer sang.
+        second_encoding: take the content for the diffusion from the synthesizer's output.
         loudness_envelope_adjustment: 1 keeps the output's envelope, 0 imposes the input's.
-        seed: of all noise; the same seed gives the same song.
+        seed: of all random numbers; the same seed gives the same song.
 
-    Raises UserError for a value out of range, values that do not go together, and an unknown predictor.
+    Raises UserError for a value out of range, values that exclude each other, and an unknown predictor.
     """
 
     spk: str | int | Mapping
@@ -63,7 +63,7 @@ class Conversion:
     seed: int = within(52468, 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
-        F0_PREDICTORS[self.f0_predictor]  # refuses an unknown one
+        F0_PREDICTORS[self.f0_predictor]  # raises UserError for an unknown key
         for setting in dataclasses.fields(self):
             lowest, highest = setting.metadata.get("range", (None, None))
             value = getattr(self, setting.name)
@@ -77,21 +77,21 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Which parts of the program a conversion goes through beside, or in place of, the synthesizer.
+class Pipeline:
+    """The stages of a conversion beside, or in place of, the synthesizer.
 
-    Raises UserError for parts that exclude each other.
+    Raises UserError for stages that exclude each other.
     """
 
     enhancer: bool = False
     shallow_diffusion: bool = False
     only_diffusion: bool = False
-    onnx: bool = False  # the synthesizer is a graph
+    onnx: bool = False  # the synthesizer is an ONNX graph
 
     def __post_init__(self) -> None:
         if self.only_diffusion and self.enhancer:
             raise UserError(
-                f"{option('nsf_hifigan_enhance')} enhances what the synthesizer sings, which "
+                f"{option('nsf_hifigan_enhance')} enhances the synthesizer's output, which "
                 f"{option('only_diffusion')} leaves out; leave one of them out"
             )
         if self.only_diffusion and self.onnx:
@@ -101,15 +101,15 @@ class Parts:
 
     @property
     def kind(self) -> str:
-        """What names of results call it, as published."""
+        """The name of the pipeline in the names of results, as published."""
         return "diff" if self.only_diffusion else "sovdiff" if self.shallow_diffusion else "sovits"
 
     @property
-    def without_effect(self) -> list[str]:
-        """A sentence for each part that is asked for but left out, as published."""
+    def ignored(self) -> list[str]:
+        """A sentence for each requested stage that is left out, as published."""
         shallow, only, enhance = map(option, ("shallow_diffusion", "only_diffusion", "nsf_hifigan_enhance"))
         sentences = {
-            f"shallow diffusion ({shallow}) makes the sound anew itself; the enhancer ({enhance}) is left out": (
+            f"shallow diffusion ({shallow}) regenerates the sound; the enhancer ({enhance}) is left out": (
                 self.shallow_diffusion and self.enhancer
             ),
             f"{only} leaves the synthesizer out, so there is nothing to refine; {shallow} has no effect": (
@@ -119,7 +119,7 @@ class Parts:
         return [sentence for sentence, applies in sentences.items() if applies]
 
     def refuse_missing(self, conversion: Conversion) -> None:
-        """UserError when a setting asks for something of a part that does not take part."""
+        """Raise UserError if a setting needs a stage that the pipeline lacks."""
         only, shallow, auto, second = map(
             option, ("only_diffusion", "shallow_diffusion", "auto_predict_f0", "second_encoding")
         )
@@ -129,7 +129,7 @@ class Parts:
             ),
             f"{auto} takes the pitch from a part of the synthesizer that its ONNX graph lacks; leave {auto} or "
             f"{option('onnx')} out": conversion.auto_predict_f0 and self.onnx,
-            f"{second} encodes what the synthesizer sings for the diffusion after it; it needs {shallow}, without "
+            f"{second} encodes the synthesizer's output for the diffusion; it needs {shallow}, without "
             f"{only}": conversion.second_encoding and (self.only_diffusion or not self.shallow_diffusion),
             f"{option('enhancer_adaptive_key')} is the enhancer's key; it needs {option('nsf_hifigan_enhance')}": (
                 conversion.enhancer_adaptive_key and not self.enhancer

@@ -1,4 +1,4 @@
-"""Songs to convert: found by name, each with what shall be done to it and where the result goes."""
+"""Songs to convert: found by name, each with its settings and the file of its result."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from modules.console import UserError, option, progress
 from modules.data.file_name import nfd, result_flaw, same_file_key
 from modules.registry import nearest_first
 
-if TYPE_CHECKING:  # the heavy packages behind these are for a song, not for a plan
+if TYPE_CHECKING:  # a plan needs none of the heavy packages behind these
     import numpy as np
 
     from inference.svc import Svc
 
 RAW = Path("raw")
-FOLDS_NAMES = os.name == "nt" or sys.platform == "darwin"  # names that differ in case only are one file there
+FOLDS_NAMES = os.name == "nt" or sys.platform == "darwin"  # such file systems ignore case
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ class Job:
     wav_format: str
 
     def run(self, svc: Svc) -> bool:
-        """Convert from disk to disk under a progress bar over the song's seconds; False when the song is cut off."""
+        """Convert from disk to disk, with a progress bar in seconds; returns False if the song's file is cut off."""
         from inference.song import Song
         from modules.audio.files import write_audio
 
         song = Song(self.song)
 
-        def watched() -> Iterator[np.ndarray]:
+        def with_progress() -> Iterator[np.ndarray]:
             seconds = 0.0
             with progress(total=round(song.seconds), description=self.song.name, unit="s") as bar:
-                for part in svc.convert(song, self.conversion):
-                    seconds += len(part) / svc.target_sample
+                for audio in svc.convert(song, self.conversion):
+                    seconds += len(audio) / svc.target_sample
                     bar.update(round(seconds) - bar.n)
-                    yield part
+                    yield audio
 
-        write_audio(self.output, watched(), svc.target_sample, self.wav_format)
+        write_audio(self.output, with_progress(), svc.target_sample, self.wav_format)
         return song.cut_off is None
 
 
@@ -61,11 +61,11 @@ def plan(
     folder: Path,
     wav_format: str,
 ) -> tuple[list[Job], list[str]]:
-    """Every song for every speaker, and a sentence for each that is not there or whose result could have no file.
+    """Plan a job for every song and speaker; returns the jobs, and a sentence for each song or result that failed.
 
-    A lacking shift is the first; all songs of a folder or pattern have that of its name. Results are named as
-    published, ``kind`` included. Raises UserError when no job is left, there are more shifts than names, or two
-    results have one name.
+    A name without a shift takes the first; all songs of a folder or pattern share one. Results are named as published,
+    ``kind`` included. A job fails if its song is missing or its result's name is not possible. Raises UserError if no
+    job is left, there are more shifts than names, or two results have the same name.
     """
     if len(shifts) > len(names):
         raise UserError(
@@ -99,20 +99,20 @@ def plan(
 
 
 def find_songs(name: str) -> dict[str, Path]:
-    """The songs that ``name`` stands for, under raw/ or as a path, each by what results call it.
+    """Find the songs of a name under raw/ or as a path, each by its name in results.
 
-    A song's name, ``.wav`` may be left out, or a folder's, or a pattern such as ``*.wav``: of a folder and of what a
-    pattern matches all recordings are taken. A song whose name is the same in another normal form of Unicode, as macOS
-    gives names to archives, is found too. Raises UserError when there is none, or the name is empty.
+    ``name`` is a song (``.wav`` may be left out), a folder, or a pattern such as ``*.wav``; folders and patterns give
+    all their audio files. A song is also found in another Unicode normal form, which archives from macOS have. Raises
+    UserError if no song is found or the name is empty.
     """
     if not name.strip():
         raise UserError(f"{option('clean_names')} has an empty name; give a song, a folder or a pattern")
-    places = [RAW / name, Path(name)]
+    paths = [RAW / name, Path(name)]
     candidates = [folder / f"{name}{suffix}" for folder in (RAW, Path()) for suffix in ("", ".wav")]
     for path in candidates:
-        if os.path.isfile(path):  # also False for a name that is too long
+        if os.path.isfile(path):  # False too if the name is too long
             return {Path(name).name: path}
-    if found := next((place for place in places if os.path.isdir(place)), None):
+    if found := next((path for path in paths if os.path.isdir(path)), None):
         if songs := _recordings(found.iterdir()):
             return songs
         raise UserError(f"the folder {found} holds no recording (folders within it are not looked into)")
@@ -121,21 +121,21 @@ def find_songs(name: str) -> dict[str, Path]:
         if found := next((other for other in others if nfd(other.name) == nfd(path.name) and other.is_file()), None):
             return {Path(name).name: found}
     if set(name) & set("*?["):
-        matches = (_recordings(map(Path, glob.glob(str(place)))) for place in places)
+        matches = (_recordings(map(Path, glob.glob(str(path)))) for path in paths)
         if songs := next(filter(None, matches), None):
             return songs
-        raise UserError(f"no recording matches '{name}', neither as a path nor under {RAW}/ ({_there(name)})")
-    raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({_there(name)})")
+        raise UserError(f"no recording matches '{name}', neither as a path nor under {RAW}/ ({_raw_files(name)})")
+    raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({_raw_files(name)})")
 
 
 def _recordings(paths: Iterable[Path]) -> dict[str, Path]:
-    """Those of the files that are recordings, by their names and in the order of these."""
+    """The audio files among the paths by name, sorted."""
     from preparation.recordings import is_recording
 
     return {path.name: path for path in sorted(paths) if path.is_file() and is_recording(path)}
 
 
-def _there(name: str) -> str:
-    """What raw/ holds, the nearest to ``name`` first, in half a sentence."""
-    there = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
-    return f"it holds {', '.join(nearest_first(name, there)[:8])}" if there else "which holds no file"
+def _raw_files(name: str) -> str:
+    """List the files of raw/ as half a sentence, the names nearest to ``name`` first."""
+    found = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
+    return f"it holds {', '.join(nearest_first(name, found)[:8])}" if found else "which holds no file"

@@ -1,4 +1,4 @@
-"""Where the files of a model lie that the user did not name."""
+"""Find the files of a model that the user did not name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ GRAPH_SUFFIX = ".onnx"
 
 
 def find_generator(model_path: str | None, config_path: str | None) -> tuple[Path, Path]:
-    """The generator, by default the newest, and its configuration, by default beside it.
+    """Find the generator, by default the newest, and its config, by default beside it.
 
-    Raises UserError when either is not there.
+    Raises UserError if either is missing.
     """
     from vits.saved_models import newest_generator
 
@@ -42,9 +42,9 @@ def _config_of(model: Path, config_path: str | None) -> Path:
 
 
 def find_graph(path: str, config_path: str | None) -> tuple[Path, Path]:
-    """The synthesizer's graph and the configuration of its model, by default beside it.
+    """Find the synthesizer's ONNX graph and its model's config, by default beside it.
 
-    Raises UserError when either is not there.
+    Raises UserError if either is missing.
     """
     graph = Path(path)
     if graph.suffix != GRAPH_SUFFIX or not graph.is_file():
@@ -54,13 +54,11 @@ def find_graph(path: str, config_path: str | None) -> tuple[Path, Path]:
     return graph, _config_of(graph, config_path)
 
 
-def find_diffusion(
-    model_path: str | None, config_path: str | None, generator: Path | None = None
-) -> tuple[Path, Path]:
-    """The diffusion model, by default the newest beside the ``generator`` or else of logs/44k, and its YAML, by default
-    beside it.
+def find_diffusion(model_path: str | None, config_path: str | None, generator: Path | None = None) -> tuple[Path, Path]:
+    """Find the diffusion model and its YAML.
 
-    Raises UserError when either is not there.
+    The model defaults to the newest beside the ``generator``, or else in logs/44k; the YAML to the one beside the
+    model. Raises UserError if either is missing.
     """
     from diffusion.saved_models import diffusion_checkpoints
 
@@ -76,7 +74,7 @@ def find_diffusion(
                 f"{option('diffusion_model_path')}"
             )
         model = found[0].model
-        _tell(model, generator)
+        _log_found(model, generator)
     if not model.is_file():
         raise UserError(
             f"there is no diffusion model {model}; {option('diffusion_model_path')} takes the path of a model_<step>.pt"
@@ -91,28 +89,30 @@ def find_diffusion(
 
 
 def find_timbre(path: str, retrieval: bool, generator: Path | None = None) -> Path:
-    """The cluster centres or, for ``retrieval``, the feature index, by default beside the ``generator`` or else in
-    logs/44k. The file need not be there."""
+    """Return the path of the cluster centres or, for ``retrieval``, of the feature index; the file may be missing.
+
+    The default is beside the ``generator``, or else in logs/44k.
+    """
     if path:
         return Path(path)
     name = "feature_and_index.pkl" if retrieval else "kmeans_10000.pt"
-    places = [folder / name for folder in _folders(generator)]
-    found = next((place for place in places if place.is_file()), None)
+    candidates = [folder / name for folder in _folders(generator)]
+    found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        return places[0]
-    _tell(found, generator)
+        return candidates[0]
+    _log_found(found, generator)
     return found
 
 
 def _folders(generator: Path | None) -> list[Path]:
-    """Where what belongs to a generator is looked for: its own folder first."""
+    """The folders to search for files of a generator: its own first."""
     return [MODELS] if generator is None or _is_in_models(generator) else [generator.parent, MODELS]
 
 
-def _tell(file: Path, generator: Path | None) -> None:
-    """Log a file that was found; a warning when it lies in logs/44k and the generator does not."""
+def _log_found(file: Path, generator: Path | None) -> None:
+    """Log a file that was found; warn if it lies in logs/44k and the generator does not."""
     if generator is not None and file.is_relative_to(MODELS) and not _is_in_models(generator):
-        log.warning("%s is used, since none lies beside %s; it must be of the same voices", file, generator)
+        log.warning("%s is used, since there is none beside %s; it must be of the same voices", file, generator)
     else:
         log.info("%s is used", file)
 

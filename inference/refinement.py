@@ -1,4 +1,4 @@
-"""Diffusion in conversion: what the synthesizer sang made finer, or sung anew without it, and vocoded."""
+"""Diffusion in conversion: refines the synthesizer's output, or replaces the synthesizer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.unit2mel import load_unit2mel
+from inference.feature_extractor import Features
 from inference.voices import Voices, diffusion_voices
 from modules.config import load_diffusion_config
 from modules.console import UserError, nested_progress
@@ -19,11 +20,11 @@ class Refiner:
 
     Args:
         model_path: ``model_<step>.pt``.
-        config_path: its YAML, which also names the vocoder.
+        config_path: its YAML, which names the vocoder.
         device: where both compute.
-        method, speedup: the way to sample; None takes the YAML's.
+        method, speedup: of the sampler; None takes the YAML's.
 
-    Raises UserError when a file is missing or unreadable, or model, YAML and vocoder do not belong together.
+    Raises UserError if a file is missing or unreadable, or model, YAML and vocoder do not match.
     """
 
     def __init__(
@@ -48,8 +49,8 @@ class Refiner:
                 f"{config_path} of {self.voices.sampling_rate} and {self.voices.hop_length}; they must be the same"
             )
 
-    def refuse_others(self, voices: Voices) -> None:
-        """UserError when a synthesizer of these voices and this diffusion model were not trained on the same data."""
+    def check_voices(self, voices: Voices) -> None:
+        """Raise UserError if a synthesizer has another sampling rate, frame length or speech encoder."""
         for name, what in {
             "sampling_rate": "sampling rate",
             "hop_length": "frame length",
@@ -63,17 +64,19 @@ class Refiner:
                 )
 
     def check(self, k_step: int | None) -> None:
-        """UserError when the model cannot refine to this depth; None asks for singing without a synthesizer."""
+        """Raise UserError if the model cannot refine to this depth; None stands for sampling without a synthesizer."""
         self.model.plan(k_step is not None, k_step, self.method, self.speedup)
 
     def speaker(self, speaker: Tensor, voices: Voices) -> Tensor:
-        """Ids (1, 1) or weights (T, S) of a model's voices -> of this model's, which has them by name or, renamed, at
-        the same places. Raises UserError when it has fewer speakers."""
+        """Convert ids (1, 1) or weights (T, S) of other voices into this model's, by name or else by the same row.
+
+        Raises UserError if this model has no such speaker.
+        """
         if self.config.model.n_spk == 1:
             return torch.zeros_like(speaker[:1, :1], dtype=torch.long)
         rows = {row: self.voices.spk2id.get(name, row) for name, row in voices.spk2id.items()}
-        asked = rows if speaker.is_floating_point() else [int(speaker)]
-        for row in asked:
+        used = rows if speaker.is_floating_point() else [int(speaker)]
+        for row in used:
             if rows[row] >= self.config.model.n_spk:
                 raise UserError(
                     f"the diffusion model {self.path} has {self.config.model.n_spk} speakers, and none called "
@@ -88,29 +91,27 @@ class Refiner:
 
     def refine(
         self,
-        units: Tensor,
-        f0: Tensor,
-        volume: Tensor,
+        features: Features,
         speaker: Tensor,
         audio: Tensor | None,
         k_step: int,
         generator: torch.Generator,
     ) -> Tensor:
-        """Sing (1, hop_length·T) samples under a progress bar over the sampling.
+        """Generate audio (1, hop_length·T), with a progress bar.
 
         Args:
-            units, f0, volume: content (1, C, T), Hz (1, T), loudness (1, T).
+            features: of the piece; its T frames give the length of the output.
             speaker: ids (1, 1) or weights (T, S), of this model's speakers.
-            audio: what to refine, (1, hop_length·T); None to sing from noise.
-            k_step: the depth of the refinement.
-            generator: source of all noise; after a synthesizer its own, as published.
+            audio: to refine, (1, hop_length·T); None to start from noise.
+            k_step: depth of the refinement.
+            generator: of all random numbers; the synthesizer's own if there is one, as published.
         """
         mel = None if audio is None else self.vocoder.extract(audio)
         with nested_progress("diffusion", "step") as watch:
             mel = self.model.infer(
-                units.transpose(1, 2),
-                f0[:, :, None],
-                volume[:, :, None],
+                features.units.transpose(1, 2),
+                features.f0[:, :, None],
+                features.volume[:, :, None],
                 speaker,
                 mel,
                 None if mel is None else k_step,
@@ -119,4 +120,4 @@ class Refiner:
                 generator,
                 watch,
             )
-        return self.vocoder.synthesize(mel, f0, generator)
+        return self.vocoder.synthesize(mel, features.f0, generator)

@@ -1,4 +1,4 @@
-"""A song on disk, read span by span, so that its length costs no memory."""
+"""A song on disk, read in spans, so that memory does not grow with its length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.console import UserError, option
 
 
 class Song(MonoFile):
-    """A sound file of any readable format, measured at once. Raises UserError as MonoFile."""
+    """A sound file of any readable format; its levels are measured on opening. Raises UserError as MonoFile."""
 
     def __init__(self, path: str | Path):
         super().__init__(path)
@@ -20,9 +20,9 @@ class Song(MonoFile):
         self._chunks: dict[float, list[Chunk]] = {}
 
     def chunks(self, threshold: float = -40) -> list[Chunk]:
-        """Where the song's slices lie by its loudness; ``threshold`` in dB is the slicer's.
+        """The song's slices, silence apart from sound; below the ``threshold`` in dB it is silence.
 
-        Raises UserError when the song is silent or all of it is quieter than that.
+        Raises UserError if the whole song is silent or quieter than the threshold.
         """
         if self.peak < 1 / 65536:
             raise UserError(f"{self.path} holds only silence")
@@ -33,8 +33,8 @@ class Song(MonoFile):
                 loudest = 20 * math.log10(max(curve.max(), 1e-6))
                 lower = max(-120, 10 * math.floor(loudest / 10 - 1))
                 raise UserError(
-                    f"the loudest moment of {self.path} is {loudest:.0f} dB, and what is below {threshold:g} dB "
-                    f"({option('slice_db')}) is taken for silence; normalise the song, or give "
+                    f"the loudest moment of {self.path} is {loudest:.0f} dB, and sound below {threshold:g} dB "
+                    f"({option('slice_db')}) counts as silence; normalise the song, or give "
                     f"{option('slice_db', lower)}"
                 )
             chunks = slicer.slice_curve(curve, self.samples)

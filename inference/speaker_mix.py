@@ -1,13 +1,13 @@
-"""A voice that changes over the song: the user's map of speaker mixes, checked, and as weights of every frame.
+"""A voice that changes over the song: checks the user's map of speaker mixes and computes weights for every frame.
 
-The map holds a track for each speaker, and a track holds segments ``[start, end, weight at start, weight at end]``,
+The map has a track for each speaker. A track is a list of segments ``[start, end, weight at start, weight at end]``,
 whose times are shares of the song::
 
     {0: [[0, 0.5, 1, 0], [0.5, 1, 0, 0]],      speaker 0 leaves in the first half,
      1: [[0, 0.5, 0, 1], [0.5, 1, 1, 1]]}      while speaker 1 enters
 
-The song's time is counted in frames, as published: each piece that is converted counts with the silence around it, and
-so do, once in the whole, the frames that rounding may add to a slice.
+Time is counted in frames, as published: the frames of each converted piece with its padding and of each silence, and
+one more for each slice, for rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from inference.voices import Voices
 from modules.console import UserError, short_repr
 
-TOLERANCE = 1e-6  # within which two times are the same
+TOLERANCE = 1e-6  # two times are equal within it
 
 
 class SpeakerMix:
@@ -30,10 +30,10 @@ class SpeakerMix:
 
     Args:
         mix_map: speaker (id or name) -> segments, see above.
-        voices: the model's; each of its speakers must have a track.
+        voices: of the model; each speaker must have a track.
 
-    Raises UserError naming the track and the segment when a rule is broken: segments of four finite numbers, no weight
-    below zero, the first from 0, each from where the one before ended, the last to 1.
+    Raises UserError naming the track and the segment if a rule is broken: segments are four finite numbers, weights are
+    not negative, the first segment starts at 0, each next one at the end of the one before, and the last ends at 1.
     """
 
     def __init__(self, mix_map: Mapping[int | str, Sequence[Sequence[float]]], voices: Voices):
@@ -49,14 +49,14 @@ class SpeakerMix:
         if missing := [name for name, row in voices.spk2id.items() if row not in self.tracks]:
             row = voices.spk2id[missing[0]]
             raise UserError(
-                f"the speaker mix has no track of {', '.join(missing)}; every speaker of the model needs one, which "
-                f"for a silent one is {row}: [[0, 1, 0, 0]]"
+                f"the speaker mix has no track of {', '.join(missing)}; every speaker of the model needs one; "
+                f"a silent one has {row}: [[0, 1, 0, 0]]"
             )
 
     def weights(self, frames: int) -> Tensor:
-        """The share of each speaker in each frame: (frames, S), S being one more than the highest id; rows sum to 1.
+        """The share of each speaker in each frame: (frames, S), where S is the highest id + 1; rows sum to 1.
 
-        Where all weights are zero every speaker has the same share.
+        If all weights of a frame are zero, all speakers have the same share.
         """
         weights = torch.zeros(frames, max(self.tracks) + 1, dtype=torch.float64)
         for row, segments in self.tracks.items():
@@ -71,8 +71,8 @@ class SpeakerMix:
         total = weights.sum(dim=1, keepdim=True)
         return torch.where(total > 0, weights / total.clamp(min=1e-30), present).float()
 
-    def spread(self, frames: Sequence[Sequence[int]]) -> Iterator[list[Tensor]]:
-        """For each slice of a song the weights (T, S) of its pieces; ``frames`` gives their T, slice by slice."""
+    def piece_weights(self, frames: Sequence[Sequence[int]]) -> Iterator[list[Tensor]]:
+        """Yield for each slice the weights (T, S) of its pieces; ``frames`` gives their T, slice by slice."""
         weights = self.weights(sum(map(sum, frames)) + len(frames))
         first = 0
         for pieces in frames:
@@ -82,20 +82,20 @@ class SpeakerMix:
 
 
 def _checked(segments: Any, track: str) -> list[list[float]]:
-    """The segments of one track, their times exactly contiguous from 0 to 1."""
+    """Check the segments of one track; returns them with times exactly contiguous from 0 to 1."""
     if isinstance(segments, str) or not isinstance(segments, Sequence) or not segments:
         raise UserError(f"{track} is {short_repr(segments)}; it must be a list of segments [start, end, from, to]")
     checked, reached = [], 0.0
     for number, segment in enumerate(segments, 1):
-        place = f"{track}, segment {number}"
-        start, end, *weights = _numbers(segment, place)
+        name = f"{track}, segment {number}"
+        start, end, *weights = _numbers(segment, name)
         if abs(start - reached) > TOLERANCE:
             before = "the song begins at 0" if number == 1 else f"the one before ends at {reached:g}"
-            raise UserError(f"{place} starts at {start:g}, but {before}")
+            raise UserError(f"{name} starts at {start:g}, but {before}")
         if end <= start or end > 1 + TOLERANCE:
-            raise UserError(f"{place} goes from {start:g} to {end:g}; it must end after its start and not after 1")
+            raise UserError(f"{name} goes from {start:g} to {end:g}; it must end after its start and not after 1")
         if min(weights) < 0:
-            raise UserError(f"{place} has the weight {min(weights):g}; weights must not be below 0")
+            raise UserError(f"{name} has the weight {min(weights):g}; weights must not be below 0")
         checked.append([reached, end, *weights])
         reached = end
     if abs(reached - 1) > TOLERANCE:
@@ -104,11 +104,11 @@ def _checked(segments: Any, track: str) -> list[list[float]]:
     return checked
 
 
-def _numbers(segment: Any, place: str) -> list[float]:
+def _numbers(segment: Any, name: str) -> list[float]:
     try:
         numbers = [float(number) for number in segment]
     except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise UserError(f"{place} is {short_repr(segment)}; it must be four numbers [start, end, from, to]")
+        raise UserError(f"{name} is {short_repr(segment)}; it must be four numbers [start, end, from, to]")
     return numbers

@@ -1,4 +1,4 @@
-"""What a trained model says of itself: whose voices it has, and what it hears a song with."""
+"""The speakers of a trained model, and the form of its features."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vencoder import ENCODERS
 
 @dataclass(frozen=True)
 class Voices:
-    """The speakers of a model by name, and the form of the features that it takes.
+    """The speakers of a model by name, and the form of its features.
 
-    ``encoder`` is the key of its speech encoder, ``unit_interpolate_mode`` how the content is brought to frames of
+    ``encoder`` is the key of its speech encoder. ``unit_interpolate_mode`` is how content is resampled to frames of
     ``hop_length`` samples at ``sampling_rate``.
     """
 
@@ -28,13 +28,13 @@ class Voices:
     unit_interpolate_mode: str
 
     def id_of(self, speaker: str | int) -> int:
-        """The embedding row of a speaker's name or id. Raises UserError listing the known ones, nearest first."""
+        """The embedding row of a speaker's name or id. Raises UserError listing the speakers, nearest first."""
         if speaker in self.spk2id:
             return self.spk2id[speaker]
         if str(speaker).isdecimal() and int(speaker) in self.spk2id.values():
             return int(speaker)
         for name, row in self.spk2id.items():
-            if nfd(name) == nfd(str(speaker)):  # a folder from macOS may spell it otherwise than a keyboard does
+            if nfd(name) == nfd(str(speaker)):  # macOS may give folders another normal form than a keyboard
                 return row
         known = ", ".join(nearest_first(str(speaker), self.spk2id))
         raise UserError(f"the model has no speaker '{speaker}'; it has: {known}")
@@ -45,48 +45,48 @@ class Voices:
         return next(name for name, number in self.spk2id.items() if number == row)
 
     def only(self) -> str:
-        """The speaker of a model that has one. Raises UserError listing them when it has several."""
+        """The speaker of a model that has one. Raises UserError listing the speakers if it has several."""
         if len(self.spk2id) > 1:
             known = ", ".join(sorted(self.spk2id))
             raise UserError(f"the model has several speakers; choose with {option('spk')}: {known}")
         return next(iter(self.spk2id))
 
 
-def synthesizer_voices(config: Config, where: str | Path) -> Voices:
-    """Those of a ``config.json``; ``where`` is its path. Raises UserError as ``encoder_key``."""
+def synthesizer_voices(config: Config, path: str | Path) -> Voices:
+    """The voices of a ``config.json`` at ``path``. Raises UserError as ``encoder_key``."""
     model, data = config.model, config.data
     return Voices(
-        # A model whose config names nobody has its rows' numbers for names.
+        # Without names in the config, speakers are named by their rows.
         config.spk or {str(row): row for row in range(model.n_speakers)},
         data.sampling_rate,
         data.hop_length,
-        encoder_key(model.speech_encoder, model.ssl_dim, where),
+        encoder_key(model.speech_encoder, model.ssl_dim, path),
         data.unit_interpolate_mode,
     )
 
 
-def diffusion_voices(config: DiffusionConfig, where: str | Path) -> Voices:
-    """Those of a ``diffusion.yaml``; ``where`` is its path. Raises UserError as ``encoder_key``."""
+def diffusion_voices(config: DiffusionConfig, path: str | Path) -> Voices:
+    """The voices of a ``diffusion.yaml`` at ``path``. Raises UserError as ``encoder_key``."""
     data = config.data
     return Voices(
         config.spk or {str(row): row for row in range(config.model.n_spk)},
         data.sampling_rate,
         data.block_size,
-        encoder_key(data.encoder, data.encoder_out_channels, where),
+        encoder_key(data.encoder, data.encoder_out_channels, path),
         data.unit_interpolate_mode,
     )
 
 
-def encoder_key(key: str, size: int, where: str | Path) -> str:
-    """The speech encoder a model was trained on; a 4.0 config does not name it, there the feature size tells.
+def encoder_key(key: str, size: int, path: str | Path) -> str:
+    """The key of the speech encoder that a model was trained on; a 4.0 config does not name it, only a feature size.
 
-    Raises UserError when the named encoder's features have another size than the model's.
+    Raises UserError if the encoder's features have another size than the model's; ``path`` names the config.
     """
     if ENCODERS[key].ssl_dim == size:
         return key
     if key == ModelConfig.speech_encoder and size == FEATURES_OF_4_0:
         return ENCODER_OF_4_0
     raise UserError(
-        f"{where}: the speech encoder {key} gives {ENCODERS[key].ssl_dim} features, but the model takes {size}; "
+        f"{path}: the speech encoder {key} gives {ENCODERS[key].ssl_dim} features, but the model takes {size}; "
         "name the encoder that it was trained on"
     )

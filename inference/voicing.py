@@ -1,4 +1,4 @@
-"""Whether a predictor finds F0 in most of a song; where it does not, the result whispers or is out of tune."""
+"""Checks whether a predictor finds F0 in most of a song; where it does not, the result is whispered or out of tune."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Voicing:
     def add(self, audio: np.ndarray, uv: np.ndarray, hop_length: int) -> None:
         """Add a piece ``(L,)`` with its voicing ``(T,)``, 1 where a frame has F0."""
         frames = min(len(uv), len(audio) // hop_length)
-        power = audio[: frames * hop_length].reshape(frames, hop_length).var(axis=1)  # whatever the DC offset
-        heard = power > SILENT  # not the padding
-        self._levels.append(10 * np.log10(power[heard]))
-        self._voiced.append(uv[:frames][heard])
+        power = audio[: frames * hop_length].reshape(frames, hop_length).var(axis=1)  # the variance ignores a DC offset
+        audible = power > SILENT  # skips the padding
+        self._levels.append(10 * np.log10(power[audible]))
+        self._voiced.append(uv[:frames][audible])
 
     @property
     def share(self) -> float:

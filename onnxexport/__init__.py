@@ -1,1 +1,1 @@
-"""The networks as ONNX graphs, with the published inputs and outputs."""
+"""Exports the networks as ONNX graphs with the published inputs and outputs."""

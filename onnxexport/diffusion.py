@@ -1,7 +1,7 @@
-"""The diffusion model in four graphs, between which the host runs the sampler.
+"""The diffusion model as four graphs, between which the host runs the sampler.
 
-Once ``encoder``; for each step ``denoise``, the host's choice of how to use what it found before, and ``pred``; then
-``after``. That is PLMS (https://arxiv.org/abs/2202.09778) with its history kept by the host.
+The host runs ``encoder`` once, ``denoise`` and ``pred`` in each step, and ``after`` at the end. Between ``denoise`` and
+``pred`` it combines the noise with that of earlier steps, as in PLMS (https://arxiv.org/abs/2202.09778).
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ EXAMPLE_FRAMES = 50
 
 
 def export_diffusion(model: Path, config_path: Path, prefix: Path, precision: str = "fp32") -> None:
-    """Write the graphs of a checkpoint to ``<prefix>_encoder.onnx`` and its like.
+    """Write the graphs of a checkpoint to ``<prefix>_<part>.onnx``.
 
-    Raises UserError when a file is missing, broken or of another config, and as ``refuse_target`` and ``write_graphs``.
+    Raises UserError if a file is missing, damaged or does not match the config, and as ``refuse_target`` and
+    ``write_graphs``.
     """
     config = load_diffusion_config(config_path)
     graphs = diffusion_graphs(load_unit2mel(model, config, None, "cpu"))
@@ -36,28 +37,28 @@ def export_diffusion(model: Path, config_path: Path, prefix: Path, precision: st
 
 
 class EncoderGraph(nn.Module):
-    """All that the denoiser hears of the song."""
+    """Computes the condition of the denoiser."""
 
     def __init__(self, network: Unit2Mel):
         super().__init__()
         self.network = network
 
     def forward(self, hubert: Tensor, mel2ph: Tensor, f0: Tensor, volume: Tensor, spk_mix: Tensor) -> Tensor:
-        """To the condition (1, H, T).
+        """Compute the condition (1, H, T).
 
         Args:
             hubert: units (1, N, C).
-            mel2ph: for each frame the number of its unit, from 1; 0 stands for a unit of zeros (1, T).
+            mel2ph: number of each frame's unit, counted from 1; 0 stands for a unit of zeros (1, T).
             f0: Hz (1, T).
             volume: (1, T).
-            spk_mix: weights of every speaker for each frame (T, S); S is 0 in a model of one speaker.
+            spk_mix: weights of all speakers in each frame (T, S); S is 0 in a model of one speaker.
         """
         units = expand_units(hubert, mel2ph)
         return self.network.condition(units, f0[:, :, None], volume[:, :, None], spk_mix)
 
 
 class DenoiseGraph(nn.Module):
-    """The noise in ``noise`` (1, 1, M, T) at step ``time`` (1,), given the condition (1, H, T). (1, 1, M, T)."""
+    """Predicts the noise (1, 1, M, T) in ``noise`` (1, 1, M, T) at step ``time`` (1,) from the condition (1, H, T)."""
 
     def __init__(self, decoder: MelDiffusion):
         super().__init__()
@@ -68,7 +69,7 @@ class DenoiseGraph(nn.Module):
 
 
 class PredGraph(nn.Module):
-    """From step ``time`` (1,) to ``time_prev`` along constant noise. (1, 1, M, T) each."""
+    """Moves (1, 1, M, T) from step ``time`` (1,) to ``time_prev`` along constant noise."""
 
     def __init__(self, decoder: MelDiffusion):
         super().__init__()
@@ -82,7 +83,7 @@ class PredGraph(nn.Module):
 
 
 class AfterGraph(nn.Module):
-    """What the last step left (1, 1, M, T) as mel in natural logarithms (1, M, T)."""
+    """Converts the last step's output (1, 1, M, T) into a mel spectrogram in natural logarithms (1, M, T)."""
 
     def __init__(self, decoder: MelDiffusion):
         super().__init__()
@@ -93,13 +94,13 @@ class AfterGraph(nn.Module):
 
 
 def diffusion_graphs(network: Unit2Mel) -> dict[str, Graph]:
-    """The four graphs by the last part of their files' names."""
+    """The four graphs by the last part of their file names."""
     decoder, frames = network.decoder, EXAMPLE_FRAMES
     width, hidden = network.unit_embed.in_features, network.unit_embed.out_features
     speakers = 0 if network.spk_embed is None else network.spk_embed.num_embeddings
     randn = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
     mel, step = randn(1, 1, decoder.denoise_fn.n_mels, frames), torch.tensor([network.timesteps // 2])
-    curve, of_mel = torch.full((1, frames), 220.0), {3: "frames"}
+    curve, mel_axes = torch.full((1, frames), 220.0), {3: "frames"}
     encoder = {
         "hubert": randn(1, frames, width),
         "mel2ph": torch.arange(1, frames + 1)[None],
@@ -117,13 +118,13 @@ def diffusion_graphs(network: Unit2Mel) -> dict[str, Graph]:
             DenoiseGraph(decoder),
             denoise,
             ("noise_pred",),
-            {"noise": of_mel, "condition": {2: "frames"}, "noise_pred": of_mel},
+            {"noise": mel_axes, "condition": {2: "frames"}, "noise_pred": mel_axes},
         ),
         "pred": Graph(
             PredGraph(decoder),
             pred,
             ("noise_pred_o",),
-            {"noise": of_mel, "noise_pred": of_mel, "noise_pred_o": of_mel},
+            {"noise": mel_axes, "noise_pred": mel_axes, "noise_pred_o": mel_axes},
         ),
-        "after": Graph(AfterGraph(decoder), {"x": mel}, ("mel_out",), {"x": of_mel, "mel_out": {2: "frames"}}),
+        "after": Graph(AfterGraph(decoder), {"x": mel}, ("mel_out",), {"x": mel_axes, "mel_out": {2: "frames"}}),
     }

@@ -1,11 +1,11 @@
-"""Speech encoders as ONNX graphs that the ``-onnx`` keys of the table, and other hosts, run.
+"""Speech encoders as ONNX graphs, for the ``-onnx`` keys of the table and for other hosts.
 
 =========  ======================  =====================================================
-``source``  float32 (1, 1, L)       16 kHz sound, L at least a window of 400 samples
+``source``  float32 (1, 1, L)       sound at 16 kHz; L is at least 400 samples
 ``embed``   float32 (1, N, C)       features, one frame every 320 samples
 =========  ======================  =====================================================
 
-The names are those of the graphs of ContentVec that are handed round.
+Inputs and outputs have the names that the published graphs of ContentVec use.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vencoder.encoder import SAMPLING_RATE
 from vencoder.wave_transformer import WaveTransformer
 from vencoder.whisper import Whisper
 
-# Keys of graphs, and the encoder whose file each is made from; the layer is the graph's own.
-MADE_FROM = {
+# Key of each graph, and of the encoder whose weight file it is exported from; the layer is the graph's own.
+SOURCE_KEYS = {
     "vec768l12-onnx": "vec768l12",
     "vec768l9-onnx": "vec768l12",
     "vec256l12-onnx": "vec256l9",
@@ -36,14 +36,14 @@ EXAMPLE = SAMPLING_RATE  # samples
 
 
 def export_encoder(key: str, out: str | Path, *, pretrain: str | Path = "pretrain", precision: str = "fp32") -> None:
-    """Write the graph of an encoder whose weight file lies in ``pretrain``; ``out`` is there whole or not at all.
+    """Write the graph of an encoder whose weight file lies in ``pretrain``; ``out`` is written whole or not at all.
 
-    ``key`` is any of the table that has a network; that of a graph (``vec256l12-onnx``) is made from the encoder's own
-    file too. ``precision`` is that of ``write_graph``. Raises UserError for an unknown key, one without a network, for
-    a weight file that is missing or wrong, and as ``refuse_target``.
+    ``key`` is any key of the table that has a network. A graph's key (``vec256l12-onnx``) uses the encoder's weight
+    file as well. ``precision`` is as in ``write_graph``. Raises UserError for a key that is unknown or has no network,
+    for a weight file that is missing or wrong, and as ``refuse_target``.
     """
     graph_path(key, pretrain)
-    row, source = ENCODERS[key], ENCODERS[MADE_FROM.get(key, key)]
+    row, source = ENCODERS[key], ENCODERS[SOURCE_KEYS.get(key, key)]
     user = f"the export of the speech encoder '{key}'"
     path = find_weight_file(source.weight, pretrain, user, source.what, source.others)
     refuse_target(out, path)
@@ -54,7 +54,7 @@ def export_encoder(key: str, out: str | Path, *, pretrain: str | Path = "pretrai
 
 
 def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
-    """Where the graph of ``key`` belongs. Raises UserError as ``export_encoder`` for keys."""
+    """The path of the graph of ``key``. Raises UserError for a key that is unknown or has no network."""
     path = graph_file(key, pretrain)
     if path is None:
         raise UserError(f"the speech encoder '{key}' has no network that could be exported; it runs without any file")
@@ -62,7 +62,7 @@ def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
 
 
 class WaveGraph(nn.Module):
-    """Of HuBERT, HuBERT-Soft, WavLM and DPHuBERT. (1, 1, L) -> (1, N, C)."""
+    """The graph of HuBERT, HuBERT-Soft, WavLM and DPHuBERT: (1, 1, L) -> (1, N, C)."""
 
     def __init__(self, network: WaveTransformer):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The sine source inside a graph: random numbers of its own, and all frames in one piece."""
+"""The sine source inside a graph: it samples its random numbers itself and computes all frames at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from vdecoder.source import HarmonicSource
 
 
 def excitation(source: HarmonicSource, f0: Tensor) -> Tensor:
-    """What ``source`` makes of ``f0`` (1, T). (1, 1, hop·T).
+    """Compute the excitation (1, 1, hop·T) of ``f0`` (1, T).
 
-    The graph draws as the source itself does: uniform (1, tracks) for the first phases, then normal
-    (1, samples, tracks) for the noise.
+    The graph samples in the source's order: uniform (1, tracks) for the first phases, then normal (1, samples, tracks)
+    for the noise.
     """
     phases = source.phases(f0, torch.rand(1, source.tracks))
     return source.mix(f0, phases, torch.randn(source.noise_shape(f0)))

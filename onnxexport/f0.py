@@ -1,14 +1,14 @@
-"""The pitch networks as ONNX graphs, from the sound to F0, so that a host needs to know nothing of their insides.
+"""The F0 networks as ONNX graphs that take sound and return F0.
 
 =============  =====================  ==========================================================================
-``audio``      float32 (1, L)         sound at the network's rate (16 kHz), of at least a window of 1024 samples
-``threshold``  float32 (1,)           the confidence below which a frame is unvoiced: 0.05 is this program's
+``audio``      float32 (1, L)         sound at the network's rate (16 kHz); L is at least 1024 samples
+``threshold``  float32 (1,)           frames of lower confidence are unvoiced; this program's default is 0.05
 ``f0``         float32 (1, N)         Hz every 10 ms, zero where unvoiced; N is L // 160 + 1
-``salience``   float32 (1, N, 360)    how likely each pitch is
+``salience``   float32 (1, N, 360)    probability of each pitch
 =============  =====================  ==========================================================================
 
-The spectrogram is inside, in double precision, and nothing is lost by it. What is left to the host is what it does for
-every predictor: resampling, bringing the frames to its own hop, and drawing F0 through unvoiced frames.
+The graphs contain the spectrogram, in double precision. The host does what it does for every predictor: it resamples
+the sound, resamples the frames to its own hop, and interpolates F0 across unvoiced frames.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ EXAMPLE_HZ = 220
 
 
 def export_f0(key: str, out: str | Path, *, pretrain: str | Path = "pretrain", precision: str = "fp32") -> None:
-    """Write the graph of ``rmvpe`` or ``fcpe``; ``out`` is there whole or not at all.
+    """Write the graph of ``rmvpe`` or ``fcpe``; ``out`` is written whole or not at all.
 
-    ``precision`` is that of ``write_graph``. Without ``fcpe.pt`` in ``pretrain`` the network is exported that comes
-    with torchfcpe. Raises UserError for another key, for a weight file that is missing or wrong, and as
-    ``refuse_target``.
+    ``precision`` is as in ``write_graph``. Without ``fcpe.pt`` in ``pretrain`` the network of torchfcpe is exported.
+    Raises UserError for another key, for a weight file that is missing or wrong, and as ``refuse_target``.
     """
     graph_path(key)
     weight = F0_PREDICTORS[key].find_weight(key, pretrain)
@@ -53,7 +52,7 @@ def export_f0(key: str, out: str | Path, *, pretrain: str | Path = "pretrain", p
 
 
 def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
-    """Where the graph of ``key`` belongs. Raises UserError for a predictor that is no network of ours."""
+    """The path of the graph of ``key``. Raises UserError for a predictor that cannot be exported."""
     path = F0_PREDICTORS[key].graph_file(pretrain)
     if key not in GRAPHS:
         raise UserError(f"the F0 predictor '{key}' cannot be exported; {' and '.join(GRAPHS)} can")
@@ -61,7 +60,7 @@ def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
 
 
 class F0Graph(nn.Module):
-    """Sound (1, L) and a threshold (1,) -> F0 (1, N) and salience (1, N, bins)."""
+    """Maps sound (1, L) and a threshold (1,) to F0 (1, N) and salience (1, N, bins)."""
 
     def __init__(self, predictor: SaliencePredictor):
         super().__init__()

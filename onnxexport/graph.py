@@ -1,12 +1,12 @@
-"""A network as an ONNX file: traced, checked, named, and written in one piece.
+"""Writes a network as an ONNX file: traces, checks and names it, and writes it whole or not at all.
 
-The exporter is PyTorch's TorchScript-based one (``dynamo=False``) at opset 16, what the published program uses and the
-hosts of its models read. It needs no further package, and these networks are what it is good at: straight lines of
-convolutions and products, in which no number decides what is computed next.
+The exporter is PyTorch's TorchScript-based one (``dynamo=False``) at opset 16, as in the published program, whose hosts
+read such graphs. It needs no further package, and it suits these networks: convolutions and products without control
+flow that depends on data.
 
-It folds constants itself, and nothing simplifies the graphs afterwards. onnxslim 0.1.98 brings the default synthesizer
-from 2,363 nodes to 1,223, 714 of those gone being constants. The file is no smaller, ONNX Runtime takes as long for
-either (2.36 s for 2.5 s of sound on one core), and the source's first phases are drawn no more but the same for ever.
+The exporter folds constants; no other tool simplifies the graphs. onnxslim 0.1.98 reduces the default synthesizer from
+2,363 nodes to 1,223 (714 of the removed ones are constants), but the file stays as large, ONNX Runtime as slow (2.36 s
+for 2.5 s of sound on one core), and the source's first phases become constants.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from vits.generator_file import refuse_to_overwrite
 
 OPSET = 16
 SUFFIX = ".onnx"
-LARGEST = 2 * 10**9  # bytes: one file of the format holds 2 GiB, weights and all
+MAX_BYTES = 2 * 10**9  # of weights; one ONNX file holds at most 2 GiB
 
 log = get_logger("onnx")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A network and how its graph is addressed.
+    """A network and the signature of its graph.
 
     Attributes:
-        network: its ``forward`` takes the inputs in their order.
-        inputs: an example of each by name; no example's length is special to the graph.
+        network: its ``forward`` takes the inputs in this order.
+        inputs: an example of each by name; the graph does not depend on the examples' lengths.
         outputs: their names.
-        axes: of an input or output, the names of the axes whose length is not fixed.
-        facts: what the file says of itself besides, for those who look there.
+        axes: for each input or output, the names of its axes of variable length.
+        facts: metadata stored in the file.
     """
 
     network: nn.Module
@@ -54,7 +54,7 @@ class Graph:
 
 
 def refuse_target(path: str | Path, *sources: str | Path) -> None:
-    """UserError when a graph made of ``sources`` cannot be called ``path``: it is one of them, or ends otherwise."""
+    """Raise UserError if ``path`` is one of the ``sources`` or does not end in .onnx."""
     refuse_to_overwrite(path, *sources)
     if Path(path).suffix != SUFFIX:
         raise UserError(
@@ -64,10 +64,10 @@ def refuse_target(path: str | Path, *sources: str | Path) -> None:
 
 
 def write_graph(graph: Graph, path: str | Path, precision: str = "fp32") -> None:
-    """Write the graph to ``path``: the same bytes for the same weights, whole or not at all, without other files.
+    """Write the graph to ``path``, whole or not at all; the same weights give the same bytes.
 
-    ``precision`` is ``fp32`` or a key of PRECISIONS; what a smaller one costs is measured on the examples and said.
-    Raises UserError when onnx is not installed, the graph is too large for one file, or ``path`` cannot be written.
+    ``precision`` is ``fp32`` or a key of PRECISIONS; the error of a smaller one on the examples is logged. Raises
+    UserError if onnx is not installed, the graph is too large for one file, or ``path`` cannot be written.
     """
     write_graphs({path: graph}, precision)
 
@@ -75,7 +75,7 @@ def write_graph(graph: Graph, path: str | Path, precision: str = "fp32") -> None
 def write_graphs(
     graphs: Mapping[str | Path, Graph], precision: str = "fp32", texts: Mapping[str | Path, str] | None = None
 ) -> None:
-    """As ``write_graph`` for graphs, and ``texts``, that belong together: either all are written or none."""
+    """Write several graphs, and ``texts``, as ``write_graph`` does: either all files are written or none."""
     contents = {}
     for path, graph in graphs.items():
         model = trace(graph)
@@ -91,15 +91,15 @@ def write_graphs(
 
 
 def trace(graph: Graph) -> Any:
-    """The graph as an ``onnx.ModelProto``, checked. Raises UserError as ``write_graph`` does."""
+    """Export the graph to an ``onnx.ModelProto`` and check it. Raises UserError as ``write_graph``."""
     onnx = import_package("onnx", "an export")
     network = graph.network.eval().requires_grad_(False)
     refuse_large(network)
     buffer = io.BytesIO()
-    # With gradients on, the networks compute in one piece; without, they cut long songs by the length they are given,
-    # and the graph would hold that of the example. What is drawn while tracing comes from a generator that is put back.
+    # With gradients on, the networks compute a song at once. Without, they cut it into blocks, and the graph would
+    # store the example's length. The state of the random generator is restored after tracing.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        warnings.simplefilter("ignore")  # the exporter's, of its age and of constants in the tracing
+        warnings.simplefilter("ignore")  # the exporter warns of its deprecation and of constants in the trace
         torch.onnx.export(
             network,
             tuple(graph.inputs.values()),
@@ -114,45 +114,48 @@ def trace(graph: Graph) -> Any:
     model = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(model, {name: str(value) for name, value in graph.facts.items()})
     keep_unused_inputs(model.graph, graph)
-    name_weights_once(model.graph)
+    resolve_weight_aliases(model.graph)
     for output in model.graph.output:
-        if 0 not in graph.axes.get(output.name, {}):  # nor does the exporter always see that there is one song
+        if 0 not in graph.axes.get(output.name, {}):  # the exporter does not always infer the batch size of 1
             output.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 def keep_unused_inputs(traced: Any, graph: Graph) -> None:
-    """Put back the inputs that the exporter drops because nothing comes of them: hosts give what the signature says."""
+    """Restore unused inputs, which the exporter drops: hosts pass every input of the signature."""
     from onnx import helper
 
-    there = {one.name: one for one in traced.input}
+    inputs = {one.name: one for one in traced.input}
     for name, example in graph.inputs.items():
-        if name not in there:
+        if name not in inputs:
             kind = helper.np_dtype_to_tensor_dtype(example.numpy().dtype)
             shape = [graph.axes.get(name, {}).get(axis, length) for axis, length in enumerate(example.shape)]
-            there[name] = helper.make_tensor_value_info(name, kind, shape)
+            inputs[name] = helper.make_tensor_value_info(name, kind, shape)
     del traced.input[:]
-    traced.input.extend(there[name] for name in graph.inputs)
+    traced.input.extend(inputs[name] for name in graph.inputs)
 
 
-def name_weights_once(traced: Any) -> None:
-    """Give equal weights one name. The exporter keeps them once, and makes nodes that pass them on under the others,
-    where ``reduce_precision`` would not find them."""
+def resolve_weight_aliases(traced: Any) -> None:
+    """Replace aliases of weights by the weights.
+
+    The exporter stores equal weights once and adds Identity nodes for their other names, where ``reduce_precision``
+    would not find them.
+    """
     weights = {one.name for one in traced.initializer}
     aliases = {
         node.output[0]: node.input[0] for node in traced.node if node.op_type == "Identity" and node.input[0] in weights
     }
     kept = [node for node in traced.node if node.output[0] not in aliases]
     for node in kept:
-        for place, name in enumerate(node.input):
-            node.input[place] = aliases.get(name, name)
+        for index, name in enumerate(node.input):
+            node.input[index] = aliases.get(name, name)
     del traced.node[:]
     traced.node.extend(kept)
 
 
 def refuse_large(network: nn.Module) -> None:
-    """UserError when the weights do not fit into one file."""
+    """Raise UserError if the weights do not fit into one file."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    if size > LARGEST:
+    if size > MAX_BYTES:
         raise UserError(f"the network takes {size / 1e9:.1f} GB, and one ONNX file holds 2 GB; export a smaller one")

@@ -1,4 +1,4 @@
-"""What MoeVoiceStudio asks of a model in words and numbers: a JSON file beside the model's folder."""
+"""The JSON file that MoeVoiceStudio reads beside a model's folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from modules.config import Config
 
-LAYER_12_SIZE = 768  # the host's own rule for the content encoder: this size is layer 12's, any other layer 9's
+LAYER_12_SIZE = 768  # the host's rule for the content encoder: this size means layer 12, any other size layer 9
 
 
 def metadata(name: str, config: Config) -> dict[str, Any]:
-    """The published keys for a model in the folder ``name``."""
+    """Build the published keys for a model in the folder ``name``."""
     model = config.model
     layer = 12 if model.gin_channels == LAYER_12_SIZE else 9
     return {
@@ -32,5 +32,5 @@ def metadata(name: str, config: Config) -> dict[str, Any]:
 
 
 def metadata_text(name: str, config: Config) -> str:
-    """The file's text."""
+    """Format the file's text."""
     return json.dumps(metadata(name, config), indent=4)

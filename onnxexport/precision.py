@@ -1,4 +1,4 @@
-"""Smaller graphs, and what their smallness costs."""
+"""Graphs of smaller precision, and the error that it causes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from torch import Tensor
 from modules.console import get_logger
 from modules.onnx.session import import_package
 
-# The rest, above all the sine source and the pitch, stays float32: half precision has not the digits for it.
+# Other nodes stay float32: half precision is too coarse for the sine source and the pitch.
 HEAVY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
-LARGEST_HALF = float(np.finfo(np.float16).max)
+MAX_HALF = float(np.finfo(np.float16).max)
 
 log = get_logger("onnx")
 
 
 def reduce_precision(model: Any, precision: str, examples: Mapping[str, Tensor], name: str) -> Any:
-    """The graph in a key of PRECISIONS, checked; what it costs on the examples goes to the log, under ``name``.
+    """Reduce the graph to a key of PRECISIONS and check it; logs the error on the examples under ``name``.
 
-    Raises UserError when onnxruntime is not installed.
+    Raises UserError if onnxruntime is not installed.
     """
     import_package("onnxruntime", f"precision {precision}")
     smaller = PRECISIONS[precision](model)
@@ -40,10 +40,10 @@ def reduce_precision(model: Any, precision: str, examples: Mapping[str, Tensor],
 
 
 def halve(model: Any) -> Any:
-    """Convolutions and products with weights in half precision, weights and all; inputs and outputs stay float32.
+    """Convert convolutions and products that have weights to half precision; inputs and outputs stay float32.
 
-    Each is computed between two conversions, which hosts with half precision melt away and others turn round: they
-    compute in float32, from weights of half the size.
+    Each is computed between two casts. Hosts with half precision remove the casts. Others compute in float32, from
+    weights of half the size.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -56,15 +56,15 @@ def halve(model: Any) -> Any:
         if node not in heavy:
             nodes.append(node)
             continue
-        for place, name in enumerate(node.input):
+        for index, name in enumerate(node.input):
             if name not in halves:
                 halves[name] = f"{name}_half"
                 if name in weights:
-                    values = np.clip(numpy_helper.to_array(weights[name]), -LARGEST_HALF, LARGEST_HALF)
+                    values = np.clip(numpy_helper.to_array(weights[name]), -MAX_HALF, MAX_HALF)
                     graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), halves[name]))
                 else:
                     nodes.append(helper.make_node("Cast", [name], [halves[name]], halves[name], to=TensorProto.FLOAT16))
-            node.input[place] = halves[name]
+            node.input[index] = halves[name]
         (name,) = node.output
         node.output[0] = f"{name}_in_half"
         nodes += [node, helper.make_node("Cast", [node.output[0]], [name], f"{name}_in_full", to=TensorProto.FLOAT)]
@@ -77,22 +77,22 @@ def halve(model: Any) -> Any:
 
 
 def quantize(model: Any) -> Any:
-    """Weights of convolutions and products in 8 bits, one scale each; their inputs are brought to 8 bits as they come.
+    """Quantize weights of convolutions and products to 8 bits, with one scale each, and their inputs dynamically.
 
-    Transposed convolutions have no such form and stay float32.
+    Transposed convolutions have no quantized form and stay float32.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory() as folder, warnings_withheld():
+    with tempfile.TemporaryDirectory() as folder, warnings_suppressed():
         path = Path(folder) / "int8.onnx"
         quantize_dynamic(unshared(model), path, op_types_to_quantize=list(HEAVY), weight_type=QuantType.QUInt8)
         return onnx.load(path)
 
 
 @contextlib.contextmanager
-def warnings_withheld() -> Iterator[None]:
-    """Without what libraries log below errors: here advice to write the graph another way."""
+def warnings_suppressed() -> Iterator[None]:
+    """Suppress log messages below errors, such as advice on how to write the graph."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -102,28 +102,28 @@ def warnings_withheld() -> Iterator[None]:
 
 
 def unshared(model: Any) -> Any:
-    """A copy in which every layer has weights of its own, which the quantizer asks for."""
-    alone = copy.deepcopy(model)
+    """Copy the graph and give every layer weights of its own, as the quantizer requires."""
+    copied = copy.deepcopy(model)
     weights = {one.name: one for one in model.graph.initializer}
     used = set()
-    for number, node in enumerate(alone.graph.node):
-        for place, name in enumerate(node.input):
+    for number, node in enumerate(copied.graph.node):
+        for index, name in enumerate(node.input):
             if name in weights and name in used:
-                node.input[place] = f"{name}_{number}"
-                alone.graph.initializer.add().CopyFrom(weights[name])
-                alone.graph.initializer[-1].name = node.input[place]
+                node.input[index] = f"{name}_{number}"
+                copied.graph.initializer.add().CopyFrom(weights[name])
+                copied.graph.initializer[-1].name = node.input[index]
             used.add(name)
-    return alone
+    return copied
 
 
 PRECISIONS: dict[str, Callable[[Any], Any]] = {"fp16": halve, "int8": quantize}
 
 
-# -- the cost ---------------------------------------------------------------------------------------------------------
+# -- error ------------------------------------------------------------------------------------------------------------
 
 
 def run(model: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs. What the graph draws is the same in every precision."""
+    """Run the graph; its random numbers are the same in every precision."""
     import onnx
     import onnxruntime
 
@@ -131,10 +131,10 @@ def run(model: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     for number, node in enumerate(node for node in seeded.graph.node if node.op_type.startswith("Random")):
         node.attribute.append(onnx.helper.make_attribute("seed", float(number)))
     session = onnxruntime.InferenceSession(seeded.SerializeToString(), providers=["CPUExecutionProvider"])
-    asked = {one.name for one in session.get_inputs()}
-    return session.run(None, {name: value for name, value in feeds.items() if name in asked})
+    inputs = {one.name for one in session.get_inputs()}
+    return session.run(None, {name: value for name, value in feeds.items() if name in inputs})
 
 
 def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
-    """The norm of the difference, as a share of the exact value's."""
+    """The norm of the difference over the norm of the exact value."""
     return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))

@@ -1,4 +1,4 @@
-"""Spectra inside an ONNX graph, where there are no complex numbers and no torch.stft."""
+"""Spectra inside an ONNX graph, which has neither complex numbers nor torch.stft."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 class PowerSpectrum(nn.Module):
-    """What ``torch.stft(padded, n_fft, hop_length, win_length, torch.hann_window(win_length), False)`` gives, squared.
+    """Squared magnitude of ``torch.stft(padded, n_fft, hop_length, win_length, torch.hann_window(win_length), False)``.
 
-    It is a product with cosines and sines in double precision, which loses less than a float32 FFT does: bins a
-    million times weaker than the loudest still count, for logarithms are taken of them.
+    Computed as a product with cosines and sines in double precision. A float32 FFT is less exact, and logarithms are
+    taken of bins a million times weaker than the loudest.
     """
 
     def __init__(self, n_fft: int, hop_length: int, win_length: int | None = None):

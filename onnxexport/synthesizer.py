@@ -1,4 +1,4 @@
-"""The synthesizer's graph: content units and pitch to audio, as MoeVoiceStudio and its kin ask for it."""
+"""The synthesizer as a graph from content units and F0 to audio, for MoeVoiceStudio and similar hosts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ EXAMPLE_FRAMES = 200
 def export_synthesizer(
     model: Path, config_path: Path, out: Path, metadata: Path, name: str, precision: str = "fp32"
 ) -> None:
-    """Write the graph of a checkpoint to ``out`` and what hosts have to know of it, under ``name``, to ``metadata``.
+    """Write the graph of a checkpoint to ``out``, and its description for hosts, under ``name``, to ``metadata``.
 
-    Both are there in the end, or neither. Raises UserError when a file is missing, broken or of another config, and as
+    Writes both files or neither. Raises UserError if a file is missing, damaged or does not match the config, and as
     ``refuse_target`` and ``write_graph``.
     """
     refuse_target(out, model, config_path)
@@ -34,10 +34,10 @@ def export_synthesizer(
 
 
 class SynthesizerGraph(nn.Module):
-    """``Synthesizer.infer`` as a graph computes it.
+    """``Synthesizer.infer`` as a graph.
 
-    The host brings the content to frames by an index and draws the latent noise, already scaled. The source's random
-    numbers are drawn inside.
+    The host assigns content units to frames by an index, and samples and scales the latent noise. The graph samples the
+    source's random numbers.
     """
 
     def __init__(self, network: Synthesizer):
@@ -54,16 +54,16 @@ class SynthesizerGraph(nn.Module):
         sid: Tensor,
         vol: Tensor | None = None,
     ) -> Tensor:
-        """To audio (1, 1, hop·T).
+        """Compute audio (1, 1, hop·T).
 
         Args:
             c: content at the encoder's rate (1, N, C).
-            f0: Hz (1, T), interpolated through unvoiced frames.
-            mel2ph: for each frame the number of its unit, from 1; 0 stands for a unit of zeros (1, T).
+            f0: Hz (1, T), interpolated across unvoiced frames.
+            mel2ph: number of each frame's unit, counted from 1; 0 stands for a unit of zeros (1, T).
             uv: (1, T), 1 where voiced.
-            noise: (1, inter, T), of the standard deviation that ``noice_scale`` would give it.
-            sid: the speaker's row (1,), or weights of every speaker for each frame (T, S).
-            vol: (1, T), of models with loudness embedding.
+            noise: (1, inter, T), normal, multiplied by ``noice_scale``.
+            sid: the speaker's row (1,), or weights of all speakers in each frame (T, S).
+            vol: RMS (1, T), for models with loudness embedding.
         """
         network = self.network
         g = network.speaker_condition(sid if sid.is_floating_point() else sid[:, None])
@@ -74,8 +74,11 @@ class SynthesizerGraph(nn.Module):
 
 
 def synthesizer_graph(network: Synthesizer, config: Config) -> Graph:
-    """Of a network in its final form. With two speakers or more, the form that mixes them in the order of ``spk``; the
-    network is given away then, for its table of speakers is brought into that order."""
+    """Build the graph of a loaded network, which must not be used afterwards.
+
+    With two speakers or more the graph takes weights in the order of ``spk``, and the network's speaker embedding is
+    reordered in place.
+    """
     model, frames = config.model, EXAMPLE_FRAMES
     generator = torch.Generator().manual_seed(0)
     inputs = {

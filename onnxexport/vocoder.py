@@ -1,4 +1,4 @@
-"""The mel vocoder's graph: what the diffusion's last graph gives, and F0, to audio."""
+"""The mel vocoder as a graph from the mel spectrogram of the diffusion's last graph and F0 to audio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLE_FRAMES = 50
 
 
 class VocoderGraph(nn.Module):
-    """``MelVocoder.synthesize`` as a graph computes it."""
+    """``MelVocoder.synthesize`` as a graph."""
 
     def __init__(self, vocoder: MelVocoder):
         super().__init__()
@@ -23,12 +23,15 @@ class VocoderGraph(nn.Module):
         self.mel_scale = vocoder.mel_scale
 
     def forward(self, c: Tensor, f0: Tensor) -> Tensor:
-        """``c`` mel in natural logarithms (1, M, T), ``f0`` Hz (1, T), 0 where unvoiced -> audio (1, 1, hop·T)."""
+        """Compute audio (1, 1, hop·T) from the mel ``c`` in natural logarithms (1, M, T) and ``f0`` in Hz (1, T).
+
+        F0 is 0 where unvoiced.
+        """
         return self.network.generate(c * self.mel_scale, excitation(self.network.m_source, f0))
 
 
 def export_vocoder(path: Path, out: Path, kind: str = "nsf-hifigan", precision: str = "fp32") -> None:
-    """Write the graph of a weight file, beside which its ``config.json`` lies, to ``out``.
+    """Write the graph of a weight file to ``out``; its ``config.json`` lies beside the weights.
 
     Raises UserError as ``refuse_target``, ``load_mel_vocoder`` and ``write_graph``.
     """

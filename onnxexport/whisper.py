@@ -1,4 +1,4 @@
-"""Whisper's encoder as a graph: its spectrogram, its windows of 30 seconds, and how those of longer sound blend."""
+"""Whisper's encoder as a graph: spectrogram, windows of 30 seconds, and the blending of overlapping windows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vencoder.whisper import MEL_HOP, N_FFT, OVERLAP, WINDOW, Whisper, scaled_de
 
 
 class WhisperGraph(nn.Module):
-    """(1, 1, L) at 16 kHz -> (1, N, C), what the encoder gives for the sound: N is ``encoder.frames(L)``.
+    """Encodes sound (1, 1, L) at 16 kHz into (1, N, C), as the encoder does; N is ``encoder.frames(L)``.
 
-    The windows of longer sound are taken all at once.
+    The windows of longer sound are one batch.
     """
 
     def __init__(self, encoder: Whisper):
@@ -31,22 +31,22 @@ class WhisperGraph(nn.Module):
         beyond = torch.as_tensor(frames - WINDOW).clamp(min=0)
         starts = self._starts(beyond)
         length = WINDOW * HOP_LENGTH
-        places = (starts * HOP_LENGTH)[:, None] + torch.arange(length, device=audio.device)
-        windows = F.pad(audio, (0, length))[places]
+        samples = (starts * HOP_LENGTH)[:, None] + torch.arange(length, device=audio.device)
+        windows = F.pad(audio, (0, length))[samples]
         padded = F.pad(windows[:, None], (N_FFT // 2, N_FFT // 2), mode="reflect")[:, 0]
         mel = scaled_decades(self.power(padded)[..., :-1], self.mel_basis)
         features = self._blend(self.network(mel).last_hidden_state, starts, beyond)[:frames]
         return features.reshape(1, -1, self.width)
 
     def _starts(self, beyond: Tensor) -> Tensor:
-        """(W,), as ``vencoder.whisper.window_starts``, of a sound that is so many frames longer than a window."""
+        """``vencoder.whisper.window_starts`` (W,) for sound that is ``beyond`` frames longer than a window."""
         gaps = (beyond + WINDOW - OVERLAP - 1) // (WINDOW - OVERLAP)
         return (torch.arange(gaps + 1, device=beyond.device) * beyond.double() / gaps.clamp(min=1)).round().long()
 
     def _blend(self, windows: Tensor, starts: Tensor, beyond: Tensor) -> Tensor:
-        """(W, WINDOW, C) -> (N, C), as ``vencoder.whisper.blend``; a sound shorter than a window is filled up."""
+        """``vencoder.whisper.blend``: (W, WINDOW, C) -> (N, C); sound shorter than a window is zero-padded."""
         weighted = torch.cat((windows * self.weight, self.weight.expand(windows.shape[0], -1, 1)), dim=2).flatten(0, 1)
-        places = (starts[:, None] + torch.arange(WINDOW, device=starts.device)).flatten()
+        frames = (starts[:, None] + torch.arange(WINDOW, device=starts.device)).flatten()
         total = weighted.new_zeros(beyond + WINDOW, weighted.shape[1])
-        total = total.scatter_add(0, places[:, None].expand_as(weighted), weighted)
+        total = total.scatter_add(0, frames[:, None].expand_as(weighted), weighted)
         return total[:, :-1] / total[:, -1:]

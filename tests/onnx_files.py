@@ -1,4 +1,4 @@
-"""Helpers for tests of ONNX graphs: a graph's signature, and a run with given random numbers."""
+"""Helpers for the tests of graphs: read a signature, and run a graph with given random numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Signature = list[tuple[str, str, list[int | str]]]  # name, element type, shape 
 
 
 def signature(path: Path) -> tuple[Signature, Signature]:
-    """Check a graph and return its inputs and outputs."""
+    """Inputs and outputs of a graph, after checking it."""
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 16)]
@@ -32,12 +32,12 @@ def _describe(value) -> tuple[str, str, list[int | str]]:
     return value.name, onnx.TensorProto.DataType.Name(kind.elem_type), shape
 
 
-def run(path: Path, feeds: Mapping[str, Tensor], *random: Tensor) -> Tensor:
-    """Return the first output of a graph; ``random`` are the values of its random operations, in order."""
+def run(path: Path, feeds: Mapping[str, Tensor], *numbers: Tensor) -> Tensor:
+    """The first output of a graph; ``numbers`` replace the random numbers that it samples."""
     model = onnx.load(path)
-    if random:
+    if numbers:
         model = random_ops_as_inputs(model)
-        feeds = {**feeds, **{f"random_{number}": value for number, value in enumerate(random)}}
+        feeds = {**feeds, **{f"random_{number}": value for number, value in enumerate(numbers)}}
     return run_session(open_model(model), feeds)
 
 
@@ -53,6 +53,6 @@ def run_session(session, feeds: Mapping[str, Tensor]) -> Tensor:
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """Return the largest difference relative to the largest value."""
+    """The maximum difference, divided by the maximum value."""
     assert found.shape == wanted.shape
     return float((found - wanted).abs().max() / wanted.abs().max())

@@ -1,4 +1,4 @@
-"""A program of someone else's that sings with exported graphs: it knows ONNX Runtime, numpy and the signatures alone.
+"""An independent host that converts with exported graphs; it uses only ONNX Runtime, numpy and the signatures.
 
     python onnx_host.py encoder.onnx f0.onnx synthesizer.onnx model.json speaker noise song.wav converted.wav
 """
@@ -15,7 +15,7 @@ ENCODER_RATE = 16000
 
 
 def read_wav(path):
-    """16-bit mono -> samples in [-1, 1], rate."""
+    """Read 16-bit mono: samples in [-1, 1], and the rate."""
     with wave.open(path) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         data = file.readframes(file.getnframes())
@@ -31,25 +31,25 @@ def write_wav(path, audio, rate):
 
 
 def resample(audio, rate, target, crossings):
-    """Low-pass by a sinc of so many zero crossings on each side under a Hann window, read at the other rate."""
-    cutoff = 0.99 * min(1, target / rate)  # of the source's own bandwidth
+    """Resample with a Hann-windowed sinc that has ``crossings`` zero crossings on each side."""
+    cutoff = 0.99 * min(1, target / rate)  # share of the source's bandwidth
     up, down = target // gcd(rate, target), rate // gcd(rate, target)
     reach = int(np.ceil(crossings / cutoff))
     padded = np.pad(audio.astype(np.float64), (reach + 1, reach + 1 + down))
     out = np.empty(-(-len(audio) * up // down))
     offsets = np.arange(-reach, reach + 2)
     for phase in range(up):
-        places = np.arange(phase, len(out), up)
+        indices = np.arange(phase, len(out), up)
         whole, rest = divmod(phase * down, up)
         t = np.clip((offsets - rest / up) * cutoff, -crossings, crossings)
         kernel = np.sinc(t) * np.cos(t * np.pi / crossings / 2) ** 2 * cutoff
-        first = whole + np.arange(len(places)) * down
-        out[places] = padded[first[:, None] + offsets + reach + 1] @ kernel
+        first = whole + np.arange(len(indices)) * down
+        out[indices] = padded[first[:, None] + offsets + reach + 1] @ kernel
     return out.astype(np.float32)
 
 
 def nearest(count, source):
-    """For each of ``count`` frames the one of ``source`` frames that sounds at its time."""
+    """For each of ``count`` frames, the index of the ``source`` frame at its time."""
     return np.arange(count) * source // count
 
 
@@ -66,9 +66,9 @@ class Host:
             self.facts = json.load(file)
 
     def f0(self, audio, rate, frames):
-        """Hz drawn through unvoiced frames, and voicing."""
-        heard = resample(audio, rate, ENCODER_RATE, 128)[None]
-        (curve,) = self.pitch.run(["f0"], {"audio": heard, "threshold": np.array([0.05], np.float32)})
+        """F0 in Hz, interpolated across unvoiced frames, and voicing."""
+        resampled = resample(audio, rate, ENCODER_RATE, 128)[None]
+        (curve,) = self.pitch.run(["f0"], {"audio": resampled, "threshold": np.array([0.05], np.float32)})
         curve = curve[0, nearest(frames, curve.shape[1])]
         voiced = np.flatnonzero(curve)
         if not len(voiced):

@@ -1,4 +1,4 @@
-"""The parts of a conversion together, on tiny networks: what each is given by the others, and what excludes what."""
+"""Combinations of a conversion's stages, on tiny networks: what each gets from the others, and what is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MIX = {0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where a user would stand who has trained everything."""
+    """A working folder with trained models of every kind."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "logs" / "44k" / "diffusion").mkdir(parents=True)
     (folder / "raw").mkdir()
@@ -53,7 +53,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded():
-    """Each converter is built once: the combinations differ in what is asked of it."""
+    """A cached ``Svc``: each converter is built once."""
     return functools.cache(Svc)
 
 
@@ -65,30 +65,30 @@ def here(folder, loaded, monkeypatch) -> Path:
     return folder
 
 
-# -- what the parts give each other -----------------------------------------------------------------------------------
+# -- what the stages pass to each other -------------------------------------------------------------------------------
 
 
 @dataclass
-class Heard:
-    """One conversion: its audio, and for each network that took part what it was asked and what it gave."""
+class Run:
+    """One conversion: its audio, and the arguments and results of each network that took part."""
 
     audio: np.ndarray
-    asked: dict[str, Mapping[str, Any]]
-    gave: dict[str, Any]
+    inputs: dict[str, Mapping[str, Any]]
+    outputs: dict[str, Any]
 
 
 NETWORKS = {"synthesizer": (Synthesizer, "infer"), "diffusion": (Unit2Mel, "infer"), "enhancer": (Enhancer, "enhance")}
 
 
 @pytest.fixture
-def hear(here, tmp_path):
-    """hear(*flags) -> Heard, of the song a.wav by the speaker tenor or, with -usm, the mix."""
+def run(here, tmp_path):
+    """run(*flags) -> Run, of the song a.wav by the speaker tenor or, with -usm, the mix."""
 
-    def run(*flags: str) -> Heard:
-        asked, gave = {}, {}
+    def convert(*flags: str) -> Run:
+        inputs, outputs = {}, {}
         with pytest.MonkeyPatch.context() as patched:
             for name, (kind, method) in NETWORKS.items():
-                patched.setattr(kind, method, recorded(getattr(kind, method), name, asked, gave))
+                patched.setattr(kind, method, recorded(getattr(kind, method), name, inputs, outputs))
             speaker = [] if "-usm" in flags else ["-s", "tenor"]
             settings = ["-f0p", "pm", "-ks", "20", "-wf", "wav", "-o", str(tmp_path), *speaker]
             assert inference_main.main(["-n", "a", *settings, *flags]) == 0
@@ -96,62 +96,62 @@ def hear(here, tmp_path):
         audio, rate = soundfile.read(path)
         path.unlink()
         assert (len(audio), rate) == (int(0.3 * RATE), RATE)
-        return Heard(audio, asked, gave)
+        return Run(audio, inputs, outputs)
 
-    return run
+    return convert
 
 
-def recorded(function, name: str, asked: dict, gave: dict):
+def recorded(function, name: str, inputs: dict, outputs: dict):
     def call(self, *args, **named):
-        asked[name] = inspect.signature(function).bind(self, *args, **named).arguments
-        gave[name] = function(self, *args, **named)
-        return gave[name]
+        inputs[name] = inspect.signature(function).bind(self, *args, **named).arguments
+        outputs[name] = function(self, *args, **named)
+        return outputs[name]
 
     return call
 
 
-def test_diffusion_gets_the_content_that_the_synthesizer_got_drawn_by_clusters(hear):
-    plain, drawn = hear("-shd"), hear("-shd", "-cr", "0.5")
-    for heard in (plain, drawn):
-        assert torch.equal(heard.asked["diffusion"]["units"], heard.asked["synthesizer"]["c"].transpose(1, 2))
-    assert not torch.allclose(drawn.asked["diffusion"]["units"], plain.asked["diffusion"]["units"])
+def test_diffusion_gets_the_content_that_the_synthesizer_got_blended_by_clusters(run):
+    plain, blended = run("-shd"), run("-shd", "-cr", "0.5")
+    for one in (plain, blended):
+        assert torch.equal(one.inputs["diffusion"]["units"], one.inputs["synthesizer"]["c"].transpose(1, 2))
+    assert not torch.allclose(blended.inputs["diffusion"]["units"], plain.inputs["diffusion"]["units"])
 
 
-def test_diffusion_alone_gets_the_drawn_content_too(hear):
-    alone, after = hear("-od", "-cr", "0.5"), hear("-shd", "-cr", "0.5")
-    assert alone.asked.keys() == {"diffusion"} and alone.asked["diffusion"]["mel"] is None
-    assert torch.equal(alone.asked["diffusion"]["units"], after.asked["diffusion"]["units"])
+def test_diffusion_without_synthesizer_gets_the_blended_content_too(run):
+    only, after = run("-od", "-cr", "0.5"), run("-shd", "-cr", "0.5")
+    assert only.inputs.keys() == {"diffusion"} and only.inputs["diffusion"]["mel"] is None
+    assert torch.equal(only.inputs["diffusion"]["units"], after.inputs["diffusion"]["units"])
 
 
-def test_a_second_encoding_takes_the_place_of_drawn_content(hear):
-    first, second = hear("-shd", "-cr", "0.5"), hear("-shd", "-cr", "0.5", "-se")
-    assert torch.equal(first.asked["synthesizer"]["c"], second.asked["synthesizer"]["c"])
-    assert not torch.allclose(first.asked["diffusion"]["units"], second.asked["diffusion"]["units"])
+def test_a_second_encoding_replaces_blended_content(run):
+    first, second = run("-shd", "-cr", "0.5"), run("-shd", "-cr", "0.5", "-se")
+    assert torch.equal(first.inputs["synthesizer"]["c"], second.inputs["synthesizer"]["c"])
+    assert not torch.allclose(first.inputs["diffusion"]["units"], second.inputs["diffusion"]["units"])
 
 
 @pytest.mark.parametrize("part", ["diffusion", "enhancer"])
-def test_what_comes_after_the_synthesizer_gets_the_pitch_that_the_model_chose(hear, part):
-    heard = hear({"diffusion": "-shd", "enhancer": "-eh"}[part], "-a")
-    _, chosen = heard.gave["synthesizer"]
-    assert heard.asked["synthesizer"]["predict_f0"] is True
-    assert torch.equal(heard.asked[part]["f0"].reshape(1, -1), chosen)
-    assert not torch.allclose(chosen, heard.asked["synthesizer"]["f0"])
+def test_what_comes_after_the_synthesizer_gets_the_pitch_that_the_model_predicts(run, part):
+    result = run({"diffusion": "-shd", "enhancer": "-eh"}[part], "-a")
+    _, chosen = result.outputs["synthesizer"]
+    assert result.inputs["synthesizer"]["predict_f0"] is True
+    assert torch.equal(result.inputs[part]["f0"].reshape(1, -1), chosen)
+    assert not torch.allclose(chosen, result.inputs["synthesizer"]["f0"])
 
 
 @pytest.mark.parametrize("flag", ["-shd", "-od"])
-def test_diffusion_gets_the_mix_of_every_frame(hear, flag):
-    heard = hear("-usm", flag)
-    weights = heard.asked["diffusion"]["speaker"]
-    assert weights.shape == (heard.asked["diffusion"]["units"].shape[1], 2)
+def test_diffusion_gets_the_mix_of_every_frame(run, flag):
+    result = run("-usm", flag)
+    weights = result.inputs["diffusion"]["speaker"]
+    assert weights.shape == (result.inputs["diffusion"]["units"].shape[1], 2)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)))
     assert weights[0, 0] > 0.9 and weights[-1, 1] > 0.9  # from the first speaker to the second
     if flag == "-shd":
-        assert torch.equal(heard.asked["synthesizer"]["speaker"], weights)
+        assert torch.equal(result.inputs["synthesizer"]["speaker"], weights)
 
 
 @pytest.mark.parametrize("part", ["-shd", "-od", "-eh"])
-def test_the_songs_envelope_is_imposed_on_what_the_last_part_gave(hear, part):
-    free, half, bound = (hear(part, "-lea", share).audio for share in ("1", "0.5", "0"))
+def test_the_songs_envelope_is_imposed_on_the_last_stages_output(run, part):
+    free, half, bound = (run(part, "-lea", share).audio for share in ("1", "0.5", "0"))
     assert np.abs(free - bound).max() > 1e-3
     inner = slice(RATE // 20, -RATE // 20)
     np.testing.assert_allclose(half[inner] ** 2, (free * bound)[inner], atol=1e-3)  # half of the decibels
@@ -165,8 +165,8 @@ def test_the_songs_envelope_is_imposed_on_what_the_last_part_gave(hear, part):
         (["-usm", "-cr", "0.5"], ["-usm"]),
     ],
 )
-def test_what_is_left_out_changes_nothing(hear, flags, same):
-    np.testing.assert_array_equal(hear(*flags).audio, hear(*same).audio)
+def test_what_is_left_out_changes_nothing(run, flags, same):
+    np.testing.assert_array_equal(run(*flags).audio, run(*same).audio)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_what_is_left_out_changes_nothing(hear, flags, same):
         (["-usm", "-a", "-eh"], "a_auto_spk_mix_sovits_fcpe.wav"),
     ],
 )
-def test_the_result_is_named_by_the_parts_that_made_it(here, tmp_path, flags, name):
+def test_the_result_is_named_by_its_pipeline(here, tmp_path, flags, name):
     assert inference_main.main(["-n", "a", "-wf", "wav", "-ks", "20", "-o", str(tmp_path), *flags]) == 0
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -185,20 +185,20 @@ def test_the_result_is_named_by_the_parts_that_made_it(here, tmp_path, flags, na
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["-od", "-eh"], "-eh enhances what the synthesizer sings, which -od leaves out"),
+        (["-od", "-eh"], "-eh enhances the synthesizer's output, which -od leaves out"),
         (["-od", "-a"], "-a takes the pitch from the synthesizer, which -od leaves out"),
-        (["-se"], "-se encodes what the synthesizer sings"),
-        (["-se", "-od"], "-se encodes what the synthesizer sings"),
-        (["-se", "-od", "-shd"], "-se encodes what the synthesizer sings"),
+        (["-se"], "-se encodes the synthesizer's output"),
+        (["-se", "-od"], "-se encodes the synthesizer's output"),
+        (["-se", "-od", "-shd"], "-se encodes the synthesizer's output"),
     ],
 )
-def test_what_does_not_go_together_says_why(here, tmp_path, capsys, flags, words):
+def test_stages_that_exclude_each_other_are_refused_with_the_reason(here, tmp_path, capsys, flags, words):
     assert inference_main.main(["-n", "a", "-s", "tenor", "-o", str(tmp_path), *flags]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-# -- each part does something, and the same each time -----------------------------------------------------------------
+# -- each stage has an effect, and the same each time -----------------------------------------------------------------
 
 
 def sing(folder: Path, tmp_path: Path, *flags: str) -> np.ndarray:
@@ -228,8 +228,8 @@ def sing(folder: Path, tmp_path: Path, *flags: str) -> np.ndarray:
         ([], ["-lea", "0"]),
     ],
 )
-def test_a_flag_is_heard_and_the_same_command_gives_the_same_song(here, tmp_path, without, flags):
-    torch.manual_seed(len(flags))  # nobody draws from here
+def test_a_flag_changes_the_sound_and_the_same_command_gives_the_same_song(here, tmp_path, without, flags):
+    torch.manual_seed(len(flags))  # nothing uses this state
     first = sing(here, tmp_path, *flags)
     assert np.abs(first - sing(here, tmp_path, *without)).max() > 1e-4
     np.testing.assert_array_equal(sing(here, tmp_path, *flags), first)
@@ -250,7 +250,7 @@ def test_another_seed_is_another_song(here, tmp_path, flags):
         (["-fr"], "-fr has no effect"),
     ],
 )
-def test_what_is_left_out_is_said(here, loaded, tmp_path, caplog, flags, words):
+def test_what_is_left_out_is_logged(here, loaded, tmp_path, caplog, flags, words):
     loaded.cache_clear()
     assert inference_main.main(["-n", "a", "-s", "tenor", "-ks", "20", "-o", str(tmp_path), *flags]) == 0
     assert [words in message for message in caplog.messages].count(True) == 1
@@ -282,11 +282,11 @@ def refused(folder: Path, capsys, *flags: str) -> str:
     assert inference_main.main(["-n", "a", "-s", "alto", *flags]) == 2
     assert sorted((folder / "results").glob("*")) == before
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "a.wav" not in line  # no song was begun
+    assert "a.wav" not in line  # no song was started
     return line
 
 
-def test_a_shallow_model_cannot_sing_alone_nor_go_deeper(here, shallow, capsys):
+def test_a_shallow_model_can_neither_replace_the_synthesizer_nor_go_deeper(here, shallow, capsys):
     assert "use -shd in place of -od" in refused(here, capsys, "-od", *shallow)
     assert "use 30" in refused(here, capsys, "-shd", "-ks", "40", *shallow)
     assert inference_main.main(["-n", "a", "-s", "alto", "-shd", "-ks", "30", "-o", "deep", *shallow]) == 0
@@ -319,7 +319,7 @@ def test_a_shallow_model_cannot_sing_alone_nor_go_deeper(here, shallow, capsys):
         (["-ks", "0"], "-ks"),
     ],
 )
-def test_what_would_fail_for_every_song_is_told_once(here, capsys, flags, words):
+def test_what_would_fail_for_every_song_is_reported_once(here, capsys, flags, words):
     assert words in refused(here, capsys, *flags).replace("\\", "/")
 
 
@@ -359,7 +359,7 @@ def test_clusters_of_another_size_or_without_the_speaker_are_refused_by_name(her
         assert words in refused(here, capsys, "-cr", "0.5", "-cm", str(tmp_path / f"{name}.pt"))
 
 
-# -- what the parts are given -----------------------------------------------------------------------------------------
+# -- what the stages get ----------------------------------------------------------------------------------------------
 
 
 def test_speakers_of_the_diffusion_model_are_those_of_the_same_name(here, tmp_path):
@@ -371,7 +371,7 @@ def test_speakers_of_the_diffusion_model_are_those_of_the_same_name(here, tmp_pa
     assert torch.equal(svc.refiner.speaker(weights, svc.voices), weights.flip(1))
 
 
-def test_a_diffusion_model_of_one_speaker_serves_them_all(here, tmp_path):
+def test_a_diffusion_model_of_one_speaker_is_used_for_all(here, tmp_path):
     model, config = write_diffusion(tmp_path, spk={"nyaru": 0})
     flags = ["-shd", "-ks", "20", "-dm", str(model), "-dc", str(config), "-o", str(tmp_path / "out")]
     assert inference_main.main(["-n", "a", "-s", "tenor", *flags]) == 0
@@ -379,28 +379,28 @@ def test_a_diffusion_model_of_one_speaker_serves_them_all(here, tmp_path):
 
 
 @pytest.mark.parametrize("vol_embedding", [False, True])
-def test_the_diffusion_hears_the_songs_loudness_if_the_synthesizer_did(here, tmp_path, monkeypatch, vol_embedding):
+def test_the_diffusion_gets_the_songs_loudness_if_the_synthesizer_did(here, tmp_path, monkeypatch, vol_embedding):
     config = tiny_config()
     config.model.ssl_dim, config.model.vol_embedding = 72, vol_embedding
     diffusion = here / "logs/44k/diffusion"
     svc = Svc(
         *write_model(tmp_path, config), "cpu", "", False, diffusion / "model_0.pt", diffusion / "config.yaml", True
     )
-    wav, heard = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.1, []
+    wav, volumes = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.1, []
     infer = svc.refiner.model.infer
-    monkeypatch.setattr(svc.refiner.model, "infer", lambda *args: heard.append(args[2]) or infer(*args))
+    monkeypatch.setattr(svc.refiner.model, "infer", lambda *args: volumes.append(args[2]) or infer(*args))
     svc.convert_wav(wav, Conversion("alto", k_step=20))
     song = pytest.approx(0.1 / 2**0.5, rel=0.1)
-    assert (heard[0].median().item() == song) is vol_embedding
+    assert (volumes[0].median().item() == song) is vol_embedding
 
 
-def test_a_second_encoding_hears_what_the_synthesizer_sang(here, monkeypatch):
+def test_a_second_encoding_encodes_the_synthesizers_output(here, monkeypatch):
     diffusion = here / "logs/44k/diffusion"
     files = here / "logs/44k/G_1.pth", here / "logs/44k/config.json", "cpu", "", False
     svc = Svc(*files, diffusion / "model_0.pt", diffusion / "config.yaml", True)
     encoded = []
-    units = svc.listener.units
-    monkeypatch.setattr(svc.listener, "units", lambda wav, frames: encoded.append(wav) or units(wav, frames))
+    units = svc.feature_extractor.units
+    monkeypatch.setattr(svc.feature_extractor, "units", lambda wav, frames: encoded.append(wav) or units(wav, frames))
     wav = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5
     for second in (False, True):
         svc.convert_wav(wav, Conversion("alto", k_step=20, second_encoding=second))
@@ -410,7 +410,7 @@ def test_a_second_encoding_hears_what_the_synthesizer_sang(here, monkeypatch):
     assert not torch.equal(encoded[2], wav[: len(encoded[2])])
 
 
-def test_long_samplings_tell_how_far_they_are(here, monkeypatch):
+def test_sampling_has_a_progress_bar(here, monkeypatch):
     files = (here / "logs/44k/diffusion" / name for name in ("model_0.pt", "config.yaml"))
     way = {"diffusion_method": "ddim", "diffusion_speedup": 5}
     svc = Svc(None, None, "cpu", "", False, *files, only_diffusion=True, **way)

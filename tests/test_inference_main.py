@@ -1,4 +1,4 @@
-"""Stage 5 by its script: names of songs and results, several songs and speakers, and one sentence for wrong input."""
+"""The script of stage 5: names of songs and results, several songs and speakers, and one sentence for wrong input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def results(folder: Path) -> list[str]:
 
 
 def refused(capsys, *argv: str) -> str:
-    """The one sentence that the script says; it must exit with 2 and leave nothing behind."""
+    """The error line of the script, which must exit with 2 and write nothing."""
     assert main(argv) == 2
     assert not Path("results").is_dir() or not list(Path("results").iterdir())
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -219,7 +219,7 @@ def test_a_map_that_breaks_a_rule_is_refused_before_a_song_is_begun(here, capsys
 @pytest.mark.parametrize(
     ("text", "words"), [("a = 1\nspk_mix_map = {", "line 2"), ("\n\nspk_mix_map = {0: half}", "line 3: name 'half'")]
 )
-def test_a_map_that_is_no_python_is_told_by_line(here, capsys, monkeypatch, text, words):
+def test_a_map_that_is_no_python_is_refused_with_the_line(here, capsys, monkeypatch, text, words):
     (here / "spkmix.py").write_text(text, encoding="utf-8")
     monkeypatch.delitem(sys.modules, "spkmix")
     monkeypatch.syspath_prepend(here)
@@ -344,7 +344,7 @@ def test_ctrl_c_stops_the_whole_batch(here, monkeypatch):
 
 
 def test_a_missing_song_and_names_that_are_too_long_do_not_stop_the_others(here, monkeypatch, caplog):
-    long = "n" * 240  # with what the result's name has besides it is too long for a file system
+    long = "n" * 240  # its result's name is too long for a file system
     for name in ("a", long):
         write_song(here / "raw" / f"{name}.wav", 0.5)
     convert, begun = Svc.convert, []
@@ -372,7 +372,7 @@ ODD_SPEAKERS = ("a/b", "/a", "../../a", "a/", "s" * 250, "\ud800")
 
 
 @pytest.mark.parametrize("speaker", ODD_SPEAKERS)
-def test_a_speaker_whose_name_no_file_can_hold_sings_by_number_and_writes_nowhere_else(here, capsys, speaker):
+def test_a_speaker_whose_name_no_file_can_have_is_chosen_by_number_and_writes_nowhere_else(here, capsys, speaker):
     path = here / "logs" / "44k" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["spk"] = {"tenor": 0, speaker: 1}
@@ -381,7 +381,7 @@ def test_a_speaker_whose_name_no_file_can_hold_sings_by_number_and_writes_nowher
     before = sorted((*here.rglob("*"), *here.parent.iterdir()))
     sentence = refused(capsys, "-n", "a", "-s", speaker)
     assert "raw/a.wav: its result would have" in sentence and "give the speaker's number with -s" in sentence
-    assert main(["-n", "a", "-s", "tenor", speaker]) == 1  # the others sing all the same
+    assert main(["-n", "a", "-s", "tenor", speaker]) == 1  # the other speaker is converted
     shutil.rmtree(here / "results")
     assert sorted((*here.rglob("*"), *here.parent.iterdir())) == before
     assert main(["-n", "a", "-s", "tenor"]) == 0
@@ -393,7 +393,7 @@ def test_a_speaker_whose_name_no_file_can_hold_sings_by_number_and_writes_nowher
 @pytest.mark.parametrize(
     "speaker", ["..", "", "-a", "a\\b", "a\nb", "a\u2028b", "a|b", " a. ", "%s{}*?", "\udcff", "~"]
 )
-def test_a_speaker_of_any_other_name_sings_under_it(here, capsys, speaker):
+def test_a_speaker_of_any_other_name_can_be_chosen_by_it(here, capsys, speaker):
     path = here / "logs" / "44k" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["spk"] = {speaker: 1}
@@ -408,7 +408,7 @@ def test_a_speaker_of_any_other_name_sings_under_it(here, capsys, speaker):
 @pytest.mark.parametrize(
     "name", ["a\nb.wav", "a\u2028.wav", "a|b", "a\\b.wav", ".a.wav", "-a.wav", " a. ", "a\x1b.wav", "[*]"]
 )
-def test_a_song_of_any_name_is_converted_and_its_result_told_in_one_line(here, capsys, name):
+def test_a_song_of_any_name_is_converted_and_its_result_printed_in_one_line(here, capsys, name):
     write_song(here / "raw" / "a.wav", 0.5).rename(here / "raw" / name)
     assert main([f"-n={name}", "-s", "alto"]) == 0
     assert results(here) == [f"{name}_0key_alto_sovits_fcpe.flac"]
@@ -481,7 +481,7 @@ def test_channels_and_peaks_do_not_cost_the_song(here, caplog, case):
     assert ("is used, since" in caplog.text) != (case == "above full scale")
 
 
-def test_a_model_without_its_config_is_told_where_that_belongs(here, capsys):
+def test_without_a_config_the_error_names_its_path(here, capsys):
     (here / "logs" / "44k" / "config.json").unlink()
     write_song(here / "raw" / "a.wav", 0.5)
     sentence = refused(capsys, "-n", "a", "-s", "alto")
@@ -495,7 +495,7 @@ def test_nan_in_the_song_writes_nothing(here, capsys):
     assert "NaN" in refused(capsys, "-n", "a", "-s", "alto")
 
 
-def test_no_model_at_all_tells_where_one_comes_from(here, capsys):
+def test_without_a_model_the_error_names_train_py(here, capsys):
     (here / "logs" / "44k" / "G_1.pth").unlink()
     (here / "raw" / "a.wav").touch()
     assert "train.py" in refused(capsys, "-n", "a", "-s", "alto")

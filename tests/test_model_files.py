@@ -1,4 +1,4 @@
-"""Files that belong to a model are looked for beside it before logs/44k."""
+"""Files of a model are searched beside it before logs/44k."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def make(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("retrieval", "name"), [(False, "kmeans_10000.pt"), (True, "feature_and_index.pkl")])
-def test_timbre_beside_the_model_goes_before_that_of_another_folder_which_is_told(generator, caplog, retrieval, name):
+def test_timbre_beside_the_model_is_preferred_and_another_folders_is_logged(generator, caplog, retrieval, name):
     assert find_timbre("", retrieval, generator) == generator.with_name(name)
     there = make(MODELS / name)
     assert find_timbre("", retrieval, generator) == there
-    assert f"{there} is used, since none lies beside {generator}; it must be of the same voices" in caplog.text
+    assert f"{there} is used, since there is none beside {generator}; it must be of the same voices" in caplog.text
     own = make(generator.with_name(name))
     assert find_timbre("", retrieval, generator) == own
     assert find_timbre("", retrieval, MODELS / "G_1.pth") == find_timbre("", retrieval) == there
@@ -34,7 +34,7 @@ def test_timbre_beside_the_model_goes_before_that_of_another_folder_which_is_tol
     assert caplog.text.count("it must be of the same voices") == 1
 
 
-def test_diffusion_beside_the_model_goes_before_that_of_another_folder(generator, caplog):
+def test_diffusion_beside_the_model_is_preferred(generator, caplog):
     for folder in (MODELS, generator.parent):
         make(folder / "diffusion/config.yaml")
         newest = make(folder / "diffusion/model_20.pt")

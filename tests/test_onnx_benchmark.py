@@ -1,4 +1,4 @@
-"""The measurement of ONNX Runtime runs on every part, and says what it cannot measure."""
+"""The benchmark of ONNX Runtime measures every part, and refuses what it cannot measure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def benchmark(*flags: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("flags", [["--rounds", "0"], ["--seconds", "0.001"], ["--seconds", "nan"]])
-def test_what_measures_nothing_is_told_in_a_sentence(flags):
+def test_flags_that_measure_nothing_are_refused_in_one_sentence(flags):
     done = benchmark(*flags)
     assert done.returncode == 2
     assert done.stderr == "error: --rounds takes 1 or more, and --seconds 0.2 or more\n"

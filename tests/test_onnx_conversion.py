@@ -15,7 +15,7 @@ import torch
 import onnx_export
 import spkmix
 from inference.conversion import Conversion
-from inference.listener import Listener
+from inference.feature_extractor import FeatureExtractor
 from inference.svc import Svc
 from inference.voices import Voices
 from inference_main import main
@@ -102,7 +102,7 @@ def test_speaker_seed_noise_and_pitch_reach_the_graph(converters, glide, change)
     assert np.abs(song(by_graph, glide, **change) - song(by_graph, glide)).max() > 1e-3
 
 
-def test_a_graph_that_draws_in_another_way_sings_the_same_on_every_run(pairs, converters, glide, tmp_path):
+def test_a_graph_that_samples_in_another_order_gives_the_same_song_on_every_run(pairs, converters, glide, tmp_path):
     _, config, graph = pairs["several"]
     other = onnx.load(graph)
     (first,) = [node for node in other.graph.node if node.op_type == "RandomUniform"]
@@ -118,7 +118,7 @@ def test_a_graph_that_draws_in_another_way_sings_the_same_on_every_run(pairs, co
     assert 0 < distance(runs[0], by_network[0]) < 2 * distance(*by_network)
 
 
-def test_no_network_of_torch_hears_or_sings(tmp_path, glide, monkeypatch, caplog):
+def test_no_network_of_torch_is_used(tmp_path, glide, monkeypatch, caplog):
     _, config, graph = write_pair(tmp_path, SPEAKERS["several"], ssl_dim=256, speech_encoder="vec256l9")
     write_encoder_file("vec256l9-onnx", tmp_path)
     export_f0("fcpe", tmp_path / "fcpe.onnx", pretrain=tmp_path)
@@ -217,14 +217,14 @@ def test_wrong_input_is_one_sentence_and_nothing_is_written(here, capsys, argv, 
         (HOP_256, "has 512 samples a frame, its config 256"),
     ],
 )
-def test_a_config_of_another_model_is_told_apart(pairs, tmp_path, change, words):
+def test_a_config_of_another_model_is_refused(pairs, tmp_path, change, words):
     _, config, graph = pairs["several"]
     with pytest.raises(UserError, match=words):
         Svc(graph, changed(config, tmp_path / "config.json", **change), "cpu")
 
 
 def changed(config_path: Path, path: Path, **change) -> Path:
-    """The config with other values in its sections for the model and for the data, and as many speakers as it says."""
+    """Write the config with other values in its model and data sections, and with ``n_speakers`` speakers."""
     config = load_config(config_path)
     for section in ("model", "data"):
         values = getattr(config, section)
@@ -235,7 +235,7 @@ def changed(config_path: Path, path: Path, **change) -> Path:
     return path
 
 
-def test_what_only_a_song_shows_of_another_models_config_is_told_in_a_sentence(pairs, glide, tmp_path):
+def test_a_mismatch_that_only_a_song_shows_is_one_sentence(pairs, glide, tmp_path):
     _, config, graph = pairs["one"]
     other = changed(config, tmp_path / "config.json", n_speakers=6)
     values = load_config(other)
@@ -249,7 +249,7 @@ def test_what_only_a_song_shows_of_another_models_config_is_told_in_a_sentence(p
     ("op", "words"),
     [("RandomUniform", "cannot compute with"), ("RandomNormal", "gives 512 samples a frame, its config 256")],
 )
-def test_a_graph_that_does_not_tell_its_hop_refuses_another_by_its_sound(pairs, glide, tmp_path, op, words):
+def test_a_graph_without_its_hop_refuses_another_by_its_output(pairs, glide, tmp_path, op, words):
     _, config, path = pairs["several"]
     graph = onnx.load(path)
     del graph.metadata_props[:]
@@ -264,7 +264,7 @@ def test_a_graph_that_does_not_tell_its_hop_refuses_another_by_its_sound(pairs, 
 def test_a_graph_of_one_speaker_at_a_time_refuses_a_mix_before_a_song_is_begun(pairs):
     _, config, graph = pairs["nameless"]
     conversion = Conversion({0: [[0, 1, 1, 0]], 1: [[0, 1, 0, 1]]}, use_spk_mix=True)
-    with pytest.raises(UserError, match="G.onnx knows no mix of speakers"):
+    with pytest.raises(UserError, match="G.onnx takes no mix of speakers"):
         Svc(graph, config, "cpu").check(conversion)
 
 
@@ -272,7 +272,7 @@ def test_a_graph_of_one_speaker_at_a_time_refuses_a_mix_before_a_song_is_begun(p
 def test_the_encoders_graph_is_taken_where_there_is_one(tmp_path, key):
     write_encoder_file("vec256l9-onnx", tmp_path)
     voices = Voices({"alto": 0}, 44100, 512, key, "left")
-    assert isinstance(Listener(voices, torch.device("cpu"), tmp_path, onnx=True).encoder, OnnxEncoder)
+    assert isinstance(FeatureExtractor(voices, torch.device("cpu"), tmp_path, onnx=True).encoder, OnnxEncoder)
     if key == "vec256l9":
         with pytest.raises(UserError, match="checkpoint_best_legacy_500.pt"):
-            Listener(voices, torch.device("cpu"), tmp_path)
+            FeatureExtractor(voices, torch.device("cpu"), tmp_path)

@@ -1,4 +1,4 @@
-"""The diffusion's graphs and the vocoder's have the published signatures and are the networks, at any length."""
+"""The graphs of diffusion and vocoder have the published signatures and equal the networks, at any length."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LENGTHS = (2, 31, EXAMPLE_FRAMES + 77)
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one_speaker", "three_speakers"])
 def exported(request, tmp_path_factory) -> tuple[Path, Unit2Mel, int]:
-    """The graphs' prefix, the network, and how many speakers it has."""
+    """The graphs' prefix, the network, and its number of speakers."""
     folder = tmp_path_factory.mktemp("diffusion")
     speakers = {name: row for row, name in enumerate("abc"[: request.param])}
     model, config = write_diffusion(folder, spk=speakers, n_layers=2)
@@ -38,7 +38,7 @@ def part(prefix: Path, name: str) -> Path:
 
 
 def song(frames: int, speakers: int) -> dict[str, torch.Tensor]:
-    """What a host would give to the first graph."""
+    """Inputs for the first graph, as a host passes them."""
     torch.manual_seed(frames)
     units = frames // 2 + 1
     return {
@@ -131,7 +131,7 @@ def test_a_host_that_samples_with_the_graphs_gets_what_pndm_gets(exported, frame
     assert relative_error(mel, wanted.transpose(1, 2)) < 1e-4
 
 
-def test_a_checkpoint_of_another_config_is_told_in_a_sentence_and_nothing_is_written(tmp_path):
+def test_a_checkpoint_of_another_config_is_refused_in_one_sentence_and_nothing_is_written(tmp_path):
     model, _ = write_diffusion(tmp_path / "a")
     _, other = write_diffusion(tmp_path / "b", n_chans=16)
     with pytest.raises(UserError, match=r"model_0.pt does not hold a whole diffusion model .*should be \[16, "):

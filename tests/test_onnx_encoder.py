@@ -1,4 +1,4 @@
-"""ONNX graphs with the published signature: (1, 1, L) under any name in, (1, N, C) first out."""
+"""Graphs of encoders with the published signature: one input (1, 1, L), and a first output (1, N, C)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported speech encoders give what the networks give, for sound of any length, under the published signature."""
+"""Exported speech encoders equal the networks for sound of any length, and have the published signature."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from inference.listener import Listener
+from inference.feature_extractor import FeatureExtractor
 from inference.voices import Voices
 from modules.console import UserError
-from onnxexport.encoders import MADE_FROM, export_encoder, graph_path
+from onnxexport.encoders import SOURCE_KEYS, export_encoder, graph_path
 from tests.checkpoint_files import (
     contentvec_weights,
     dphubert_checkpoint,
@@ -26,8 +26,8 @@ from tests.onnx_files import onnx, onnxruntime
 from vencoder import ENCODERS, build_encoder
 from vencoder.onnx_encoder import OnnxEncoder
 
-TOLERANCE = 1e-4  # of the largest feature
-EXAMPLE = 16000  # samples, the length that every graph was traced with
+TOLERANCE = 1e-4  # relative to the maximum feature
+EXAMPLE = 16000  # samples; the length that every graph is traced with
 LENGTHS = (400, 5000, 33333, 48000)
 WIDTH = 128
 
@@ -37,7 +37,7 @@ def sound(samples: int) -> torch.Tensor:
 
 
 def run(path: Path, audio: torch.Tensor) -> np.ndarray:
-    """(L,) -> (C, N), as any host would."""
+    """Run a graph as any host does: (L,) -> (C, N)."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: audio.numpy()[None, None]})[0][0].T
 
@@ -54,10 +54,10 @@ def assert_same(path: Path, encoder, lengths=LENGTHS):
 
 @pytest.fixture(scope="module")
 def pretrain(tmp_path_factory) -> Path:
-    """Weight files of small networks, and a table that expects their sizes: a third of the layers, narrow."""
+    """Weight files of small networks, and a table with their sizes: narrow, with a third of the layers."""
     folder = tmp_path_factory.mktemp("pretrain")
     patch = pytest.MonkeyPatch()
-    for key in (*PYTORCH_KEYS, *MADE_FROM):
+    for key in (*PYTORCH_KEYS, *SOURCE_KEYS):
         row = ENCODERS[key]
         size = row.ssl_dim if row.ssl_dim == 256 or key == "dphubert" else WIDTH
         patch.setitem(ENCODERS.rows, key, dataclasses.replace(row, ssl_dim=size, layer=row.layer and row.layer // 3))
@@ -78,7 +78,7 @@ def pretrain(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(pretrain):
-    """Make a key's graph under its default name, once."""
+    """Export the graph of a key once, under its default name."""
 
     def make(key: str) -> Path:
         path = graph_path(key, pretrain)
@@ -107,11 +107,11 @@ def test_every_graph_has_the_signature_and_the_opset_that_hosts_read(exported, k
     ]
 
 
-@pytest.mark.parametrize("key", list(MADE_FROM))
+@pytest.mark.parametrize("key", list(SOURCE_KEYS))
 def test_every_onnx_key_runs_on_a_file_that_the_user_made(exported, pretrain, key):
-    """Under the name that the table asks for, and with the layer and projection that the key promises."""
+    """It has the file name of the table, and the layer and projection of the key."""
     assert exported(key) == pretrain / ENCODERS[key].weight
-    row, source = ENCODERS[key], ENCODERS[MADE_FROM[key]]
+    row, source = ENCODERS[key], ENCODERS[SOURCE_KEYS[key]]
     network = source.load()(key, row.ssl_dim, row.layer, pretrain / source.weight)
     for samples in (100, 7777, 40000):  # the first is shorter than a window
         wanted = network(sound(samples))
@@ -120,10 +120,11 @@ def test_every_onnx_key_runs_on_a_file_that_the_user_made(exported, pretrain, ke
 
 
 @pytest.mark.parametrize("key", PYTORCH_KEYS)
-def test_a_conversion_by_graphs_hears_what_the_network_hears(exported, pretrain, caplog, key):
+def test_a_conversion_by_graphs_gets_the_networks_features(exported, pretrain, caplog, key):
     path = exported(key)
     with caplog.at_level("INFO"):
-        encoder = Listener(Voices({}, 44100, 512, key, "left"), torch.device("cpu"), pretrain, onnx=True).encoder
+        voices = Voices({}, 44100, 512, key, "left")
+        encoder = FeatureExtractor(voices, torch.device("cpu"), pretrain, onnx=True).encoder
     assert isinstance(encoder, OnnxEncoder)
     assert f"the speech encoder '{key}' is the graph {path}" in caplog.messages
     network = build_encoder(key, folder=pretrain)
@@ -136,7 +137,7 @@ def test_an_encoder_and_its_onnx_key_mean_one_file():
     assert graph_path("vec768l12") == graph_path("vec768l12-onnx") == Path("pretrain/vec-768-layer-12.onnx")
     assert graph_path("hubertsoft", "x") == Path("x/hubert-soft.onnx")
     assert graph_path("wavlmbase+") == Path("pretrain/WavLM-Base+.onnx")
-    assert len({graph_path(key) for key in (*PYTORCH_KEYS, *MADE_FROM)}) == len(PYTORCH_KEYS) + 2  # ContentVec's others
+    assert len({graph_path(key) for key in (*PYTORCH_KEYS, *SOURCE_KEYS)}) == len(PYTORCH_KEYS) + 2  # of ContentVec
 
 
 def test_whisper_blends_the_windows_of_long_sound_in_the_graph(exported, pretrain):
@@ -176,7 +177,7 @@ def test_the_same_file_gives_the_same_bytes(exported, pretrain, tmp_path):
         ("vec256l12-onnx", "'vec256l12-onnx' needs 'checkpoint_best_legacy_500.pt'"),
     ],
 )
-def test_what_cannot_be_exported_is_told_in_a_sentence_and_leaves_nothing(tmp_path, key, words):
+def test_what_cannot_be_exported_is_refused_in_one_sentence_and_leaves_nothing(tmp_path, key, words):
     with pytest.raises(UserError, match=words):
         export_encoder(key, tmp_path / "out" / "a.onnx", pretrain=tmp_path)
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The scripts that write ONNX files and indexes: the published places, sentences for mistakes, the same bytes twice."""
+"""The scripts that write ONNX files and indexes: published paths, one sentence for mistakes, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def files(folder: Path) -> set[str]:
 # -- the synthesizer --------------------------------------------------------------------------------------------------
 
 
-def test_the_published_flag_reads_and_writes_the_published_places(work):
+def test_the_published_flag_reads_and_writes_the_published_paths(work):
     before = files(work)
     assert onnx_export.main(["-n", "alto"]) == 0
     assert files(work) - before == {"checkpoints/alto/alto_SoVits.onnx", "checkpoints/alto.json"}
@@ -79,7 +79,7 @@ def test_the_metadata_of_one_singer_with_loudness_and_768_features():
     ]  # fmt: skip
 
 
-def test_explicit_flags_name_other_places(work):
+def test_explicit_flags_name_other_paths(work):
     model = Path("checkpoints/alto/model.pth").rename("G_8000.pth")
     config = Path("checkpoints/alto/config.json").rename("other.json")
     before = files(work)
@@ -110,13 +110,13 @@ def test_a_given_name_is_the_one_in_the_json(work):
 def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(work):
     assert onnx_export.main(["-n", "alto"]) == 0
     command = [sys.executable, str(ROOT / "onnx_export.py"), "-n", "alto", "-o", "again.onnx"]
-    torch.rand(3)  # as if something had been drawn before
+    torch.rand(3)  # changes the state of the generator
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert Path("again.onnx").read_bytes() == Path("checkpoints/alto/alto_SoVits.onnx").read_bytes()
 
 
-def test_an_export_leaves_the_random_numbers_of_the_program_alone(tmp_path):
+def test_an_export_does_not_change_the_random_state(tmp_path):
     config = config_of()
     network = Synthesizer(config.model).eval()
     before = torch.random.get_rng_state()
@@ -157,7 +157,7 @@ def more_speakers_than_the_checkpoint(config):
         (more_speakers_than_the_checkpoint, r"model.pth does not match its config.json: emb_g.weight is \[2, 4\]"),
     ],
 )
-def test_a_config_that_does_not_fit_is_told_in_a_sentence(work, capsys, change, sentence):
+def test_a_config_that_does_not_match_is_refused_in_one_sentence(work, capsys, change, sentence):
     path = Path("checkpoints/alto/config.json")
     config = load_config(path)
     change(config)
@@ -205,7 +205,7 @@ def test_a_config_that_does_not_fit_is_told_in_a_sentence(work, capsys, change, 
         (["-n", "alto", "-o", "checkpoints/alto/model.pth/a.onnx"], "model.pth is a file, and a folder is needed"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence_and_nothing_is_written(work, capsys, flags, sentence):
+def test_a_mistake_is_one_sentence_and_nothing_is_written(work, capsys, flags, sentence):
     refused(work, capsys, flags, sentence)
 
 
@@ -215,7 +215,7 @@ def test_a_missing_package_is_named_with_its_cure(work, capsys, monkeypatch):
 
 
 def test_a_graph_that_no_file_holds_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_module, "LARGEST", 100)
+    monkeypatch.setattr(graph_module, "MAX_BYTES", 100)
     graph = Graph(torch.nn.Linear(8, 8), {"x": torch.zeros(1, 8)}, ("y",), {})
     with pytest.raises(graph_module.UserError, match="the network takes .* GB, and one ONNX file holds 2 GB"):
         write_graph(graph, tmp_path / "large.onnx")
@@ -232,7 +232,7 @@ def test_a_graph_that_no_file_holds_is_refused_before_the_work(tmp_path, monkeyp
         (["--diffusion", "-m", "pretrain/a_pred.onnx", "-o", "pretrain/a"], [""]),
     ],
 )
-def test_no_graph_takes_the_place_of_what_it_is_made_of(work, capsys, flags, sources):
+def test_no_graph_overwrites_its_sources(work, capsys, flags, sources):
     write_vocoder(work / "pretrain" / "nsf_hifigan")
     write_encoder_file("dphubert", work / "pretrain")
     write_fcpe(work / "pretrain" / "fcpe.pt")
@@ -252,14 +252,14 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_json_is_there_with_the_graph_or_neither(work, capsys):
+def test_graph_and_json_are_both_written_or_neither(work, capsys):
     Path("checkpoints/alto.json").mkdir()
     refused(work, capsys, ["-n", "alto"], "checkpoints/alto.json cannot be written: it is a folder")
     Path("out/a.onnx").mkdir(parents=True)
     refused(work, capsys, ["-n", "alto", "-o", "out/a.onnx"], "out/a.onnx cannot be written: it is a folder")
 
 
-def test_the_graphs_of_a_diffusion_model_are_all_there_or_none(work, capsys):
+def test_the_graphs_of_a_diffusion_model_are_all_written_or_none(work, capsys):
     write_diffusion(work / "checkpoints" / "alto")
     Path("out/s_denoise.onnx").mkdir(parents=True)
     sentence = "s_denoise.onnx cannot be written: it is a folder"
@@ -306,7 +306,7 @@ def test_each_speakers_index_is_a_file_that_faiss_reads(work):
         np.testing.assert_array_equal(index.reconstruct_n(0, index.ntotal), some)
 
 
-def test_the_indexes_of_all_speakers_are_there_or_none(work, capsys):
+def test_the_indexes_of_all_speakers_are_written_or_none(work, capsys):
     features = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
     write_indexes("logs/44k/feature_and_index.pkl", ((row, build_index(features)) for row in (0, 1)))
     Path("out/Index-1.index").mkdir(parents=True)
@@ -316,7 +316,7 @@ def test_the_indexes_of_all_speakers_are_there_or_none(work, capsys):
     assert files(work) == before
 
 
-def test_a_missing_or_hostile_index_is_told_in_a_sentence(work, capsys):
+def test_a_missing_or_hostile_index_is_refused_in_one_sentence(work, capsys):
     assert export_index_for_onnx.main([]) == 2
     message = capsys.readouterr().err
     assert "there is no" in message and "'python train_index.py' makes it" in message and "--" not in message

@@ -1,4 +1,4 @@
-"""Exported pitch networks equal the predictors: salience and F0 of audio of any length."""
+"""Exported F0 networks equal the predictors in salience and F0, for sound of any length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.listener import Listener
+from inference.feature_extractor import FeatureExtractor
 from inference.voices import Voices
 from modules.console import UserError
 from modules.f0 import build_f0_predictor
@@ -17,14 +17,14 @@ from onnxexport.f0 import export_f0, graph_path
 from tests.onnx_files import onnx, onnxruntime
 from tests.pitch_files import write_fcpe, write_narrow_rmvpe
 
-EXAMPLE = 16000  # samples, the length that every graph was traced with
+EXAMPLE = 16000  # samples; the length that every graph is traced with
 LENGTHS = (1024, 5000, 7777, 44321)
 THRESHOLD = 0.3
 NETWORKS = ("rmvpe", "fcpe", "bundled fcpe")
 
 
 def song(samples: int, rate: int = 16000) -> np.ndarray:
-    """A glide with overtones and background noise."""
+    """A glide with overtones, and faint noise."""
     rng = np.random.default_rng(samples)
     time = np.arange(samples) / rate
     phase = 2 * np.pi * (180 * time + 30 * time**2)
@@ -34,7 +34,7 @@ def song(samples: int, rate: int = 16000) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Per network: its predictor and its graph; each weight file has its own folder."""
+    """For each network its predictor and its graph; each weight file is in a folder of its own."""
     patch, built = pytest.MonkeyPatch(), {}
     for network in NETWORKS:
         folder = tmp_path_factory.mktemp("pretrain")
@@ -107,10 +107,9 @@ def test_the_predictor_on_the_graph_gives_the_contour_of_the_one_on_the_network(
 def test_a_conversion_by_graphs_takes_the_predictors_graph_where_there_is_one(made):
     _, path = made["fcpe"]
     voices = Voices({"alto": 0}, 44100, 512, "mfcc", "left")
-    assert isinstance(Listener(voices, torch.device("cpu"), path.parent, True).predictor("fcpe", 0.05), GraphPredictor)
-    for onnx_wanted, key in ((False, "fcpe"), (True, "pm")):
-        listener = Listener(voices, torch.device("cpu"), path.parent, onnx_wanted)
-        assert not isinstance(listener.predictor(key, 0.05), GraphPredictor)
+    for with_onnx, key, by_graph in ((True, "fcpe", True), (False, "fcpe", False), (True, "pm", False)):
+        predictor = FeatureExtractor(voices, torch.device("cpu"), path.parent, with_onnx).predictor(key, 0.05)
+        assert isinstance(predictor, GraphPredictor) is by_graph
 
 
 def test_the_same_file_gives_the_same_bytes(made, tmp_path):
@@ -128,13 +127,13 @@ def test_the_same_file_gives_the_same_bytes(made, tmp_path):
         ("rmpve", "unknown F0 predictor 'rmpve'.*rmvpe"),
     ],
 )
-def test_what_cannot_be_exported_is_a_user_error_and_leaves_no_file(tmp_path, key, words):
+def test_what_cannot_be_exported_is_refused_in_one_sentence_and_leaves_nothing(tmp_path, key, words):
     with pytest.raises(UserError, match=words):
         export_f0(key, tmp_path / "out" / "a.onnx", pretrain=tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_graph_of_one_length_is_refused_in_a_sentence_at_another(made, tmp_path):
+def test_a_graph_of_one_length_is_refused_in_one_sentence_at_another(made, tmp_path):
     graph = onnx.load(made["fcpe"][1])
     next(one for one in graph.graph.input if one.name == "audio").type.tensor_type.shape.dim[1].dim_value = 16000
     onnx.save(graph, tmp_path / "fixed.onnx")

@@ -1,4 +1,4 @@
-"""A host that knows nothing of this program sings with its graphs what the program sings itself."""
+"""A host that does not import this program converts with its graphs, and gets the program's own results."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ RATE, HOP = 44100, 512
 SECONDS = 1.3
 
 
-def silence_draws(path: Path) -> None:
-    """Make all random numbers that a graph draws itself nothing; ONNX Runtime takes no deviation of exactly zero."""
+def silence_random_nodes(path: Path) -> None:
+    """Scale the random numbers inside a graph to almost zero; ONNX Runtime refuses a deviation of exactly zero."""
     graph = onnx.load(path)
     nodes = [node for node in graph.graph.node if node.op_type.startswith("Random")]
     assert len(nodes) == 2  # first phases, and noise
@@ -43,16 +43,16 @@ def silence_draws(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What a user gives to a host: three graphs and a JSON file; and what they were made of."""
+    """The files for a host, three graphs and a JSON file, and their sources."""
     folder = tmp_path_factory.mktemp("host")
     config = tiny_config()
     config.model.ssl_dim, config.model.speech_encoder, config.model.vol_embedding = 768, "vec768l12", True
     network, config_path = write_model(folder, config, stirred)
     write_encoder_file("vec768l12", folder / "pretrain")
     export_encoder("vec768l12", folder / "encoder.onnx", pretrain=folder / "pretrain")
-    export_f0("fcpe", folder / "f0.onnx", pretrain=folder / "pretrain")  # the network that comes with torchfcpe
+    export_f0("fcpe", folder / "f0.onnx", pretrain=folder / "pretrain")  # the network of torchfcpe
     export_synthesizer(network, config_path, folder / "synthesizer.onnx", folder / "model.json", "model")
-    silence_draws(folder / "synthesizer.onnx")
+    silence_random_nodes(folder / "synthesizer.onnx")
     time = np.arange(int(SECONDS * RATE)) / RATE
     phase = 2 * np.pi * (200 * time + 30 * time**2)
     song = sum(0.3 / k * np.sin(k * phase) for k in range(1, 12)) * (0.6 + 0.4 * np.sin(9 * time))
@@ -63,7 +63,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def host(folder):
-    """What the host makes of (speaker, noise), run where this program cannot be imported."""
+    """A function from (speaker, noise) to the host's result; the host cannot import this program."""
 
     @functools.cache
     def sing(speaker: str, noise: float) -> np.ndarray:
@@ -76,7 +76,7 @@ def host(folder):
     return sing
 
 
-def test_the_host_imports_numpy_onnxruntime_and_the_standard_library_alone():
+def test_the_host_imports_numpy_onnxruntime_and_the_standard_library_only():
     imported = set()
     for node in ast.walk(ast.parse(HOST.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -87,7 +87,7 @@ def test_the_host_imports_numpy_onnxruntime_and_the_standard_library_alone():
 
 
 @pytest.mark.parametrize("speaker", ["alto", "tenor"])
-def test_the_host_sings_what_the_program_sings(folder, host, monkeypatch, speaker):
+def test_the_host_gets_the_programs_results(folder, host, monkeypatch, speaker):
     monkeypatch.setattr("vdecoder.source.random_tensor", lambda kind, shape, device, generator: torch.zeros(shape))
     svc = Svc(folder / "G_1.pth", folder / "config.json", "cpu", pretrain_folder=folder / "pretrain")
     wanted, _, frames = svc.infer(speaker, 0, folder / "song.wav", noice_scale=0, f0_predictor="fcpe")

@@ -1,4 +1,4 @@
-"""Smaller graphs: what they cost is said, and every model has them, whatever its weights share."""
+"""Graphs of smaller precision: their error is logged, and every model can have them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from modules.config import Config, load_config
 from onnxexport.graph import Graph, write_graph
 from tests.generator_files import SPECTRUM, config_of, write_generator_file
 from tests.onnx_files import onnx, open_model, relative_error, run
-from tests.test_onnx_synthesizer import draws, song
+from tests.test_onnx_synthesizer import random_numbers, song
 from vits.generator_file import load_generator
 from vits.synthesizer import Synthesizer
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp16", 1e-2), ("int8", 1e-1)])
-def test_a_smaller_precision_says_what_it_costs_and_costs_that(tmp_path, caplog, precision, most):
+def test_the_logged_error_of_a_smaller_precision_is_true(tmp_path, caplog, precision, most):
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv1d(64, 64, 5), torch.nn.ReLU(), torch.nn.Conv1d(64, 64, 5))
     graph = Graph(network, {"x": torch.randn(1, 64, 50)}, ("y",), {"x": {2: "t"}, "y": {2: "t"}})
@@ -29,14 +29,14 @@ def test_a_smaller_precision_says_what_it_costs_and_costs_that(tmp_path, caplog,
         write_graph(graph, paths[1], precision)
     whole, small = (run(path, graph.inputs) for path in paths)
     error = float((small - whole).norm() / whole.norm())
-    said = re.search(rf"small.onnx: in {precision}, 'y' is off by (\S+) of its size", caplog.text)
-    assert 0 < error < most and float(said[1]) == pytest.approx(error, rel=0.1)
+    logged = re.search(rf"small.onnx: in {precision}, 'y' is off by (\S+) of its size", caplog.text)
+    assert 0 < error < most and float(logged[1]) == pytest.approx(error, rel=0.1)
     assert paths[1].stat().st_size < paths[0].stat().st_size * (0.55 if precision == "fp16" else 0.35)
     assert small.dtype == torch.float32
 
 
 def untrained(path: Path) -> Config:
-    """A generator as training begins it: many of its weights are zeros, and so equal."""
+    """A generator before training: many of its weights are zeros, and so equal."""
     config = config_of()
     network = Synthesizer(config.model, SPECTRUM)
     assert not any(tensor.any() for name, tensor in network.state_dict().items() if name.endswith(".post.weight"))
@@ -60,7 +60,7 @@ def test_a_whole_model_with_equal_weights_sings_in_a_smaller_precision(tmp_path,
     path = Path("checkpoints/small/small_SoVits.onnx")
     feeds, sounds = song(config, 30, 20, seed=0), []
     network = load_generator("checkpoints/small/model.pth", load_config("checkpoints/small/config.json"))
-    latent, *inside = draws(network, 30, seed=0)
+    latent, *inside = random_numbers(network, 30, seed=0)
     for flags in ([], ["--precision", precision]):
         assert onnx_export.main(["-n", "small", *flags]) == 0
         sounds.append(run(path, {**feeds, "noise": latent}, *inside))

@@ -1,4 +1,4 @@
-"""The synthesizer's graph has the published signature and is the network, at any length, in every variant."""
+"""The synthesizer's graph has the published signature and equals the network, at any length, in every variant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tiny import HOP
 from vits.generator_file import load_generator
 from vits.synthesizer import Synthesizer
 
-LOUDNESS = 0.1  # root mean square of what the networks sing
+LOUDNESS = 0.1  # RMS of the networks' output
 ONE = {"tenor": 1}
 TWO = {"tenor": 1, "alto": 0}  # not in the order of the rows
 VARIANTS = {
@@ -36,7 +36,7 @@ VARIANTS = {
     "resblock_1": ({"resblock": "1"}, ONE),
     "version_4_0": ({"ssl_dim": 256, "n_flow_layer": 4}, ONE),
 }
-# What a config of that version does not say yet.
+# Keys that a config of that version lacks.
 LATER_KEYS = (
     "vocoder_name", "speech_encoder", "speaker_embedding", "vol_embedding", "use_depthwise_conv",
     "flow_share_parameter", "use_automatic_f0_prediction", "use_transformer_flow", "n_layers_trans_flow",
@@ -46,7 +46,7 @@ LATER_KEYS = (
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A function from a variant to its graph, its network and its config; each is made once."""
+    """A cached function from a variant to its graph, network and config."""
 
     @functools.cache
     def export(variant: str) -> tuple[Path, Synthesizer, Config]:
@@ -62,7 +62,7 @@ def exported(tmp_path_factory):
 
 
 def write_model(folder: Path, changes: dict, spk: dict, older: bool) -> tuple[Path, Path]:
-    """A checkpoint that sings loudly enough to be told from silence, and its config."""
+    """Write a checkpoint whose sound is loud enough to differ from silence, and its config."""
     config = config_of(**changes)
     config.spk = spk
     torch.manual_seed(1)
@@ -85,7 +85,7 @@ def write_model(folder: Path, changes: dict, spk: dict, older: bool) -> tuple[Pa
 
 
 def song(config: Config, frames: int, units: int, seed: int) -> dict[str, torch.Tensor]:
-    """What a host would give, by the names of the table; frames in silence ask for no unit."""
+    """Inputs as a host passes them, by name; silent frames have no unit."""
     generator = torch.Generator().manual_seed(seed)
     rand = functools.partial(torch.rand, generator=generator)
     randn = functools.partial(torch.randn, generator=generator)
@@ -104,7 +104,7 @@ def song(config: Config, frames: int, units: int, seed: int) -> dict[str, torch.
     return feeds
 
 
-def draws(network: Synthesizer, frames: int, seed: int) -> tuple[torch.Tensor, ...]:
+def random_numbers(network: Synthesizer, frames: int, seed: int) -> tuple[torch.Tensor, ...]:
     """The random numbers of ``Synthesizer.infer`` with this seed: latent noise, first phases, noise of the source."""
     generator = torch.Generator().manual_seed(seed)
     latent = torch.randn(1, network.enc_p.proj.out_channels // 2, frames, generator=generator)
@@ -117,7 +117,7 @@ def draws(network: Synthesizer, frames: int, seed: int) -> tuple[torch.Tensor, .
 
 
 def sing(network: Synthesizer, config: Config, feeds: dict[str, torch.Tensor], noice_scale: float, seed: int):
-    """The network's own conversion of what a host gives."""
+    """Convert the inputs of a host with the network."""
     units = torch.cat((torch.zeros_like(feeds["c"][:, :1]), feeds["c"]), dim=1)[:, feeds["mel2ph"][0]]
     speaker = feeds["sid"][None]
     if speaker.is_floating_point():
@@ -153,7 +153,7 @@ def test_the_graph_is_the_network_at_any_length(exported, variant):
     for frames, units in ((3, 1), (71, 40), (EXAMPLE_FRAMES + 111, 500)):
         feeds = song(config, frames, units, seed=frames)
         wanted = sing(network, config, feeds, 0.4, seed=frames)
-        latent, *inside = draws(network, frames, seed=frames)
+        latent, *inside = random_numbers(network, frames, seed=frames)
         audio = run(path, {**feeds, "noise": 0.4 * latent}, *inside)
         assert LOUDNESS / 5 < wanted.std() < LOUDNESS * 5, "in silence and at full scale much is alike"
         assert relative_error(audio, wanted) < 1e-4
@@ -163,12 +163,12 @@ def test_a_song_longer_than_the_blocks_of_the_network_is_the_same(exported):
     path, network, config = exported("one_speaker")
     frames = 2100  # attention in groups, the source and the decoder in blocks
     feeds = song(config, frames, 700, seed=0)
-    latent, *inside = draws(network, frames, seed=5)
+    latent, *inside = random_numbers(network, frames, seed=5)
     audio = run(path, {**feeds, "noise": 0.4 * latent}, *inside)
     assert relative_error(audio, sing(network, config, feeds, 0.4, seed=5)) < 1e-4
 
 
-def test_the_source_draws_inside_the_graph_and_anew_each_time(exported):
+def test_the_source_samples_inside_the_graph_and_anew_each_time(exported):
     path, network, config = exported("one_speaker")
     kinds = [node.op_type for node in onnx.load(path).graph.node if node.op_type.startswith("Random")]
     assert kinds == ["RandomUniform", "RandomNormalLike"]
@@ -182,18 +182,18 @@ def test_the_source_draws_inside_the_graph_and_anew_each_time(exported):
 def test_weights_of_the_mix_stand_in_the_order_of_the_names(exported):
     path, network, config = exported("default")
     feeds = song(config, 30, 30, seed=0)
-    latent, *inside = draws(network, 30, seed=0)
-    for place, row in enumerate(config.spk.values()):
-        alone = torch.nn.functional.one_hot(torch.full((30,), place), len(config.spk)).float()
+    latent, *inside = random_numbers(network, 30, seed=0)
+    for index, row in enumerate(config.spk.values()):
+        alone = torch.nn.functional.one_hot(torch.full((30,), index), len(config.spk)).float()
         audio = run(path, {**feeds, "sid": alone, "noise": latent}, *inside)
         wanted = sing(network, config, {**feeds, "sid": torch.tensor([row])}, 1.0, seed=0)
         assert relative_error(audio, wanted) < 1e-4
 
 
-def test_loudness_and_voicing_are_heard(exported):
+def test_loudness_and_voicing_change_the_sound(exported):
     path, network, config = exported("loudness")
     feeds = song(config, 20, 20, seed=0)
-    latent, *inside = draws(network, 20, seed=0)
+    latent, *inside = random_numbers(network, 20, seed=0)
     audio = run(path, {**feeds, "noise": latent}, *inside)
     for name in ("vol", "uv"):
         assert relative_error(run(path, {**feeds, name: 1 - feeds[name], "noise": latent}, *inside), audio) > 1e-3

@@ -1,6 +1,6 @@
-"""The same command gives the same song: whole conversions against the original program's own results.
+"""The same command gives the same song: whole conversions against the original program's results.
 
-Full-size networks on a song of some seconds; the original's weights are stand-ins made by the parity recipe.
+Full-size networks convert a song of a few seconds; the weights are stand-ins made by the parity recipe.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.parity.inference import use_published_placement
 from tests.parity.recipe import fill, recipe_values
 from vits.synthesizer import Synthesizer
 
-SOURCE = FIXTURES if FIXTURES.song.is_file() else CompactFixtures(DATA)  # a folder may hold networks alone
+SOURCE = FIXTURES if FIXTURES.song.is_file() else CompactFixtures(DATA)  # a folder may lack the song
 SETTINGS, RESULTS = SOURCE.meta(SONG), SOURCE.outputs(SONG)
 
 
 @pytest.fixture(scope="module")
 def pretrain(tmp_path_factory) -> Path:
-    """A folder with the ContentVec checkpoint that the original's results were made with."""
+    """A folder with the ContentVec checkpoint of the original's results."""
     folder = tmp_path_factory.mktemp("pretrain")
     shapes = SOURCE.meta("H_contentvec")["state_dict"]
     weights = {
@@ -65,7 +65,7 @@ def converters(pretrain, tmp_path_factory):
 
 
 def write_clusters(path: Path, features: int) -> None:
-    """Create the centres that the settings describe: "default_rng(11), ..., standard_normal (64, 768) float32"."""
+    """The centres that the settings describe: "default_rng(11), ..., standard_normal (64, 768) float32"."""
     recipe = SETTINGS["kmeans"]
     seed, count = (int(re.search(pattern, recipe)[1]) for pattern in (r"default_rng\((\d+)\)", r"\((\d+), \d+\)"))
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""A map of speaker mixes: its rules, its weights, and that a song's voice follows it in time."""
+"""A map of speaker mixes: its rules, its weights, and their effect over a song."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_only_the_proportion_of_weights_counts():
     torch.testing.assert_close(mix_of([[0, 1, 3, 9]], [[0, 1, 1, 1]]).weights(20), loud)
 
 
-def test_where_nobody_sings_all_sing():
+def test_frames_without_any_weight_mix_all_speakers_equally():
     weights = mix_of([[0, 0.5, 0, 0], [0.5, 1, 1, 1]], [[0, 1, 0, 0]]).weights(10)
     assert weights.tolist() == [[0.5, 0.5]] * 5 + [[1, 0]] * 5
 
@@ -78,9 +78,9 @@ def test_a_segment_shorter_than_a_frame_is_passed_over():
     assert mix_of(short, [[0, 1, 0, 0]]).weights(10).tolist() == [[1, 0]] * 10
 
 
-def test_pieces_get_consecutive_frames_and_rounding_is_paid_for_by_slices():
+def test_pieces_get_consecutive_frames_and_each_slice_adds_one_for_rounding():
     mix = mix_of(*CROSSING.values())
-    pieces = list(mix.spread([[3, 4], [2], [5]]))
+    pieces = list(mix.piece_weights([[3, 4], [2], [5]]))
     assert [[len(piece) for piece in part] for part in pieces] == [[3, 4], [2], [5]]
     joined = torch.cat([piece for part in pieces for piece in part])
     assert torch.equal(joined, mix.weights(3 + 4 + 2 + 5 + 3)[:14])
@@ -135,7 +135,7 @@ def test_what_is_no_map_is_refused(no_map):
         SpeakerMix(no_map, voices("alto"))
 
 
-def test_the_shipped_map_keeps_the_rules_and_is_of_two_speakers():
+def test_the_shipped_map_is_valid_and_has_two_speakers():
     weights = SpeakerMix(spkmix.spk_mix_map, voices("alto", "tenor")).weights(100)
     assert weights[0].tolist() == [1, 0]
     assert weights[-1].tolist() == [0, 1]
@@ -166,7 +166,7 @@ def svc(tmp_path_factory) -> Svc:
 
 
 def share_of_the_high_voice(audio: np.ndarray, step: float = 0.1) -> np.ndarray:
-    """Its part of both amplitudes, every ``step`` seconds."""
+    """Share of the high tone in both amplitudes, every ``step`` seconds."""
     blocks = audio[: len(audio) // int(step * RATE) * int(step * RATE)].reshape(-1, int(step * RATE))
     time = np.arange(blocks.shape[1]) / RATE
     low, high = (np.abs(blocks @ np.exp(2j * np.pi * hertz * time)) for hertz in (LOW, HIGH))
@@ -187,7 +187,7 @@ def test_a_song_goes_gradually_from_one_voice_to_the_other(svc, tmp_path, cuts, 
     shares, expected = shares[clear], ((time + 0.05) / seconds)[clear]
     assert len(converted) == int(seconds * RATE)
     assert np.abs(shares - expected).max() < 0.06
-    assert np.diff(shares).min() > -0.03  # at a joint the padding's time is gone back by
+    assert np.diff(shares).min() > -0.03  # at a joint the mix goes back by the padding
     if not cuts:
         assert np.diff(shares).min() > 0
 
@@ -206,7 +206,7 @@ def test_the_mix_goes_on_through_silence(svc, tmp_path):
 def test_every_piece_gets_as_many_weights_as_it_has_frames(svc, tmp_path, monkeypatch, rate, settings):
     counts = []
 
-    def convert(wav, conversion, mix):
+    def convert(wav, conversion, mix, start):
         counts.append((len(wav) // HOP, len(mix)))
         return wav
 

@@ -14,8 +14,7 @@ import soundfile
 import torch
 
 from inference.conversion import Conversion
-from inference.layout import lay_out, with_fades
-from inference.segments import FADE_SECONDS
+from inference.pieces import FADE_SECONDS, lay_out, with_fades
 from inference.song import Song
 from inference.svc import Svc
 from inference.voices import Voices, encoder_key
@@ -30,7 +29,7 @@ RATE, HOP = 44100, 512
 
 
 def write_model(folder: Path, config: Config | None = None, change=lambda weights: weights) -> tuple[Path, Path]:
-    """A generator with random weights and its config, as training leaves them; ``change`` edits the weights."""
+    """Write a generator with random weights and its config, as training does; ``change`` edits the weights."""
     if config is None:
         config = tiny_config()
         config.model.ssl_dim = 72
@@ -42,7 +41,7 @@ def write_model(folder: Path, config: Config | None = None, change=lambda weight
 
 
 def write_song(path: Path, seconds: float, rate: int = RATE, gaps: tuple[float, ...] = (), channels: int = 1) -> Path:
-    """A glide from 150 to 300 Hz; each gap (seconds from the start) begins a second of silence."""
+    """Write a glide from 150 to 300 Hz; each gap (seconds from the start) begins a second of silence."""
     time = np.arange(int(seconds * rate)) / rate
     audio = 0.3 * np.sin(2 * np.pi * np.cumsum(150 + 150 * time / seconds) / rate)
     for gap in gaps:
@@ -58,12 +57,12 @@ def svc(tmp_path_factory) -> Svc:
 
 @pytest.fixture
 def unchanged(svc, monkeypatch) -> Svc:
-    """A converter whose networks give back what they get, as far as whole frames go."""
-    monkeypatch.setattr(svc, "convert_wav", lambda wav, conversion, mix: wav[: len(wav) // HOP * HOP])
+    """A converter whose networks return their input, in whole frames."""
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, *_, **__: wav[: len(wav) // HOP * HOP])
     return svc
 
 
-# -- lengths and places -----------------------------------------------------------------------------------------------
+# -- lengths and positions --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 32000, 22050, 16000, 11025, 30870])
@@ -77,7 +76,7 @@ def test_the_song_keeps_its_length_at_every_rate(unchanged, tmp_path, rate, cuts
 @pytest.mark.parametrize("rate", [44100, 32000])
 @pytest.mark.parametrize("pad_seconds", [0.5, 0.003, 0])
 @pytest.mark.parametrize(("clip", "fade", "retain"), [(0, 0, 0.75), (1.1, 0.3, 0.75), (1, 1, 1), (0.701, 0, 0.75)])
-def test_what_the_networks_leave_alone_stays_in_its_place(unchanged, tmp_path, rate, clip, fade, retain, pad_seconds):
+def test_what_the_networks_leave_alone_stays_in_position(unchanged, tmp_path, rate, clip, fade, retain, pad_seconds):
     clicks = np.array([0.45, 1.05, 1.95, 2.6])  # seconds
     audio = 0.02 * np.sin(np.arange(int(3.003 * rate)) / 30)
     audio[(clicks * rate).astype(int)] = 0.9
@@ -87,13 +86,13 @@ def test_what_the_networks_leave_alone_stays_in_its_place(unchanged, tmp_path, r
     for expected in (clicks * RATE).astype(int):
         found = expected - 2000 + np.abs(converted[expected - 2000 : expected + 2000]).argmax()
         assert abs(found - expected) <= 1
-    if rate == RATE and pad_seconds:  # a frame of the stand-in holds its own samples: nothing is lost but rounding
+    if rate == RATE and pad_seconds:  # the stand-in's frames hold their own samples, up to rounding
         np.testing.assert_allclose(converted, audio, atol=1e-4)
 
 
 @pytest.mark.parametrize("lg_num", [0, 0.2])
 def test_joints_have_no_zeros_and_fade(svc, tmp_path, lg_num):
-    """Pieces of a constant level, every second one turned round, go from one to the other without a jump."""
+    """Pieces of a constant level, every second one inverted, are joined without a jump."""
     signs = itertools.cycle([1.0, -1.0])
     song = write_song(tmp_path / "song.wav", 3.3)
     with pytest.MonkeyPatch.context() as patched:
@@ -135,7 +134,7 @@ def test_a_silent_song_is_refused(svc, tmp_path, seconds):
         svc.slice_inference(tmp_path / "silent.wav", "alto")
 
 
-def test_a_song_below_the_threshold_is_refused_with_its_level_and_the_cure_and_the_cure_works(svc, tmp_path):
+def test_a_song_below_the_threshold_is_refused_with_its_level_and_a_cure_that_works(svc, tmp_path):
     song = write_song(tmp_path / "song.wav", 1)
     audio, _ = soundfile.read(song)
     soundfile.write(song, audio * 10 ** (-43 / 20), RATE)  # the tone is at -13.5 dB
@@ -160,7 +159,7 @@ def test_slices_and_joints_are_the_originals(svc, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "song.wav", samples, 16000, subtype="PCM_16")
     use_published_placement(monkeypatch)
     monkeypatch.setattr(svc, "target_sample", 16000)
-    monkeypatch.setattr(svc, "convert_wav", lambda wav, _, mix: wav + 0.001 * torch.arange(len(wav)) / len(wav))
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, *_, **__: wav + 0.001 * torch.arange(len(wav)) / len(wav))
     names = [name for name in outs if name.startswith("audio_len_abs") and "_16000_" in name]
     assert names
     for name in names:
@@ -185,7 +184,7 @@ def song(tmp_path_factory) -> Path:
     return write_song(tmp_path_factory.mktemp("songs") / "song.wav", 1.5)
 
 
-def test_the_seed_owns_all_randomness(svc, song):
+def test_the_seed_determines_all_random_numbers(svc, song):
     first = svc.slice_inference(song, "alto")
     torch.manual_seed(5)
     np.testing.assert_array_equal(svc.slice_inference(song, "alto"), first)
@@ -201,7 +200,7 @@ def test_a_shift_moves_the_f0_that_the_network_gets(svc):
 
 
 def calls_of_infer(svc: Svc, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple, dict]]:
-    """What the synthesizer is asked from now on."""
+    """Record the arguments of the synthesizer's calls from now on."""
     calls, infer = [], svc.synthesizer.infer
 
     def recorded(*args, **named):
@@ -212,7 +211,7 @@ def calls_of_infer(svc: Svc, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tupl
     return calls
 
 
-def test_what_the_settings_and_the_song_say_reaches_the_synthesizer(tmp_path, monkeypatch):
+def test_settings_and_features_reach_the_synthesizer(tmp_path, monkeypatch):
     config = tiny_config()
     config.model.ssl_dim, config.model.vol_embedding = 72, True
     svc = Svc(*write_model(tmp_path, config), "cpu")
@@ -231,7 +230,7 @@ def test_what_the_settings_and_the_song_say_reaches_the_synthesizer(tmp_path, mo
 
 
 @pytest.mark.parametrize("auto_predict_f0", [False, True])
-def test_the_model_chooses_the_pitch_only_when_asked(svc, monkeypatch, auto_predict_f0):
+def test_the_model_predicts_the_pitch_only_on_request(svc, monkeypatch, auto_predict_f0):
     calls = calls_of_infer(svc, monkeypatch)
     svc.convert_wav(torch.sin(torch.arange(RATE // 4) * 0.03), Conversion("alto", auto_predict_f0=auto_predict_f0))
     assert [named["predict_f0"] for _, named in calls] == [auto_predict_f0]
@@ -240,10 +239,10 @@ def test_the_model_chooses_the_pitch_only_when_asked(svc, monkeypatch, auto_pred
 def test_a_piece_is_rounded_to_16_bits_as_in_the_published_programs_file(svc, tmp_path, monkeypatch):
     audio = 0.3 * np.sin(np.arange(RATE) * 0.03)
     soundfile.write(tmp_path / "song.wav", audio, RATE, subtype="FLOAT")
-    heard = []
-    monkeypatch.setattr(svc, "convert_wav", lambda wav, *_, **__: heard.append(wav) or wav[: len(wav) // HOP * HOP])
+    pieces = []
+    monkeypatch.setattr(svc, "convert_wav", lambda wav, *_, **__: pieces.append(wav) or wav[: len(wav) // HOP * HOP])
     svc.slice_inference(tmp_path / "song.wav", "alto", pad_seconds=0)
-    steps = heard[0].numpy().astype(np.float64)[: len(audio)] * 32768
+    steps = pieces[0].numpy().astype(np.float64)[: len(audio)] * 32768
     assert np.array_equal(steps, np.round(steps))
     assert np.abs(steps - audio * 32768).max() <= 1
 
@@ -255,17 +254,17 @@ def test_features_have_one_column_a_frame(svc):
         assert f0.shape == uv.shape == (1, samples // HOP)
 
 
-def test_predictors_are_kept_by_name_and_threshold(svc, monkeypatch):
+def test_predictors_are_cached_by_name_and_threshold(svc, monkeypatch):
     built = []
 
     def build(key, rate, hop, device, threshold, folder):
         built.append((key, threshold))
         return object()
 
-    monkeypatch.setattr("inference.listener.build_f0_predictor", build)
-    monkeypatch.setattr(svc.listener, "_predictors", {})
+    monkeypatch.setattr("inference.feature_extractor.build_f0_predictor", build)
+    monkeypatch.setattr(svc.feature_extractor, "_predictors", {})
     for key, threshold in [("pm", 0.05), ("crepe", 0.05), ("crepe", 0.3), ("pm", 0.05), ("crepe", 0.3)]:
-        svc.listener.predictor(key, threshold)
+        svc.feature_extractor.predictor(key, threshold)
     assert built == [("pm", 0.05), ("crepe", 0.05), ("crepe", 0.3)]
 
 
@@ -291,11 +290,11 @@ def test_infer_gives_a_file_in_the_published_form(svc, song):
     assert length == frames * HOP == int(1.5 * RATE) // HOP * HOP
 
 
-def test_a_song_that_does_not_fit_into_the_memory_is_told_how_to_cut_it(svc, song, monkeypatch):
+def test_lack_of_memory_names_the_flags_that_cut_the_song(svc, song, monkeypatch):
     def full(*arguments):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
 
-    monkeypatch.setattr(svc, "_sing", full)
+    monkeypatch.setattr(svc, "_synthesize", full)
     with pytest.raises(
         UserError, match=r" s in one piece do not fit into the memory of cpu; cut .* clip_seconds=10 and lg_num=0\.5$"
     ):
@@ -368,7 +367,7 @@ def test_a_speaker_is_known_by_name_and_by_id(svc, speaker):
 
 
 @pytest.mark.parametrize("speaker", ["tenro", 2, -1, "2", "", "²"])
-def test_an_unknown_speaker_is_told_the_known_ones(svc, speaker):
+def test_an_unknown_speaker_lists_the_known_ones(svc, speaker):
     with pytest.raises(UserError, match="alto|tenor"):
         svc.voices.id_of(speaker)
 
@@ -408,11 +407,11 @@ def test_automatic_f0_needs_a_model_that_has_it(song, tmp_path):
         plain.slice_inference(song, "alto", auto_predict_f0=True)
 
 
-def test_an_unloaded_model_lets_go_of_its_networks(tmp_path):
+def test_an_unloaded_model_frees_its_networks(tmp_path):
     converter = Svc(*write_model(tmp_path), "cpu")
-    listener = converter.listener
-    networks = [weakref.ref(x) for x in (converter.synthesizer, listener.encoder, listener.predictor("pm", 0))]
-    del listener
+    extractor = converter.feature_extractor
+    networks = [weakref.ref(x) for x in (converter.synthesizer, extractor.encoder, extractor.predictor("pm", 0))]
+    del extractor
     converter.clear_empty()
     assert all(network() for network in networks)
     converter.unload_model()
@@ -455,7 +454,7 @@ def test_a_song_with_nan_is_refused_by_name(svc, tmp_path):
         svc.slice_inference(tmp_path / "broken.wav", "alto")
 
 
-def test_an_unknown_predictor_is_told_the_known_ones():
+def test_an_unknown_predictor_lists_the_known_ones():
     with pytest.raises(UserError, match="harvest"):
         Conversion("alto", f0_predictor="harvset")
 
@@ -465,21 +464,21 @@ def test_an_unknown_predictor_is_told_the_known_ones():
 
 @pytest.mark.parametrize("rate", [44100, 48000, 32000, 22050])
 @pytest.mark.parametrize("cuts", [{"clip_seconds": 0.7004}, {"clip_seconds": 0.7004, "lg_num": 0.0313}])
-def test_frames_lie_within_half_a_sample_of_their_place(tmp_path, rate, cuts):
+def test_frames_lie_within_half_a_sample_of_their_position(tmp_path, rate, cuts):
     song = Song(write_song(tmp_path / "song.wav", 4, rate))
-    for part in with_fades(lay_out(song, Conversion("alto", **cuts), RATE, HOP), rate, RATE, HOP):
+    for layout in with_fades(lay_out(song, Conversion("alto", **cuts), RATE, HOP), rate, RATE, HOP):
         at = 0
-        for place in part.places:
-            heard_from = (part.start + place.start - place.padding) * RATE / rate
-            taken_from = at - place.overlap + 2 * place.lead - place.offset
-            assert abs(taken_from - heard_from) <= 0.5
-            at += place.length - place.overlap + 2 * place.lead
+        for piece in layout.pieces:
+            expected = (layout.start + piece.start - piece.padding) * RATE / rate
+            found = at - piece.overlap + 2 * piece.lead - piece.offset
+            assert found == piece.origin and abs(found - expected) <= 0.5
+            at += piece.length - piece.overlap + 2 * piece.lead
 
 
 @pytest.mark.parametrize("cuts", [{}, {"lg_num": 0.004}, {"lg_num": 0.1, "lgr_num": 0.01}, {"lg_num": 0.7}])
 def test_every_joint_is_blended_over_twenty_milliseconds_or_more(tmp_path, cuts):
     song = Song(write_song(tmp_path / "song.wav", 2.8, gaps=(1,)))
-    layout = with_fades(lay_out(song, Conversion("alto", clip_seconds=0.7, **cuts), RATE, HOP), RATE, RATE, HOP)
-    fades = [place.fade for part in layout for place in part.places]
+    layouts = with_fades(lay_out(song, Conversion("alto", clip_seconds=0.7, **cuts), RATE, HOP), RATE, RATE, HOP)
+    fades = [piece.fade for layout in layouts for piece in layout.pieces]
     assert len(fades) > 3
     assert all(fade.overlap * fade.retain >= 0.0199 * RATE for fade in fades[1:])

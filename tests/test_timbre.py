@@ -1,4 +1,4 @@
-"""How far -cr draws content towards the speaker's own."""
+"""How far -cr moves the content towards the speaker's own."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def timbre(request, tmp_path) -> Timbre:
 @pytest.mark.parametrize("ratio", [0.25, 1])
 def test_content_goes_the_asked_share_of_the_way_to_the_speakers_own(timbre, speaker, ratio):
     units = torch.zeros(SIZE, FRAMES)
-    drawn = timbre.draw(units, speaker, ratio)
-    torch.testing.assert_close(drawn, torch.full((SIZE, FRAMES), ratio * OWN[speaker]))
+    blended = timbre.blend(units, speaker, ratio)
+    torch.testing.assert_close(blended, torch.full((SIZE, FRAMES), ratio * OWN[speaker]))

@@ -1,4 +1,4 @@
-"""A song in which the predictor finds little F0 is named, with the predictor's range and the cure."""
+"""A song in which the predictor finds little F0 gets a warning with the predictor's range and a cure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def converted(svc: Svc, path, caplog, predictor: str = "pm") -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_song_without_f0_is_warned_of_with_predictor_range_and_cure(svc, tmp_path, caplog):
+def test_a_song_without_f0_gets_a_warning_with_predictor_range_and_cure(svc, tmp_path, caplog):
     noise = np.random.default_rng(0).normal(0, 0.1, RATE)
     soundfile.write(tmp_path / "hiss.wav", noise, RATE)
     (warning,) = converted(svc, tmp_path / "hiss.wav", caplog)
@@ -46,7 +46,7 @@ def test_the_threshold_is_a_cure_for_networks():
     assert "a lower cr_threshold" in voicing.warning("song.wav", "crepe")
 
 
-def test_a_sung_song_is_not_warned_of_nor_is_the_next_one_after_a_hiss(svc, tmp_path, caplog):
+def test_a_sung_song_gets_no_warning_even_after_a_hiss(svc, tmp_path, caplog):
     soundfile.write(tmp_path / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
     song = write_song(tmp_path / "song.wav", 1.0, gaps=(0.5,))
     assert len(converted(svc, tmp_path / "hiss.wav", caplog)) == 1
@@ -82,8 +82,8 @@ def test_silence_offsets_and_nothing_at_all_are_no_loss():
     assert not voicing.is_lost
 
 
-def test_a_piece_converted_separately_is_not_stored(svc):
+def test_voicing_is_not_collected_outside_of_songs(svc):
     import torch
 
     svc.convert_wav(torch.randn(RATE // 2) * 0.1, Conversion("alto", f0_predictor="pm"))
-    assert svc.listener.voicing is None
+    assert svc.feature_extractor.voicing is None

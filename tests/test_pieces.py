@@ -1,11 +1,11 @@
-"""Cutting into pieces and joining them again."""
+"""Cut into pieces and join them again."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from inference.segments import LONGEST_PIECE, Fade, at_rate, cross_fade, join, plan_pieces, split, through_pcm16
+from inference.pieces import LONGEST_PIECE, Fade, at_rate, cross_fade, join, plan_spans, round_to_pcm16, split
 
 LENGTHS = [1, 2, 99, 100, 101, 250, 1000]
 
@@ -19,8 +19,8 @@ def signal(length: int) -> np.ndarray:
 @pytest.mark.parametrize("retain", [0.01, 0.5, 0.75, 1])
 def test_pieces_that_are_not_changed_join_to_the_original(length, size, lead_in, retain):
     whole = signal(length)
-    pieces = split(length, size, lead_in)
-    joined = join((whole[p.start : p.end] for p in pieces), [Fade(p.lead_in, retain) for p in pieces])
+    spans = split(length, size, lead_in)
+    joined = join((whole[s.start : s.end] for s in spans), [Fade(s.lead_in, retain) for s in spans])
     np.testing.assert_allclose(np.concatenate(list(joined)), whole, atol=1e-6)
 
 
@@ -59,29 +59,29 @@ def test_a_cross_fade_that_keeps_the_level_does_so_whatever_the_correlation():
 
 
 def test_without_forced_cuts_a_slice_is_one_piece():
-    assert [(p.start, p.end, p.lead_in) for p in plan_pieces(50_000, 1000)] == [(0, 50_000, 0)]
+    assert [(s.start, s.end, s.lead_in) for s in plan_spans(50_000, 1000)] == [(0, 50_000, 0)]
 
 
 def test_a_slice_that_is_too_long_is_cut_into_equal_pieces_with_a_cross_fade():
     rate, length = 1000, int(2.5 * LONGEST_PIECE * 1000)
-    pieces = plan_pieces(length, rate)
-    assert len(pieces) == 3
-    assert [p.lead_in for p in pieces] == [0, rate, rate]
-    cores = [p.end - p.start - p.lead_in for p in pieces]
+    spans = plan_spans(length, rate)
+    assert len(spans) == 3
+    assert [s.lead_in for s in spans] == [0, rate, rate]
+    cores = [s.end - s.start - s.lead_in for s in spans]
     assert sum(cores) == length
-    assert max(cores) - min(cores) <= len(pieces)
+    assert max(cores) - min(cores) <= len(spans)
     assert max(cores) <= LONGEST_PIECE * rate
 
 
 def test_forced_cuts_are_the_users_even_when_they_are_long():
-    pieces = plan_pieces(100_000, 1000, clip_seconds=90)
-    assert [(p.start, p.end, p.lead_in) for p in pieces] == [(0, 90_000, 0), (90_000, 100_000, 0)]
+    spans = plan_spans(100_000, 1000, clip_seconds=90)
+    assert [(s.start, s.end, s.lead_in) for s in spans] == [(0, 90_000, 0), (90_000, 100_000, 0)]
 
 
-def test_a_rest_too_short_for_a_piece_goes_with_the_one_before():
-    ends = [piece.end for piece in plan_pieces(3015, 1000, clip_seconds=1)]
+def test_a_rest_too_short_for_a_piece_joins_the_one_before():
+    ends = [span.end for span in plan_spans(3015, 1000, clip_seconds=1)]
     assert ends == [1000, 2000, 3015]
-    assert len(plan_pieces(3020, 1000, clip_seconds=1)) == 4
+    assert len(plan_spans(3020, 1000, clip_seconds=1)) == 4
 
 
 @pytest.mark.parametrize("rates", [(44100, 44100), (32000, 44100), (48000, 44100), (44100, 32000), (11025, 44100)])
@@ -93,7 +93,7 @@ def test_lengths_at_another_rate_add_up_wherever_the_song_is_cut(rates):
 
 def test_16_bit_audio_passes_16_bit_rounding_unchanged_and_other_audio_to_half_a_step():
     exact = np.arange(-32768, 32768, 7).astype(np.float32) / 32768
-    np.testing.assert_array_equal(through_pcm16(exact), exact)
+    np.testing.assert_array_equal(round_to_pcm16(exact), exact)
     audio = np.random.default_rng(0).uniform(-1, 0.999, 1000).astype(np.float32)
-    assert np.abs(through_pcm16(audio) - audio).max() <= 0.5 / 32768 + 1e-7
-    assert through_pcm16(np.array([2.0, -2.0], np.float32)).tolist() == [32767 / 32768, -1]
+    assert np.abs(round_to_pcm16(audio) - audio).max() <= 0.5 / 32768 + 1e-7
+    assert round_to_pcm16(np.array([2.0, -2.0], np.float32)).tolist() == [32767 / 32768, -1]

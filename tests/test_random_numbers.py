@@ -1,7 +1,7 @@
-"""The order of all random draws of a conversion, which is the original's: one generator for every part of a piece.
+"""Random numbers of a conversion are sampled in the original's order: one generator for every stage of a piece.
 
-The original seeds torch when the synthesizer begins and draws on from there, in the diffusion, its vocoder and the
-enhancer. The order is written out here with torch's own generator.
+The original seeds torch before the synthesizer, and its diffusion, vocoder and enhancer go on with the same generator.
+The tests write out this order with torch's own generator.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def published(*draws: tuple) -> list[torch.Tensor]:
+def published(*samples: tuple) -> list[torch.Tensor]:
     torch.manual_seed(52468)
-    return [kind(*shape) for kind, *shape in draws]
+    return [kind(*shape) for kind, *shape in samples]
 
 
 def source(frames: int) -> list[tuple]:
@@ -41,23 +41,23 @@ def source(frames: int) -> list[tuple]:
 
 
 def synthesizer(frames: int) -> list[tuple]:
-    """The last noise is for a branch of the decoder that the original drops; the fixtures count it too."""
+    """The last noise belongs to a branch of the decoder that the original discards; the fixtures count it too."""
     return [(torch.randn, 1, LATENT, frames), *source(frames), (torch.randn, 1, HOP * frames, 1)]
 
 
 @pytest.mark.parametrize(
-    ("fixture", "calls", "draws"),
+    ("fixture", "calls", "samples"),
     [("A_default_infer", 5, synthesizer(1)), ("A_snake_infer", 5, synthesizer(1)), ("G_nsf_hifigan", 5, source(1))],
 )
-def test_the_original_draws_as_often(fixture, calls, draws):
+def test_the_original_samples_as_often(fixture, calls, samples):
     counted = load_meta(fixture)["draws_zeroed"]
-    kinds = [kind for kind, *_ in draws]
+    kinds = [kind for kind, *_ in samples]
     assert counted["torch.rand"] == calls * kinds.count(torch.rand)
     assert counted["torch.randn_like"] == calls * kinds.count(torch.randn)
 
 
-def made(folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict, **conversion) -> list[torch.Tensor]:
-    """What our conversion draws."""
+def sampled(folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict, **conversion) -> list[torch.Tensor]:
+    """The random numbers of a conversion by this program."""
     svc = Svc(
         *(folder / "G_1.pth", folder / "config.json", "cpu"),
         diffusion_model_path=folder / "diffusion" / "model_0.pt",
@@ -65,36 +65,36 @@ def made(folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict, **convers
         pretrain_folder=folder / "pretrain",
         **options,
     )
-    drawn = []
+    numbers = []
 
     def recorded(kind, shape, device, generator):
-        drawn.append(kind(shape, generator=generator))
-        return drawn[-1]
+        numbers.append(kind(shape, generator=generator))
+        return numbers[-1]
 
     for module in ("vits.synthesizer", "vdecoder.source", "diffusion.unit2mel"):
         monkeypatch.setattr(f"{module}.random_tensor", recorded)
     svc.slice_inference(folder / "song.wav", "alto", k_step=20, **conversion)
-    return drawn
+    return numbers
 
 
 @pytest.mark.parametrize(
     ("method", "noises"), [("dpm-solver++", 0), ("dpm-solver", 0), ("unipc", 0), ("pndm", 0), ("ddim", 0), ("ddpm", 20)]
 )
-def test_diffusion_draws_on_where_the_synthesizer_ended(folder, monkeypatch, method, noises):
+def test_diffusion_continues_the_synthesizers_generator(folder, monkeypatch, method, noises):
     frames = int((SECONDS + 1) * RATE) // HOP
     mel = (torch.randn, 1, 1, MELS, frames)
     wanted = published(*synthesizer(frames), mel, *[mel] * noises, *source(frames))
     options = {"shallow_diffusion": True, "diffusion_method": method}
-    assert_same(made(folder, monkeypatch, options), wanted)
+    assert_same(sampled(folder, monkeypatch, options), wanted)
 
 
-def test_the_enhancer_draws_on_where_the_synthesizer_ended(folder, monkeypatch):
+def test_the_enhancer_continues_the_synthesizers_generator(folder, monkeypatch):
     frames = int((SECONDS + 1) * RATE) // HOP
     wanted = published(*synthesizer(frames), *source(frames))
-    assert_same(made(folder, monkeypatch, {"nsf_hifigan_enhance": True}), wanted)
+    assert_same(sampled(folder, monkeypatch, {"nsf_hifigan_enhance": True}), wanted)
 
 
-def assert_same(drawn: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
-    assert len(drawn) == len(wanted)
-    for ours, theirs in zip(drawn, wanted, strict=True):
+def assert_same(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
+    assert len(found) == len(wanted)
+    for ours, theirs in zip(found, wanted, strict=True):
         assert torch.equal(ours.flatten(), theirs.flatten())
