@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_flags(build_parser(), argv)
     from preparation import configs
-    from preparation.filelists import take_inventory, write_filelists
+    from preparation.data_split import take_inventory, write_filelists
     from vencoder import ENCODERS
 
     former = (None, None) if args.fresh else configs.load_former()

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("resample").info
     for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
         log(sentence)
-    for sentence in report.voiceless:
+    for sentence in report.speakers_without_clips:
         log(sentence)
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{count_and_first(report.unknown, 'clip')}; they stay and are trained on, unless you delete them yourself"
         )
     log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir}")
-    return 1 if report.failed or report.cut_off or report.voiceless else 0
+    return 1 if report.failed or report.cut_off or report.speakers_without_clips else 0
 
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_flags(build_parser(), argv)
-    from preparation.clips import CutSettings, cut_folder
+    from preparation.cutting import CutSettings, cut_folder
 
     settings = CutSettings(args.min_length, args.max_length, args.threshold, args.min_interval, args.keep_silence)
     report = cut_folder(args.in_dir, args.out_dir, settings)
     log = get_logger("slice").info
     for sentence in report.passed_over + [f"not cut: {sentence}" for sentence in report.failed]:
         log(sentence)
-    for sentence in report.voiceless:
+    for sentence in report.speakers_without_clips:
         log(sentence)
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"left out: {report.silent_seconds:.1f} s of silence, and {report.dropped_seconds:.1f} s "
         f"in pieces shorter than {args.min_length:g} s that stand alone ({report.dropped})"
     )
-    return 1 if report.failed or report.cut_off or report.voiceless else 0
+    return 1 if report.failed or report.cut_off or report.speakers_without_clips else 0
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _is_flat_index(data: bytes) -> bool:
     The parts: header, (lists, probed); the lists' centres with a header of their own; a direct map; the lists. Raises
     struct.error or ValueError where the bytes end too soon.
     """
-    parts = _Parts(data)
+    parts = _Reader(data)
     kind, size, vectors, _, _, trained, metric = parts.take(_HEADER)
     lists, _ = parts.take("<QQ")
     centres_kind, centres_size, centres, *_, centres_metric = parts.take(_HEADER)
@@ -170,7 +170,7 @@ def _is_direct_map(kind: int, places: NDArray[np.uint64], counts: NDArray[np.uin
     return known and bool((offsets < counts[lists]).all())
 
 
-class _Parts:
+class _Reader:
     """Bytes, read from the front."""
 
     def __init__(self, data: bytes):

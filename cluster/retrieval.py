@@ -22,18 +22,18 @@ from modules.data.file_name import is_one_folder
 log = get_logger("retrieval")
 
 NEIGHBOURS = 8
-MOST_FEATURES = 200_000  # more of them are replaced by
+MAX_FEATURES = 200_000  # more of them are replaced by
 REDUCED_TO = 10_000  # centres
 BLOCK = 8192  # features added at once
-SAMPLE = 256  # units by which the number of lists is chosen
-ENOUGH = 0.95  # of the nearest features must be found then
+SAMPLE_SIZE = 256  # units by which the number of lists is chosen
+MIN_RECALL = 0.95  # of the nearest features must be found then
 
 
 class FeatureIndex:
     """The training features of every speaker, by speaker id, each set in lists of near ones.
 
     A search looks through the ``nprobe`` lists nearest to a unit: 1 is the published setting and the fastest, more find
-    neighbours that lie beyond the edge of a list. None chooses, for each speaker, as few as find ENOUGH of the nearest
+    neighbours that lie beyond the edge of a list. None chooses, for each speaker, as few as find MIN_RECALL of the nearest
     features of the first units that are searched for. ``names`` are the speakers' ids by name, if they are known.
     """
 
@@ -92,13 +92,13 @@ class FeatureIndex:
 
 
 def choose_nprobe(index: faiss.IndexIVFFlat, query: NDArray[np.float32]) -> None:
-    """Double ``index.nprobe`` from 1 until a search finds ENOUGH of the nearest features of a sample of ``query``
+    """Double ``index.nprobe`` from 1 until a search finds MIN_RECALL of the nearest features of a sample of ``query``
     (T, C), and log it."""
-    sample = query[:: -(-len(query) // SAMPLE)]
+    sample = query[:: -(-len(query) // SAMPLE_SIZE)]
     index.nprobe = index.nlist
     _, nearest = index.search(sample, NEIGHBOURS)
     index.nprobe = 1
-    while (recall := _recall(index.search(sample, NEIGHBOURS)[1], nearest)) < ENOUGH and index.nprobe < index.nlist:
+    while (recall := _recall(index.search(sample, NEIGHBOURS)[1], nearest)) < MIN_RECALL and index.nprobe < index.nlist:
         index.nprobe = min(2 * index.nprobe, index.nlist)
     log.info("nprobe %d of %d lists finds %.1f %% of the nearest features", index.nprobe, index.nlist, 100 * recall)
 
@@ -152,7 +152,7 @@ def train_feature_index(config_path: str | Path, dataset: str | Path, path: str 
         for name, speaker_id in speakers.items():
             features = read_features(files[name], name, size)
             size, given = features.shape[1], len(features)
-            if given > MOST_FEATURES:
+            if given > MAX_FEATURES:
                 features = k_means(features, REDUCED_TO, name=name)
             reduced = f", reduced to {len(features):,} centres" if len(features) < given else ""
             log(f"{name}: {given:,} features{reduced}")

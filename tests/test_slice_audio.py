@@ -14,8 +14,8 @@ import soundfile
 import slice_audio
 from modules.audio.loudness import frame_rms
 from modules.console import UserError
-from preparation import clips
-from preparation.clips import LEDGER, CutSettings, choose_ranges
+from preparation import cutting
+from preparation.cutting import LEDGER, CutSettings, choose_ranges
 
 RATE = 8000
 
@@ -279,14 +279,14 @@ def test_a_recording_that_is_cut_off_is_cut_as_far_as_it_goes_and_named(run, tmp
 def test_a_recording_over_which_the_program_fails_does_not_stop_the_others(run, tmp_path, caplog, monkeypatch):
     for name in "ab":
         put(tmp_path / f"in/anna/{name}.wav", sung(6))
-    plan = clips.plan_clips
+    plan = cutting.plan_clips
 
     def fail_at_a(sound, settings):
         if sound.path.stem == "a":
             raise MemoryError
         return plan(sound, settings)
 
-    monkeypatch.setattr(clips, "plan_clips", fail_at_a)
+    monkeypatch.setattr(cutting, "plan_clips", fail_at_a)
     assert run() == 1
     assert "a.wav: the memory is too small" in caplog.text
     assert list(lengths(tmp_path / "out/anna")) == ["b_0000.wav"]

@@ -62,7 +62,7 @@ def load_pickle(path: str | Path, stand_ins: Callable[[str, str], type | None]) 
     An object's state reaches that class's ``__setstate__``, which it must have. Memory is the file's size, and some
     250 bytes for each one of small objects. Raises UserError as above.
     """
-    with _told(path := Path(path)), open(path, "rb") as file:
+    with _user_errors(path := Path(path)), open(path, "rb") as file:
         if not file.seek(0, os.SEEK_END):
             raise EOFError
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -71,13 +71,13 @@ def load_pickle(path: str | Path, stand_ins: Callable[[str, str], type | None]) 
 
 
 def _load_torch(path: Path, reader: Any, finish: Callable[[Any], Any] = lambda value: value) -> Any:
-    with _told(path):
+    with _user_errors(path):
         mapped = _is_zip_checkpoint(path) and not is_compressed(path)
         return finish(load_torch(str(path), mmap=mapped, weights_only=False, pickle_module=reader))
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _user_errors(path: Path) -> Iterator[None]:
     """Whatever reading ``path`` raises becomes a UserError that tells what is wrong with the file."""
     try:
         yield
@@ -88,7 +88,7 @@ def _told(path: Path) -> Iterator[None]:
     except RefusedError as error:
         raise UserError(f"{path} is refused: its pickle asks for {error}, which no such file needs") from None
     except Exception as error:  # a damaged or hostile pickle may fail in any way at all
-        if _tells_of_a_missing_end(error):
+        if _is_truncation(error):
             size = f"{path.stat().st_size:,} bytes"
             raise UserError(f"{path} looks truncated, its size is {size}; get or make it anew") from None
         raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from None
@@ -210,7 +210,7 @@ def _is_zip_checkpoint(path: Path) -> bool:
         return False
 
 
-def _tells_of_a_missing_end(error: Exception) -> bool:
+def _is_truncation(error: Exception) -> bool:
     words = ("truncated", "unexpected eof", "ran out of input", "central directory", "not a zip", "invalid argument")
     return isinstance(error, EOFError) or any(word in str(error).lower() for word in words)
 

@@ -88,7 +88,7 @@ def _check_archive(file: io.BufferedReader) -> None:
         pickled = archive.read(content)
     scan_pickle(pickled)
     prefix = f"{folder}/data/"
-    _rehearse(pickled, {name.removeprefix(prefix): n for name, n in records.items() if name.startswith(prefix)})
+    _dry_run(pickled, {name.removeprefix(prefix): n for name, n in records.items() if name.startswith(prefix)})
 
 
 def _refuse_other_directories(file: io.BufferedReader, archive: zipfile.ZipFile, size: int) -> None:
@@ -110,9 +110,9 @@ def _check_stream(data: mmap.mmap) -> None:
     at, results, storages = 0, [], {}
     for _ in range(PICKLES):
         start, at = at, scan_pickle(data, at)
-        rehearsal = _Rehearsal(data[start:at], None)
-        results.append(rehearsal.run())
-        storages |= rehearsal.storages
+        dry_run = _DryRun(data[start:at], None)
+        results.append(dry_run.run())
+        storages |= dry_run.storages
         if len(results) == 1 and results[0] != torch.serialization.MAGIC_NUMBER:
             raise ValueError("it is a pickle, but not torch's")
     needed = sum(storage.size for storage in storages.values())
@@ -122,11 +122,11 @@ def _check_stream(data: mmap.mmap) -> None:
         raise ValueError("it lists other tensors than it holds")
 
 
-# -- the rehearsal ----------------------------------------------------------------------------------------------------
+# -- the dry_run ----------------------------------------------------------------------------------------------------
 
 
-def _rehearse(pickled: bytes, records: Mapping[str, int]) -> None:
-    _Rehearsal(pickled, records).run()
+def _dry_run(pickled: bytes, records: Mapping[str, int]) -> None:
+    _DryRun(pickled, records).run()
 
 
 class _Storage:
@@ -169,7 +169,7 @@ class _Tensor:
         raise ValueError("it changes a tensor that it has made")
 
 
-class _Rehearsal(pickle.Unpickler):
+class _DryRun(pickle.Unpickler):
     """Reads the pickle of a checkpoint into stand-ins, and counts what is handed over to what it calls.
 
     ``records`` are the sizes of an archive's storages by key; None, where they follow later.
@@ -263,14 +263,14 @@ class _Rehearsal(pickle.Unpickler):
 
     def _stand_in(self, base: type, made_by_size: bool = False) -> type:
         """A class that stands for others. ``made_by_size``: some of them take a number for their size."""
-        rehearsal = self
+        dry_run = self
 
         def count(*arguments: Any) -> None:
             for one in arguments:
                 if hasattr(type(one), "__len__"):  # of a class such as OrderedDict, it counts nothing
-                    rehearsal.take(len(one))
+                    dry_run.take(len(one))
                 elif made_by_size and isinstance(one, int):
-                    rehearsal.take(abs(one))
+                    dry_run.take(abs(one))
 
         class StandIn(base):
             """Takes any arguments, items and state; only a dictionary keeps its items."""

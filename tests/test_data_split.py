@@ -15,7 +15,7 @@ import yaml
 
 from modules.console import UserError
 from preparation.configs import fitted_configs
-from preparation.filelists import split, take_inventory
+from preparation.data_split import split, take_inventory
 from vencoder import ENCODERS
 
 ROOT = Path(__file__).parent.parent
