@@ -336,5 +336,5 @@ def test_the_script_names_the_bad_clip_at_the_end_and_ends_with_1(config, folder
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=120)
     assert done.returncode == 1
     assert "not made: 44k/a 声/text.wav" in done.stderr
-    assert "3 clips made, 0 were ready, 1 failed" in done.stderr
+    assert "3 clips made, 0 up to date, 1 failed" in done.stderr
     assert len(list(folder.glob("*/*.meta.json"))) == 3
