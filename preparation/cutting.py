@@ -116,7 +116,7 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
     if not report.clips and not report.up_to_date:
         raise UserError(
             f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "
-            f"{report.dropped_seconds:.1f} s in pieces shorter than {option('min_length')} "
+            f"{report.dropped_seconds:.1f} s in stretches shorter than {option('min_length')} "
             f"({settings.min_length:g} s); lower that or {option('threshold')}"
             + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
         )

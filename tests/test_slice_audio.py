@@ -101,7 +101,7 @@ def test_speakers_folders_of_any_format_are_cut_and_the_sum_is_told(run, tmp_pat
     assert len(found) >= 5 and all(4.98 <= seconds <= 15 for seconds in found.values())
     assert sum(seconds for name, seconds in found.items() if name.startswith("c_")) == pytest.approx(40, abs=0.01)
     total = sum(found.values()) + sum(lengths(tmp_path / "out/名 前").values())
-    assert f"clips made: {len(found) + 2}, {total:.1f} s together" in caplog.text
+    assert f"made {len(found) + 2} clips, {total:.1f} s in total" in caplog.text
 
 
 def test_clips_hold_the_recordings_own_samples(run, tmp_path):
