@@ -1,12 +1,12 @@
-"""From nothing to a converted song, with figures: what ``make demo`` runs.
+"""Run all stages on synthetic data, from recordings to a converted song, and measure the result (``make demo``).
 
-Two synthetic singers (demonstration/singer.py) are recorded; every numbered stage runs by its own script in demo_run/;
-a small model learns both voices; a song that it has never heard goes from the dark voice to the bright one; and the
-result is compared with the bright voice's own singing of that song. Then a small diffusion model learns as well, and
-refines the same song. No weights and no GPU are needed; on two CPU cores it takes some six minutes.
+Two synthetic singers (demonstration/singer.py) record a data set, and the script of each stage runs in demo_run/. A
+small model is trained on both voices and converts a new song from the dark voice to the bright one. The result is
+compared with the same song sung by the bright voice. Then a small diffusion model is trained and refines the song. No
+weight files and no GPU are needed; on two CPU cores it takes about six minutes.
 
-Writes demo_run/ (made anew each time; a folder that no demo made is refused), results/demo.wav,
-results/demo_diffusion.wav and results/demo.png. Exit code 1 when a goal is missed.
+Writes demo_run/ (deleted first; a folder that the demo did not make is refused), results/demo.wav,
+results/demo_diffusion.wav and results/demo.png. The exit code is 1 if a goal is missed.
 
     python demo.py
 """
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from demonstration.singer import Song
 
 PROJECT = Path(__file__).resolve().parent
-MARK = ".made_by_demo"  # the file by which the demo knows a folder that it may delete
+MARK = ".made_by_demo"  # this file marks a folder that the demo made and may delete
 STEPS = 2000
-DISCRIMINATOR_SHARE = 0.8  # of the steps are over when it begins
-PHRASES = 14  # for each voice, of five to eight seconds
+DISCRIMINATOR_SHARE = 0.8  # share of the steps before the discriminator is used
+PHRASES = 14  # per voice, of five to eight seconds
 RANGES = {"dark": (45, 64), "bright": (52, 71)}  # MIDI numbers
 SONG_RANGE = (52, 64)
 
-# What differs from the configuration that stage 2 writes: a small model and its training, for minutes on a CPU.
+# Changes to the configuration that stage 2 writes: a small model and a training of minutes on a CPU.
 SMALL_MODEL = {
     "inter_channels": 16, "hidden_channels": 32, "filter_channels": 128, "n_layers": 1, "n_flow_layer": 2,
     "gin_channels": 64, "use_automatic_f0_prediction": False, "resblock": "2", "resblock_kernel_sizes": [3, 7],
@@ -49,10 +49,10 @@ SEED = 1234
 SHORT_TRAINING = {
     "batch_size": 4, "segment_size": 8192, "crop_frames": 40, "learning_rate": 4e-3, "cosine_end": 0.02,
     "all_in_mem": True, "eval_interval": 10**6,
-    # The spectrogram's loss alone teaches the words but leaves a buzz at the frame rate. The discriminator, which costs
-    # more time, comes last, and counts nine times as much beside that loss as in the published training.
+    # The mel loss is enough to learn the words but leaves a buzz at the frame rate. The slow discriminator is used in
+    # the last steps only; relative to the mel loss it has nine times the published weight.
     "c_mel": 5,
-    # In so few steps the prior would give up on the words, were its loss not scaled down as well, and further.
+    # With a larger weight the prior does not learn the words in so few steps.
     "c_kl": 0.011,
 }  # fmt: skip
 CONVERT = ("-n", "song.wav", "-s", "bright", "-wf", "wav", "-f0p", "pm")
@@ -60,24 +60,25 @@ RESULT, REFINED = "song.wav_0key_bright_sovits_pm.wav", "song.wav_0key_bright_so
 DIFFUSION_STEPS = 100
 VOCODER_STEPS = 200
 VOCODER = "pretrain/nsf_hifigan/model"
-K_STEP = 40  # of the diffusion's 1000: what the synthesizer sang is refined, not replaced
+K_STEP = 40  # of the diffusion's 1000 steps, so that the song is refined and not replaced
 SMALL_DIFFUSION = {"n_layers": 6, "n_chans": 256, "n_hidden": 128, "k_step_max": 100}
 SHORT_DIFFUSION = {"batch_size": 8, "lr": 1e-3, "decay_step": 150, "interval_val": 10**6, "num_workers": 0}
-FINE_MEL = {"n_mel_channels": 200}  # fine enough to see single harmonics, so that the sine source is soon made use of
+FINE_MEL = {"n_mel_channels": 200}  # resolves single harmonics, so that training soon uses the sine source
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=PROJECT / "demo_run", help="workplace (default: %(default)s)")
+    folder = PROJECT / "demo_run"
+    parser.add_argument("--folder", type=Path, default=folder, help="working folder (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, help="training seed (default: %(default)s)")
     return parser
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    # Networks so small gain a fifth from a second thread, and lose nine tenths of their pace by it on a busy machine.
+    # For networks this small, a second thread gains a fifth, but on a busy machine it costs nine tenths of the speed.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = time.monotonic()
     folder = args.folder.resolve()
@@ -95,17 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def clear(folder: Path) -> None:
-    """Delete an earlier demo's ``folder`` and make it anew. Raises UserError when something else is in its place."""
+    """Delete an earlier demo's ``folder`` and make it anew. Raises UserError if the demo did not make the folder."""
     if folder.exists():
         if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARK).is_file()):
-            raise UserError(f"{folder} was not made by the demo; delete it yourself, or give --folder another place")
+            raise UserError(f"{folder} was not made by the demo; delete it yourself, or give another --folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARK).touch()
 
 
 def record(folder: Path) -> tuple[Song, Song]:
-    """Write a recording of each voice and the song to convert; the song as the dark and the bright voice sing it."""
+    """Write a recording of each voice and the song to convert; returns the song in the dark and in the bright voice."""
     import numpy as np
 
     from demonstration.singer import BRIGHT, DARK, Note, random_phrase, sing
@@ -139,7 +140,7 @@ def train_voices(folder: Path, steps: int, seed: int = SEED) -> None:
 
 
 def run(folder: Path, name: str, *flags: str) -> None:
-    """Run one stage's script in ``folder``, as a user would. Raises UserError when it fails."""
+    """Run a stage's script in ``folder``. Raises UserError if it fails."""
     print(f"\n$ python {' '.join((name, *flags))}", flush=True)
     began = time.monotonic()
     if subprocess.run([sys.executable, PROJECT / name, *flags], cwd=folder).returncode:
@@ -148,7 +149,7 @@ def run(folder: Path, name: str, *flags: str) -> None:
 
 
 def shrink(folder: Path, steps: int, seed: int) -> None:
-    """Fit the configuration that stage 2 has written to a few minutes of training on a CPU."""
+    """Change the configuration of stage 2 for a few minutes of training on a CPU."""
     from modules.config import load_config, save_config
 
     path = folder / "configs/config.json"
@@ -167,7 +168,7 @@ def training_clips(folder: Path) -> int:
 
 
 def train_vocoder(folder: Path) -> None:
-    """Put a vocoder where a user would put the published one, which the demo does not have."""
+    """Train a vocoder and write it to the path of the published one."""
     from demonstration.vocoder import make_vocoder
     from vits.saved_models import newest_generator
 
@@ -177,7 +178,7 @@ def train_vocoder(folder: Path) -> None:
 
 
 def shrink_diffusion(folder: Path) -> None:
-    """Fit the diffusion's configuration to half a minute of training on a CPU."""
+    """Change the diffusion's configuration for half a minute of training on a CPU."""
     from modules.config import load_diffusion_config, save_diffusion_config
 
     path = folder / "configs/diffusion.yaml"
@@ -191,7 +192,7 @@ def shrink_diffusion(folder: Path) -> None:
 
 
 def show(results: Path, source: Song, target: Song, began: float) -> int:
-    """Copy the songs to results/, draw them and print the figures; 1 when a goal is missed."""
+    """Copy the songs to results/, draw them and print the measures. Returns 1 if a goal is missed, else 0."""
     from demonstration.measures import mel_cepstral_distance
     from demonstration.report import draw, measure
     from demonstration.vocoder import pitch_error
@@ -217,7 +218,7 @@ def show(results: Path, source: Song, target: Song, began: float) -> int:
     for goal in report.missed():
         print(f"missed: {goal}")
     if report.missed():
-        print("Every stage ran; only the sound of so short a training missed a goal, which gives exit code 1.")
+        print("Every stage ran; only the sound missed a goal after so short a training, so the exit code is 1.")
     return 1 if report.missed() else 0
 
 

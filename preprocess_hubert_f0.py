@@ -1,21 +1,21 @@
-"""Stage 3: make what training reads beside each clip: content units, F0, spectrogram, volume, and mels for diffusion.
+"""Stage 3: make the sidecar files of each clip: content units, F0, spectrogram, volume, and mels for diffusion.
 
 Reads dataset/44k/<speaker>/*.wav and configs/config.json, weight files from pretrain/; with --use_diff also
 configs/diffusion.yaml and the config.json beside the vocoder that it names (pretrain/nsf_hifigan/).
 Writes beside each X.wav: X.wav.soft.pt, X.wav.f0.npy, X.spec.pt and X.wav.meta.json; X.wav.vol.npy for a model with
 model.vol_embedding and for diffusion; with --use_diff X.wav.mel.npy and X.wav.aug_{mel,vol}.npy.
-What is there and still fits is left alone: a run that was stopped goes on, a changed clip or setting is noticed. Files
-of so-vits-svc 4.1 and an F0 that was corrected by hand are kept if they fit the clip and are not older than it.
+Valid files are skipped, so a stopped run continues; a changed clip or setting makes its files stale. Files of
+so-vits-svc 4.1, and an F0 corrected by hand, are kept if they match the clip and are not older than it.
 
     python preprocess_hubert_f0.py
     python preprocess_hubert_f0.py --f0_predictor fcpe --plot_f0 plots
     python preprocess_hubert_f0.py --use_diff          # before train_diff.py; it may be a second run
-    python preprocess_hubert_f0.py --remake            # also over files that were made or edited elsewhere
+    python preprocess_hubert_f0.py --remake            # also replaces edited files and those of so-vits-svc 4.1
 
-Several processes share the clips, by the RANK and WORLD_SIZE of torchrun or by SLURM's variables; on several machines
-the data set must lie on a disk that all of them see:
+Several processes share the clips, by RANK and WORLD_SIZE of torchrun or by SLURM's variables; several machines need a
+shared disk for the data set:
 
-    torchrun --nproc_per_node=4 preprocess_hubert_f0.py      # one for each of four GPUs
+    torchrun --nproc_per_node=4 preprocess_hubert_f0.py      # one process per GPU
     srun --ntasks=16 python preprocess_hubert_f0.py
 """
 
@@ -35,17 +35,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--use_diff",
         action="store_true",
-        help="also make what train_diff.py reads: volume, the vocoder's mel, and both at a random loudness and key",
+        help="also make the files for train_diff.py: volume, the vocoder's mel, and both at a random gain and pitch",
     )
     parser.add_argument(
         "--f0_predictor",
         metavar="KEY",
-        help=f"{list_predictors()}; outside of these F0 is wrong or missing (default: rmvpe, or fcpe without its file)",
+        help=f"{list_predictors()}; outside of the range F0 is wrong or missing (default: rmvpe, else fcpe)",
     )
-    parser.add_argument("--plot_f0", metavar="DIR", help="draw the F0 of a dozen clips over their spectrograms")
-    parser.add_argument("--num_processes", type=int, default=1, help="workers; 0: one a CPU (default: %(default)s)")
-    parser.add_argument("--remake", action="store_true", help="make every file anew, also those that fit their clip")
-    parser.add_argument("--half", action="store_true", help="half precision in the encoder, where it suffices")
+    parser.add_argument("--plot_f0", metavar="DIR", help="plot the F0 of up to twelve clips over their spectrograms")
+    parser.add_argument("--num_processes", type=int, default=1, metavar="N",
+        help="worker processes; 0: one per CPU (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--remake", action="store_true", help="make every file anew, also valid ones")
+    parser.add_argument("--half", action="store_true",
+        help="run the encoder in half precision; float32 where the result is not finite")  # fmt: skip
     return parser
 
 

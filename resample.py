@@ -1,15 +1,14 @@
-"""Stage 1: turn the recordings in dataset_raw into clips that can be trained on.
+"""Stage 1: convert the recordings in dataset_raw to clips for training.
 
 Reads   dataset_raw/<speaker>/*    any format and rate that libsndfile reads (wav, flac, ogg, mp3, ...), and with ffmpeg
                                    installed m4a, mp4, aac, wma, webm, ...
 Writes  dataset/44k/<speaker>/*.wav    mono, 16 bit, at the rate of --sr2
 
-Silence at both ends is trimmed, and each clip is brought to full scale unless --skip_loudnorm is given. Clips that are
-there already and newer than their recording are left alone, so a run that was stopped continues when it is started
-again. Clips whose recording is gone are named; --prune removes them and what was made of them. Clips that you put there
-yourself, or changed, always stay. Recordings that cannot be used, those with less than 0.3 s of sound among them, and
-those whose files are cut off are named at the end, and the exit code is 1 then. A cut-off one is not named again once
-its clip is there.
+Silence at both ends is trimmed, and each clip is scaled to full scale unless --skip_loudnorm is given. Clips newer than
+their recording are skipped, so a stopped run continues when you start it again. Clips whose recording was deleted are
+named; --prune deletes them and their sidecar files. Clips that you added or edited are never deleted. If a recording is
+unusable (for instance less than 0.3 s of sound) or its file is truncated, the script names it at the end and exits with
+code 1. A truncated recording is named once; later runs skip it.
 
     python resample.py
     python resample.py --in_dir my_voices --skip_loudnorm --num_processes 4
@@ -26,13 +25,13 @@ from modules.console import UserError, get_logger, parse_flags, script
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--sr2", type=int, default=44100, metavar="HZ", help="rate of the clips (default: %(default)s)")
-    add("--in_dir", default="./dataset_raw", help="one folder for each speaker (default: %(default)s)")
+    add("--sr2", type=int, default=44100, metavar="HZ", help="sampling rate of the clips (default: %(default)s)")
+    add("--in_dir", default="./dataset_raw", help="folder of speaker folders (default: %(default)s)")
     add("--out_dir2", dest="out_dir", default="./dataset/44k", metavar="OUT_DIR2",
-        help="where the clips go (default: %(default)s)")  # fmt: skip
-    add("--skip_loudnorm", action="store_true", help="keep the loudness; only peaks beyond full scale are lowered")
-    add("--prune", action="store_true", help="remove the clips that were made of recordings which are gone since")
-    workers = "clips prepared at once; 0: one a CPU (default: all processors but two, at least 1; 30 on large machines)"
+        help="folder for the clips (default: %(default)s)")  # fmt: skip
+    add("--skip_loudnorm", action="store_true", help="keep the loudness; scale down only clips above full scale")
+    add("--prune", action="store_true", help="delete clips whose recording was deleted, and their sidecar files")
+    workers = "worker processes; 0: one per CPU (default: all CPUs but two, at least 1; 30 on large machines)"
     add("--num_processes", type=int, metavar="N", help=workers)
     return parser
 
@@ -51,22 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = get_logger("resample").info
     for sentence in report.passed_over + [f"not prepared: {sentence}" for sentence in report.failed]:
         log(sentence)
-    for sentence in report.voiceless:
+    for sentence in report.speakers_without_clips:
         log(sentence)
     for sentence in report.cut_off:
         log(f"incomplete: {sentence}")
     if report.gone and args.prune:
         removed = count_and_first(report.gone, "clip")
-        log(f"removed, since their recordings are gone: {removed}; run preprocess_flist_config.py again")
+        log(f"deleted, because their recordings were deleted: {removed}; run preprocess_flist_config.py again")
     elif report.gone:
-        log(f"recordings are gone, clips stay: {count_and_first(report.gone, 'clip')}; --prune removes these")
+        log(f"recordings were deleted, clips stay: {count_and_first(report.gone, 'clip')}; --prune deletes them")
     if report.unknown:
         log(
-            f"not made from recordings in {args.in_dir}, or changed by hand: "
-            f"{count_and_first(report.unknown, 'clip')}; they stay and are trained on, unless you delete them yourself"
+            f"not made from recordings in {args.in_dir}, or edited: "
+            f"{count_and_first(report.unknown, 'clip')}; they stay and are used for training unless you delete them"
         )
     log(f"clips made: {report.made}, up to date: {report.up_to_date}, failed: {len(report.failed)}; in {args.out_dir}")
-    return 1 if report.failed or report.cut_off or report.voiceless else 0
+    return 1 if report.failed or report.cut_off or report.speakers_without_clips else 0
 
 
 if __name__ == "__main__":

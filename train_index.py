@@ -1,9 +1,9 @@
-"""Stage 4, optional: put each speaker's content units into an index that conversion retrieves them from.
+"""Stage 4, optional: build each speaker's index of content units for feature retrieval.
 
-Reads   configs/config.json for the speakers, dataset/44k/<speaker>/*.wav.soft.pt, which preprocess_hubert_f0.py makes
+Reads   configs/config.json for the speakers, and dataset/44k/<speaker>/*.wav.soft.pt from preprocess_hubert_f0.py
 Writes  logs/44k/feature_and_index.pkl    for inference_main.py -fr -cr
 
-Of a speaker with more than 200,000 frames (an hour and more), 10,000 cluster centres take the place of the frames.
+For a speaker with more than 200,000 frames (over an hour), the index holds 10,000 cluster centres instead.
 
     python train_index.py
     python train_index.py -c logs/my_model/config.json --root_dir my_clips --output_dir logs/my_model
@@ -23,10 +23,10 @@ NAME = "feature_and_index.pkl"
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("-c", "--config", default="./configs/config.json", help="names and numbers the speakers (default: %(default)s)")
+    add("-c", "--config", default="./configs/config.json", help="config.json with the speakers (default: %(default)s)")
     add("--root_dir", dest="dataset", metavar="ROOT_DIR", default="dataset/44k",
         help="folder of the speakers (default: %(default)s)")  # fmt: skip
-    add("--output_dir", default="logs/44k", help=f"folder that {NAME} goes to (default: %(default)s)")
+    add("--output_dir", default="logs/44k", help=f"folder to write {NAME} to (default: %(default)s)")
     return parser
 
 

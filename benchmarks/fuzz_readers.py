@@ -306,7 +306,7 @@ def _texts(folder: Path) -> list[Reader]:
     from modules.data.features import ClipFiles
     from modules.data.filelist import read_filelist
     from preparation import fingerprints
-    from preparation.clips import LEDGER, Ledger
+    from preparation.cutting import LEDGER, Ledger
     from tests.vocoder_files import PUBLISHED_MEL, SMALL_NETWORK
     from vdecoder.vocoder_config import load_vocoder_config
 
@@ -317,7 +317,7 @@ def _texts(folder: Path) -> list[Reader]:
     clip = ClipFiles(folder / "clip.wav")
     clip.wav.touch()
     (folder / "train.txt").write_text(f"{clip.wav}\n" * 3, encoding="utf-8")
-    fingerprints.withdraw(clip, fingerprints.check(clip, {"f0": {"predictor": "pm"}}))
+    fingerprints.invalidate(clip, fingerprints.check(clip, {"f0": {"predictor": "pm"}}))
     entry = {"made_from": {"bytes": 3}, "clips": ["alto/a_0000.wav"], "done": True}
     (folder / LEDGER).write_text(json.dumps({"alto/a.wav": entry}), encoding="utf-8")
     return [

@@ -1,1 +1,1 @@
-"""Timbre taken from the training data itself: content units drawn towards those that a speaker really made."""
+"""Timbre from the training data: content units blended with cluster centres or retrieved units of the speaker."""

@@ -1,4 +1,4 @@
-"""``kmeans_10000.pt``: each speaker's cluster centres, as so-vits-svc 4.1 writes and reads them."""
+"""``kmeans_10000.pt``: the cluster centres of each speaker, in the format of so-vits-svc 4.1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAKER = "python cluster/train_cluster.py"
 
 @dataclass(frozen=True)
 class ClusterModel:
-    """The centres (K, C) float32 of every speaker, by name; C is the same for all, K need not be."""
+    """The centres (K, C) float32 of each speaker, by name; C is the same for all, K may differ."""
 
     path: Path
     centres: Mapping[str, NDArray[np.float32]]
@@ -42,16 +42,16 @@ class ClusterModel:
         return list(self.centres)
 
     def nearest(self, units: Tensor, speaker: str) -> Tensor:
-        """The speaker's centre nearest to each of the units (T, C): (T, C) in the units' dtype and on their device.
+        """Return the speaker's nearest centre for each of the units (T, C): (T, C), dtype and device as ``units``.
 
-        Raises UserError when the model lacks the speaker or has features of another size.
+        Raises UserError if the model lacks the speaker or has features of another size.
         """
         if speaker not in self.centres:
             there = ", ".join(self.centres)
             raise UserError(f"{self.path} holds no centres of '{speaker}', only of {there}; run '{MAKER}' again")
         if units.shape[-1] != self.feature_size:
             raise UserError(
-                f"{self.path} is of features of size {self.feature_size}, the speech encoder gives {units.shape[-1]}; "
+                f"{self.path} holds features of size {self.feature_size}, the speech encoder gives {units.shape[-1]}; "
                 f"run '{MAKER}' with the features of this encoder"
             )
         centres = self.centres[speaker]
@@ -60,13 +60,15 @@ class ClusterModel:
 
 
 def nearest_labels(features: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The row of ``centres`` (K, C) nearest to each of the features (T, C), by exhaustive search: (T,)."""
+    """Return the row of ``centres`` (K, C) nearest to each of the features (T, C), by exhaustive search: (T,)."""
     return faiss.knn(np.ascontiguousarray(features), centres, 1)[1][:, 0]
 
 
 def load_cluster_model(path: str | Path) -> ClusterModel:
-    """Read centres, in memory of some ten times the file's size. Raises UserError when the file is missing, damaged, or
-    holds anything but arrays of centres."""
+    """Read a file of centres; takes memory of up to about ten times the file's size.
+
+    Raises UserError if the file is missing or damaged, or holds anything but arrays of centres.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(
@@ -79,7 +81,7 @@ def load_cluster_model(path: str | Path) -> ClusterModel:
     saved = load_torch_arrays(path)
     try:
         arrays = {str(name): saved[name]["cluster_centers_"] for name in saved}
-        tables = {id(array): _as_centres(array) for array in arrays.values()}  # those that several names share, once
+        tables = {id(array): _as_centres(array) for array in arrays.values()}  # convert shared arrays once
         centres = {name: tables[id(array)] for name, array in arrays.items()}
         (_,) = {len(rows[0]) for rows in centres.values()}
     except (KeyError, TypeError, ValueError, IndexError):
@@ -97,9 +99,9 @@ def _as_centres(array: Any) -> NDArray[np.float32]:
 
 
 def train_cluster_model(dataset: str | Path, path: str | Path, count: int, gpu: bool = False) -> None:
-    """Write to ``path`` up to ``count`` centres of each speaker whose folder is in ``dataset``.
+    """Compute up to ``count`` centres for each speaker's folder in ``dataset`` and write them to ``path``.
 
-    Raises UserError when a speaker has no features, a file of them cannot be used, or ``path`` not be written.
+    Raises UserError if a speaker has no features, a feature file is unusable, or ``path`` cannot be written.
     """
     if gpu:
         refuse_missing_gpu()
@@ -115,8 +117,8 @@ def train_cluster_model(dataset: str | Path, path: str | Path, count: int, gpu: 
 
 
 def _folders(dataset: Path) -> list[Path]:
-    """The speakers' folders. Those of names that no stage takes are left out with a warning, unless there are no
-    others. Raises UserError when there are none at all."""
+    """Return the speakers' folders. Folders with names that other stages refuse are left out with a warning, unless
+    there are no others. Raises UserError if there are no folders."""
     flaws = {dataset / name: speaker_flaw(name) for name in find_clips(dataset)}
     fit = [folder for folder, flaw in flaws.items() if not flaw]
     for folder in set(flaws).difference(fit) if fit else ():
@@ -125,8 +127,8 @@ def _folders(dataset: Path) -> list[Path]:
 
 
 def save_cluster_model(path: str | Path, centres: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write each speaker's centres (K, C), whole or not at all. Raises UserError when the file cannot be written."""
-    saved = {  # what the original puts into a shell of scikit-learn's KMeans
+    """Write each speaker's centres (K, C), atomically. Raises UserError if the file cannot be written."""
+    saved = {  # the attributes that so-vits-svc 4.1 sets on scikit-learn's KMeans
         name: {"n_features_in_": rows.shape[1], "_n_threads": 4, "cluster_centers_": rows}
         for name, rows in centres.items()
     }
@@ -135,7 +137,7 @@ def save_cluster_model(path: str | Path, centres: Mapping[str, NDArray[np.float3
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles arrays by names that every numpy has; what numpy 2 chooses itself is unknown to those of before 1.26."""
+    """Pickles arrays by names that every numpy version has; numpy before 1.26 cannot read numpy 2's own pickles."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is np.ndarray:

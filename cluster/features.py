@@ -1,4 +1,4 @@
-"""The content units of a speaker's clips as one table, a row a frame."""
+"""Read the content units of a speaker's clips into one table with one row per frame."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ENDING = ".wav.soft.pt"
 
 
 def find_features(speakers: Iterable[Path]) -> dict[str, list[Path]]:
-    """Name of each speaker's folder -> its files of units, in alphabetical order, hidden ones left out.
+    """Map the name of each speaker's folder to its unit files, in alphabetical order and without hidden files.
 
-    Raises UserError naming every folder that has none or is not there.
+    Raises UserError, which names each folder that is missing or has no unit files.
     """
     folders = list(speakers)
     found = {
@@ -32,9 +32,10 @@ def find_features(speakers: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def read_features(paths: list[Path], name: str, size: int | None = None) -> NDArray[np.float32]:
-    """The units of all ``paths``, one after the other: (frames, C). ``name`` is what the progress bar says.
+    """Concatenate the units of all ``paths``: (frames, C). ``name`` labels the progress bar.
 
-    Raises UserError naming a file that is damaged, not finite, or of another size than ``size`` or the first one's.
+    Raises UserError, which names the file, if it is damaged, not finite, or its C differs from ``size`` or the first
+    file's C.
     """
     tables = []
     for path in progress(paths, description=f"{name}, reading", unit="clip"):

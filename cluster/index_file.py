@@ -1,9 +1,9 @@
-"""``feature_and_index.pkl``: a pickle of {speaker id: faiss IndexIVFFlat}, as so-vits-svc 4.1 writes and reads it.
+"""``feature_and_index.pkl``: a pickle of {speaker id: faiss IndexIVFFlat}, in the format of so-vits-svc 4.1.
 
-Behind the pickle, where its readers do not look, we write whose ids these are: {name: id} in JSON, its length, a mark.
+After the pickle, which other readers ignore, follow the speakers' names: {name: id} in JSON, its length and a marker.
 
-It is read by an unpickler that knows one class, a stand-in for faiss's, and what that holds is looked through before
-faiss gets it: faiss can also be told to open files, and it trusts the sizes that it reads.
+The unpickler allows one class, a stand-in for faiss's index. The bytes of each index are checked before faiss reads
+them, because faiss trusts the sizes in its format, and the format can make it open other files.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from modules.untrusted.safe_pickle import load_pickle
 
 MAKER = "python train_index.py"
 
-# Layouts of faiss's format. Of an index: kind, feature size, vectors, two unused, whether trained, metric (1: L2).
+# Layouts of faiss's format. Index header: kind, feature size, vectors, two unused, is trained, metric (1: L2).
 _HEADER = "<4siqqq?i"
-_LISTS = "<4sQQ4sQ"  # of its lists: kind, how many, bytes a vector, layout of the sizes that follow, how many
+_LISTS = "<4sQQ4sQ"  # lists: kind, count, bytes per vector, layout of the sizes that follow, their count
 
-_NAMES_END, _NAMES_MARK = "<I8s", b"speakers"  # the length of the JSON before it, and the file's last bytes
-_LONGEST_NAMES = 1 << 20  # bytes
+_NAMES_END, _NAMES_MARK = "<I8s", b"speakers"  # the file ends with the length of the JSON and this marker
+_MAX_NAMES_BYTES = 1 << 20
 
 
 class _SavedIndex:
-    """Takes the place of faiss.IndexIVFFlat in a pickle: its state is one bytes object, faiss's own file format."""
+    """Stand-in for faiss.IndexIVFFlat in a pickle; its state is one bytes object in faiss's file format."""
 
     __slots__ = ("data",)
 
@@ -46,15 +46,15 @@ class _SavedIndex:
 
 
 def _stand_in(module: str, name: str) -> type | None:
-    """faiss.swigfaiss.IndexIVFFlat; the module's name differs between faiss's builds."""
+    """Return the stand-in for IndexIVFFlat of any faiss module, since the module's name differs between builds."""
     return _SavedIndex if module.split(".")[0] == "faiss" and name == "IndexIVFFlat" else None
 
 
 def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
-    """Speaker id -> index, all of one feature size, in memory of some 20 times the file's size at most: what faiss
-    keeps for each of very many short lists. Of whole ones it is three times.
+    """Read speaker id -> index; all have the same feature size.
 
-    Raises UserError when the file is missing, damaged, asks for any other object, or holds something else.
+    Takes memory of about three times the file's size, and at most 20 times for an index of very many short lists.
+    Raises UserError if the file is missing or damaged, or holds any other object.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,8 +82,10 @@ def read_indexes(path: str | Path) -> dict[int, faiss.IndexIVFFlat]:
 
 
 def read_names(path: str | Path) -> dict[str, int]:
-    """The ids of the speakers of ``feature_and_index.pkl`` by name; none where the file does not say, as a published
-    one. Raises UserError when what it says is damaged."""
+    """Read speaker name -> id from ``feature_and_index.pkl``; empty if the file holds no names, like published files.
+
+    Raises UserError if the names are damaged.
+    """
     end_size = struct.calcsize(_NAMES_END)
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -93,7 +95,7 @@ def read_names(path: str | Path) -> dict[str, int]:
         if mark != _NAMES_MARK:
             return {}
         try:
-            if length > min(_LONGEST_NAMES, size - end_size):
+            if length > min(_MAX_NAMES_BYTES, size - end_size):
                 raise ValueError
             file.seek(size - end_size - length)
             names = json.loads(file.read(length))
@@ -118,21 +120,21 @@ def _restore(data: bytes, where: str) -> faiss.IndexIVFFlat:
 
 
 def _is_flat_index(data: bytes) -> bool:
-    """Whether these are the bytes of an index of whole vectors, in lists that are in memory, with sizes that agree.
+    """Whether the bytes are an index of full vectors in in-memory lists, with consistent sizes.
 
-    The parts: header, (lists, probed); the lists' centres with a header of their own; a direct map; the lists. Raises
-    struct.error or ValueError where the bytes end too soon.
+    The layout: header, (lists, nprobe), the lists' centres with their own header, a direct map, the lists. Raises
+    struct.error or ValueError if the bytes are truncated.
     """
-    parts = _Parts(data)
-    kind, size, vectors, _, _, trained, metric = parts.take(_HEADER)
-    lists, _ = parts.take("<QQ")
-    centres_kind, centres_size, centres, *_, centres_metric = parts.take(_HEADER)
-    numbers = parts.take_array("<f4", *parts.take("<Q"))
-    mapped, entries = parts.take("<BQ")
-    places = parts.take_array("<u8", entries)
-    lists_kind, list_count, vector_bytes, layout, count = parts.take(_LISTS)
-    sizes = parts.take_array("<u8", count)
-    if layout == b"sprs":  # pairs of a list and its size; the other lists are empty
+    reader = _Reader(data)
+    kind, size, vectors, _, _, trained, metric = reader.read(_HEADER)
+    lists, _ = reader.read("<QQ")
+    centres_kind, centres_size, centres, *_, centres_metric = reader.read(_HEADER)
+    numbers = reader.read_array("<f4", *reader.read("<Q"))
+    mapped, entries = reader.read("<BQ")
+    locations = reader.read_array("<u8", entries)
+    lists_kind, list_count, vector_bytes, layout, count = reader.read(_LISTS)
+    sizes = reader.read_array("<u8", count)
+    if layout == b"sprs":  # pairs of list number and size; all other lists are empty
         which, sizes = sizes.reshape(-1, 2).T
         consistent = len(which) == len(set(which.tolist())) and all(number < lists for number in which.tolist())
     else:
@@ -146,8 +148,8 @@ def _is_flat_index(data: bytes) -> bool:
         and len(numbers) == lists * size
         and vector_bytes == 4 * size
         and vectors == sum(sizes.tolist())
-        and len(data) - parts.at == vectors * (vector_bytes + 8)
-        and _is_direct_map(mapped, places, _counts(lists, which, sizes))
+        and len(data) - reader.offset == vectors * (vector_bytes + 8)
+        and _is_direct_map(mapped, locations, _counts(lists, which, sizes))
     )
 
 
@@ -157,46 +159,46 @@ def _counts(lists: int, which: NDArray[np.uint64] | slice, sizes: NDArray[np.uin
     return counts
 
 
-def _is_direct_map(kind: int, places: NDArray[np.uint64], counts: NDArray[np.uint64]) -> bool:
-    """Whether a map from vectors to their places is none (kind 0), or an array (1) with a place for each vector: the
-    list's number in the upper half, the place in the list in the lower. A hash table (2) would have pairs behind it.
+def _is_direct_map(kind: int, locations: NDArray[np.uint64], counts: NDArray[np.uint64]) -> bool:
+    """Whether a direct map, from vectors to their locations, is absent (kind 0) or a valid array (kind 1).
 
-    ``counts`` says how many vectors each list has.
+    A location has the list's number in its upper half and the position in the list in its lower half. A hash table
+    (kind 2) is refused. ``counts`` are the numbers of vectors in the lists.
     """
     if kind == 0:
-        return len(places) == 0
-    lists, offsets = places >> np.uint64(32), places & np.uint64(0xFFFFFFFF)
-    known = kind == 1 and len(places) == counts.sum() and bool((lists < len(counts)).all())
+        return len(locations) == 0
+    lists, offsets = locations >> np.uint64(32), locations & np.uint64(0xFFFFFFFF)
+    known = kind == 1 and len(locations) == counts.sum() and bool((lists < len(counts)).all())
     return known and bool((offsets < counts[lists]).all())
 
 
-class _Parts:
-    """Bytes, read from the front."""
+class _Reader:
+    """Reads values from bytes, one after the other."""
 
     def __init__(self, data: bytes):
-        self.data, self.at = data, 0
+        self.data, self.offset = data, 0
 
-    def take(self, layout: str) -> tuple:
-        values = struct.unpack_from(layout, self.data, self.at)
-        self.at += struct.calcsize(layout)
+    def read(self, layout: str) -> tuple:
+        values = struct.unpack_from(layout, self.data, self.offset)
+        self.offset += struct.calcsize(layout)
         return values
 
-    def take_array(self, dtype: str, count: int) -> NDArray:
+    def read_array(self, dtype: str, count: int) -> NDArray:
         if count > len(self.data):
             raise ValueError(f"a table of {count} numbers")
-        values = np.frombuffer(self.data, dtype, count, self.at) if count else np.empty(0, dtype)
-        self.at += values.nbytes
+        values = np.frombuffer(self.data, dtype, count, self.offset) if count else np.empty(0, dtype)
+        self.offset += values.nbytes
         return values
 
 
 def write_indexes(
     path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFFlat]], names: Mapping[str, int] | None = None
 ) -> None:
-    """Write (speaker id, index) pairs one at a time, and read the whole back, before it takes its name. ``names`` are
-    the speakers' ids by name.
+    """Write (speaker id, index) pairs one at a time, and read the file back before it gets its name.
 
-    The pickle is put together here and not by ``pickle.dump``, which would name the compiled module of this very build
-    of faiss; ``faiss.IndexIVFFlat`` is known to all. Raises UserError when the file cannot be written.
+    ``names`` maps the speakers' names to ids. The pickle is written by hand: ``pickle.dump`` would name the compiled
+    module of the installed faiss, whereas every faiss has ``faiss.IndexIVFFlat``. Raises UserError if the file cannot
+    be written.
     """
     with output_path(path) as temporary:
         with open(temporary, "wb") as file:
@@ -210,15 +212,15 @@ def write_indexes(
                 file.write(data)
                 file.write(pickle.SETITEM + pickle.BUILD + pickle.SETITEM)
             file.write(pickle.STOP)
-            told = json.dumps(dict(names or {})).encode()
-            file.write(told + struct.pack(_NAMES_END, len(told), _NAMES_MARK))
+            names_json = json.dumps(dict(names or {})).encode()
+            file.write(names_json + struct.pack(_NAMES_END, len(names_json), _NAMES_MARK))
         read_indexes(temporary)
 
 
 def export_indexes(path: str | Path, folder: str | Path) -> list[Path]:
-    """Write each index of ``path`` to ``folder`` in faiss's own format, as ``Index-<speaker id>.index``: all or none.
+    """Write each index of ``path`` to ``folder/Index-<speaker id>.index`` in faiss's format, all files or none.
 
-    Returns the files. Raises UserError as ``read_indexes``, and when a file cannot be written.
+    Returns the files. Raises UserError as ``read_indexes`` does, and if a file cannot be written.
     """
     files = {Path(folder) / f"Index-{speaker_id}.index": index for speaker_id, index in read_indexes(path).items()}
     with output_paths(*files) as temporaries:

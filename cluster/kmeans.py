@@ -2,8 +2,8 @@
 
 With 10,000 centres of a few features each, the initial centres decide the inertia, and k-means++ takes most of
 scikit-learn's time. Here a coarse k-means first splits the features into cells, and k-means++ compares a feature only
-with the seeds of its own cell. It draws a fifth more seeds than centres; after two iterations the centres whose removal
-raises the inertia least are removed. benchmarks/README.md compares time and inertia with scikit-learn's.
+with the seeds of its own cell. It samples a fifth more seeds than centres; after two iterations the centres whose
+removal raises the inertia least are removed. benchmarks/README.md compares time and inertia with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Features = NDArray[np.float32]
 SURPLUS = 1.2  # seeds per centre
 TRIALS = 16  # candidates per seed in greedy k-means++
 SEEDS_A_CELL = 33
-SEEDED_FROM = 16  # features per seed; seeding uses a random subset of larger sets
+FEATURES_PER_SEED = 16  # seeding uses a random subset of larger sets
 EARLY_ROUNDS, ROUNDS = 2, 20  # Lloyd's iterations before pruning, and in all
 SETTLED = 1e-4  # relative decrease of the inertia below which the iteration stops
-SEARCHED_WHOLE = 2000  # with more centres, the nearest one is searched approximately, by an inverted-file index
-NEARBY_CELLS = 4  # lists of that index that a search probes
+MAX_EXACT_CENTRES = 2000  # with more centres the search is approximate, by an inverted-file index
+PROBED_LISTS = 4  # of that index, per search
 ROUNDING = 1e-6  # squared distances below this share of their operands are rounding errors and count as 0
 
 
@@ -43,18 +43,18 @@ def k_means(features: Features, count: int, *, seed: int = 0, gpu: bool = False,
     centres = _seeds(features, min(round(SURPLUS * count), len(features)), np.random.default_rng(seed), name)
     with progress(total=ROUNDS, description=f"{name}, rounds", unit="round") as bar:
         for _ in range(EARLY_ROUNDS):
-            centres, _ = _moved(features, centres, gpu)
+            centres, _ = _lloyd_iteration(features, centres, gpu)
             bar.update()
         while len(centres) > count:
-            centres = _pruned(features, centres, count, gpu)
+            centres = _prune(features, centres, count, gpu)
         before = np.inf
         for _ in range(ROUNDS - EARLY_ROUNDS - 1):
-            centres, inertia = _moved(features, centres, gpu)
+            centres, inertia = _lloyd_iteration(features, centres, gpu)
             bar.update()
             if before - inertia <= SETTLED * inertia:
                 break
             before = inertia
-        centres, _ = _moved(features, centres, gpu, whole=True)
+        centres, _ = _lloyd_iteration(features, centres, gpu, exact=True)
         bar.update()
     return centres
 
@@ -70,24 +70,24 @@ def refuse_missing_gpu() -> None:
 
 
 def _seeds(features: Features, count: int, rng: np.random.Generator, name: str) -> Features:
-    """Draw ``count`` of the features as seeds, or fewer if fewer are distinct.
+    """Sample ``count`` of the features as seeds, or fewer if fewer are distinct.
 
-    The cell of each seed is drawn in proportion to the cell's inertia, the seed within the cell by greedy k-means++.
+    The cell of each seed is sampled in proportion to the cell's inertia, the seed within the cell by greedy k-means++.
     """
-    if len(features) > SEEDED_FROM * count:
-        features = features[np.sort(rng.choice(len(features), SEEDED_FROM * count, replace=False))]
-    cells = [_Cell(rows, rng) for rows in _parted(features, max(1, count // SEEDS_A_CELL), rng)]
-    left = np.array([cell.distances.sum() for cell in cells], np.float64)
+    if len(features) > FEATURES_PER_SEED * count:
+        features = features[np.sort(rng.choice(len(features), FEATURES_PER_SEED * count, replace=False))]
+    cells = [_Cell(rows, rng) for rows in _split_into_cells(features, max(1, count // SEEDS_A_CELL), rng)]
+    inertia = np.array([cell.distances.sum() for cell in cells], np.float64)
     for _ in progress(range(count - len(cells)), description=f"{name}, seeds", unit="seed"):
-        if not left.sum() > 0:
+        if not inertia.sum() > 0:
             break
-        chosen = _drawn(left, 1, rng)[0]
+        chosen = _sample(inertia, 1, rng)[0]
         cells[chosen].add_seed(rng)
-        left[chosen] = cells[chosen].distances.sum()
+        inertia[chosen] = cells[chosen].distances.sum()
     return np.concatenate([cell.features[cell.seeds] for cell in cells])
 
 
-def _parted(features: Features, count: int, rng: np.random.Generator) -> list[Features]:
+def _split_into_cells(features: Features, count: int, rng: np.random.Generator) -> list[Features]:
     """Split the features into at most ``count`` cells by a coarse k-means."""
     settings = {"niter": 6, "min_points_per_centroid": 1, "max_points_per_centroid": 64}  # without faiss's warnings
     coarse = faiss.Kmeans(features.shape[1], count, seed=int(rng.integers(1 << 31)), **settings)
@@ -97,8 +97,8 @@ def _parted(features: Features, count: int, rng: np.random.Generator) -> list[Fe
     return [features[rows] for rows in np.split(order, ends[:-1]) if len(rows)]
 
 
-def _drawn(weights: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Draw ``count`` indices with probabilities proportional to the weights."""
+def _sample(weights: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Sample ``count`` indices with probabilities proportional to the weights."""
     edges = np.cumsum(weights, dtype=np.float64)
     return np.minimum(np.searchsorted(edges, rng.random(count) * edges[-1], side="right"), len(edges) - 1)
 
@@ -115,11 +115,11 @@ class _Cell:
 
     def add_seed(self, rng: np.random.Generator) -> None:
         """Add the seed that lowers the inertia most, out of TRIALS candidates."""
-        candidates = _drawn(self.distances, TRIALS, rng)
-        left = np.minimum(self.distances, self._distances_to(candidates))
-        best = left.sum(axis=1).argmin()
+        candidates = _sample(self.distances, TRIALS, rng)
+        distances = np.minimum(self.distances, self._distances_to(candidates))
+        best = distances.sum(axis=1).argmin()
         self.seeds.append(int(candidates[best]))
-        self.distances = left[best]
+        self.distances = distances[best]
 
     def _distances_to(self, rows: list[int] | NDArray[np.intp]) -> Features:
         scale = self.squares[rows, None] + self.squares
@@ -130,9 +130,9 @@ class _Cell:
 # -- iterations -------------------------------------------------------------------------------------------------------
 
 
-def _moved(features: Features, centres: Features, gpu: bool, whole: bool = False) -> tuple[Features, float]:
+def _lloyd_iteration(features: Features, centres: Features, gpu: bool, exact: bool = False) -> tuple[Features, float]:
     """One Lloyd iteration: the new centres, and the inertia of the old ones. An empty cluster keeps its centre."""
-    distances, labels = _index(centres, gpu, whole).search(features, 1)
+    distances, labels = _index(centres, gpu, exact).search(features, 1)
     labels = labels[:, 0]
     sizes = np.bincount(labels, minlength=len(centres))
     shares = (1 / sizes[labels]).astype(np.float32)
@@ -140,27 +140,27 @@ def _moved(features: Features, centres: Features, gpu: bool, whole: bool = False
     return np.where(sizes[:, None] > 0, means, centres), float(distances.sum(dtype=np.float64))
 
 
-def _index(centres: Features, gpu: bool, whole: bool) -> faiss.Index:
+def _index(centres: Features, gpu: bool, exact: bool) -> faiss.Index:
     """A faiss index of the centres: exact, or, for many centres on a CPU, an inverted file that probes a few lists."""
     count, size = centres.shape
     index = faiss.IndexFlatL2(size)
     if gpu:
         index = faiss.index_cpu_to_all_gpus(index)
-    elif count > SEARCHED_WHOLE and not whole:
+    elif count > MAX_EXACT_CENTRES and not exact:
         index = faiss.index_factory(size, f"IVF{int(count**0.5)},Flat")
-        index.nprobe, index.cp.niter, index.cp.min_points_per_centroid = NEARBY_CELLS, 6, 1
+        index.nprobe, index.cp.niter, index.cp.min_points_per_centroid = PROBED_LISTS, 6, 1
         index.train(centres)
     index.add(centres)
     return index
 
 
-def _pruned(features: Features, centres: Features, count: int, gpu: bool) -> Features:
+def _prune(features: Features, centres: Features, count: int, gpu: bool) -> Features:
     """Remove the centres whose removal raises the inertia least; returns ``count`` of them, or a few more.
 
     Without a centre each of its features goes to its second-nearest centre, and the inertia rises by the difference of
     the two distances. A centre that takes over features is not removed in the same call.
     """
-    distances, nearest = _index(centres, gpu, whole=False).search(features, 2)
+    distances, nearest = _index(centres, gpu, exact=False).search(features, 2)
     labels, second = nearest.T
     increase = np.bincount(labels, distances[:, 1] - distances[:, 0], minlength=len(centres))
     order = np.argsort(labels, kind="stable")

@@ -1,4 +1,4 @@
-"""Feature retrieval: for each content unit, the most similar ones among the target speaker's training data."""
+"""Feature retrieval: replace each content unit by the mean of the most similar units of the target's training data."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from modules.data.file_name import is_one_folder
 log = get_logger("retrieval")
 
 NEIGHBOURS = 8
-MOST_FEATURES = 200_000  # more of them are replaced by
-REDUCED_TO = 10_000  # centres
+MAX_FEATURES = 200_000  # per speaker; a larger set is replaced by
+REDUCED_TO = 10_000  # cluster centres
 BLOCK = 8192  # features added at once
-SAMPLE = 256  # units by which the number of lists is chosen
-ENOUGH = 0.95  # of the nearest features must be found then
+SAMPLE_SIZE = 256  # units for choosing nprobe automatically
+MIN_RECALL = 0.95  # share of the nearest features that the chosen nprobe finds
 
 
 class FeatureIndex:
-    """The training features of every speaker, by speaker id, each set in lists of near ones.
+    """The training features of each speaker, by speaker id, in an inverted-file index.
 
-    A search looks through the ``nprobe`` lists nearest to a unit: 1 is the published setting and the fastest, more find
-    neighbours that lie beyond the edge of a list. None chooses, for each speaker, as few as find ENOUGH of the nearest
-    features of the first units that are searched for. ``names`` are the speakers' ids by name, if they are known.
+    A search probes the ``nprobe`` lists nearest to a unit: 1 is the published setting and the fastest; more lists find
+    more of the true neighbours. None chooses, for each speaker, the smallest power of two that reaches MIN_RECALL on
+    the first units that are searched for. ``names`` maps the speakers' names to ids, if they are known.
     """
 
     def __init__(
@@ -56,29 +56,31 @@ class FeatureIndex:
         return next(iter(self.indexes.values())).d
 
     def check_speakers(self, spk2id: Mapping[str, int]) -> None:
-        """Raise UserError when an id stands for another speaker here than in the model, whose speakers are given (a
-        model that names nobody gives the ids themselves)."""
+        """Raise UserError if an id belongs to another speaker here than in the model's ``spk2id``.
+
+        A model without names has the ids as names.
+        """
         by_id = {row: name for name, row in self.names.items()}
         for name, row in spk2id.items():
             if name != str(row) and by_id.get(row, name) != name:
                 raise UserError(
-                    f"{self.path} is of other voices: its speaker {row} is '{by_id[row]}', the model's is '{name}'; "
+                    f"{self.path} is for other voices: its speaker {row} is '{by_id[row]}', the model's is '{name}'; "
                     f"run '{MAKER}' with the model's config.json, or name the model's own index"
                 )
 
     def neighbours(self, units: Tensor, speaker_id: int) -> Tensor:
-        """Mean of the 8 nearest training features of each of the units (T, C): (T, C), weighted by 1/distance^2.
+        """Average the 8 nearest training features of each of the units (T, C), weighted by 1/distance^2: (T, C).
 
-        The distance is the squared Euclidean one. A unit that is a training feature itself is returned as it is, and
-        so is one whose lists are empty. Type and device are those of ``units``. Raises UserError when there is nothing
-        of the speaker, or the features are of another size.
+        The distance is the squared Euclidean one. A unit that is itself a training feature, or whose probed lists are
+        empty, is returned unchanged. Dtype and device are those of ``units``. Raises UserError if the index lacks the
+        speaker or has features of another size.
         """
         if speaker_id not in self.indexes:
             there = ", ".join(map(str, self.indexes))
             raise UserError(f"{self.path} holds no features of speaker {speaker_id}, only of {there}; run '{MAKER}'")
         if units.shape[-1] != self.feature_size:
             raise UserError(
-                f"{self.path} is of features of size {self.feature_size}, the speech encoder gives {units.shape[-1]}; "
+                f"{self.path} holds features of size {self.feature_size}, the speech encoder gives {units.shape[-1]}; "
                 f"run '{MAKER}' with the features of this encoder"
             )
         query = np.ascontiguousarray(units.detach().to("cpu", torch.float32).numpy())
@@ -92,27 +94,27 @@ class FeatureIndex:
 
 
 def choose_nprobe(index: faiss.IndexIVFFlat, query: NDArray[np.float32]) -> None:
-    """Double ``index.nprobe`` from 1 until a search finds ENOUGH of the nearest features of a sample of ``query``
-    (T, C), and log it."""
-    sample = query[:: -(-len(query) // SAMPLE)]
+    """Double ``index.nprobe`` from 1 until a search finds MIN_RECALL of the nearest features of a sample of ``query``
+    (T, C); log the result."""
+    sample = query[:: -(-len(query) // SAMPLE_SIZE)]
     index.nprobe = index.nlist
     _, nearest = index.search(sample, NEIGHBOURS)
     index.nprobe = 1
-    while (recall := _recall(index.search(sample, NEIGHBOURS)[1], nearest)) < ENOUGH and index.nprobe < index.nlist:
+    while (recall := _recall(index.search(sample, NEIGHBOURS)[1], nearest)) < MIN_RECALL and index.nprobe < index.nlist:
         index.nprobe = min(2 * index.nprobe, index.nlist)
     log.info("nprobe %d of %d lists finds %.1f %% of the nearest features", index.nprobe, index.nlist, 100 * recall)
 
 
 def _recall(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> float:
-    """The share of the ids ``nearest`` (T, K) that are in the same row of ``found``; -1 stands for none."""
+    """Return the share of the ids ``nearest`` (T, K) that are in the same row of ``found``; -1 means no neighbour."""
     wanted = nearest >= 0
     return float((nearest[:, :, None] == found[:, None, :]).any(axis=2)[wanted].mean()) if wanted.any() else 1.0
 
 
 def neighbour_weights(distances: NDArray[np.float32], found: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Weights (T, K) in proportion to 1/distance^2, with the sum 1 wherever anything was found, 0 where nothing.
+    """Return weights (T, K) proportional to 1/distance^2; each row sums to 1, or to 0 if it found nothing.
 
-    Of neighbours at distance 0 the weight would be infinite: they share it alone.
+    If a row has neighbours at distance 0, these share the whole weight.
     """
     distances = np.where(found, distances.astype(np.float64), np.inf)
     nearest = distances.min(axis=1, keepdims=True)
@@ -123,15 +125,15 @@ def neighbour_weights(distances: NDArray[np.float32], found: NDArray[np.bool_]) 
 
 
 def load_feature_index(path: str | Path, nprobe: int | None = 1) -> FeatureIndex:
-    """Read ``feature_and_index.pkl``. Raises UserError as ``read_indexes`` does, or for ``nprobe`` below 1."""
+    """Read ``feature_and_index.pkl``. Raises UserError as ``read_indexes`` does, and for ``nprobe`` below 1."""
     return FeatureIndex(Path(path), read_indexes(path), nprobe, read_names(path))
 
 
 def train_feature_index(config_path: str | Path, dataset: str | Path, path: str | Path) -> None:
-    """Write to ``path`` the index of every speaker of ``spk`` in ``config.json``, whose features are in ``dataset``.
+    """Index the features in ``dataset`` of each speaker in ``spk`` of ``config.json``, and write them to ``path``.
 
-    A speaker without a folder there, as one that was removed from the data, is left out with a warning. Raises
-    UserError when all are, a folder has no features, a file of them cannot be used, or ``path`` not be written.
+    A speaker without a folder in ``dataset`` is left out with a warning. Raises UserError if no speaker has a folder, a
+    folder has no features, a feature file is unusable, or ``path`` cannot be written.
     """
     speakers = load_config(config_path).spk
     if not speakers:
@@ -152,7 +154,7 @@ def train_feature_index(config_path: str | Path, dataset: str | Path, path: str 
         for name, speaker_id in speakers.items():
             features = read_features(files[name], name, size)
             size, given = features.shape[1], len(features)
-            if given > MOST_FEATURES:
+            if given > MAX_FEATURES:
                 features = k_means(features, REDUCED_TO, name=name)
             reduced = f", reduced to {len(features):,} centres" if len(features) < given else ""
             log(f"{name}: {given:,} features{reduced}")
@@ -163,10 +165,10 @@ def train_feature_index(config_path: str | Path, dataset: str | Path, path: str 
 
 
 def build_index(features: NDArray[np.float32], name: str = "index") -> faiss.IndexIVFFlat:
-    """The features (N, C) in lists of near ones. ``name`` is what the progress bar says."""
+    """Build the inverted-file index of the features (N, C). ``name`` labels the progress bar."""
     count, size = features.shape
     index = faiss.index_factory(size, f"IVF{list_count(count)},Flat")
-    index.cp.min_points_per_centroid = 1  # faiss would warn of a single list
+    index.cp.min_points_per_centroid = 1  # otherwise faiss warns about a single list
     index.train(features)
     with progress(total=count, description=f"{name}, indexing", unit="feature") as bar:
         for start in range(0, count, BLOCK):
@@ -176,5 +178,5 @@ def build_index(features: NDArray[np.float32], name: str = "index") -> faiss.Ind
 
 
 def list_count(features: int) -> int:
-    """In how many lists so many features are put: the published min(16 sqrt(N), N / 39), but at least one."""
+    """Return the number of lists for N features: the published min(16 sqrt(N), N / 39), at least one."""
     return max(1, min(int(16 * features**0.5), features // 39))

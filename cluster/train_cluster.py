@@ -1,9 +1,9 @@
 """Stage 4, optional: find the cluster centres of each speaker's content units.
 
 Reads   dataset/44k/<speaker>/*.wav.soft.pt    which preprocess_hubert_f0.py makes
-Writes  logs/44k/kmeans_10000.pt    up to 10,000 centres a speaker, for inference_main.py -cm -cr
+Writes  logs/44k/kmeans_10000.pt    up to 10,000 centres per speaker, for inference_main.py -cm -cr
 
-A speaker with fewer frames than that (50 make a second) gets a centre for each.
+A speaker with fewer frames than that (50 per second) gets one centre per frame.
 
     python cluster/train_cluster.py
     python cluster/train_cluster.py --dataset my_clips --output logs/my_model --gpu
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project's folder, not this package's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # import from the project's folder, not from this package's
 
 from modules.console import UserError, parse_flags, script
 
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--dataset", default="./dataset/44k", help="folder of the speakers (default: %(default)s)")
-    add("--output", default="logs/44k", help=f"folder that {NAME} goes to (default: %(default)s)")
+    add("--output", default="logs/44k", help=f"folder to write {NAME} to (default: %(default)s)")
     add("--gpu", action="store_true", help="compute on the CUDA devices; needs faiss for them (faiss-gpu-cu12)")
     return parser
 

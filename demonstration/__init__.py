@@ -1,1 +1,1 @@
-"""What the demo needs beside the product: a synthetic singer, a small vocoder, and figures of a converted song."""
+"""Code that only the demo needs: a synthetic singer, a small vocoder, and measures of a converted song."""

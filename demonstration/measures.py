@@ -1,6 +1,6 @@
-"""What a converted song is measured by when the notes, and the target voice singing them, are known.
+"""Measures of a converted song whose notes, and whose ideal conversion, are known.
 
-Signals are mono float arrays (L,); frames stand ``HOP_LENGTH`` samples apart, frame t at sample t * HOP_LENGTH.
+Signals are mono float arrays (L,); frame t is at sample t * HOP_LENGTH.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ HOP_LENGTH = 512
 N_FFT = 2048
 N_MELS = 80
 N_CEPSTRA = 24
-FLOOR_DB = -80.0  # of a mel band, below the loudest band of the song
-SILENCE_DB = -40.0  # of a frame, below the loudest frame of the song
+FLOOR_DB = -80.0  # floor of the mel bands, relative to the song's loudest band
+SILENCE_DB = -40.0  # level of silent frames, relative to the song's loudest frame
 
 
 def f0_correlation(f0: np.ndarray, voiced: np.ndarray, true_f0: np.ndarray, true_voiced: np.ndarray) -> float:
-    """Pearson correlation of two contours in Hz (T,) over the frames that both call voiced; 0 when fewer than two."""
+    """Pearson correlation of two contours in Hz (T,) over the frames voiced in both; 0 if there are fewer than two."""
     both = np.asarray(voiced, bool) & np.asarray(true_voiced, bool)
     if both.sum() < 2:
         return 0.0
@@ -25,27 +25,27 @@ def f0_correlation(f0: np.ndarray, voiced: np.ndarray, true_f0: np.ndarray, true
 
 
 def voicing_error(voiced: np.ndarray, true_voiced: np.ndarray) -> float:
-    """Share of all frames (T,), rests included, that are called voiced and are not, or the other way about."""
+    """Share of all frames (T,), rests included, whose voicing decision is wrong."""
     return float(np.mean(np.asarray(voiced, bool) != np.asarray(true_voiced, bool)))
 
 
 def mel_cepstral_distance(audio: np.ndarray, reference: np.ndarray, sampling_rate: int) -> float:
-    """Mean distance in dB of two songs that run in step, over the frames where the reference is not silent.
+    """Mean distance in dB of two time-aligned songs, over the frames where the reference is not silent.
 
-    With c_m the cosine coefficients of a frame's ln mel spectrum, m = 1...24 (c_0, the loudness, is left out):
-    10 / ln 10 * sqrt(2 * sum (c_m - c'_m)^2) (Kubichek 1993), which is the RMS difference in dB of the two smoothed
-    spectra. No time warping.
+    10 / ln 10 * sqrt(2 * sum (c_m - c'_m)^2) (Kubichek 1993), where c_m, m = 1...24, are the cosine coefficients of a
+    frame's ln mel spectrum (c_0, the loudness, is left out). This is the RMS difference in dB of the two smoothed
+    spectra. There is no time warping.
     """
     length = min(len(audio), len(reference))
     first, _ = _cepstra(audio[:length], sampling_rate)
     second, level = _cepstra(reference[:length], sampling_rate)
-    heard = level > level.max() + SILENCE_DB
-    difference = np.square(first - second)[:, heard].sum(axis=0)
+    audible = level > level.max() + SILENCE_DB
+    difference = np.square(first - second)[:, audible].sum(axis=0)
     return float(np.mean(10 / np.log(10) * np.sqrt(2 * difference)))
 
 
 def _cepstra(audio: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cepstra c_1...c_24 (24, T) of the ln mel magnitudes, and the frames' level (T,) in dB."""
+    """Return the cepstra c_1...c_24 (24, T) of the ln mel magnitudes, and the frame levels (T,) in dB."""
     import librosa
 
     mel = librosa.feature.melspectrogram(
@@ -57,11 +57,11 @@ def _cepstra(audio: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, np.ndar
 
 
 def envelope_line(audio: np.ndarray, sampling_rate: int, frequency: float | None = None) -> float:
-    """By how many dB a line at ``frequency`` Hz stands out of the spectrum of the amplitude envelope.
+    """Level in dB of a line at ``frequency`` Hz in the spectrum of the amplitude envelope, above its surroundings.
 
     The envelope is the magnitude of the analytic signal; its power spectrum is averaged over windows of two seconds
-    (Welch). The result is the strongest bin within 1 Hz of ``frequency`` against the median of the bins 2 to 15 Hz
-    away. A decoder that sets each frame apart from the next leaves such a line at the frame rate, the default.
+    (Welch). The result compares the strongest bin within 1 Hz of ``frequency`` with the median of the bins 2 to 15 Hz
+    away. ``frequency`` is the frame rate by default, where a decoder with steps between frames has such a line.
     """
     frequency = frequency or sampling_rate / HOP_LENGTH
     analytic = signal.hilbert(audio, fft.next_fast_len(len(audio), real=False))[: len(audio)]

@@ -1,4 +1,4 @@
-"""How good the demo's song is: figures, the goals they have to reach, and a picture."""
+"""The quality of the demo's song: measured values, their goals, and a picture."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from demonstration.measures import (
     voicing_error,
 )
 
-# Three that work differently; two must agree on the pitch. Praat's (pm) takes the strongest period, so a buzz
-# at the frame rate misleads it where the others still hear the note; the voicing is judged by it alone.
+# Three different methods; two must reach the goal for F0. A buzz at the frame rate misleads Praat's method (pm), which
+# takes the strongest period, more than the others. The goal for voicing counts for pm only.
 PREDICTORS = ("pm", "harvest", "fcpe")
 LEAST_CORRELATION = 0.95
 MOST_VOICING_ERROR = 0.19
-MOST_DISTANCE = 0.85  # of the distance between the unconverted song and the target
+MOST_DISTANCE = 0.85  # relative to the distance between the unconverted song and the target
 
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of a converted song; distances are mel-cepstral, in dB."""
+    """Measures of a converted song; distances are mel-cepstral, in dB."""
 
-    correlations: dict[str, float]  # predictor -> of the measured F0 with the notes
+    correlations: dict[str, float]  # predictor -> correlation of the measured F0 with the notes
     voicing_errors: dict[str, float]  # predictor -> share of all frames
-    to_target: float  # output and the target voice singing the same song
-    to_source: float  # output and the song that was converted
-    unconverted: float  # the song that was converted and the target voice
-    buzz: float  # dB by which the line at the frame rate stands higher than in the target
+    to_target: float  # from the output to the target voice singing the same song
+    to_source: float  # from the output to the unconverted song
+    unconverted: float  # from the unconverted song to the target voice
+    buzz: float  # dB of the line at the frame rate, above the target's
 
     def figures(self) -> dict[str, float]:
-        """The figures that have a goal, by name; ``correlation`` is the second best predictor's."""
+        """The values that have a goal, by name; ``correlation`` is the one of the second best predictor."""
         return {
             "correlation": sorted(self.correlations.values())[-2],
             "voicing_error": self._voicing_error,
@@ -45,7 +45,7 @@ class Report:
         }
 
     def missed(self) -> list[str]:
-        """The goals that are not reached, in words."""
+        """The goals that are missed, as text."""
         goals = {
             f"F0 correlation of at least {LEAST_CORRELATION} by two predictors": (
                 sorted(self.correlations.values())[-2] >= LEAST_CORRELATION
@@ -76,7 +76,7 @@ class Report:
 
 
 def measure(output: np.ndarray, source: np.ndarray, target: np.ndarray, f0: np.ndarray, rate: int) -> Report:
-    """Measure a converted song (L,) whose known notes are ``f0`` (T,) in Hz, 0 where unvoiced."""
+    """Measure a converted song (L,); ``f0`` (T,) are its true notes in Hz, 0 where unvoiced."""
     from modules.f0 import build_f0_predictor
 
     correlations, errors = {}, {}
@@ -96,7 +96,7 @@ def measure(output: np.ndarray, source: np.ndarray, target: np.ndarray, f0: np.n
 
 
 def draw(path: Path, titles: Sequence[str], songs: Sequence[np.ndarray], f0: np.ndarray, rate: int) -> None:
-    """Write a PNG of the songs' spectrograms, one below the other, each with its measured F0 and the known one."""
+    """Write a PNG of the songs' spectrograms, one below the other, each with the measured and the true F0."""
     import librosa.display
     from matplotlib.figure import Figure
 

@@ -1,9 +1,9 @@
-"""A source-filter formant singer whose F0, voicing and words are known exactly.
+"""A synthetic singer (source and formant filter) whose F0, voicing and words are known exactly.
 
-A harmonic source (Fant's source-filter theory, 1960) with a known F0 drives the resonances of a vocal tract that move
-from phone to phone; fricatives, plosive bursts and breath are shaped noise. Voices differ by the length of their tract,
-the tilt of their source and their breath, never in timing or F0: when two voices sing the same notes with the same
-seed, the one song is the perfect conversion of the other.
+A harmonic source (Fant's source-filter theory, 1960) with a known F0 excites the resonances of a vocal tract, which
+move from phone to phone; fricatives, plosive bursts and breath are shaped noise. Voices differ in tract length, source
+tilt and breath, not in timing or F0: if two voices sing the same notes with the same seed, one song is the perfect
+conversion of the other.
 
     notes = random_phrase(np.random.default_rng(7), seconds=6, low=52, high=64)
     song = sing(BRIGHT, notes, seed=7)          # song.audio, song.f0, song.voiced
@@ -20,20 +20,20 @@ import numpy as np
 from scipy.signal import istft, oaconvolve
 
 SAMPLING_RATE = 44100
-HOP_LENGTH = 512  # of the known F0
-CONTROL_HOP = 128  # everything that moves is drawn at this pace and joined by straight lines
+HOP_LENGTH = 512  # samples; of the known F0
+CONTROL_HOP = 128  # samples between control points, which are interpolated linearly
 CONTROL_RATE = SAMPLING_RATE / CONTROL_HOP
-ROOM_NOISE = 6e-3  # standard deviation beside harmonics of about 1, as no recording is silent
+ROOM_NOISE = 6e-3  # standard deviation; harmonics have about 1
 TOP_HZ = 20000.0  # the harmonics fade out below this, so nothing aliases
 
 
 @dataclass(frozen=True)
 class Voice:
-    """What makes a singer: nothing here changes the timing or the F0 of a song."""
+    """The timbre of a singer; independent of the timing and the F0 of a song."""
 
-    formant_scale: float = 1.0  # of all resonances; 1 is a tract of 17.5 cm, a shorter one is above 1
-    tilt: float = 6.0  # dB by which the source falls per octave
-    breath: float = 0.2  # aspiration noise beside the harmonics: 0 is none, 1 a whisper with some voice in it
+    formant_scale: float = 1.0  # factor of all resonances; 1 is a tract of 17.5 cm, a shorter tract has more
+    tilt: float = 6.0  # dB per octave by which the source falls
+    breath: float = 0.2  # aspiration noise: 0 is none, 1 is mostly whisper
 
 
 DARK = Voice(formant_scale=0.92, tilt=11.0, breath=0.15)
@@ -42,7 +42,7 @@ BRIGHT = Voice(formant_scale=1.12, tilt=7.5, breath=0.4)
 
 @dataclass(frozen=True)
 class Note:
-    """One syllable on one pitch, or a rest when the syllable is empty."""
+    """One syllable on one pitch, or a rest if the syllable is empty."""
 
     pitch: float  # MIDI number; 69 is 440 Hz
     duration: float  # seconds
@@ -53,7 +53,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Song:
-    """A recording and the truth about it; frame t stands for the sample t * HOP_LENGTH."""
+    """A recording and its true F0 and voicing; frame t is at sample t * HOP_LENGTH."""
 
     audio: np.ndarray  # (L,) float32
     f0: np.ndarray  # (T,) float32 Hz, 0 where unvoiced, T = L // HOP_LENGTH
@@ -63,16 +63,16 @@ class Song:
 
 @dataclass(frozen=True)
 class Phone:
-    """Targets of one sound. Without formants it borrows those of the vowel beside it."""
+    """Target values of one phone. Without formants it uses those of the syllable's vowel."""
 
     formants: tuple[float, ...] = ()  # Hz of the first four resonances at scale 1
     voicing: float = 0.0  # level of the harmonics
-    aspiration: float = 0.0  # level of noise through the resonances
-    noise: float = 0.0  # level of noise made at the constriction, in front of the resonances
-    centre: float = 1000.0  # Hz of that noise
+    aspiration: float = 0.0  # level of noise filtered by the resonances
+    noise: float = 0.0  # level of noise at the constriction, not filtered by the resonances
+    centre: float = 1000.0  # Hz; centre frequency of that noise
     width: float = 0.5  # octaves (standard deviation) of that noise
-    seconds: float = 0.0  # 0: a vowel, which takes what is left of the note
-    closed: float = 0.0  # share of the time that is silent before the burst of a plosive
+    seconds: float = 0.0  # 0: a vowel, which lasts for the rest of the note
+    closed: float = 0.0  # share of the duration that is silent, before the burst of a plosive
 
 
 PHONES = {
@@ -99,34 +99,34 @@ PHONES = {
 VOWELS = "aeiou"
 ONSETS = ("", "m", "n", "l", "y", "w", "v", "z", "s", "sh", "f", "h", "p", "t", "k")
 CODAS = ("", "", "", "n", "m", "s", "t")
-# D major: its notes keep clear of the multiples of 86 Hz, the models' frame rate, where a tone and a model's buzz at
-# that rate could not be told apart.
+# D major: none of its notes is near a multiple of 86 Hz, the frame rate of the models, where a note could not be
+# distinguished from a model's buzz at that rate.
 SCALE = (1, 2, 4, 6, 7, 9, 11)
 
 
 def random_phrase(rng: np.random.Generator, seconds: float, low: float, high: float) -> list[Note]:
-    """Random syllables on a melody that walks over D major between the MIDI numbers ``low`` and ``high``.
+    """Make random syllables on a random walk over D major between the MIDI numbers ``low`` and ``high``.
 
     Lasts at least ``seconds``, with a short rest after every few notes and at both ends.
     """
     pitches = [p for p in range(int(np.ceil(low)), int(high) + 1) if p % 12 in SCALE]
-    place = int(rng.integers(len(pitches)))
-    notes = [Note(pitches[place], 0.15, "")]
+    index = int(rng.integers(len(pitches)))
+    notes = [Note(pitches[index], 0.15, "")]
     while sum(note.duration for note in notes) < seconds:
         for _ in range(rng.integers(4, 8)):
-            place = int(np.clip(place + rng.integers(-3, 4), 0, len(pitches) - 1))
+            index = int(np.clip(index + rng.integers(-3, 4), 0, len(pitches) - 1))
             syllable = rng.choice(ONSETS) + rng.choice(list(VOWELS)) + rng.choice(CODAS)
             notes.append(
-                Note(pitches[place], rng.uniform(0.3, 0.8), syllable, rng.uniform(0.1, 0.5), rng.uniform(0.85, 1.15))
+                Note(pitches[index], rng.uniform(0.3, 0.8), syllable, rng.uniform(0.1, 0.5), rng.uniform(0.85, 1.15))
             )
-        notes.append(Note(pitches[place], rng.uniform(0.15, 0.35), ""))
+        notes.append(Note(pitches[index], rng.uniform(0.15, 0.35), ""))
     return notes
 
 
 def sing(voice: Voice, notes: Sequence[Note], seed: int = 0) -> Song:
-    """Sing the notes. ``seed`` draws the noises, the vibrato's rate and the drift of the pitch.
+    """Sing the notes. ``seed`` determines the noises, the vibrato's rate and the drift of the pitch.
 
-    Raises ValueError for a syllable with an unknown phone or without exactly one vowel.
+    Raises ValueError for a syllable with an unknown phone or not exactly one vowel.
     """
     rng = np.random.default_rng(seed)
     score = _Score(notes)
@@ -135,14 +135,14 @@ def sing(voice: Voice, notes: Sequence[Note], seed: int = 0) -> Song:
     harmonics = _harmonic_sound(voice, score, f0, phase)
     audio = harmonics + _noise_sound(voice, score, phase, rng)
     audio *= 0.6 / max(np.abs(audio).max(), 1e-9)
-    places = np.arange(len(audio) // HOP_LENGTH) * HOP_LENGTH
-    voiced = score.voicing[places // CONTROL_HOP] > 0.1
-    known = np.where(voiced, f0_fine[places], 0.0)
+    samples = np.arange(len(audio) // HOP_LENGTH) * HOP_LENGTH
+    voiced = score.voicing[samples // CONTROL_HOP] > 0.1
+    known = np.where(voiced, f0_fine[samples], 0.0)
     return Song(audio.astype(np.float32), known.astype(np.float32), voiced)
 
 
 class _Score:
-    """The notes as curves at the control rate: (frames,) levels and (frames, 4) resonances at scale 1, all smooth."""
+    """The notes as smooth curves at the control rate: levels (frames,) and resonances (frames, 4) at scale 1."""
 
     def __init__(self, notes: Sequence[Note]):
         self.frames = max(int(round(sum(note.duration for note in notes) * CONTROL_RATE)), 8)
@@ -152,13 +152,13 @@ class _Score:
         start = 0.0
         for note in notes:
             if note.syllable:
-                self._paint(note, start)
+                self._add(note, start)
             start += note.duration
         self.formants = smooth(self.formants, 0.06)
         self.voicing, self.aspiration = smooth(self.voicing, 0.025), smooth(self.aspiration, 0.02)
         self.noises = {shape: smooth(level, 0.012) for shape, level in self.noises.items()}
 
-    def _paint(self, note: Note, start: float) -> None:
+    def _add(self, note: Note, start: float) -> None:
         names = spell(note.syllable)
         vowel = next(PHONES[name] for name in names if name in VOWELS)
         consonants = sum(PHONES[name].seconds for name in names)
@@ -179,7 +179,10 @@ class _Score:
 
 
 def spell(syllable: str) -> list[str]:
-    """The phones of a syllable: ``"shon"`` is sh, o, n. ValueError unless all are known and one is a vowel."""
+    """Split a syllable into phones: ``"shon"`` is sh, o, n.
+
+    Raises ValueError unless all are known and exactly one is a vowel.
+    """
     names = re.findall("sh|.", syllable)
     unknown = [name for name in names if name not in PHONES]
     if unknown or sum(name in VOWELS for name in names) != 1:
@@ -188,17 +191,17 @@ def spell(syllable: str) -> list[str]:
 
 
 def smooth(curve: np.ndarray, seconds: float) -> np.ndarray:
-    """A running mean over a Hann window of that length along the first axis, its ends held."""
+    """Smooth along the first axis with a Hann window of that length; the ends are padded with the edge values."""
     half = max(int(seconds * CONTROL_RATE / 2), 1)
     window = np.hanning(2 * half + 3)[1:-1]
     padding = [(half, half)] + [(0, 0)] * (curve.ndim - 1)
-    held = np.pad(curve, padding, mode="edge")
+    padded = np.pad(curve, padding, mode="edge")
     kernel = (window / window.sum()).reshape(-1, *[1] * (curve.ndim - 1))
-    return oaconvolve(held, kernel, mode="valid", axes=0)
+    return oaconvolve(padded, kernel, mode="valid", axes=0)
 
 
 def _pitch_contour(notes: Sequence[Note], frames: int, rng: np.random.Generator) -> np.ndarray:
-    """F0 (frames,) in Hz at the control rate: steps rounded to glides, a vibrato that sets in late, a slow drift."""
+    """Compute F0 (frames,) in Hz at the control rate: smoothed steps, a delayed vibrato, a slow drift."""
     pitch, vibrato = np.zeros(frames), np.zeros(frames)
     begin = 0.0
     for note in notes:
@@ -215,7 +218,7 @@ def _pitch_contour(notes: Sequence[Note], frames: int, rng: np.random.Generator)
 
 
 def _phase(f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The source's phase in cycles and its F0, both at every sample (frames * CONTROL_HOP,)."""
+    """Compute the source's phase in cycles and its F0, both per sample (frames * CONTROL_HOP,)."""
     samples = len(f0) * CONTROL_HOP
     fine = np.interp(np.arange(samples) / CONTROL_HOP, np.arange(len(f0)), f0)
     return np.cumsum(fine) / SAMPLING_RATE, fine
@@ -223,7 +226,10 @@ def _phase(f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def _fixed_response(voice: Voice) -> tuple[np.ndarray, np.ndarray]:
-    """What does not move with the words, the source's tilt and the resonances above the fourth: Hz, complex."""
+    """Compute the response that does not depend on the phones, source tilt and resonances above the fourth.
+
+    Returns frequencies in Hz and complex values.
+    """
     frequencies = np.linspace(0, SAMPLING_RATE / 2, 2048)
     response = (1 + 1j * frequencies / 250.0) ** (-voice.tilt / 6.02)
     for number in range(5, 24):
@@ -239,7 +245,7 @@ def _resonance(frequencies: np.ndarray, centre: np.ndarray | float) -> np.ndarra
 
 
 def _tract(voice: Voice, formants: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """Complex response (frames, N) of source and tract at ``frequencies`` (frames or 1, N) Hz."""
+    """Compute the complex response (frames, N) of source and tract at ``frequencies`` (frames or 1, N) in Hz."""
     grid, fixed = _fixed_response(voice)
     response = np.interp(frequencies, grid, fixed.real) + 1j * np.interp(frequencies, grid, fixed.imag)
     for column in formants.T:
@@ -248,12 +254,12 @@ def _tract(voice: Voice, formants: np.ndarray, frequencies: np.ndarray) -> np.nd
 
 
 def _harmonic_sound(voice: Voice, score: _Score, f0: np.ndarray, phase: np.ndarray, block: int = 64) -> np.ndarray:
-    """The harmonics (L,): a polynomial in e^(2 pi i phase), by Horner's rule, its coefficients joined by lines."""
+    """Compute the harmonics (L,): a polynomial in e^(2 pi i phase) by Horner's rule, with interpolated coefficients."""
     audio = np.zeros((score.frames, CONTROL_HOP), np.float32)
     turn = np.exp(2j * np.pi * phase).astype(np.complex64).reshape(audio.shape)
     across = np.linspace(0, 1, CONTROL_HOP, endpoint=False, dtype=np.float32)
     for first in range(0, score.frames, block):
-        # one row more than the block, so that its last line knows where it leads
+        # one more row than the block, as the end of its last interpolation
         rows = np.minimum(np.arange(first, min(first + block, score.frames) + 1), score.frames - 1)
         if not score.voicing[rows].any():
             continue
@@ -272,9 +278,9 @@ def _harmonic_sound(voice: Voice, score: _Score, f0: np.ndarray, phase: np.ndarr
 
 
 def _noise_sound(voice: Voice, score: _Score, phase: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Breath through the tract, stronger while the glottis is open, the noise of constrictions and the room's (L,)."""
+    """Compute the noises (L,): breath, modulated by the glottis and filtered by the tract; constrictions; the room."""
     bins = np.fft.rfftfreq(4 * CONTROL_HOP, 1 / SAMPLING_RATE)
-    flow = replace(voice, tilt=3.0)  # of noise at the glottis, whatever the tilt of the harmonics
+    flow = replace(voice, tilt=3.0)  # noise at the glottis does not have the tilt of the harmonics
     tract = np.abs(_tract(flow, score.formants, bins[None]))
     breath = _shaped_noise(tract * voice.breath * score.voicing[:, None], rng)
     power = np.square(tract * score.aspiration[:, None])
@@ -286,9 +292,9 @@ def _noise_sound(voice: Voice, score: _Score, phase: np.ndarray, rng: np.random.
 
 
 def _shaped_noise(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise (frames * CONTROL_HOP,) whose spectrum follows ``magnitude`` (frames, bins); 1 is variance 1."""
-    draws = rng.standard_normal((2, *magnitude.shape), dtype=np.float32)
+    """Make Gaussian noise (frames * CONTROL_HOP,) with the spectrum ``magnitude`` (frames, bins); 1 is variance 1."""
+    normal = rng.standard_normal((2, *magnitude.shape), dtype=np.float32)
     size = 2 * (magnitude.shape[1] - 1)
-    spectrum = magnitude * (draws[0] + 1j * draws[1]) * np.sqrt(3 / size)
+    spectrum = magnitude * (normal[0] + 1j * normal[1]) * np.sqrt(3 / size)
     _, audio = istft(spectrum.T, nperseg=size, noverlap=size - CONTROL_HOP)
     return np.pad(audio, (0, CONTROL_HOP))[: len(magnitude) * CONTROL_HOP]

@@ -1,7 +1,7 @@
-"""A small mel vocoder for the demo, which has no published weights: trained on the demo's own clips.
+"""A small mel vocoder, trained on the demo's clips because the demo has no published weights.
 
-Multi-resolution spectral loss (Yamamoto et al., https://arxiv.org/abs/1910.11480) and no discriminator: a minute of
-work, good enough to hear what the diffusion model does to a song.
+It is trained for a minute by a multi-resolution spectral loss (Yamamoto et al., https://arxiv.org/abs/1910.11480)
+without a discriminator, which is good enough to hear the effect of the diffusion model.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CONFIG = {
     "resblock_dilation_sizes": [[1, 3], [1, 3]],
 }  # fmt: skip
 BATCH, CROP = 8, 16  # clips, frames
-RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # samples of window and step
+RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # window and hop in samples
 LEARNING_RATE, LAST_RATE = 8e-4, 3e-4
 
 
 def make_vocoder(path: Path, clips: Sequence[Path], generator_path: Path, steps: int, seed: int = 0) -> None:
-    """Train on prepared clips and write ``path`` and the ``config.json`` beside it, in the published form.
+    """Train on prepared clips; write ``path`` and the ``config.json`` beside it, in the published format.
 
-    The trained synthesizer's decoder (in ``generator_path``) is where it starts from; only the first layer is new.
+    Training starts from the synthesizer's decoder in ``generator_path``; only the first layer has new weights.
     """
-    pick_device("cpu")  # on which denormal numbers then count as zero
+    pick_device("cpu")  # also makes denormal numbers count as zero
     torch.manual_seed(seed)
     config = VocoderConfig.from_dict(CONFIG)
     network = NsfHifigan(config, config.num_mels, phases_per_frame=True)
@@ -66,7 +66,7 @@ def make_vocoder(path: Path, clips: Sequence[Path], generator_path: Path, steps:
 
 
 def _read(clip: Path, config: VocoderConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Mel (n_mels, T), F0 (T,) and audio (hop_size * T,) of a prepared clip."""
+    """Read mel (n_mels, T), F0 (T,) and audio (hop_size * T,) of a prepared clip."""
     audio = torch.from_numpy(read_audio(clip)[0])
     f0 = torch.from_numpy(ClipFiles(clip).read_f0()[0])
     return config.mel(audio[None])[0], f0, audio[: len(f0) * config.hop_size]
@@ -79,7 +79,7 @@ def _crop(mel: Tensor, f0: Tensor, audio: Tensor, generator: np.random.Generator
 
 
 def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
-    """Distance of two batches of audio (B, L): mean absolute difference of log magnitudes, over all RESOLUTIONS."""
+    """Mean absolute difference of the log magnitudes of two batches of audio (B, L), averaged over RESOLUTIONS."""
     distances = []
     for window, step in RESOLUTIONS:
         made_log, real_log = (linear_spectrogram(a, window, step, window).clamp(min=1e-2).log() for a in (made, real))
@@ -88,9 +88,9 @@ def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
 
 
 def pitch_error(path: Path, tones: Sequence[float] = (147.0, 220.0, 294.0, 330.0)) -> float:
-    """The most cents by which harmonic tones (Hz) of a second come back higher or lower from the vocoder at ``path``.
+    """The largest pitch error, in cents, of the vocoder at ``path`` for harmonic tones (Hz) of one second.
 
-    Where the fundamental is: the peak of the spectrum within a semitone, to a fifth of a cent.
+    The pitch is the spectrum's peak within a semitone of the fundamental, to a fifth of a cent.
     """
     vocoder = load_mel_vocoder(path)
     rate = vocoder.sampling_rate

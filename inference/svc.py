@@ -37,6 +37,7 @@ from modules.device import pick_device
 from modules.memory import is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
+from vdecoder.source import skip_unused_noise
 from vencoder import ENCODERS
 from vits.generator_file import load_generator
 

@@ -1,1 +1,1 @@
-"""The stages before training: clips, resampling, filelists, features."""
+"""Stages 0 to 3: cut recordings, resample clips, split the data set, compute features."""

@@ -1,8 +1,8 @@
-"""Which clips resample.py has made, and of which recordings: those may go when their recording is gone, others never.
+"""The ledger of the clips that resample.py made and of their recordings. ``--prune`` deletes only clips in it.
 
-``dataset/44k/.resample_clips.jsonl`` has a line for each, appended when the clip is there, so that a kill costs no more
-than the lines of the clips that were just being made. A clip of which the file says nothing, or whose sound is another
-than was made, is somebody's own.
+``dataset/44k/.resample_clips.jsonl`` has one line per clip, appended after the clip is written; a killed run loses at
+most the lines of the clips that were being made. A clip without a line, or whose hash differs from its line, was added
+or edited by the user.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ KEYS = ("clip", "recording", "of", "bytes", "modified_ns", "blake2b")
 
 
 class ClipLedger:
-    """The clips of ``out_dir`` as they were made of recordings in ``in_dir`` and in other folders.
+    """The clips in ``out_dir`` and the recordings, in ``in_dir`` or other folders, that they were made from.
 
-    Raises UserError when the file cannot be read.
+    Raises UserError if the file cannot be read.
     """
 
     def __init__(self, in_dir: Path, out_dir: Path):
@@ -36,28 +36,28 @@ class ClipLedger:
             text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         except (OSError, ValueError):
             raise UserError(
-                f"{self.path} cannot be read; remove it: then all clips there are taken for your own"
+                f"{self.path} cannot be read; remove it: then all clips there count as your own"
             ) from None
         self.entries: dict[str, dict[str, Any]] = {}
         for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line, where a kill has cut it off
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a killed run leaves its last line incomplete
                 entry = json.loads(line)
                 self.entries[entry["clip"]] = {key: entry[key] for key in KEYS}
         if not text.endswith("\n") and text:
             self._rewrite()
 
     def add(self, clip: Path, recording: Path, identity: Mapping[str, Any]) -> None:
-        """Note a clip that was made just now; ``identity`` is what ``identify`` says of it."""
+        """Append a clip that was just made; ``identity`` is the result of ``identify``."""
         names = {"clip": _name(clip, self.out_dir), "recording": _name(recording, self.in_dir)}
         entry = self.entries[names["clip"]] = {**names, "of": self.source, **identity}
         with open(self.path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(entry) + "\n")
 
     def without_recording(self, expected: Collection[Path]) -> tuple[list[Path], list[Path]]:
-        """The clips beside those that are ``expected``, of which there are recordings.
+        """Look through the clips that are not ``expected``, which are those of the present recordings.
 
-        Returns those that were made of a recording which is no longer in ``in_dir``, and those of unknown origin. Clips
-        that were made of recordings in another folder are in neither.
+        Returns the clips whose recording is no longer in ``in_dir``, and the clips of unknown origin. Clips made from
+        recordings in another folder are in neither list.
         """
         gone, unknown = [], []
         for clip in (clip for clips in find_clips(self.out_dir).values() for clip in clips if clip not in expected):
@@ -71,9 +71,9 @@ class ClipLedger:
         return gone, unknown
 
     def prune(self, clips: Iterable[Path]) -> None:
-        """Delete clips and all that was made of them, and the folders of speakers that this leaves empty."""
+        """Delete the clips, their sidecar files, and speaker folders that become empty."""
         for clip in clips:
-            for path in (*ClipFiles(clip).beside, clip):  # the clip last: by it a run that is killed here goes on
+            for path in (*ClipFiles(clip).beside, clip):  # the clip last, so that a killed run is completed by the next
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 clip.parent.rmdir()
@@ -89,8 +89,8 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _seen_from(out_dir: Path, in_dir: Path) -> str:
-    """Where the recordings lie as seen from the clips, which a move of the whole project does not change."""
+    """The path from the clips to the recordings, relative so that the whole project can be moved."""
     try:
         return Path(os.path.relpath(in_dir.resolve(), out_dir.resolve())).as_posix()
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # different drives on Windows
         return in_dir.resolve().as_posix()

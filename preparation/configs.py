@@ -1,7 +1,7 @@
-"""The configuration that fits a data set: its speakers, its speech encoder, its filelists.
+"""Write the configuration for a data set: its speakers, speech encoder and filelists.
 
-What a person set in a former configuration is kept, and so are the numbers of its speakers, which are rows of a trained
-model's table.
+Values that the user changed in a former configuration are kept, and so are its speaker numbers, which are rows of a
+trained model's speaker embedding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Former = TypeVar("Former", Config, DiffusionConfig)
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "configs_template"
 CONFIG, DIFFUSION_CONFIG = Path("configs/config.json"), Path("configs/diffusion.yaml")
-RUN_CONFIG = Path("logs/44k/config.json")  # of the run that the README's commands train
+RUN_CONFIG = Path("logs/44k/config.json")  # the run that the README's commands train
 DEFAULT_ENCODER = "vec768l12"
 
 # Keys that follow the data set, the encoder and the flags. A former value of any other key is kept.
@@ -40,14 +40,14 @@ ENCODER_WIDTHS = {"model.ssl_dim", "model.gin_channels", "model.filter_channels"
 
 
 def load_template(tiny: bool = False) -> Config:
-    """Load the configuration before it is fitted."""
+    """Load the template of the configuration."""
     return load_config(TEMPLATES / ("config_tiny_template.json" if tiny else "config_template.json"))
 
 
 def load_former() -> tuple[Config | None, DiffusionConfig | None]:
     """Load the configurations that an earlier run of stage 2 wrote; None for each that is missing.
 
-    Raises UserError when one cannot be read.
+    Raises UserError if one cannot be read.
     """
     return _load_existing(CONFIG, load_config), _load_existing(DIFFUSION_CONFIG, load_diffusion_config)
 
@@ -56,11 +56,11 @@ def _load_existing(path: Path, reader: Callable[[Path], Former]) -> Former | Non
     try:
         return reader(path) if path.exists() else None
     except UserError as error:
-        raise UserError(f"{error}; mend it, or start from the template with {option('fresh', True)}") from None
+        raise UserError(f"{error}; correct it, or start from the template with {option('fresh', True)}") from None
 
 
 def number_speakers(names: Collection[str], former: Config | None) -> dict[str, int]:
-    """Return speaker name -> number: in alphabetical order from 0, new speakers behind those that have a number.
+    """Return speaker name -> number: in alphabetical order from 0; new speakers follow those that have a number.
 
     Numbers come from the run in logs/44k if it has one of the speakers, else from ``former``. A speaker without clips
     keeps its number there.
@@ -88,11 +88,11 @@ def fitted_configs(
     tiny: bool = False,
     former: tuple[Config | None, DiffusionConfig | None] = (None, None),
 ) -> tuple[Config, DiffusionConfig]:
-    """The templates, filled for the speakers (name -> number) and the encoder.
+    """Fill the templates for the speakers (name -> number) and the encoder.
 
-    Widths that follow the encoder come from its row; the tiny model's feed-forward layers keep their own. Values of the
-    ``former`` configurations are kept, but for widths of another encoder and a model of another size. Raises UserError
-    for an unknown encoder.
+    Widths that depend on the encoder come from its row of ENCODERS; the tiny model keeps its own ``filter_channels``.
+    Values of the ``former`` configurations are kept, except widths for another encoder and the model section for
+    another model size. Raises UserError for an unknown encoder.
     """
     row = ENCODERS[speech_encoder]
     former_config, former_diffusion = former
@@ -129,46 +129,46 @@ def fitted_configs(
 
 
 def is_tiny(former: Config | None) -> bool:
-    """Return whether a former configuration, if there is one, is of the tiny model."""
+    """Return whether there is a former configuration and it describes the tiny model."""
     return former is not None and former.model.use_depthwise_conv and former.model.flow_share_parameter
 
 
 def keep_values(config: Section, former: Section, path: Path, leave_out: Collection[str] = ()) -> None:
-    """Give ``config`` every value of ``former`` that no stage derives, and log those that differ from the template.
+    """Copy every value of ``former`` that is not in DERIVED to ``config``, and log those that differ from the template.
 
-    ``leave_out`` names keys and whole sections that are not kept.
+    ``leave_out`` names keys and whole sections that are not copied.
     """
     kept = []
-    for place, section, key, value in _values(former):
+    for sections, is_known, key, value in _values(former):
         target = config
-        for part in place:
-            target = getattr(target, part)
-        name = ".".join((*place, key))
-        if name in DERIVED or name in leave_out or (place and place[0] in leave_out):
+        for section in sections:
+            target = getattr(target, section)
+        name = ".".join((*sections, key))
+        if name in DERIVED or name in leave_out or (sections and sections[0] in leave_out):
             continue
-        if section and getattr(target, key) != value:
+        if is_known and getattr(target, key) != value:
             setattr(target, key, value)
             kept.append(f"{name} {value}")
-        elif not section:
+        elif not is_known:
             target.extra[key] = value
     if kept:
         starts = f"{option('fresh', True)} starts from the template"
         log.info("kept from %s (%s): %s", path, starts, ", ".join(kept))
 
 
-def _values(section: Section, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool, str, Any]]:
-    """Every value below a section: where, whether the key is a known one, the key and the value."""
+def _values(section: Section, sections: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool, str, Any]]:
+    """Yield every value below a section: the names of its sections, whether the key is known, the key, the value."""
     for key, value in vars(section).items():
         if isinstance(value, Section):
-            yield from _values(value, (*place, key))
+            yield from _values(value, (*sections, key))
         elif key != "extra":
-            yield place, True, key, value
+            yield sections, True, key, value
     for key, value in section.extra.items():
-        yield place, False, key, value
+        yield sections, False, key, value
 
 
 def write_configs(config: Config, diffusion: DiffusionConfig, train_list: str | Path, val_list: str | Path) -> None:
-    """Name the filelists in both configurations and write them under ``configs/``, over former ones."""
+    """Enter the filelists in both configurations and write these to ``configs/``, replacing former ones."""
     for data in (config.data, diffusion.data):
         data.training_files = Path(train_list).as_posix()
         data.validation_files = Path(val_list).as_posix()

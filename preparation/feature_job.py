@@ -1,4 +1,4 @@
-"""What a worker does: make the companions of one clip after the other, with models that are loaded once."""
+"""The job of one worker: load the models once, then make the sidecar files of one clip after the other."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from modules.data.features import SHORTEST_CLIP, ClipFiles, frames
 from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
 from modules.training.distributed import local_rank
-from preparation.fingerprints import Check, Recipe, vouch, withdraw
+from preparation.fingerprints import Check, Recipe, invalidate, write_fingerprint
 from preparation.vocoder_mels import augment, plain_mel
 from preparation.workers import cpu_count
 from vencoder import build_encoder
 
 log = get_logger("features")
 
-F0_THRESHOLD = 0.05  # as published, for the predictors that have one
+F0_THRESHOLD = 0.05  # the published value, for predictors with a threshold
 PRETRAIN = Path("pretrain")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One clip of so many seconds, and what was found beside it."""
+    """A clip, the state of its sidecar files, and its length in seconds."""
 
     files: ClipFiles
     found: Check
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass
 class Result:
-    """What came of one task. ``error`` is a sentence that names the clip; ``began`` and ``ended`` are clock times."""
+    """The result of one task. ``error`` is a sentence that names the clip; ``began`` and ``ended`` are clock times."""
 
     clip: Path
     error: str | None = None
@@ -54,15 +54,17 @@ class Result:
     load_seconds: float = 0.0
 
 
-def about(clip: Path, error: Exception) -> str:
-    """The error as a sentence that names the clip."""
+def error_sentence(clip: Path, error: Exception) -> str:
+    """Return the error as a sentence that names the clip."""
     sentence = explain(error) or f"{type(error).__name__}: {error}"
     return sentence if str(clip) in sentence else f"{clip}: {sentence}"
 
 
 class FeatureJob:
-    """Makes the stale companions of a clip. Each worker builds the models once, and only those that some clip
-    ``needed``; ``mel`` is there when diffusion's companions are wanted."""
+    """Makes the stale sidecar files of a clip. Each worker builds once the models that some clip needs.
+
+    ``needed`` are the kinds of sidecar files that some clip lacks; ``mel`` is given if those for diffusion are made.
+    """
 
     def __init__(
         self,
@@ -81,9 +83,9 @@ class FeatureJob:
         self.mel = mel
 
     def set_up(self, rank: int, workers: int) -> None:
-        """Build the models, on CUDA devices in turn when no device was named. Raises UserError as they do."""
+        """Build the models; without a given device, workers take the CUDA devices in turn. May raise UserError."""
         if workers > 1:
-            torch.set_num_threads(max(1, cpu_count() // workers))  # more threads than CPUs is slower by far
+            torch.set_num_threads(max(1, cpu_count() // workers))  # more threads than CPUs are much slower
         began = time.time()
         device = self.device
         if device is None and torch.cuda.is_available():
@@ -101,7 +103,7 @@ class FeatureJob:
         self.rank, self.load_seconds = rank, time.time() - began
 
     def _warm_up(self) -> None:
-        """Run the models on a short tone, so that what they load at first use belongs to the loading too."""
+        """Run the models on a short tone, so that lazy initialisation counts as loading time."""
         rate = self.config.data.sampling_rate
         tone = np.sin(np.arange(int(SHORTEST_CLIP * rate)) * (2 * np.pi * 220 / rate)).astype(np.float32)
         if "units" in self.needed:
@@ -114,23 +116,23 @@ class FeatureJob:
         try:
             result.seconds = self.make(task.files, task.found)
             result.reasons = task.found.reasons
-        except Exception as error:  # whatever one clip does, the others are made
+        except Exception as error:  # a failure must not stop the other clips
             log.debug("%s", traceback.format_exc())
-            result.error = about(task.files.wav, error)
+            result.error = error_sentence(task.files.wav, error)
         result.ended = time.time()
         return result
 
-    def lost(self, task: Task, reason: str) -> Result:
+    def worker_died(self, task: Task, reason: str) -> Result:
         now = time.time()
         return Result(task.files.wav, f"{task.files.wav}: {reason}", began=now, ended=now)
 
     @torch.inference_mode()
     def make(self, files: ClipFiles, found: Check) -> float:
-        """Make what is stale beside one clip. Returns its seconds. Raises UserError when the sound is not usable."""
+        """Make a clip's stale sidecar files; returns its length in seconds. Raises UserError for unusable sound."""
         data, stale = self.config.data, found.stale
         audio = self._read(files)
         wave = torch.from_numpy(audio)
-        withdraw(files, found)
+        invalidate(files, found)
         if "units" in stale:
             files.write_units(self.encoder(self._for_encoder(audio)))
         if "f0" in stale:
@@ -141,9 +143,9 @@ class FeatureJob:
             files.write_volume(volume(wave, data.hop_length))
         if "mel" in stale:
             files.write_mel(plain_mel(wave, self.mel))
-        if "augmented" in stale:  # drawn by the sound, so that another run writes the same bytes
+        if "augmented" in stale:  # seeded by the clip's hash, so that every run writes the same bytes
             files.write_augmented(augment(wave, self.mel, seed=int(found.clip["blake2b"], 16)))
-        vouch(files, found, self.recipes)
+        write_fingerprint(files, found, self.recipes)
         return len(audio) / data.sampling_rate
 
     def _read(self, files: ClipFiles) -> np.ndarray:

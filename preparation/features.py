@@ -1,4 +1,4 @@
-"""Content units, F0, spectrogram and what else training reads of every clip, written beside it."""
+"""Stage 3: write each clip's sidecar files (content units, F0, spectrogram, …), which training reads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from modules.device import pick_device
 from modules.f0 import F0_PREDICTORS
 from modules.temporary_file import delete_unfinished
 from modules.training import distributed
-from preparation.feature_job import F0_THRESHOLD, PRETRAIN, FeatureJob, Result, Task, about
-from preparation.fingerprints import Recipe, check, vouch
-from preparation.fitting import Fit
-from preparation.report import Report, list_some
-from preparation.termination import unwinding
-from preparation.vocoder_mels import FARTHEST_SHIFT
+from preparation.feature_job import F0_THRESHOLD, PRETRAIN, FeatureJob, Result, Task, error_sentence
+from preparation.fingerprints import Recipe, check, write_fingerprint
+from preparation.report import Report, warn_of_each
+from preparation.sidecar_format import SidecarFormat
+from preparation.termination import unwind_on_signals
+from preparation.vocoder_mels import MAX_SHIFT
 from preparation.workers import run_job, worker_count
 from vencoder import ENCODERS
 
@@ -33,7 +33,7 @@ log = get_logger("features")
 
 
 def default_predictor() -> str:
-    """Return the F0 predictor to use when none is named: rmvpe, or fcpe and a log line if rmvpe's file is missing."""
+    """Return the default F0 predictor: rmvpe, or fcpe (with a log line) if rmvpe's file is missing."""
     path = PRETRAIN / F0_PREDICTORS["rmvpe"].weight
     if path.is_file():
         return "rmvpe"
@@ -51,17 +51,17 @@ def prepare_features(
     mel: VocoderMel | None = None,
     remake: bool = False,
 ) -> Report:
-    """Make the companions of every ``folder/<speaker>/*.wav`` that are missing or stale.
+    """Make the missing and stale sidecar files of every ``folder/<speaker>/*.wav``.
 
-    Those of another origin, and those edited since, are kept where they fit the clip. ``remake`` makes all anew.
-    One bad clip does not stop the others: it is named in the report. ``num_processes`` 0 stands for one worker a CPU;
-    ``half`` lets the encoder compute in half precision; ``mel``, the vocoder's, is given when the companions of
-    diffusion are wanted too. Of several processes, as torchrun or a scheduler starts them, each takes its share of the
-    clips; where they can meet, all wait for the last of them and have the report of all.
-    Raises UserError before any work when there are no clips, or when an encoder, predictor or device cannot serve; and
-    after it when not one clip could be made.
+    Files of another origin and edited files are kept if they match the clip; ``remake`` makes all anew. A clip that
+    fails is named in the report and does not stop the others. ``num_processes`` 0 means one worker per CPU; ``half``
+    runs the encoder in half precision; ``mel``, the vocoder's spectrogram, is given to make the files for diffusion
+    too. If torchrun or a scheduler starts several processes, each takes its share of the clips; processes that can
+    form a process group wait for each other, and their reports are merged.
+    Raises UserError before any work if there are no clips, or if the encoder, predictor or device cannot be used, and
+    after the work if no clip could be prepared.
     """
-    _refuse_misfits(config, f0_predictor, device)
+    _refuse_bad_settings(config, f0_predictor, device)
     workers = worker_count(num_processes)
     speakers = find_clips(folder)
     for name in speakers:
@@ -71,14 +71,14 @@ def prepare_features(
         raise UserError(f"{folder} holds no <speaker>/*.wav; 'python resample.py' makes them from dataset_raw")
     own, recipes, report = _own_share(clips), make_recipes(config, f0_predictor, half, mel), Report()
     with distributed.process_group(torch.device("cpu")) if distributed.has_rendezvous() else contextlib.nullcontext():
-        tasks = _plan(own, recipes, report, Fit.of(config, mel), remake)
+        tasks = _plan(own, recipes, report, SidecarFormat.of(config, mel), remake)
         needed = frozenset(name for task in tasks for name in task.found.stale)
         job = FeatureJob(config, f0_predictor, device, recipes, needed, mel)
         if tasks:
             _run(job, tasks, workers, report)
-        report = Report.of_all(distributed.all_gather(report))
+        report = Report.merged(distributed.all_gather(report))
     if own and not report.made and not report.ready:
-        _refuse_nothing(folder, report)
+        _refuse_empty_result(folder, report)
     return report
 
 
@@ -89,8 +89,8 @@ def _own_share(clips: list[Path]) -> list[Path]:
     return own
 
 
-def _refuse_misfits(config: Config, f0_predictor: str, device: str | None) -> None:
-    F0_PREDICTORS[f0_predictor].find_weight(f0_predictor, PRETRAIN)  # refuses an unknown one, and one without its file
+def _refuse_bad_settings(config: Config, f0_predictor: str, device: str | None) -> None:
+    F0_PREDICTORS[f0_predictor].find_weight(f0_predictor, PRETRAIN)  # raises if it is unknown or lacks its file
     key = config.model.speech_encoder
     if ENCODERS[key].ssl_dim != config.model.ssl_dim:
         raise UserError(
@@ -100,18 +100,18 @@ def _refuse_misfits(config: Config, f0_predictor: str, device: str | None) -> No
     pick_device(device)
 
 
-def _refuse_nothing(folder: str | Path, report: Report) -> None:
+def _refuse_empty_result(folder: str | Path, report: Report) -> None:
     if not report.failed:
         raise UserError(f"no clip in {folder} is {SHORTEST_CLIP} s or longer; record or slice longer ones")
     first, *others = report.failed.values()
-    list_some("not made", others)
+    warn_of_each("not made", others)
     raise UserError(f"no clip could be prepared: {first}")
 
 
 def make_recipes(
     config: Config, f0_predictor: str, half: bool = False, mel: VocoderMel | None = None
 ) -> dict[str, Recipe]:
-    """What each companion is to be made with. Any difference from a clip's fingerprint makes that companion stale."""
+    """Return the recipe of each kind of sidecar file. A file whose fingerprint has another recipe is stale."""
     data, encoder, predictor = config.data, ENCODERS[config.model.speech_encoder], F0_PREDICTORS[f0_predictor]
     encoder_bytes = _size(encoder.weight, *encoder.others)
     timing = {"sampling_rate": data.sampling_rate, "hop_length": data.hop_length}
@@ -128,21 +128,23 @@ def make_recipes(
         recipes["volume"] = timing
     if mel:
         recipes["mel"] = dataclasses.asdict(mel)
-        recipes["augmented"] = {**recipes["mel"], "farthest_shift": FARTHEST_SHIFT, "layout": "published"}
+        recipes["augmented"] = {**recipes["mel"], "farthest_shift": MAX_SHIFT, "layout": "published"}
     return recipes
 
 
 def _size(*names: str | None) -> int | None:
-    """The bytes of the first of these weight files that is there."""
+    """The size in bytes of the first of these weight files that exists; None if there is none."""
     there = (PRETRAIN / name for name in names if name and (PRETRAIN / name).is_file())
     return next((path.stat().st_size for path in there), None)
 
 
-# -- which clips ------------------------------------------------------------------------------------------------------
+# -- select the clips -------------------------------------------------------------------------------------------------
 
 
-def _plan(clips: Iterable[Path], recipes: dict[str, Recipe], report: Report, fit: Fit, remake: bool) -> list[Task]:
-    """The clips with work to do. Those that are ready, too short or unreadable go into the report."""
+def _plan(
+    clips: Iterable[Path], recipes: dict[str, Recipe], report: Report, wanted: SidecarFormat, remake: bool
+) -> list[Task]:
+    """Return the clips with work to do; enter those that are ready, too short or unreadable into the report."""
     tasks = []
     for clip in clips:
         files = ClipFiles(clip)
@@ -150,17 +152,17 @@ def _plan(clips: Iterable[Path], recipes: dict[str, Recipe], report: Report, fit
             report.failed[clip] = f"{clip} {flaw}"
             continue
         try:
-            found = check(files, recipes, fit, remake)
+            found = check(files, recipes, wanted.matches, remake)
             report.kept.update(found.kept)
             if not found.stale:
-                if found.adopted:
-                    vouch(files, found, recipes)
+                if found.newly_kept:
+                    write_fingerprint(files, found, recipes)
                 report.ready += 1
                 continue
             with open_audio(clip) as sound:
                 seconds = sound.frames / sound.samplerate
         except (UserError, OSError) as error:
-            report.failed[clip] = about(clip, error)
+            report.failed[clip] = error_sentence(clip, error)
             continue
         if seconds < SHORTEST_CLIP:
             report.too_short.append(clip)
@@ -170,8 +172,9 @@ def _plan(clips: Iterable[Path], recipes: dict[str, Recipe], report: Report, fit
 
 
 def _run(job: FeatureJob, tasks: list[Task], workers: int, report: Report) -> None:
-    """Do the tasks, one or more, and enter their results into the report."""
-    results = _do(job, sorted(tasks, key=lambda task: -task.seconds), workers)  # so that workers end together
+    """Do the tasks, at least one, and enter their results into the report."""
+    longest_first = sorted(tasks, key=lambda task: -task.seconds)  # so that the workers finish together
+    results = _do(job, longest_first, workers)
     for result in results:
         if result.error:
             report.failed[result.clip] = result.error
@@ -185,8 +188,8 @@ def _run(job: FeatureJob, tasks: list[Task], workers: int, report: Report) -> No
 
 def _do(job: FeatureJob, tasks: list[Task], workers: int) -> list[Result]:
     results = []
-    with unwinding(), contextlib.closing(run_job(job, tasks, workers)) as stream:
-        first = next(stream)  # by now the models are loaded, or were refused
+    with unwind_on_signals(), contextlib.closing(run_job(job, tasks, workers)) as stream:
+        first = next(stream)  # after this the models are loaded
         with progress(total=len(tasks), description="features", unit="clip") as bar:
             for result in itertools.chain([first], stream):
                 results.append(result)

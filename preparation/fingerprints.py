@@ -1,12 +1,12 @@
-"""What a clip's companions were made from, kept beside it as ``X.wav.meta.json``.
+"""Fingerprints ``X.wav.meta.json``: what each sidecar file of a clip was made from, to find those that are stale.
 
-The file vouches for each companion that it names: made from this very sound (its BLAKE2 hash), by this recipe (encoder
-or predictor, rates, sizes), with this many bytes. It is written after the companions it vouches for, and names them as
-unfinished before, so a killed run leaves none that is trusted wrongly.
+The fingerprint stores the clip's BLAKE2 hash and, for each sidecar file, its recipe (encoder or predictor, rates,
+sizes) and its size in bytes. It marks files as unfinished before they are made and as valid afterwards, so a file that
+a killed run leaves is made anew.
 
-Companions that it does not name, those of so-vits-svc 4.1 for instance, and those edited since, are kept where they fit
-the clip; the fingerprint marks them as kept. A kept F0 stays with any predictor, for people correct F0 by hand; the
-others are made anew when their recipe changes. An F0 that cannot be kept and may be somebody's work is renamed to
+Files without an entry (from so-vits-svc 4.1, for instance) and edited files are kept if they match the clip; the
+fingerprint marks them as kept. A kept F0 stays valid with any predictor, because users correct F0 by hand; other kept
+files are made anew when their recipe changes. An F0 that cannot be kept and may be edited by hand is renamed to
 ``X.wav.f0.edited.npy``, not overwritten.
 """
 
@@ -23,77 +23,80 @@ from modules.atomic_file import write_text
 from modules.data.features import COMPANIONS, ClipFiles
 from modules.untrusted.json_file import read_json
 
-Recipe = dict[str, Any]  # what one companion is made with, as JSON holds it
-
-
-Fits = Callable[[ClipFiles, str], bool]  # whether a companion of any origin fits its clip
+Recipe = dict[str, Any]  # what a sidecar file is made with; JSON values
+Matches = Callable[[ClipFiles, str], bool]  # whether a sidecar file of any origin matches its clip
 
 EDITED = "*.wav.f0.edited.npy"
-MISSING, UNKNOWN, UNFINISHED = "missing", "of unknown origin", "unfinished"
-OTHER_SETTINGS, DAMAGED, ASKED = "made with other settings", "damaged", "as asked"
+# Reasons to make files anew; the log says "made 3 files that were missing".
+MISSING, UNKNOWN, UNFINISHED = "that were missing", "of unknown origin", "that were unfinished"
+OTHER_SETTINGS, DAMAGED, REQUESTED = "that had other settings", "that were damaged", "as requested"
+CHANGED_CLIP = "of changed clips"
 
 
 @dataclass
 class Check:
-    """What was found beside a clip: ``stale`` maps each companion to be made to the reason; ``vouched`` is what the
-    fingerprint may go on saying of the others; ``outdated`` are those of the sound that the clip had before, which
-    nobody has asked for now; ``kept`` are those of other origin, ``adopted`` those that the fingerprint does not yet
-    mark so; ``rescued`` says that the F0 to be replaced may be somebody's work."""
+    """The state of a clip's sidecar files.
+
+    ``stale`` maps each kind of file to be made to the reason; ``valid`` are the fingerprint's entries of the others;
+    ``outdated`` are the kinds that belong to the clip's former sound and are not made now; ``kept`` are the kinds of
+    other origin, ``newly_kept`` those of them that the fingerprint does not mark yet; ``backs_up_f0`` is set if the F0
+    to be replaced may be edited by hand.
+    """
 
     clip: dict[str, Any]
     stale: dict[str, str]
-    vouched: dict[str, Any]
+    valid: dict[str, Any]
     outdated: tuple[str, ...] = ()
     kept: list[str] = field(default_factory=list)
-    adopted: list[str] = field(default_factory=list)
-    rescued: bool = False
+    newly_kept: list[str] = field(default_factory=list)
+    backs_up_f0: bool = False
 
     @property
     def reasons(self) -> list[str]:
-        """Why each stale companion is made, and what becomes of a rescued F0."""
-        note = f" (the F0 that was there is now {EDITED})" if self.rescued else ""
+        """The reason for each stale file, with a note if the former F0 is renamed."""
+        note = f" (the former F0 is now {EDITED})" if self.backs_up_f0 else ""
         return [reason + (note if name == "f0" else "") for name, reason in self.stale.items()]
 
 
 def check(
-    files: ClipFiles, recipes: Mapping[str, Recipe], fits: Fits = lambda files, name: False, remake: bool = False
+    files: ClipFiles, recipes: Mapping[str, Recipe], matches: Matches = lambda files, name: False, remake: bool = False
 ) -> Check:
-    """Compare the companions named in ``recipes`` (``units``, ``f0``, ...) with how they should be made now.
+    """Compare the sidecar files with the ``recipes``, by kind (``units``, ``f0``, ...).
 
-    ``fits`` decides about those of unknown origin and those that were edited; ``remake`` makes all stale.
+    ``matches`` decides whether files of unknown origin and edited files are kept; ``remake`` makes all stale.
     """
     known = _read(files)
     clip = identify(files.wav, known.get("clip", {}))
-    if known and _sound(known.get("clip", {})) != _sound(clip):
+    if known and _content(known.get("clip", {})) != _content(clip):
         outdated = tuple(name for name in COMPANIONS if name in known and name not in recipes)
-        return _with_rescue(Check(clip, dict.fromkeys(recipes, "the clip changed"), {}, outdated), files, known)
+        return _mark_backup(Check(clip, dict.fromkeys(recipes, CHANGED_CLIP), {}, outdated), files, known)
     found = Check(clip, {}, {name: entry for name, entry in known.items() if name != "clip"})
     for name, recipe in recipes.items():
-        entry = found.vouched.pop(name, None)
-        reason = ASKED if remake else _reason(files, name, recipe, entry)
-        if reason and _may_be_kept(files, name, reason, entry) and fits(files, name):
+        entry = found.valid.pop(name, None)
+        reason = REQUESTED if remake else _reason(files, name, recipe, entry)
+        if reason and _may_be_kept(files, name, reason, entry) and matches(files, name):
             entry, reason = {"bytes": _size(files, name), "recipe": recipe, "kept": True}, None
-            found.adopted.append(name)
+            found.newly_kept.append(name)
         if reason:
             found.stale[name] = reason
             continue
-        found.vouched[name] = entry
+        found.valid[name] = entry
         if entry.get("kept"):
             found.kept.append(name)
-    return _with_rescue(found, files, known)
+    return _mark_backup(found, files, known)
 
 
-def _with_rescue(found: Check, files: ClipFiles, known: Mapping[str, Any]) -> Check:
-    """Mark a check whose stale F0 is not known to be this program's own."""
+def _mark_backup(found: Check, files: ClipFiles, known: Mapping[str, Any]) -> Check:
+    """Set ``backs_up_f0`` if the stale F0 is not an unchanged one that this program made."""
     entry = known.get("f0", {})
     if "f0" in found.stale and not entry.get("unfinished") and files.f0.exists():
         is_own = entry and not entry.get("kept") and entry.get("blake2b", "") in ("", _digest(files.f0))
-        found.rescued = not is_own
+        found.backs_up_f0 = not is_own
     return found
 
 
 def _reason(files: ClipFiles, name: str, recipe: Recipe, entry: Mapping[str, Any] | None) -> str | None:
-    """Why a companion is not what this program made by this recipe; None if it is."""
+    """Return why a sidecar file has to be made anew; None if this program made it by this recipe."""
     if not all(path.exists() for path in files.paths(name)):
         return MISSING
     if entry is None:
@@ -108,31 +111,31 @@ def _reason(files: ClipFiles, name: str, recipe: Recipe, entry: Mapping[str, Any
 
 
 def _may_be_kept(files: ClipFiles, name: str, reason: str, entry: Mapping[str, Any] | None) -> bool:
-    """Whether a companion may be somebody else's work on this very clip."""
-    if reason == UNKNOWN:  # a clip that changed is newer than what was made from it before
+    """Whether a stale file may come from another program or the user, and belong to this clip."""
+    if reason == UNKNOWN:  # a file older than its clip was made from other sound
         return min(path.stat().st_mtime_ns for path in files.paths(name)) >= files.wav.stat().st_mtime_ns
     if reason == OTHER_SETTINGS:
         return name == "f0" and bool(entry.get("kept") or entry.get("blake2b", "") not in ("", _digest(files.f0)))
     return reason == DAMAGED
 
 
-def withdraw(files: ClipFiles, found: Check) -> None:
-    """Mark as unfinished what is about to be made, rename an F0 that may be somebody's work, and delete what is
-    outdated: it would be read as good."""
-    if found.rescued:
+def invalidate(files: ClipFiles, found: Check) -> None:
+    """Mark the stale files as unfinished, rename an F0 that may be edited by hand, and delete outdated files, which
+    readers would take for valid."""
+    if found.backs_up_f0:
         files.f0.replace(files.edited_f0)
     for name in found.outdated:
         for path in files.paths(name):
             path.unlink(missing_ok=True)
-    _write(files, found.clip, {**found.vouched, **{name: {"unfinished": True} for name in found.stale}})
+    _write(files, found.clip, {**found.valid, **{name: {"unfinished": True} for name in found.stale}})
 
 
-def vouch(files: ClipFiles, found: Check, recipes: Mapping[str, Recipe]) -> None:
-    """Vouch for the companions that were stale, now that they are made by ``recipes``, and mark those that are kept."""
+def write_fingerprint(files: ClipFiles, found: Check, recipes: Mapping[str, Recipe]) -> None:
+    """Enter the files that were stale and are now made by ``recipes``, and mark those that are kept."""
     made = {name: {"bytes": _size(files, name), "recipe": recipes[name]} for name in found.stale}
-    if "f0" in made:  # by which one that is edited later is known
+    if "f0" in made:  # detects later edits
         made["f0"]["blake2b"] = _digest(files.f0)
-    _write(files, found.clip, {**found.vouched, **made})
+    _write(files, found.clip, {**found.valid, **made})
 
 
 def _size(files: ClipFiles, name: str) -> int:
@@ -140,7 +143,7 @@ def _size(files: ClipFiles, name: str) -> int:
 
 
 def identify(wav: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Size, time of change, and hash of a clip; the hash is taken over when size and time are those known."""
+    """Return size, modification time and hash of a clip; reuses the ``known`` hash if size and time are unchanged."""
     status = wav.stat()
     times = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
     if times == {key: known.get(key) for key in times} and "blake2b" in known:
@@ -152,13 +155,13 @@ def _digest(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
-def _sound(clip: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What must be equal; times of change do not survive a copy to another machine."""
+def _content(clip: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The values to compare. Modification times are left out because copies do not preserve them."""
     return clip.get("bytes"), clip.get("blake2b")
 
 
 def _read(files: ClipFiles) -> dict[str, Any]:
-    """The fingerprint, or nothing when there is none that can be read."""
+    """Read the fingerprint; empty if it is missing or unreadable."""
     try:
         known = read_json(files.fingerprint)
     except (OSError, ValueError):

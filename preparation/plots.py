@@ -1,4 +1,4 @@
-"""F0 drawn over the spectrogram, because people judge pitch by looking."""
+"""Plots of F0 over the spectrogram, to check F0 by eye."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from modules.data.features import ClipFiles, find_clips
 
 log = get_logger("features")
 
-SAMPLE = 12  # clips
-WINDOW = 4096  # samples: long enough to part the harmonics of a low voice
+MAX_PICTURES = 12  # clips
+WINDOW = 4096  # samples; long enough to separate the harmonics of a low voice
 LOWEST, HIGHEST = 40.0, 2500.0  # Hz
-RANGE = 70.0  # dB below the loudest point that are drawn
+RANGE = 70.0  # dB below the loudest point
 
 
 def plot_f0(folder: str | Path, config: Config, out: str | Path) -> list[Path]:
-    """Draw a sample of the clips ``folder/<speaker>/*.wav`` that have F0 into ``out/<speaker>_<clip>.png``.
+    """Plot some of the clips ``folder/<speaker>/*.wav`` that have F0 to ``out/<speaker>_<clip>.png``.
 
-    Returns the pictures' paths. A clip that cannot be read is named in the log and has none.
+    Returns the paths of the pictures. A clip that cannot be read is logged and left out.
     """
     clips = [clip for speaker in find_clips(folder).values() for clip in speaker if ClipFiles(clip).f0.exists()]
     pictures = []
-    for clip in spread(clips, SAMPLE):
+    for clip in evenly_spaced(clips, MAX_PICTURES):
         try:
             pictures.append(draw(clip, config, Path(out)))
         except UserError as error:
@@ -38,15 +38,15 @@ def plot_f0(folder: str | Path, config: Config, out: str | Path) -> list[Path]:
     return pictures
 
 
-def spread(items: Sequence[Path], count: int) -> list[Path]:
-    """At most ``count`` of the items, evenly spaced from the first on."""
+def evenly_spaced(items: Sequence[Path], count: int) -> list[Path]:
+    """Return at most ``count`` of the items, evenly spaced, starting with the first."""
     return [items[i * len(items) // min(count, len(items))] for i in range(min(count, len(items)))]
 
 
 def draw(clip: Path, config: Config, out: Path) -> Path:
-    """One picture: the spectrogram of a clip, its F0 where it is voiced, and thin where it is drawn through a gap.
+    """Draw one picture: a clip's spectrogram and F0, with a thin line where F0 is interpolated.
 
-    Raises UserError when the clip or its F0 cannot be read.
+    Raises UserError if the clip or its F0 cannot be read.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def draw(clip: Path, config: Config, out: Path) -> Path:
 
 
 def _levels(audio: np.ndarray, rate: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-    """dB below the loudest point, ``(F, T)``, and the frequencies in Hz, of what is drawn."""
+    """Return the levels ``(F, T)`` in dB below the loudest point, and the frequencies ``(F,)`` in Hz."""
     padded = np.pad(audio, (0, max(WINDOW - len(audio), 0)))
     spec = linear_spectrogram(torch.from_numpy(padded)[None], WINDOW, hop, WINDOW)[0]
     frequencies = np.arange(len(spec)) * rate / WINDOW

@@ -1,4 +1,4 @@
-"""Stage 1: recordings of any kind become mono 16-bit clips at the models' rate, trimmed and at full scale."""
+"""Stage 1: convert recordings to mono 16-bit clips at the model's sampling rate, trimmed and at full scale."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from preparation.recordings import (
     first_few,
     no_recordings,
     refuse_names,
-    refuse_shared_places,
-    voiceless,
+    refuse_overlapping_folders,
+    speakers_without_clips,
 )
-from preparation.termination import unwinding
+from preparation.termination import unwind_on_signals
 from preparation.workers import cpu_count, run_job, worker_count
 
 TRIM_DB = 40  # below the loudest frame
@@ -40,16 +40,16 @@ CLIP_SUFFIX = ".wav"
 
 @dataclass
 class ResampleReport:
-    """What became of a folder's recordings."""
+    """The result for a folder of recordings."""
 
     made: int = 0
     up_to_date: int = 0
-    failed: list[str] = field(default_factory=list)  # a sentence for each clip
-    cut_off: list[str] = field(default_factory=list)  # a sentence for each recording whose end is missing
-    passed_over: list[str] = field(default_factory=list)  # a sentence for each file that is no clip
-    voiceless: list[str] = field(default_factory=list)  # a sentence for each speaker without clips
-    gone: list[Path] = field(default_factory=list)  # clips whose recording is no longer there
-    unknown: list[Path] = field(default_factory=list)  # clips that were put or changed there by hand
+    failed: list[str] = field(default_factory=list)  # a sentence for each recording
+    cut_off: list[str] = field(default_factory=list)  # a sentence for each truncated recording
+    passed_over: list[str] = field(default_factory=list)  # a sentence for each file that is not a recording
+    speakers_without_clips: list[str] = field(default_factory=list)  # a sentence for each
+    gone: list[Path] = field(default_factory=list)  # clips whose recording was deleted
+    unknown: list[Path] = field(default_factory=list)  # clips added or edited by the user
 
 
 def resample_folder(
@@ -62,28 +62,29 @@ def resample_folder(
 ) -> ResampleReport:
     """Prepare ``in_dir/<speaker>/*`` as ``out_dir/<speaker>/<stem>.wav``.
 
-    A clip that is newer than its recording, and than the last change of the settings, is left as it is, so a run that
-    was stopped continues. A clip that fails is reported and does not stop the others. ``prune`` deletes the clips that
-    were made here of recordings which are gone since, and what was made of these clips. ``processes`` 0 stands for one
-    a CPU, None for ``default_processes``. Raises UserError when there is nothing to prepare, when clips would come
-    among the recordings, or when no clip at all could be prepared.
+    A clip that is newer than its recording and than the last change of the settings is skipped, so a stopped run
+    continues. A recording that fails is reported and does not stop the others. ``prune`` deletes the clips made by this
+    stage whose recordings were deleted, and their sidecar files. ``processes`` 0 means one per CPU, None
+    ``default_processes``. Raises UserError if there are no recordings, if the clips would lie among the recordings, or
+    if no recording can be prepared.
     """
     workers = default_processes() if processes is None else worker_count(processes)
     in_dir, out_dir = Path(in_dir), Path(out_dir)
     recordings, notes = find_recordings(in_dir)
     if not recordings:
         raise no_recordings(in_dir, notes)
-    refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
+    cure = f"name another folder for the clips with {option('out_dir')}"
+    refuse_overlapping_folders(in_dir, recordings, out_dir, cure)
     fit, refused = refuse_names(recordings, CLIP_SUFFIX)
     for folder in {out_dir / recording.speaker for recording in fit} | {out_dir}:
         delete_unfinished(folder)
     report = ResampleReport(passed_over=notes, failed=list(refused.values()))
     job = ResampleJob(out_dir, sampling_rate, full_scale)
-    changed = _note_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
+    changed = _save_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
     ledger = ClipLedger(in_dir, out_dir)
     waiting = [one for one in fit if not _up_to_date(one.path, job.target(one), changed)]
     report.up_to_date = len(fit) - len(waiting)
-    with unwinding(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
+    with unwind_on_signals(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
         for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
             if outcome.made:
                 ledger.add(job.target(outcome.made.recording), outcome.made.recording.path, outcome.made.identity)
@@ -95,7 +96,8 @@ def resample_folder(
     report.gone, report.unknown = ledger.without_recording({job.target(one): one.path for one in recordings})
     if prune:
         ledger.prune(report.gone)
-    report.voiceless = voiceless(in_dir, {recording.speaker for recording in fit if job.target(recording).is_file()})
+    with_clips = {recording.speaker for recording in fit if job.target(recording).is_file()}
+    report.speakers_without_clips = speakers_without_clips(in_dir, with_clips)
     return report
 
 
@@ -110,7 +112,7 @@ def default_processes() -> int:
 
 @dataclass(frozen=True)
 class Made:
-    """A clip that is there: its size, time of change and hash, as ``identify`` finds them."""
+    """A clip that was made; ``identity`` is the result of ``identify``: size, modification time and hash."""
 
     recording: Recording
     identity: dict[str, Any]
@@ -118,7 +120,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one recording: the clip, or why it failed, and what its file lacks at the end, if anything."""
+    """The result for one recording: the clip, or why it failed; ``cut_off`` is a sentence if the file is truncated."""
 
     made: Made | None = None
     failed: str | None = None
@@ -134,25 +136,25 @@ class ResampleJob:
     full_scale: bool
 
     def set_up(self, rank: int, workers: int) -> None:
-        """Nothing has to be loaded."""
+        """Does nothing: there is nothing to load."""
 
     def __call__(self, recording: Recording) -> Outcome:
         try:
             cut_off = self.prepare(recording)
             return Outcome(Made(recording, identify(self.target(recording), {})), cut_off=cut_off)
-        except Exception as error:  # one clip must not stop the others
+        except Exception as error:  # a failure must not stop the other recordings
             return Outcome(failed=failure(recording.path, error))
 
-    def lost(self, recording: Recording, reason: str) -> Outcome:
+    def worker_died(self, recording: Recording, reason: str) -> Outcome:
         return Outcome(failed=f"{recording.path}: {reason}")
 
     def target(self, recording: Recording) -> Path:
         return self.out_dir / recording.speaker / f"{recording.path.stem}{CLIP_SUFFIX}"
 
     def prepare(self, recording: Recording) -> str | None:
-        """Read, trim, resample, scale and write one clip; returns a sentence when the recording is cut off.
+        """Read, trim, resample, scale and write one clip; returns a sentence if the recording is truncated.
 
-        Raises UserError naming the file that cannot be prepared.
+        Raises UserError, which names the file, if it cannot be prepared.
         """
         sound = MonoFile(recording.path)
         levels, rate = sound.measure(*TRIM_FRAMES), sound.sampling_rate
@@ -162,7 +164,7 @@ class ResampleJob:
         if len(audio) < SHORTEST_CLIP * rate:
             seconds = len(audio) / rate
             raise UserError(f"{recording.path} holds {seconds:.2f} s of sound; a clip needs {SHORTEST_CLIP} s or more")
-        audio = _peak_safe(resample(audio, rate, self.sampling_rate))  # filters overshoot
+        audio = _limit_peak(resample(audio, rate, self.sampling_rate))  # the resampling filter overshoots
         if self.full_scale:
             audio = audio * (FULL_SCALE / np.abs(audio).max())
         write_audio(self.target(recording), audio, self.sampling_rate)
@@ -170,9 +172,9 @@ class ResampleJob:
 
 
 def trim_silence(audio: np.ndarray, levels: Levels, top_db: float = TRIM_DB) -> np.ndarray:
-    """``(L,)`` without what lies before the first and behind the last frame within ``top_db`` of the loudest.
+    """Cut from ``(L,)`` all before the first and after the last frame whose level is within ``top_db`` of the loudest.
 
-    ``levels`` are measured in TRIM_FRAMES.
+    ``levels`` are measured in frames of TRIM_FRAMES.
     """
     hop, share = TRIM_FRAMES[1], 10 ** (-top_db / 20)
     rms = np.maximum(levels.curve(max(levels.rms.max(), 1e-5) * share), 1e-5)
@@ -180,16 +182,16 @@ def trim_silence(audio: np.ndarray, levels: Levels, top_db: float = TRIM_DB) -> 
     return audio[loud[0] * hop : (loud[-1] + 1) * hop]
 
 
-def _peak_safe(audio: np.ndarray) -> np.ndarray:
+def _limit_peak(audio: np.ndarray) -> np.ndarray:
     peak = np.abs(audio).max()
     return audio * (SAFE_PEAK / peak) if peak > 1 else audio
 
 
-# -- what was made before ---------------------------------------------------------------------------------------------
+# -- state of former runs --------------------------------------------------------------------------------------------
 
 
-def _note_settings(out_dir: Path, settings: dict) -> int:
-    """Keep the settings beside the clips; returns when they last changed (nanoseconds)."""
+def _save_settings(out_dir: Path, settings: dict) -> int:
+    """Save the settings beside the clips; returns the time of their last change in nanoseconds."""
     path, text = out_dir / SETTINGS, json.dumps(settings) + "\n"
     try:
         if not path.is_file() or path.read_bytes().decode("utf-8", "replace") != text:
@@ -200,7 +202,10 @@ def _note_settings(out_dir: Path, settings: dict) -> int:
 
 
 def _up_to_date(source: Path, target: Path, settings_changed: int) -> bool:
-    """Made since its recording came here (a copy may keep an old date of change, its ctime is new) and was set up."""
+    """Whether the clip is newer than its recording and the settings.
+
+    The recording's ctime counts too, because a copy may keep an old modification time.
+    """
     if not target.is_file():
         return False
     status = source.stat()

@@ -1,4 +1,4 @@
-"""The vocoder's mel of a clip, and that of the clip at another loudness and pitch: what diffusion learns from."""
+"""The vocoder's mel spectrogram of a clip, plain and augmented in loudness and pitch, for training the diffusion."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from modules.console import UserError
 from modules.data.features import Augmented
 from vdecoder.vocoder_config import load_vocoder_config
 
-FARTHEST_SHIFT = 5  # semitones, up or down, as published
+MAX_SHIFT = 5  # semitones, up or down, as published
 
 
 def vocoder_mel(config: Config, diffusion: DiffusionConfig) -> VocoderMel:
-    """The mel of the vocoder that ``diffusion`` names; only its ``config.json`` is read.
+    """Return the mel spectrogram of the vocoder named in ``diffusion``; only the vocoder's ``config.json`` is read.
 
-    Raises UserError when there is none, or when the two configurations and the vocoder do not fit together.
+    Raises UserError if that file is missing, or if the two configurations and the vocoder do not fit together.
     """
     data = config.data
     if diffusion.data.encoder != config.model.speech_encoder:
@@ -36,24 +36,24 @@ def vocoder_mel(config: Config, diffusion: DiffusionConfig) -> VocoderMel:
     ):
         if not of_mel == of_config == of_diffusion:
             raise UserError(
-                f"the vocoder's {what} is {of_mel} ({path}), that of config.json {of_config} and that of "
+                f"the vocoder's {what} is {of_mel} ({path}), but config.json has {of_config} and "
                 f"diffusion.yaml {of_diffusion}; they must be equal"
             )
     return mel
 
 
 def plain_mel(audio: Tensor, mel: VocoderMel) -> Tensor:
-    """``(L,)`` -> ``(T, M)``."""
+    """Compute the mel spectrogram: ``(L,)`` -> ``(T, M)``."""
     return mel(audio[None])[0].T
 
 
 def augment(audio: Tensor, mel: VocoderMel, seed: int) -> Augmented:
-    """The mel and the volume of ``(L,)`` made louder or softer, the mel up to five semitones higher or lower too.
+    """Scale ``(L,)`` by a random gain and return its volume, and its mel shifted by up to MAX_SHIFT semitones.
 
     The same sound and seed give the same values.
     """
     generator = torch.Generator().manual_seed(seed % 2**63)
     louder = audio * random_gain(audio, generator)
-    shift = FARTHEST_SHIFT * float(2 * torch.rand((), generator=generator) - 1)
+    shift = MAX_SHIFT * float(2 * torch.rand((), generator=generator) - 1)
     shifted = mel(louder[None], keyshift=shift)[0].T
     return Augmented(shifted.numpy(), volume(louder, mel.hop_length).numpy(), shift)

@@ -1,4 +1,4 @@
-"""Worker processes that each load what they need once, and then take one item after the other."""
+"""Worker processes that load their models once and then process one item after the other."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from modules.console import UserError, option, set_up_logging
-from preparation.termination import SECONDS_TO_END, follow_the_parent
+from preparation.termination import SECONDS_TO_END, exit_with_parent
 
 
 class Job(Protocol):
-    """What the workers do. It travels to each of them pickled, before it is set up."""
+    """What the workers do. It is pickled and sent to each worker before ``set_up``."""
 
     def set_up(self, rank: int, workers: int) -> None:
-        """Load what each worker loads once; ``rank`` counts them from 0. A UserError here ends the whole run."""
+        """Load the models; ``rank`` counts the workers from 0. A UserError here ends the whole run."""
 
     def __call__(self, item: Any) -> Any:
-        """The result of one item. What is wrong with the item is part of the result, not an exception."""
+        """Return the result of one item. An error of the item is part of the result, not an exception."""
 
-    def lost(self, item: Any, reason: str) -> Any:
-        """The result of an item over which a worker process died."""
+    def worker_died(self, item: Any, reason: str) -> Any:
+        """Return the result of an item whose worker process died."""
 
 
 def run_job(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
-    """Yield the result of each item, in the order in which they are done.
+    """Yield the result of each item, in the order of completion.
 
-    With one process the work is done in this one. When the caller stops early, by Ctrl-C for instance, the workers end
-    and take their half-written files with them. Raises UserError when the job cannot be set up.
+    One process means the calling process. If the caller stops early, for instance by Ctrl-C, the workers exit and
+    delete their temporary files. Raises UserError if the job cannot be set up.
     """
     processes = min(processes, len(items))
     if processes > 1:
-        yield from _run_apart(job, items, processes)
+        yield from _run_in_workers(job, items, processes)
     elif items:
         job.set_up(0, 1)
         yield from map(job, items)
 
 
 def worker_count(wanted: int) -> int:
-    """What ``num_processes`` asks for; 0 stands for the number of CPUs. Raises UserError when it is negative."""
+    """Return the number of workers for ``num_processes``; 0 means the number of CPUs. Raises UserError if negative."""
     if wanted < 0:
         raise UserError(f"{option('num_processes')} is {wanted}; it must be 0 (one for each CPU) or more")
     return wanted or cpu_count()
 
 
 def cpu_count() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_apart(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
+def _run_in_workers(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
     waiting = deque(items)
     workers: list[_Worker] = []
     try:
@@ -63,19 +63,19 @@ def _run_apart(job: Job, items: Sequence[Any], processes: int) -> Iterator[Any]:
         while workers:
             ready = wait([worker.pipe for worker in workers])
             for worker in [worker for worker in workers if worker.pipe in ready]:
-                kind, value = worker.answer()
+                kind, value = worker.receive()
                 if kind == "refused":
                     raise UserError(value)
                 if kind == "done":
                     yield value
                 if kind == "died":
-                    yield job.lost(worker.item, value)
+                    yield job.worker_died(worker.item, value)
                     workers.remove(worker)
                     _end([worker])
                     worker = _Worker(job, worker.rank, processes)
                     workers.append(worker)
                 elif waiting:
-                    worker.take(waiting.popleft())
+                    worker.send(waiting.popleft())
                 else:
                     workers.remove(worker)
                     _end([worker])
@@ -91,18 +91,18 @@ class _Worker:
         self.rank = rank
         self.item = None
         self.set_up = False
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, job, rank, workers), daemon=True)
+        self.pipe, worker_pipe = context.Pipe()
+        self.process = context.Process(target=_work, args=(worker_pipe, job, rank, workers), daemon=True)
         self.process.start()
-        theirs.close()
+        worker_pipe.close()
 
-    def take(self, item: Any) -> None:
+    def send(self, item: Any) -> None:
         self.item = item
-        with contextlib.suppress(OSError):  # a worker that is gone by now is noticed by its answer
+        with contextlib.suppress(OSError):  # receive() detects a worker that has died
             self.pipe.send(item)
 
-    def answer(self) -> tuple[str, Any]:
-        """("ready", None), ("refused", sentence), ("done", result), or ("died", reason)."""
+    def receive(self) -> tuple[str, Any]:
+        """Return ("ready", None), ("refused", sentence), ("done", result) or ("died", reason)."""
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
@@ -116,7 +116,7 @@ class _Worker:
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """Tell all to end, then wait for them together; those that take too long are killed."""
+    """Terminate all workers, wait for them together, and kill those that take longer than SECONDS_TO_END."""
     for worker in workers:
         worker.process.terminate()
     deadline = time.monotonic() + SECONDS_TO_END
@@ -129,8 +129,8 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 
 def _work(pipe: Any, job: Job, rank: int, workers: int) -> None:
-    """A worker's life, until the parent ends it or is gone."""
-    follow_the_parent()
+    """The main function of a worker process; runs until the parent terminates it or dies."""
+    exit_with_parent()
     set_up_logging()
     try:
         job.set_up(rank, workers)
@@ -138,6 +138,6 @@ def _work(pipe: Any, job: Job, rank: int, workers: int) -> None:
         pipe.send(("refused", str(error)))
         return
     pipe.send(("ready", None))
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+    with contextlib.suppress(EOFError, OSError):  # the parent has died
         while True:
             pipe.send(("done", job(pipe.recv())))

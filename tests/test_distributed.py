@@ -111,7 +111,7 @@ def test_tasks_without_a_rendezvous_are_refused_before_each_trains_its_own_model
 def test_the_reports_of_several_processes_are_merged():
     parts = [Report(made=2, ready=1, load_seconds={0: 1.0, 1: 2.0}, work_seconds=5), Report(made=3, failed={"a": "b"})]
     parts[1].load_seconds, parts[1].work_seconds = {0: 3.0}, 4
-    whole = Report.of_all(parts)
+    whole = Report.merged(parts)
     assert (whole.made, whole.ready, whole.failed, whole.work_seconds) == (5, 1, {"a": "b"}, 5)
     assert sorted(whole.load_seconds.values()) == [1, 2, 3]
 

@@ -120,7 +120,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clip
     monkeypatch.undo()
     report = prepare_features(folder, config, "pm")
     assert (report.made, report.ready, report.kept) == (2, 1, {})
-    assert report.reasons["unfinished"] >= 2, "units and F0 are not taken for somebody else's"
+    assert report.reasons["that were unfinished"] >= 2, "units and F0 are not taken for somebody else's"
     assert companion_bytes(clips) == before
 
 
@@ -150,7 +150,7 @@ def test_companions_of_the_original_that_fit_are_kept_and_named_once(config, fol
     assert "18 files" in line and "units 3" in line and "another speech encoder with as many features" in line
     monkeypatch.undo()
     reasons = prepare_features(folder, config, "dio", mel=VocoderMel(), remake=True).reasons
-    assert reasons == {"as asked": 15, "as asked (the F0 that was there is now *.wav.f0.edited.npy)": 3}
+    assert reasons == {"as requested": 15, "as requested (the former F0 is now *.wav.f0.edited.npy)": 3}
     assert all(path.read_bytes() != content for path, content in before.items() if ".f0." in path.name)
 
 
@@ -175,7 +175,7 @@ def test_what_does_not_fit_its_clip_is_made_anew(config, folder, clips, name, sp
     spoil(files)
     files.fingerprint.unlink()
     report = prepare_features(folder, config, "pm", mel=VocoderMel())
-    note = " (the F0 that was there is now *.wav.f0.edited.npy)" if name == "f0" else ""
+    note = " (the former F0 is now *.wav.f0.edited.npy)" if name == "f0" else ""
     assert report.reasons == {f"of unknown origin{note}": 1} and name not in report.kept and len(report.kept) == 5
 
 
@@ -183,7 +183,7 @@ def test_another_predictor_makes_f0_anew_and_nothing_else(config, folder, clips,
     prepare_features(folder, config, "pm")
     before = companion_bytes(clips)
     monkeypatch.setattr(feature_job, "build_encoder", None)
-    assert prepare_features(folder, config, "dio").reasons == {"made with other settings": 3}
+    assert prepare_features(folder, config, "dio").reasons == {"that had other settings": 3}
     after = companion_bytes(clips)
     assert {name for (clip, name), content in after.items() if content != before[clip, name]} == {"f0", "fingerprint"}
     prepare_features(folder, config, "pm")
@@ -194,7 +194,7 @@ def test_half_precision_is_handed_to_the_encoder_and_is_another_recipe(config, f
     prepare_features(folder, config, "pm")
     asked, build = [], feature_job.build_encoder
     monkeypatch.setattr(feature_job, "build_encoder", lambda *args: asked.append(args[3]) or build(*args))
-    assert prepare_features(folder, config, "pm", half=True).reasons == {"made with other settings": 3}
+    assert prepare_features(folder, config, "pm", half=True).reasons == {"that had other settings": 3}
     assert asked == [True]
     assert prepare_features(folder, config, "pm", half=True).ready == 3
 
@@ -203,7 +203,7 @@ def test_a_changed_clip_is_noticed(config, folder, clips):
     prepare_features(folder, config, "pm")
     make_clip(clips[1], 23000, f0=330)
     report = prepare_features(folder, config, "pm")
-    assert (report.made, report.reasons) == (1, {"the clip changed": 4})
+    assert (report.made, report.reasons) == (1, {"of changed clips": 4})
     assert abs(np.median(ClipFiles(clips[1]).read_f0()[0]) - 330) < 1
 
 
@@ -347,5 +347,5 @@ def test_the_script_names_the_bad_clip_at_the_end_and_ends_with_1(config, folder
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=120)
     assert done.returncode == 1
     assert "not made: 44k/a 声/text.wav" in done.stderr
-    assert "3 clips made, 0 were ready, 1 failed" in done.stderr
+    assert "3 clips made, 0 up to date, 1 failed" in done.stderr
     assert len(list(folder.glob("*/*.meta.json"))) == 3

@@ -103,8 +103,8 @@ def test_without_ffmpeg_the_files_fail_with_the_cure_and_their_speaker_is_named(
     assert resample.main(arguments) == 1
     assert "b.m4a needs ffmpeg to be read; install it (ffmpeg.org), or export" in caplog.text
     for name in ("berta", "carla"):
-        assert f"no clip came of {tmp_path / 'in' / name}" in caplog.text
-    assert f"no clip came of {tmp_path / 'in/anna'}" not in caplog.text
+        assert f"no clip was made from {tmp_path / 'in' / name}" in caplog.text
+    assert f"no clip was made from {tmp_path / 'in/anna'}" not in caplog.text
 
 
 def test_a_folder_without_recordings_is_refused_with_the_skipped_files(tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modules.data.features import Augmented, ClipFiles
-from preparation.fingerprints import check, vouch, withdraw
+from preparation.fingerprints import check, invalidate, write_fingerprint
 
 RECIPES = {"f0": {"f0_predictor": "pm", "hop_length": 512}, "volume": {"hop_length": 512}}
 
@@ -24,10 +24,10 @@ def files(tmp_path):
 
 def make(files, recipes):
     found = check(files, recipes)
-    withdraw(files, found)
+    invalidate(files, found)
     files.write_f0(np.ones(3), np.ones(3))
     files.write_volume(np.ones(3))
-    vouch(files, found, recipes)
+    write_fingerprint(files, found, recipes)
 
 
 def fits(files, name):
@@ -40,7 +40,7 @@ def test_what_is_vouched_for_is_fresh(files):
 
 def test_another_setting_makes_only_its_companion_stale(files):
     changed = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
-    assert check(files, changed).stale == {"f0": "made with other settings"}
+    assert check(files, changed).stale == {"f0": "that had other settings"}
     make(files, changed)
     assert check(files, changed).stale == {}
 
@@ -48,35 +48,35 @@ def test_another_setting_makes_only_its_companion_stale(files):
 def test_a_changed_clip_of_the_same_length_makes_all_stale(files):
     files.wav.write_bytes(b"SOUND of a certain length")
     os.utime(files.wav, ns=(1, 1))
-    assert check(files, RECIPES).stale == dict.fromkeys(RECIPES, "the clip changed")
+    assert check(files, RECIPES).stale == dict.fromkeys(RECIPES, "of changed clips")
 
 
 def test_what_nobody_asks_for_is_deleted_when_the_clip_changed_and_kept_when_not(files):
     def meant(names):
         return {name: recipe for name, recipe in RECIPES.items() if name in names}
 
-    withdraw(files, check(files, meant(["f0"])))
+    invalidate(files, check(files, meant(["f0"])))
     assert files.volume.exists()
     files.wav.write_bytes(b"another sound")
     found = check(files, meant(["f0"]))
-    assert found.stale == {"f0": "the clip changed"} and found.outdated == ("volume",)
-    withdraw(files, found)
+    assert found.stale == {"f0": "of changed clips"} and found.outdated == ("volume",)
+    invalidate(files, found)
     assert not files.volume.exists() and files.f0.exists()
 
 
 def test_both_files_of_one_companion_are_fresh_only_together(files):
     recipes = {"augmented": {"sampling_rate": 44100}}
     found = check(files, recipes)
-    assert found.stale == {"augmented": "missing"}
+    assert found.stale == {"augmented": "that were missing"}
     files.write_augmented(Augmented(np.ones((3, 2)), np.ones(3), 1.0))
     assert check(files, recipes).stale == {"augmented": "of unknown origin"}
-    vouch(files, found, recipes)
+    write_fingerprint(files, found, recipes)
     assert check(files, {**RECIPES, **recipes}).stale == {}
     for path in files.paths("augmented"):
         path.write_bytes(path.read_bytes()[:-4])
-        assert check(files, recipes).stale == {"augmented": "damaged"}
+        assert check(files, recipes).stale == {"augmented": "that were damaged"}
         path.unlink()
-        assert check(files, recipes).stale == {"augmented": "missing"}
+        assert check(files, recipes).stale == {"augmented": "that were missing"}
         files.write_augmented(Augmented(np.ones((3, 2)), np.ones(3), 1.0))
 
 
@@ -90,7 +90,7 @@ def test_a_copy_or_a_touch_is_no_change(files, tmp_path):
 def test_missing_damaged_and_unknown_companions_are_told_apart(files):
     files.volume.unlink()
     files.f0.write_bytes(files.f0.read_bytes()[:-4])
-    assert check(files, RECIPES).stale == {"f0": "damaged", "volume": "missing"}
+    assert check(files, RECIPES).stale == {"f0": "that were damaged", "volume": "that were missing"}
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"clip": 3}', '{"f0": {}}', "[" * 100_000, "9" * 9000])
@@ -104,10 +104,10 @@ def test_companions_without_a_readable_fingerprint_are_not_trusted(files, conten
 def test_a_run_killed_between_two_settings_leaves_nothing_trusted_wrongly(files):
     changed = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
     found = check(files, changed)
-    withdraw(files, found)
+    invalidate(files, found)
     files.write_f0(np.full(3, 2.0), np.ones(3))  # as many bytes as before; the run dies here
-    assert check(files, RECIPES, fits).stale == {"f0": "unfinished"}
-    assert check(files, changed, fits).stale == {"f0": "unfinished"}
+    assert check(files, RECIPES, fits).stale == {"f0": "that were unfinished"}
+    assert check(files, changed, fits).stale == {"f0": "that were unfinished"}
 
 
 def test_companions_that_this_run_does_not_need_stay_vouched_for(files):
@@ -122,14 +122,14 @@ def edit_f0(files, frames=3):
 def test_an_edited_f0_is_kept_where_it_fits_and_then_stays_with_any_predictor(files):
     other = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
     edit_f0(files)
-    assert check(files, RECIPES).stale == {"f0": "damaged"}
+    assert check(files, RECIPES).stale == {"f0": "that were damaged"}
     for recipes in (RECIPES, other):
         found = check(files, recipes, fits)
         assert (found.stale, found.kept) == ({}, ["f0"])
-        vouch(files, found, recipes)
+        write_fingerprint(files, found, recipes)
     assert check(files, other).kept == ["f0"], "the fingerprint knows it now"
     edit_f0(files, 4)
-    assert check(files, other).stale == {"f0": "damaged"}
+    assert check(files, other).stale == {"f0": "that were damaged"}
 
 
 @pytest.mark.parametrize("how", ["does not fit", "the clip changed", "no fingerprint"])
@@ -156,7 +156,7 @@ def test_an_f0_of_this_programs_own_is_overwritten(files):
 
 def test_an_f0_edited_to_as_many_bytes_is_known_by_its_hash_when_the_predictor_changes(files):
     other = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
-    assert check(files, other, fits).stale == {"f0": "made with other settings"}
+    assert check(files, other, fits).stale == {"f0": "that had other settings"}
     files.write_f0(np.full(3, 9.0), np.ones(3))
     assert check(files, other, fits).stale == {}
 
@@ -171,9 +171,9 @@ def test_what_is_older_than_its_clip_is_not_kept(files):
 
 def test_what_was_kept_is_made_anew_for_another_recipe_another_clip_or_when_asked(files):
     files.fingerprint.unlink()
-    vouch(files, check(files, RECIPES, fits), RECIPES)
+    write_fingerprint(files, check(files, RECIPES, fits), RECIPES)
     other = {**RECIPES, "volume": {"hop_length": 256}}
-    assert check(files, other, fits).stale == {"volume": "made with other settings"}
-    assert check(files, RECIPES, fits, remake=True).stale == dict.fromkeys(RECIPES, "as asked")
+    assert check(files, other, fits).stale == {"volume": "that had other settings"}
+    assert check(files, RECIPES, fits, remake=True).stale == dict.fromkeys(RECIPES, "as requested")
     files.wav.write_bytes(b"another sound")
-    assert check(files, RECIPES, fits).stale == dict.fromkeys(RECIPES, "the clip changed")
+    assert check(files, RECIPES, fits).stale == dict.fromkeys(RECIPES, "of changed clips")

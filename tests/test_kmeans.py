@@ -33,7 +33,7 @@ def inertia(features: np.ndarray, centres: np.ndarray) -> float:
 @pytest.fixture(params=["whole search", "nearby centres only"])
 def search(request, monkeypatch):
     if request.param == "nearby centres only":
-        monkeypatch.setattr(kmeans, "SEARCHED_WHOLE", 50)
+        monkeypatch.setattr(kmeans, "MAX_EXACT_CENTRES", 50)
 
 
 @pytest.mark.parametrize(("make", "count"), [(speechlike, 70), (speechlike, 250), (noise, 250)])
@@ -95,7 +95,7 @@ def test_a_gpu_is_refused_where_faiss_sees_none_and_used_where_it_does(monkeypat
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index)
     on_gpu = k_means(features, 60, gpu=True)
-    monkeypatch.setattr(kmeans, "SEARCHED_WHOLE", 1000)
+    monkeypatch.setattr(kmeans, "MAX_EXACT_CENTRES", 1000)
     np.testing.assert_array_equal(on_gpu, k_means(features, 60))
     assert moved and all(type(index) is faiss.IndexFlatL2 for index in moved)
 

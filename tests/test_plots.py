@@ -11,7 +11,7 @@ import soundfile
 from modules.config import Config, save_config
 from modules.data.features import ClipFiles
 from preparation.configs import fitted_configs
-from preparation.plots import _levels, plot_f0, spread
+from preparation.plots import _levels, evenly_spaced, plot_f0
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,8 +52,8 @@ def test_f0_lies_on_the_spectrograms_peak(folder):
 
 
 def test_a_sample_is_spread_evenly_and_never_repeats():
-    assert spread(list("abcdefghij"), 5) == list("acegi")
-    assert spread(list("abc"), 12) == list("abc") and spread([], 3) == []
+    assert evenly_spaced(list("abcdefghij"), 5) == list("acegi")
+    assert evenly_spaced(list("abc"), 12) == list("abc") and evenly_spaced([], 3) == []
 
 
 def test_the_script_draws_when_asked_and_loads_no_plotting_otherwise(folder, tmp_path):

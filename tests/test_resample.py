@@ -205,18 +205,18 @@ def test_clips_of_recordings_that_are_gone_are_named_and_pruned_and_nobodys_own(
     (tmp_path / "raw/anna/edited.txt").write_text("a note", encoding="utf-8")
     caplog.clear()
     assert run() == 1  # carla has no clip that is up to date
-    (gone,) = [line for line in caplog.messages if "recordings are gone" in line and ": 3 clips (" in line]
+    (gone,) = [line for line in caplog.messages if "recordings were deleted" in line and ": 3 clips (" in line]
     assert (
         all(f"{out}/{name}" in gone for name in ("anna/b.wav", "berta/c.wav", "carla/only.wav")) and "--prune" in gone
     )
-    assert any("by hand: 2 clips (" in line and "mine.wav" in line and "edited.wav" in line for line in caplog.messages)
+    assert any("edited: 2 clips (" in line and "mine.wav" in line and "edited.wav" in line for line in caplog.messages)
     assert (out / "anna/b.wav").exists()
     assert run("--prune") == 1
     left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if not path.name.startswith("."))
     clips = ["anna/a.wav", "anna/a.wav.soft.pt", "anna/edited.wav", "anna/mine.wav", "berta/stays.wav"]
     assert left == sorted(["anna", "berta", *clips])
     caplog.clear()
-    assert run() == 1 and "are gone" not in caplog.text
+    assert run() == 1 and "were deleted" not in caplog.text
 
 
 def test_clips_of_another_folder_and_of_a_moved_project_are_known(run, tmp_path, caplog):
@@ -232,7 +232,7 @@ def test_clips_of_another_folder_and_of_a_moved_project_are_known(run, tmp_path,
     assert prepare("one", "raw") == 0
     assert prepare("one", "../other", "--prune") == 0, "clips of raw are no business of this run"
     names = sorted(path.name for path in (tmp_path / "one/out/anna").iterdir())
-    assert names == ["a.wav", "b.wav", "x.wav"] and "gone" not in caplog.text and "by hand" not in caplog.text
+    assert names == ["a.wav", "b.wav", "x.wav"] and "deleted" not in caplog.text and "or edited" not in caplog.text
     (tmp_path / "one").rename(tmp_path / "two")
     (tmp_path / "two/raw/anna/b.wav").unlink()
     assert prepare("two", "raw", "--prune") == 0

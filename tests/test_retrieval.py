@@ -126,7 +126,7 @@ def test_what_the_index_lacks_is_named(tmp_path):
     index = feature_index(tmp_path, features(30), features(30))
     with pytest.raises(UserError, match="a.pkl holds no features of speaker 2, only of 0, 1"):
         index.neighbours(torch.zeros(3, SIZE), 2)
-    with pytest.raises(UserError, match=f"a.pkl is of features of size {SIZE}, the speech encoder gives 7"):
+    with pytest.raises(UserError, match=f"a.pkl holds features of size {SIZE}, the speech encoder gives 7"):
         index.neighbours(torch.zeros(3, 7), 0)
     with pytest.raises(UserError, match="nprobe is 0"):
         load_feature_index(tmp_path / "a.pkl", 0)
@@ -189,7 +189,7 @@ def test_an_index_knows_its_speakers_and_is_refused_for_a_model_of_others(tmp_pa
     index = load_feature_index(tmp_path / "a.pkl")
     index.check_speakers(names | {"carol": 4})
     index.check_speakers({"0": 0, "1": 1, "2": 2, "3": 3})  # of a model that names nobody
-    with pytest.raises(UserError, match="a.pkl is of other voices: its speaker 3 is 'bob', the model's is 'carol'"):
+    with pytest.raises(UserError, match="a.pkl is for other voices: its speaker 3 is 'bob', the model's is 'carol'"):
         index.check_speakers({"名 前": 0, "carol": 3})
     with open(tmp_path / "a.pkl", "rb") as file:  # as the published program reads it
         assert sorted(pickle.load(file)) == [0, 3]

@@ -255,8 +255,8 @@ THE_SAME_TEXT_ENCODED_AGAIN_AND_AGAIN = (
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
-        (MANY_ARRAYS_OF_THE_SAME_BYTES, "makes more of the same bytes"),
-        (THE_SAME_TEXT_ENCODED_AGAIN_AND_AGAIN, "makes more of the same bytes"),
+        (MANY_ARRAYS_OF_THE_SAME_BYTES, "expands to more data"),
+        (THE_SAME_TEXT_ENCODED_AGAIN_AND_AGAIN, "expands to more data"),
         (b"\x80\x02K\x00r\xff\xff\xff\x07.", "the object number 134217727"),
         (b"\x80\x02K\x00p134217727\n.", "the object number 134217727"),
         (b"\x80\x04\x8e\x00\x00\x00\x40\x00\x00\x00\x00x.", "expected 1073741824 bytes"),

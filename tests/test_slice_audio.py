@@ -14,8 +14,8 @@ import soundfile
 import slice_audio
 from modules.audio.loudness import frame_rms
 from modules.console import UserError
-from preparation import clips
-from preparation.clips import LEDGER, CutSettings, choose_ranges
+from preparation import cutting
+from preparation.cutting import LEDGER, CutSettings, choose_ranges
 
 RATE = 8000
 
@@ -101,7 +101,7 @@ def test_speakers_folders_of_any_format_are_cut_and_the_sum_is_told(run, tmp_pat
     assert len(found) >= 5 and all(4.98 <= seconds <= 15 for seconds in found.values())
     assert sum(seconds for name, seconds in found.items() if name.startswith("c_")) == pytest.approx(40, abs=0.01)
     total = sum(found.values()) + sum(lengths(tmp_path / "out/名 前").values())
-    assert f"clips made: {len(found) + 2}, {total:.1f} s together" in caplog.text
+    assert f"made {len(found) + 2} clips, {total:.1f} s in total" in caplog.text
 
 
 def test_clips_hold_the_recordings_own_samples(run, tmp_path):
@@ -279,14 +279,14 @@ def test_a_recording_that_is_cut_off_is_cut_as_far_as_it_goes_and_named(run, tmp
 def test_a_recording_over_which_the_program_fails_does_not_stop_the_others(run, tmp_path, caplog, monkeypatch):
     for name in "ab":
         put(tmp_path / f"in/anna/{name}.wav", sung(6))
-    plan = clips.plan_clips
+    plan = cutting.plan_clips
 
     def fail_at_a(sound, settings):
         if sound.path.stem == "a":
             raise MemoryError
         return plan(sound, settings)
 
-    monkeypatch.setattr(clips, "plan_clips", fail_at_a)
+    monkeypatch.setattr(cutting, "plan_clips", fail_at_a)
     assert run() == 1
     assert "a.wav: the memory is too small" in caplog.text
     assert list(lengths(tmp_path / "out/anna")) == ["b_0000.wav"]

@@ -198,7 +198,7 @@ def test_a_speaker_or_a_size_that_is_not_there_is_named(tmp_path):
     model = load_cluster_model(tmp_path / "a.pt")
     with pytest.raises(UserError, match="a.pt holds no centres of 'bass', only of alto, tenor"):
         model.nearest(torch.zeros(3, 5), "bass")
-    with pytest.raises(UserError, match="a.pt is of features of size 5, the speech encoder gives 8"):
+    with pytest.raises(UserError, match="a.pt holds features of size 5, the speech encoder gives 8"):
         model.nearest(torch.zeros(3, 8), "alto")
     with pytest.raises(UserError, match="there is no .*b.pt; 'python cluster/train_cluster.py' makes it"):
         load_cluster_model(tmp_path / "b.pt")

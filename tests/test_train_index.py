@@ -67,7 +67,7 @@ def test_more_features_than_a_block_are_all_added(monkeypatch):
 
 
 def test_very_many_features_are_replaced_by_centres(run, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(retrieval, "MOST_FEATURES", 100)
+    monkeypatch.setattr(retrieval, "MAX_FEATURES", 100)
     monkeypatch.setattr(retrieval, "REDUCED_TO", 40)
     write_features(tmp_path / "data/tenor", features(101))
     write_features(tmp_path / "data/名 前", features(100))

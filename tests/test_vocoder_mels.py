@@ -149,7 +149,7 @@ def test_a_second_run_for_diffusion_adds_its_companions_and_touches_no_other(con
     prepare(clips, configs[0], mel=None)
     before = contents(clips)
     monkeypatch.setattr(feature_job, "build_encoder", None)
-    assert prepare(clips, configs[0]).reasons == {"missing": 9}
+    assert prepare(clips, configs[0]).reasons == {"that were missing": 9}
     after = contents(clips)
     assert {name for name in before if after[name] != before[name]} == {f"{clip.name}.meta.json" for clip in clips}
     for clip in clips:
@@ -180,7 +180,7 @@ def test_one_of_the_two_missing_makes_both_anew(configs, clips, name):
     prepare(clips, configs[0])
     before = contents(clips)
     getattr(ClipFiles(clips[0]), name).unlink()
-    assert prepare(clips, configs[0]).reasons == {"missing": 1}
+    assert prepare(clips, configs[0]).reasons == {"that were missing": 1}
     assert contents(clips) == before
 
 
@@ -206,7 +206,7 @@ def test_a_run_killed_between_the_two_is_made_good_by_the_next(configs, clips, m
 def test_another_vocoder_makes_the_mels_anew_and_nothing_else(configs, clips, monkeypatch):
     prepare(clips, configs[0])
     monkeypatch.setattr(feature_job, "build_encoder", None)
-    assert prepare(clips, configs[0], mel=VocoderMel(n_mels=80)).reasons == {"made with other settings": 6}
+    assert prepare(clips, configs[0], mel=VocoderMel(n_mels=80)).reasons == {"that had other settings": 6}
     assert ClipFiles(clips[0]).read_augmented(80).mel.shape == ClipFiles(clips[0]).read_mel(80).shape
 
 
@@ -241,5 +241,5 @@ def test_what_an_earlier_version_wrote_for_diffusion_is_brought_to_the_published
         known = json.loads(files.fingerprint.read_text(encoding="utf-8"))
         del known["augmented"]["recipe"]["layout"]
         files.fingerprint.write_text(json.dumps(known), encoding="utf-8")
-    assert prepare(clips, configs[0]).reasons == {"made with other settings": 3}
+    assert prepare(clips, configs[0]).reasons == {"that had other settings": 3}
     assert contents(clips) == before

@@ -32,7 +32,7 @@ class Squares:
             os._exit(9)
         return item, item * item, self.rank, self.set_ups, os.getpid()
 
-    def lost(self, item, reason):
+    def worker_died(self, item, reason):
         return item, reason, None, None, None
 
 
@@ -95,7 +95,7 @@ SLOW_WRITER = """
 import contextlib, os, time
 from modules.atomic_file import atomic_path
 from modules.console import script
-from preparation.termination import unwinding
+from preparation.termination import unwind_on_signals
 from preparation.workers import run_job
 
 class SlowWriter:
@@ -105,12 +105,13 @@ class SlowWriter:
         with atomic_path(item) as temporary:
             temporary.write_text(str(os.getpid()), encoding="utf-8")
             time.sleep(30)
-    def lost(self, item, reason):
+    def worker_died(self, item, reason):
         pass
 
 @script
 def main(argv=None):
-    with unwinding(), contextlib.closing(run_job(SlowWriter(), ["out/a.txt", "out/b.txt", "out/c.txt"], 2)) as results:
+    files = ["out/a.txt", "out/b.txt", "out/c.txt"]
+    with unwind_on_signals(), contextlib.closing(run_job(SlowWriter(), files, 2)) as results:
         list(results)
 
 if __name__ == "__main__":

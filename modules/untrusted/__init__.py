@@ -1,1 +1,1 @@
-"""Files from strangers: read without running code, in memory and time bounded by their size."""
+"""Readers for untrusted files: they run no code, and bound memory and time by the file's size."""

@@ -1,7 +1,7 @@
-"""The pickles inside ``.npy`` files of dtype object: written for every version of numpy, read without running anything.
+"""Pickles inside ``.npy`` files of dtype object: writes them for every numpy version, reads them without running code.
 
-Reading takes no more memory than a small multiple of the file's size: however often a pickle refers to the same bytes
-or items, all arrays together may not have more than the file.
+Reading takes memory of a small multiple of the file's size: even if a pickle refers to the same bytes or items several
+times, all arrays together may not be larger than the file.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST_HEADER = 10_000  # bytes; numpy itself reads no longer one
+LONGEST_HEADER = 10_000  # bytes; numpy's own limit
 
 
 class RefusedError(Exception):
-    """A pickle names something that it has no business to name; the message is that name."""
+    """A pickle names a class or function that is not allowed; the message is that name."""
 
 
 class Function:
-    """A function that a pickle may call and can do nothing else with: it has no attributes to set."""
+    """Wraps a function for a pickle, which can call it but not set its attributes."""
 
     __slots__ = ("_call",)
 
@@ -42,7 +42,7 @@ class Function:
 
 
 def write_mel_and_shift(file: BinaryIO, mel: NDArray[np.float32], shift: float) -> None:
-    """Write ``np.load(file, allow_pickle=True)``'s object array (2,) of a mel (T, M) and its shift in semitones."""
+    """Write an object array (2,) of a mel (T, M) and its shift in semitones, for ``np.load(allow_pickle=True)``."""
     pair = np.empty(2, dtype=object)
     pair[:] = mel, shift
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pair))
@@ -50,7 +50,7 @@ def write_mel_and_shift(file: BinaryIO, mel: NDArray[np.float32], shift: float) 
 
 
 class _Pickler(pickle.Pickler):
-    """Names arrays by ``numpy.ndarray``; numpy's own way names a module of numpy 2, which numpy 1.23 does not have."""
+    """Pickles arrays as ``numpy.ndarray``; numpy 2's own pickles name a module that numpy 1.23 does not have."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is np.ndarray:
@@ -62,7 +62,7 @@ class _Pickler(pickle.Pickler):
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads the pickle inside an ``.npy`` file, or of arrays saved by torch, with types of ours in numpy's place."""
+    """Reads the pickle in an ``.npy`` file, or of arrays saved by torch, with our own types in place of numpy's."""
 
     def __init__(self, file: BinaryIO, **options: Any):
         super().__init__(file, **options)
@@ -70,7 +70,7 @@ class ArrayUnpickler(pickle.Unpickler):
         size = file.seek(0, os.SEEK_END) - position
         file.seek(position)
         array = Function(functools.partial(_Array, _Allowance(size)))
-        self._parts = {
+        self._allowed = {
             ("numpy", "ndarray"): array,
             ("numpy", "dtype"): Function(_Dtype),
             ("numpy.core.multiarray", "_reconstruct"): array,
@@ -80,13 +80,13 @@ class ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy._core", "numpy.core")
-        if (module, name) not in self._parts:
+        if (module, name) not in self._allowed:
             raise RefusedError(f"{module}.{name}")
-        return self._parts[module, name]
+        return self._allowed[module, name]
 
 
 class _Allowance:
-    """How many more bytes, or items, a pickle of ``size`` bytes may make: in an honest one each has its own place."""
+    """Counts the bytes or items that a pickle of ``size`` bytes may still make; regular ones make at most ``size``."""
 
     def __init__(self, size: int):
         self.size = size
@@ -94,18 +94,18 @@ class _Allowance:
     def take(self, count: int) -> None:
         self.size -= count
         if self.size < 0:
-            raise ValueError("its pickle makes more of the same bytes than the file has")
+            raise ValueError("its pickle expands to more data than the file has")
 
 
 def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.ndarray | None]:
-    """The shape that an ``.npy`` file gives, and its array; None for that of objects, whose pickle is then to be read.
+    """Read the shape and the array of an ``.npy`` file; the array is None for dtype object, and its pickle comes next.
 
-    Raises ValueError, or what numpy raises, when the header is not sound or the file has not as many bytes as it says.
+    Raises ValueError, or what numpy raises, if the header is invalid or the file has fewer bytes than it states.
     """
     version = np.lib.format.read_magic(file)
     digits = file.read(2 if version == (1, 0) else 4)
     if int.from_bytes(digits, "little") > LONGEST_HEADER:
-        raise ValueError("its header is longer than numpy writes any")
+        raise ValueError("its header is longer than any that numpy writes")
     file.seek(-len(digits), os.SEEK_CUR)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read(file)
@@ -113,15 +113,15 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.ndarray | None]:
         return shape, None
     there = os.fstat(file.fileno()).st_size - file.tell()
     if dtype.kind not in "biufcSU" or min(shape, default=0) < 0 or not dtype.itemsize:
-        raise ValueError(f"it is of {dtype} and the shape {shape}, which is no array of numbers")
+        raise ValueError(f"it has the dtype {dtype} and the shape {shape}, which is no array of numbers")
     if math.prod(shape) * dtype.itemsize > there:
-        raise ValueError(f"its header promises the shape {shape} of {dtype}, and {there:,} bytes are there")
+        raise ValueError(f"its header gives the shape {shape} of {dtype}, but only {there:,} bytes follow")
     flat = np.fromfile(file, dtype, math.prod(shape))
     return shape, flat.reshape(shape, order="F" if by_columns else "C")
 
 
 class _Dtype:
-    """``numpy.dtype`` of a pickle: plain numbers or object, nothing with fields."""
+    """Stand-in for ``numpy.dtype`` in a pickle: numbers or object, without fields."""
 
     def __init__(self, code: str, *_: Any):
         if code.lstrip("<>|=")[:1] not in set("?bfiuO"):
@@ -136,7 +136,7 @@ class _Dtype:
 
 
 class _Array:
-    """``numpy.ndarray`` of a pickle, before its bytes or items are known."""
+    """Stand-in for ``numpy.ndarray`` in a pickle; ``__setstate__`` sets the array."""
 
     def __init__(self, allowance: _Allowance, *_: Any):
         self.allowance = allowance
@@ -145,7 +145,7 @@ class _Array:
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, by_columns, data = state
         self.allowance.take(len(data))
-        if dtype.is_object:  # the items come row by row, whatever the order in memory was
+        if dtype.is_object:  # items are always in C order
             self.value = np.empty(len(data), dtype=object)
             for index, item in enumerate(data):
                 self.value[index] = plain(item)
@@ -156,6 +156,7 @@ class _Array:
 
 
 def plain(value: Any) -> Any:
+    """Return the array or number behind a stand-in. Raises RefusedError for anything else."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, bool | int | float | np.generic):
@@ -168,8 +169,7 @@ def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
 
 
 def bounded_encode(size: int) -> Callable[[str, str], bytes]:
-    """``_codecs.encode``, by which the older protocols write bytes, for a pickle of ``size`` bytes: it makes no more
-    than that of all calls together."""
+    """Return a ``_codecs.encode``, with which older protocols write bytes, that makes at most ``size`` bytes in all."""
     allowance = _Allowance(size)
 
     def encode(text: str, encoding: str) -> bytes:

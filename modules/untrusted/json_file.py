@@ -1,4 +1,4 @@
-"""JSON files, whoever wrote them."""
+"""Reader for untrusted JSON files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from modules.untrusted.tree_bounds import check_tree
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file, with or without a byte order mark, in memory of some 90 times the file's size.
+    """Read a JSON file, with or without a byte order mark; takes memory of up to about 90 times the file's size.
 
-    Raises OSError when it cannot be read, and ValueError when it is not text (modules/untrusted/text_file.py), not JSON
-    (json.JSONDecodeError), or has numbers or nested lists beyond what programs write.
+    Raises OSError if it cannot be read, and ValueError if it is neither UTF-8 nor UTF-16, not JSON
+    (json.JSONDecodeError), or if a number is too long or the nesting too deep.
     """
     return parse_json(read_text(path))
 
 
 def parse_json(text: str) -> Any:
-    """The content of a JSON text. Raises ValueError as ``read_json``."""
+    """Parse a JSON text. Raises ValueError as ``read_json`` does."""
     try:
         content = json.loads(text)
     except RecursionError:

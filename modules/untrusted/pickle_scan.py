@@ -1,7 +1,7 @@
-"""Scans the opcodes of a pickle before it is unpickled: none is executed, and no value is made.
+"""Scans the opcodes of a pickle before it is unpickled, without executing them or making values.
 
-What this refuses is what no pickler writes, and what would take far more memory than the file has bytes, or overflow
-the stack of the C code that reads, hashes and frees nested objects.
+Refuses opcodes that no pickler writes, that would take far more memory than the file's size, or that would overflow the
+stack of the C code that reads, hashes and frees nested objects.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import mmap
 import pickletools
 
-MOST_NESTED = 200  # objects within each other; no pickler goes beyond a few hundred, for want of stack
-SPARE = 100  # by how much the number of an object may exceed the count of opcodes before it
+MOST_NESTED = 200  # nesting depth; picklers cannot go beyond a few hundred, because their stack ends
+SPARE = 100  # how far a memo number may exceed the count of opcodes before it
 
 Data = bytes | mmap.mmap
 
 
 class _Opcode:
-    """What an opcode's argument is, and what it does to the stack, as pickletools tells it."""
+    """An opcode's argument and its effect on the stack, from pickletools."""
 
     def __init__(self, opcode: pickletools.OpcodeInfo):
         kind = opcode.arg.n if opcode.arg else 0
@@ -28,7 +28,7 @@ class _Opcode:
             pickletools.TAKEN_FROM_ARGUMENT4: 4,
             pickletools.TAKEN_FROM_ARGUMENT4U: 4,
             pickletools.TAKEN_FROM_ARGUMENT8U: 8,
-        }.get(kind, 0)  # bytes of the length that comes before the argument
+        }.get(kind, 0)  # bytes of the length prefix
         self.takes_all = pickletools.markobject in opcode.stack_before  # down to the mark
         self.takes = len(opcode.stack_before)
         self.gives = len(opcode.stack_after)
@@ -39,7 +39,7 @@ class _Opcode:
 
 _OPCODES = {ord(opcode.code): _Opcode(opcode) for opcode in pickletools.opcodes}
 
-# The most frequent ones, which make one thing of their argument's few bytes: how long they are with it. 0: not one.
+# Length, with the argument, of the frequent opcodes that only push one object; 0 for the others.
 _LENGTHS = [0] * 256
 for _code, _one in _OPCODES.items():
     if _one.gives and not (_one.takes or _one.lines or _one.counted or _one.gets or _one.name == "MARK"):
@@ -47,14 +47,14 @@ for _code, _one in _OPCODES.items():
 
 
 def scan_pickle(data: Data, start: int = 0) -> int:
-    """Where the pickle that begins at ``start`` ends.
+    """Return the position where the pickle that begins at ``start`` ends.
 
-    Its unpickler then holds at most some 250 bytes for each of the pickle's (an empty set takes one), besides what the
-    functions make that it calls. Time is linear in the pickle's size. Raises EOFError when it is cut, and ValueError
-    when it is none, numbers its objects higher than it has opcodes, or nests them more than MOST_NESTED deep.
+    An accepted pickle takes at most about 250 bytes of memory per byte (an empty set has one byte), besides the results
+    of the functions that it calls. Time is linear in the pickle's size. Raises EOFError if it is truncated, and
+    ValueError if it is not a pickle, uses memo numbers above its count of opcodes, or nests more than MOST_NESTED deep.
     """
     at, count, end = start, 0, len(data)
-    stack: list[int] = []  # how deep each object on the unpickler's stack nests
+    stack: list[int] = []  # nesting depth of each object on the unpickler's stack
     marked: list[list[int]] = []
     memo: dict[int, int] = {}
     while at < end:
@@ -95,7 +95,7 @@ def scan_pickle(data: Data, start: int = 0) -> int:
                 return at
             elif opcode.name == "DUP":
                 stack.append(stack[-1])
-            elif opcode.name == "POP" and not stack:  # of the mark itself
+            elif opcode.name == "POP" and not stack:  # pops the mark
                 stack = marked.pop()
             elif opcode.takes:
                 items = stack[-opcode.takes + opcode.changes :]
@@ -106,12 +106,12 @@ def scan_pickle(data: Data, start: int = 0) -> int:
             elif opcode.gives:
                 stack.append(0)
         except (IndexError, KeyError):
-            raise ValueError("its pickle takes what it has not made") from None
+            raise ValueError("its pickle uses objects that it has not made") from None
     raise EOFError("its pickle is truncated: it has no end")
 
 
 def _number(opcode: _Opcode, argument: bytes) -> int:
-    """Of an object, in digits or bytes."""
+    """Parse a memo number, in decimal digits or bytes."""
     if not opcode.lines:
         return int.from_bytes(argument, "little")
     if len(argument) > 20:
@@ -120,7 +120,7 @@ def _number(opcode: _Opcode, argument: bytes) -> int:
 
 
 def _give(stack: list[int], opcode: _Opcode, items: list[int]) -> None:
-    """Put onto the stack what an opcode makes of ``items``, or into the object that it changes."""
+    """Push the object that an opcode makes from ``items``, or add them to the object that it changes."""
     depth = 1 + max(items, default=0)
     if depth > MOST_NESTED:
         raise ValueError(f"its pickle nests objects more than {MOST_NESTED} deep")

@@ -1,14 +1,14 @@
-"""Pickles from strangers: checkpoints of other programs and object arrays, read without running anything of theirs.
+"""Readers for untrusted pickles: checkpoints of other programs and object arrays. They run no code of the file.
 
-A pickle is a small program. What it can do is bounded by the names that it may import, so every reader here decides
-about every name in one of three ways:
+A pickle is a small program that can only use the names that it may import. Each reader handles a name in one of three
+ways:
 
-* what carries data (tensors, ordered dictionaries, numbers) becomes the real thing, by functions of ours or torch's;
-* what such files are known to hold beside their data (fairseq's and omegaconf's configuration, argparse's Namespace,
-  numpy's counters) becomes an inert stand-in: nothing is imported, called or kept;
-* any other name, ``os.system`` first of all, refuses the file.
+* names of data (tensors, ordered dictionaries, numbers) map to torch's or our own functions;
+* names that such files are known to contain besides data (configurations of fairseq and omegaconf, argparse's
+  Namespace, numpy's counters) map to an inert stand-in, which imports, calls and stores nothing;
+* any other name, for instance ``os.system``, makes the reader refuse the file.
 
-Which names are which differs between the readers: whole checkpoints, arrays alone, objects of the caller's own classes.
+The readers differ in the names that they accept: whole checkpoints, arrays only, or classes chosen by the caller.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from modules.untrusted.torch_file import ZIP, is_compressed, load_torch
 
 
 def load_torch_inert(path: str | Path) -> Any:
-    """Read what ``torch.save`` wrote, tensors on the CPU, everything that is not data as an inert stand-in.
+    """Read a file of ``torch.save``: tensors on the CPU, other objects as inert stand-ins.
 
-    Both containers are read: the zip archive (mapped, so that the optimizer's gigabyte in a training checkpoint is
-    never read) and the older stream of pickles. For files made by this program, ``torch.load(weights_only=True)``
-    serves; this is for the weight files of others, which hold objects that it refuses.
+    Reads both containers: the zip archive (memory-mapped, so that the optimizer's gigabyte in a training checkpoint is
+    not read) and the older stream of pickles. This is for weight files of other programs, whose objects
+    ``torch.load(weights_only=True)`` refuses.
 
     Raises:
-        UserError: when the file is missing, truncated, no checkpoint at all, or names something outside the rule above.
+        UserError: if the file is missing, truncated, not a checkpoint, or contains a name that is refused.
     """
     return _load_torch(Path(path), _INERT_PICKLE)
 
 
 def load_torch_arrays(path: str | Path) -> Any:
-    """Read what ``torch.save`` wrote of dictionaries, lists, text, numbers and numpy arrays, and of nothing else.
+    """Read a file of ``torch.save`` that holds only dictionaries, lists, text, numbers and numpy arrays.
 
     Raises UserError as ``load_torch_inert`` does.
     """
@@ -56,13 +56,13 @@ def load_torch_arrays(path: str | Path) -> Any:
 
 
 def load_pickle(path: str | Path, stand_ins: Callable[[str, str], type | None]) -> Any:
-    """Read a pickle of dictionaries, lists, text, numbers, bytes, and objects of classes of our own choice.
+    """Read a pickle of dictionaries, lists, text, numbers, bytes, and objects of stand-in classes.
 
-    ``stand_ins(module, name)`` is the class that takes the place of the one called so, None for any that is refused.
-    An object's state reaches that class's ``__setstate__``, which it must have. Memory is the file's size, and some
-    250 bytes for each one of small objects. Raises UserError as above.
+    ``stand_ins(module, name)`` returns the class to use in place of the named one, or None to refuse it. The class must
+    have ``__setstate__``, which gets the object's state. Takes memory of the file's size plus about 250 bytes per byte
+    of small objects. Raises UserError as ``load_torch_inert`` does.
     """
-    with _told(path := Path(path)), open(path, "rb") as file:
+    with _user_errors(path := Path(path)), open(path, "rb") as file:
         if not file.seek(0, os.SEEK_END):
             raise EOFError
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -71,14 +71,14 @@ def load_pickle(path: str | Path, stand_ins: Callable[[str, str], type | None]) 
 
 
 def _load_torch(path: Path, reader: Any, finish: Callable[[Any], Any] = lambda value: value) -> Any:
-    with _told(path):
+    with _user_errors(path):
         mapped = _is_zip_checkpoint(path) and not is_compressed(path)
         return finish(load_torch(str(path), mmap=mapped, weights_only=False, pickle_module=reader))
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Whatever reading ``path`` raises becomes a UserError that tells what is wrong with the file."""
+def _user_errors(path: Path) -> Iterator[None]:
+    """Convert any exception from reading ``path`` to a UserError that describes the file's fault."""
     try:
         yield
     except UserError:
@@ -87,19 +87,19 @@ def _told(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except RefusedError as error:
         raise UserError(f"{path} is refused: its pickle asks for {error}, which no such file needs") from None
-    except Exception as error:  # a damaged or hostile pickle may fail in any way at all
-        if _tells_of_a_missing_end(error):
+    except Exception as error:  # a damaged or hostile pickle can raise anything
+        if _is_truncation(error):
             size = f"{path.stat().st_size:,} bytes"
             raise UserError(f"{path} looks truncated, its size is {size}; get or make it anew") from None
         raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from None
 
 
 def load_object_array(path: str | Path) -> np.ndarray:
-    """Read an ``.npy`` file, also one of dtype object whose items are numbers and arrays of numbers.
+    """Read an ``.npy`` file of numbers, or of dtype object whose items are numbers and arrays of numbers.
 
-    Returns an array of the file's shape: numbers as they are, or objects (Python numbers and nested arrays). Memory is
-    the file's size for numbers, and at most some 250 times that for a pickle of objects.
-    Raises UserError when the file is missing, damaged, or its pickle names anything but numpy's own arrays and numbers.
+    Returns an array of the file's shape, of numbers or of objects (Python numbers and nested arrays). Takes memory of
+    the file's size for numbers, and at most about 250 times that for objects.
+    Raises UserError if the file is missing or damaged, or its pickle names anything but numpy's arrays and numbers.
     """
     path = Path(path)
     try:
@@ -109,13 +109,13 @@ def load_object_array(path: str | Path) -> np.ndarray:
                 scan_pickle(data := file.read())
                 array = plain(ArrayUnpickler(io.BytesIO(data)).load())
         if not isinstance(array, np.ndarray) or array.shape != shape:
-            raise ValueError(f"the header promises the shape {shape}")
+            raise ValueError(f"its header gives the shape {shape}")
         return array
     except FileNotFoundError:
         raise UserError(f"there is no {path}") from None
     except RefusedError as error:
         raise UserError(f"{path} is refused: its pickle asks for {error}, which no array of numbers needs") from None
-    except Exception as error:  # as above
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path} is damaged and cannot be read as an array: {_first_line(error)}") from None
 
 
@@ -123,7 +123,7 @@ def load_object_array(path: str | Path) -> np.ndarray:
 
 
 class Inert:
-    """Stands where an object of another program stood. It takes any arguments, items and state, and keeps none."""
+    """Stand-in for an object of another program. Accepts any arguments, items and state, and stores none."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Inert:
         return super().__new__(cls)
@@ -159,7 +159,7 @@ _INERT_PACKAGES = frozenset(("argparse", "enum", "fairseq", "hydra", "numpy", "o
 _INERT_NAMES = {
     "builtins": frozenset(
         "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple "
-        "long unicode xrange".split()  # the names of Python 2, which torch's pickle protocol still writes
+        "long unicode xrange".split()  # Python 2's names, which torch's pickle protocol still writes
     ),
     "collections": frozenset(("Counter", "defaultdict", "deque")),
     "copyreg": frozenset(("_reconstructor",)),
@@ -170,7 +170,7 @@ _PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "operator
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Reads a checkpoint's pickle. torch adds the storages to it: persistent ids, never names that are imported."""
+    """Reads a checkpoint's pickle. torch adds the storages by persistent ids, which import no names."""
 
     def find_class(self, module: str, name: str) -> Any:
         module = _PYTHON_2_MODULES.get(module, module)
@@ -191,10 +191,10 @@ _INERT_PICKLE = types.SimpleNamespace(__name__="inert_pickle", Unpickler=_InertU
 
 
 def _is_zip_checkpoint(path: Path) -> bool:
-    """Which of torch's two containers ``path`` is.
+    """Whether ``path`` is a zip archive, and not torch's older stream of pickles.
 
-    Raises UserError for what torch.load would hand to other readers: TorchScript archives, which are programs, and tar
-    archives, which it unpacks to disk.
+    Raises UserError for files that torch.load passes to other readers: TorchScript archives, which are programs, and
+    tar archives, which it unpacks to disk.
     """
     with open(path, "rb") as file:
         start = file.read(4)
@@ -210,7 +210,7 @@ def _is_zip_checkpoint(path: Path) -> bool:
         return False
 
 
-def _tells_of_a_missing_end(error: Exception) -> bool:
+def _is_truncation(error: Exception) -> bool:
     words = ("truncated", "unexpected eof", "ran out of input", "central directory", "not a zip", "invalid argument")
     return isinstance(error, EOFError) or any(word in str(error).lower() for word in words)
 
@@ -230,7 +230,7 @@ _ARRAY_PICKLE = types.SimpleNamespace(__name__="array_pickle", Unpickler=ArrayUn
 
 
 def _plain_tree(value: Any) -> Any:
-    """A copy of dictionaries and lists with plain arrays and numbers in them; ``load_torch`` has bounded its size."""
+    """Copy dictionaries and lists, with arrays and numbers for stand-ins. ``load_torch`` has bounded the size."""
     if isinstance(value, dict):
         return {_plain_tree(key): _plain_tree(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -238,11 +238,11 @@ def _plain_tree(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else plain(value)
 
 
-# -- objects of a chosen class ----------------------------------------------------------------------------------------
+# -- objects of chosen classes ----------------------------------------------------------------------------------------
 
 
 class _ChosenUnpickler(pickle.Unpickler):
-    """Reads a pickle whose only objects are stand-ins that the caller chose."""
+    """Reads a pickle whose only objects are of stand-in classes chosen by the caller."""
 
     def __init__(self, data: mmap.mmap, stand_ins: Callable[[str, str], type | None]):
         super().__init__(data)

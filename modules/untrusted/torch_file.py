@@ -1,8 +1,8 @@
-"""Checks files of ``torch.save`` from untrusted sources before ``torch.load`` reads them.
+"""Checks untrusted files of ``torch.save`` before ``torch.load`` reads them.
 
 ``torch.load(weights_only=True)`` runs no code of a file, but allocates whatever sizes the file states: an archive
-whose records inflate, a tensor of a million elements over one number, a call that makes a gigabyte of bytes. Here the
-pickle is first read with stand-ins for all classes and functions that it names, and their arguments must fit the file.
+whose records inflate, a tensor of a million elements over one number, a call that makes a gigabyte of bytes. A dry run
+first reads the pickle with stand-ins for all classes and functions, and compares their arguments with the file's size.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from modules.untrusted.pickle_scan import scan_pickle
 from modules.untrusted.tree_bounds import check_tree, parts_of
 
 ZIP = b"PK\3\4"
-PICKLES = 5  # of a file of torch before 1.6, before its tensors' bytes: three of its format, the content, the tensors
-MOST_INFLATED = 10  # times the size of the file; torch stores its records as they are
+PICKLES = 5  # in a file of torch before 1.6: three about the format, the content, the list of tensors; then their bytes
+MOST_INFLATED = 10  # times the file's size; torch itself does not compress records
 LONGEST_NAME = 500  # characters
-REPEATED = 4  # how often a pickle may hand over each of its bytes to what it calls, on average
+REPEATED = 4  # how often, on average, a pickle may pass each of its bytes to a function
 ITEM_SIZES = {
     "BFloat16": 2, "Bool": 1, "Byte": 1, "Char": 1, "ComplexDouble": 16, "ComplexFloat": 8, "Double": 8, "Float": 4,
     "Half": 2, "Int": 4, "Long": 8, "QInt32": 4, "QInt8": 1, "QUInt2x4": 1, "QUInt4x2": 1, "QUInt8": 1, "Short": 2,
@@ -35,12 +35,11 @@ ITEM_SIZES = {
 
 
 def load_torch(path: str | Path, **options: Any) -> Any:
-    """``torch.load`` on the CPU, of a file that has been checked; ``options`` are those of torch.load.
+    """Check a file and read it with ``torch.load`` on the CPU; ``options`` are passed to torch.load.
 
-    Memory is at most ten times the file's size for its tensors (once, where torch wrote it), which are never larger
-    than the bytes that they are made of, and some 450 times that of its pickle, which is some kilobytes beside them.
-    Attributes of dictionaries and tensors are dropped, which could stand where their methods do. Raises what
-    ``check_torch_file`` and ``torch.load`` raise.
+    The tensors take memory of at most ten times the file's size (one time if torch wrote the file); the pickle, usually
+    some kilobytes, takes up to about 450 times its size. Attributes of dictionaries and tensors are dropped, because
+    they could shadow methods. Raises what ``check_torch_file`` and ``torch.load`` raise.
     """
     check_torch_file(path)
     content = torch.load(path, map_location="cpu", **options)
@@ -51,8 +50,8 @@ def load_torch(path: str | Path, **options: Any) -> Any:
 def check_torch_file(path: str | Path) -> None:
     """Make sure that ``torch.load`` takes memory and time in proportion to the file's size.
 
-    Raises OSError when it cannot be opened, EOFError or zipfile.BadZipFile when its end is missing, and any other
-    error, ValueError most of all, when it is of another kind, damaged, or made to waste memory.
+    Raises OSError if the file cannot be opened, EOFError or zipfile.BadZipFile if it is truncated, and any other
+    exception, usually ValueError, if it is of another kind, damaged, or made to waste memory.
     """
     with open(path, "rb") as file:
         start = file.read(4)
@@ -68,7 +67,7 @@ def check_torch_file(path: str | Path) -> None:
 
 
 def is_compressed(path: str | Path) -> bool:
-    """Whether an archive's records are not stored as they are, so that they cannot be mapped."""
+    """Whether an archive has compressed records, which cannot be memory-mapped."""
     with zipfile.ZipFile(path) as archive:
         return any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
 
@@ -80,23 +79,25 @@ def _check_archive(file: io.BufferedReader) -> None:
         records = {record.filename: record.file_size for record in archive.infolist()}
         if sum(record.file_size for record in archive.infolist()) > MOST_INFLATED * size:
             raise ValueError(f"its records would be more than {MOST_INFLATED} times as large as the file")
-        if len({name.lower() for name in records}) < len(archive.infolist()):  # by which torch finds them
+        if len({name.lower() for name in records}) < len(archive.infolist()):  # torch ignores case
             raise ValueError("it has several records of one name")
         folder = next(iter(records), "").partition("/")[0]
         content = archive.getinfo(f"{folder}/data.pkl")
-        content.CRC = None  # torch.serialization.set_crc32_options(False) leaves it out
+        content.CRC = None  # files written under torch.serialization.set_crc32_options(False) have none
         pickled = archive.read(content)
     scan_pickle(pickled)
     prefix = f"{folder}/data/"
-    _rehearse(pickled, {name.removeprefix(prefix): n for name, n in records.items() if name.startswith(prefix)})
+    _dry_run(pickled, {name.removeprefix(prefix): n for name, n in records.items() if name.startswith(prefix)})
 
 
 def _refuse_other_directories(file: io.BufferedReader, archive: zipfile.ZipFile, size: int) -> None:
-    """Raise ValueError for an archive that zipfile and torch's own reader may take for different ones: they look for
-    its directory in different ways, which find the same one if it ends the file."""
+    """Raise ValueError for an archive in which zipfile and torch's reader may find different directories.
+
+    They search the directory in different ways, with the same result if it ends the file.
+    """
     file.seek(max(0, size - 42))
     end = file.read().rjust(42, b"\0")
-    found = end[:4] == b"PK\6\7"  # a second, 64-bit end, whose place this names
+    found = end[:4] == b"PK\6\7"  # the locator of a 64-bit end record, which holds its position
     other = int.from_bytes(end[8:16], "little") if found else size - 22
     directory_end = size - 42 - 56 if found else size - 22
     if end[20:24] != b"PK\5\6" or other != directory_end or archive.comment:
@@ -110,23 +111,23 @@ def _check_stream(data: mmap.mmap) -> None:
     at, results, storages = 0, [], {}
     for _ in range(PICKLES):
         start, at = at, scan_pickle(data, at)
-        rehearsal = _Rehearsal(data[start:at], None)
-        results.append(rehearsal.run())
-        storages |= rehearsal.storages
+        dry_run = _DryRun(data[start:at], None)
+        results.append(dry_run.run())
+        storages |= dry_run.storages
         if len(results) == 1 and results[0] != torch.serialization.MAGIC_NUMBER:
-            raise ValueError("it is a pickle, but not torch's")
+            raise ValueError("it is a pickle, but not one of torch")
     needed = sum(storage.size for storage in storages.values())
     if needed > len(data) - at:
         raise EOFError(f"unexpected EOF: its tensors take {needed:,} bytes, {len(data) - at:,} are there")
     if not isinstance(results[-1], list) or set(results[-1]) != set(storages):
-        raise ValueError("it lists other tensors than it holds")
+        raise ValueError("its list of tensors does not match its content")
 
 
-# -- the rehearsal ----------------------------------------------------------------------------------------------------
+# -- the dry run ----------------------------------------------------------------------------------------------------
 
 
-def _rehearse(pickled: bytes, records: Mapping[str, int]) -> None:
-    _Rehearsal(pickled, records).run()
+def _dry_run(pickled: bytes, records: Mapping[str, int]) -> None:
+    _DryRun(pickled, records).run()
 
 
 class _Storage:
@@ -137,7 +138,7 @@ class _Storage:
 
 
 class _StorageType:
-    """The class of a storage, which a pickle may name and do nothing else with."""
+    """Stand-in for the class of a storage, which a pickle may only name."""
 
     __slots__ = ("item_size",)
 
@@ -149,16 +150,16 @@ class _StorageType:
 
 
 class _TensorType:
-    """The class of a tensor, which would make one of any size, or of lists within lists. No checkpoint asks it to."""
+    """Stand-in for the class of a tensor. Refuses calls, which could make a tensor of any size."""
 
     __slots__ = ()
 
     def __new__(cls, *arguments: Any) -> _TensorType:
-        raise ValueError("it makes a tensor of other things than the bytes of the file")
+        raise ValueError("it makes a tensor from something else than the bytes of the file")
 
 
 class _Tensor:
-    """A tensor that fits its storage."""
+    """Stand-in for a tensor whose size fits its storage."""
 
     __slots__ = ("size",)
 
@@ -166,13 +167,13 @@ class _Tensor:
         self.size = size
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("it changes a tensor that it has made")
+        raise ValueError("it changes a tensor after making it")
 
 
-class _Rehearsal(pickle.Unpickler):
-    """Reads the pickle of a checkpoint into stand-ins, and counts what is handed over to what it calls.
+class _DryRun(pickle.Unpickler):
+    """Reads the pickle of a checkpoint into stand-ins and counts the arguments that it passes to functions.
 
-    ``records`` are the sizes of an archive's storages by key; None, where they follow later.
+    ``records`` are the sizes of an archive's storages by key; None if the storages follow later.
     """
 
     def __init__(self, pickled: bytes, records: Mapping[str, int] | None):
@@ -203,8 +204,8 @@ class _Rehearsal(pickle.Unpickler):
         return value
 
     def find_class(self, module: str, name: str) -> Any:
-        if len(module) + len(name) > LONGEST_NAME:  # torch looks for words in its sentence about it, in quadratic time
-            raise ValueError("its pickle asks for a name longer than any program has")
+        if len(module) + len(name) > LONGEST_NAME:  # torch formats an error message about it in quadratic time
+            raise ValueError("its pickle asks for a name that is too long")
         if name.endswith("Storage") and name.removesuffix("Storage") in ITEM_SIZES:
             return _StorageType(ITEM_SIZES[name.removesuffix("Storage")])
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
@@ -232,22 +233,22 @@ class _Rehearsal(pickle.Unpickler):
         return storage
 
     def take(self, count: int) -> None:
-        """``count`` more items, bytes or places are handed over."""
+        """Count more items, bytes or elements passed to functions. Raises ValueError above the limit."""
         self.left -= count
         if self.left < 0:
-            raise ValueError("its pickle makes more of the same bytes than the file has")
+            raise ValueError("its pickle expands to more data than the file has")
 
     def tensor(self, storage: _Storage, offset: int, shape: tuple, strides: tuple, *others: Any) -> _Tensor:
         dtypes = [one for one in others if isinstance(one, torch.dtype)]
         item_size = dtypes[0].itemsize if dtypes else storage.item_size
-        places, last = 1, _whole(offset)
+        elements, last = 1, _whole(offset)
         for length, stride in zip(shape, strides, strict=True):
-            places *= _whole(length)
+            elements *= _whole(length)
             last += (length - 1) * _whole(stride)
-            if max(places, last) > storage.size and 0 not in shape:
+            if max(elements, last) > storage.size and 0 not in shape:
                 break
-        if 0 not in shape and max(places, last + 1) * item_size > storage.size:
-            raise ValueError(f"its tensor of the shape {list(shape)[:8]} has more places than bytes")
+        if 0 not in shape and max(elements, last + 1) * item_size > storage.size:
+            raise ValueError(f"its tensor of the shape {list(shape)[:8]} has more elements than the file has bytes for")
         return _Tensor(storage.size)
 
     def copy(self, tensor: _Tensor, *_: Any) -> _Tensor:
@@ -262,18 +263,18 @@ class _Rehearsal(pickle.Unpickler):
         return function(*arguments)
 
     def _stand_in(self, base: type, made_by_size: bool = False) -> type:
-        """A class that stands for others. ``made_by_size``: some of them take a number for their size."""
-        rehearsal = self
+        """Make a stand-in class. ``made_by_size``: an integer argument may be a size."""
+        dry_run = self
 
         def count(*arguments: Any) -> None:
             for one in arguments:
-                if hasattr(type(one), "__len__"):  # of a class such as OrderedDict, it counts nothing
-                    rehearsal.take(len(one))
+                if hasattr(type(one), "__len__"):  # not a class such as OrderedDict itself
+                    dry_run.take(len(one))
                 elif made_by_size and isinstance(one, int):
-                    rehearsal.take(abs(one))
+                    dry_run.take(abs(one))
 
         class StandIn(base):
-            """Takes any arguments, items and state; only a dictionary keeps its items."""
+            """Accepts any arguments, items and state; only a dictionary stores its items."""
 
             __slots__ = ()
 
@@ -306,7 +307,7 @@ class _Rehearsal(pickle.Unpickler):
 
 def _whole(number: Any) -> int:
     if type(number) is not int or number < 0:
-        raise ValueError("its tensors have places or sizes that are no whole numbers")
+        raise ValueError("its tensors have offsets or sizes that are not whole numbers")
     return number
 
 
@@ -314,8 +315,8 @@ def _whole(number: Any) -> int:
 
 
 def _drop_attributes(content: Any) -> None:
-    """Empty the ``__dict__`` of every dictionary and tensor: what is called ``items`` or ``get`` in it would stand
-    where the method does."""
+    """Empty the ``__dict__`` of every dictionary and tensor, since an attribute ``items`` or ``get`` would shadow the
+    method."""
     waiting, seen = [content], set()
     while waiting:
         part = waiting.pop()

@@ -1,4 +1,4 @@
-"""Bounds for nested lists and dictionaries from untrusted files: their depth, and their size when written out."""
+"""Bounds for nested lists and dictionaries from untrusted files: their depth, and their size when fully expanded."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from modules.untrusted.pickle_scan import MOST_NESTED
 
 
 def parts_of(value: Any) -> Iterable[Any]:
-    """The items of a container, keys and values of a dictionary; nothing of anything else."""
+    """Return the items of a container, or a dictionary's keys and values; empty for other values."""
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
 def check_tree(value: Any, most: int, parts: Callable[[Any], Iterable[Any]] = parts_of) -> None:
-    """Make sure that ``value`` can be copied, printed and compared. Time and memory are linear in its size.
+    """Make sure that ``value`` can be copied, printed and compared. Takes time and memory linear in its size.
 
-    Raises ValueError when a part holds itself, nests more than MOST_NESTED deep, or when the whole has more than
-    ``most`` parts, those counted again and again that are in several places: ten lists, each of ten times the one
-    before, take a few hundred bytes in a file and ten thousand million places when they are written out.
+    Raises ValueError if a part contains itself or nests more than MOST_NESTED deep, or if the whole expands to more
+    than ``most`` parts. A part counts once per reference: ten lists, each holding the previous one ten times, take a
+    few hundred bytes in a file and expand to ten thousand million parts.
     """
-    known: dict[int, tuple[int, int]] = {}  # by id: how deep a part nests, and how large it is written out
+    known: dict[int, tuple[int, int]] = {}  # id -> depth and expanded size of a part
     parents: set[int] = set()
     waiting: list[tuple[Any, list[Any] | None]] = [(value, None)]
     while waiting:
@@ -31,7 +31,7 @@ def check_tree(value: Any, most: int, parts: Callable[[Any], Iterable[Any]] = pa
             if id(part) in known:
                 continue
             if id(part) in parents:
-                raise ValueError("it holds a list or dictionary that holds itself")
+                raise ValueError("it holds a list or dictionary that contains itself")
             inner = list(parts(part))
             if inner:
                 parents.add(id(part))

@@ -1,4 +1,4 @@
-"""Whether a file that ``torch.load`` cannot read ends before its data does, as a kill or a full disk leave one."""
+"""Detects a truncated file of ``torch.save``, as a killed process or a full disk leaves it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from modules.untrusted.pickle_scan import scan_pickle
 from modules.untrusted.torch_file import PICKLES, ZIP
 
-STREAM = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)  # how files of torch before 1.6 begin
+STREAM = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)  # the beginning of files of torch before 1.6
 
 
 def is_truncated(path: Path, error: Exception) -> bool:
-    """Whether the file, for which ``torch.load`` raised ``error``, is the beginning of a checkpoint, or only zeros.
+    """Whether the file, for which ``torch.load`` raised ``error``, is only the beginning of a checkpoint, or all zeros.
 
-    A whole file is not truncated, whatever PyTorch says of it: refused, too new, or of another kind.
+    Returns False for a complete file that PyTorch rejects: refused, too new, or of another kind.
     """
     with open(path, "rb") as file:
         head = file.read(4096)
-        if not head.strip(b"\0"):  # empty, or room that was never filled
+        if not head.strip(b"\0"):  # empty, or allocated but never written
             return True
         if _begins(head, ZIP):
-            return not zipfile.is_zipfile(path)  # which looks for the directory at its end
+            return not zipfile.is_zipfile(path)  # looks for the directory at the end
         if not _begins(head, STREAM):
             return False
         at = 0

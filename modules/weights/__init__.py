@@ -1,1 +1,1 @@
-"""Weight files of other programs: found, and recognized by their content."""
+"""Weight files of other programs: find them, and recognise them by their content."""

@@ -1,4 +1,4 @@
-"""Weights in the safetensors format: names and tensors, and nothing that could run."""
+"""Reader for weights in the safetensors format, which holds only names and tensors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SUFFIX = ".safetensors"
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU.
+    """Read the tensors of a file by name, on the CPU.
 
-    Of a tensor with several names safetensors' own ``save_model`` writes one, and notes the others as its aliases:
-    they come back too. Raises UserError when the file is truncated or of another kind.
+    If a tensor has several names, safetensors' ``save_model`` writes one and stores the others as aliases; the result
+    has all names. Raises UserError if the file is truncated or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 

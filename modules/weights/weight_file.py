@@ -1,4 +1,4 @@
-"""Weight files of other programs, under ``pretrain/``: found, read safely, and recognised by what they hold."""
+"""Weight files of other programs in ``pretrain/``: find them, recognise them by their content, read them safely."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modules.untrusted.json_file import read_json
 from modules.untrusted.safe_pickle import load_torch_inert
 from modules.weights.safetensors_file import read_safetensors
 
-# What a file is, by a tensor that only its kind has; the first match counts (WavLM has HuBERT's names as well).
+# Family -> a tensor that only it has; the first match counts (WavLM has HuBERT's names as well).
 FAMILIES = {
     "RVC model": "enc_p.emb_phone.weight",
     "Whisper": "encoder.blocks.0.attn.query.weight",
@@ -39,13 +39,13 @@ FAMILIES = {
     "NSF-HiFiGAN": "m_source.l_linear.weight",
 }
 _PREFIXES = ("", "module.", "hubert.", "wavlm.", "wav2vec2.", "w2v_model.", "w2v_encoder.w2v_model.")
-_WAV2VEC2 = ("wav2vec2.", "w2v_model.", "w2v_encoder.w2v_model.")  # prefixes of names that only its programs give
+_WAV2VEC2 = ("wav2vec2.", "w2v_model.", "w2v_encoder.w2v_model.")  # prefixes that only wav2vec 2.0 has
 
 CHECKPOINT, SAFETENSORS, GRAPH = "a PyTorch checkpoint", "a safetensors file", "an ONNX graph"
 _README = "pretrain/README.md says what goes there"
 _UNPACK = "unpack it, and put the file that it holds there"
 
-# What a file is, by its first bytes, and what its user can do when it is of no use where it lies.
+# First bytes of a file -> its format, and what to do if another format is needed.
 FORMATS = {
     b"\x80": (CHECKPOINT, _README),
     b"\x08": (GRAPH, _README),
@@ -57,7 +57,7 @@ FORMATS = {
     b"\x1f\x8b": ("a gzip archive", _UNPACK),
     b"{": ("a JSON file", _README),
 }  # fmt: skip
-LONGEST_HEADER = 100 << 20  # bytes, of a safetensors file
+LONGEST_HEADER = 100 << 20  # bytes; of a safetensors file
 
 NAMED_IN_ERRORS = 3
 
@@ -65,10 +65,10 @@ Value = TypeVar("Value")
 
 
 def find_weight_file(name: str, folder: str | Path, user: str, what: str, others: Sequence[str] = ()) -> Path:
-    """The path of the weight file ``name`` that ``user`` ("the speech encoder 'vec768l12'") needs, ``what`` in words.
+    """Return the path of the weight file ``name`` in ``folder``, or of the first of ``others`` if it is missing.
 
-    ``others`` are names that serve when ``name`` is not there. Raises UserError naming the file, the folder and where
-    it is described.
+    ``user`` ("the speech encoder 'vec768l12'") and ``what``, a description of the file, are for the message. Raises
+    UserError, which names the file, the folder and where it is described, if there is none.
     """
     path = Path(folder) / name
     for there in (path, *(Path(folder) / other for other in others)):
@@ -78,7 +78,7 @@ def find_weight_file(name: str, folder: str | Path, user: str, what: str, others
 
 
 def refuse_other_formats(path: str | Path, *wanted: str) -> str | None:
-    """The format of a file, None of an unknown one. Raises UserError when it is known and none of ``wanted``."""
+    """Return a file's format, None if unknown. Raises UserError if it is known and not in ``wanted``."""
     kind, cure = _format(path)
     if kind and kind not in wanted:
         raise UserError(f"{path} is not {wanted[0]}: it looks like {kind}; {cure}")
@@ -86,7 +86,7 @@ def refuse_other_formats(path: str | Path, *wanted: str) -> str | None:
 
 
 def _format(path: str | Path) -> tuple[str | None, str]:
-    """Return a file's format, None if unknown, and what its user can do if another format is needed."""
+    """Return a file's format, None if unknown, and what to do if another format is needed."""
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(b"PK\x03\x04"):
@@ -100,36 +100,36 @@ def _format(path: str | Path) -> tuple[str | None, str]:
 
 
 def _has_pickle(path: str | Path) -> bool:
-    """Whether a ZIP archive is torch's, or cannot be listed because its end is missing."""
+    """Whether a zip archive is one of torch, or cannot be listed because it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
-    except Exception:  # of damage: BadZipFile, UnicodeDecodeError, NotImplementedError, OSError
+    except Exception:  # BadZipFile, UnicodeDecodeError, NotImplementedError or OSError, from damage
         return True
 
 
 def read_weight_file(path: str | Path, family: str) -> dict[str, Tensor]:
-    """The tensors of a weight file by name, on the CPU, as stored (many such files are half precision).
+    """Read the tensors of a weight file by name, on the CPU, in the stored precision (often half).
 
-    Raises UserError when the file is unreadable or refused (see ``safe_pickle``), or is of another family than asked.
+    Raises UserError if the file is unreadable, refused (see ``safe_pickle``), or of another family.
     """
     return _of_families(_read(path), path, family)[1]
 
 
 def read_weights_of(path: str | Path, *families: str) -> tuple[str, dict[str, Tensor]]:
-    """The tensors as ``read_weight_file`` gives them, of any of several families, and which of them it is."""
+    """Read as ``read_weight_file`` does, for any of several families; returns the family and the tensors."""
     return _of_families(_read(path), path, *families)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a checkpoint says of its network in words and numbers."""
+    """The settings that a checkpoint stores about its network."""
 
     values: dict[str, Any]
     path: str | Path
 
     def get(self, name: str, default: Value) -> Value:
-        """The value of ``name``. Raises UserError when it is not of the default's type."""
+        """Return the value of ``name``, or ``default``. Raises UserError if its type is not the default's."""
         value = self.values.get(name, default)
         if type(value) is not type(default):
             raise UserError(f"{self.path} is damaged: its setting {name} is a {type(value).__name__}")
@@ -137,9 +137,9 @@ class Settings:
 
 
 def read_weights_and_settings(path: str | Path, family: str, name: str) -> tuple[dict[str, Tensor], Settings]:
-    """The tensors as ``read_weight_file`` gives them, and what the checkpoint keeps under ``name`` beside them.
+    """Read as ``read_weight_file`` does; returns the tensors and the settings that the checkpoint stores as ``name``.
 
-    Raises UserError as that does, and when there is nothing of that name.
+    Raises UserError as ``read_weight_file`` does, and if there are no such settings.
     """
     checkpoint = _read(path)
     _, weights = _of_families(checkpoint, path, family)
@@ -150,7 +150,7 @@ def read_weights_and_settings(path: str | Path, family: str, name: str) -> tuple
 
 
 def recognise(weights: dict[str, Tensor]) -> str | None:
-    """Which of the known families a state dict belongs to, or None."""
+    """Return the family that a state dict belongs to; None if unknown."""
     for family, marker in FAMILIES.items():
         for prefix in _PREFIXES:
             if prefix + marker in weights:
@@ -176,7 +176,7 @@ def _of_families(checkpoint: object, path: str | Path, *families: str) -> tuple[
 
 
 def _type_in_config(path: str | Path) -> str | None:
-    """The ``model_type`` of transformers' config.json beside a file: wav2vec 2.0 has the same tensors as HuBERT."""
+    """Return ``model_type`` of transformers' config.json beside a file, because wav2vec 2.0 has HuBERT's tensors."""
     config = Path(path).with_name("config.json")
     try:
         if config.stat().st_size > 1 << 20:
@@ -189,7 +189,7 @@ def _type_in_config(path: str | Path) -> str | None:
 
 
 def _largest_state_dict(checkpoint: object) -> dict[str, Tensor]:
-    """Programs keep their weights at the top, or under ``model``, ``state_dict``, ``generator`` and the like."""
+    """Return the largest state dict, which is the top level or an entry such as ``model`` or ``state_dict``."""
     dicts = [checkpoint, *checkpoint.values()] if isinstance(checkpoint, dict) else []
     tensors = [
         {k: v for k, v in one.items() if isinstance(k, str) and isinstance(v, Tensor)}
@@ -200,9 +200,9 @@ def _largest_state_dict(checkpoint: object) -> dict[str, Tensor]:
 
 
 def assign(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path, what: str) -> None:
-    """Give a module made on the meta device the file's values, in the module's precision, apart from the mapped file.
+    """Fill a module on the meta device with copies of the file's tensors, in the module's precision.
 
-    Raises UserError when the names or shapes are not the module's: the file ``where`` is not a whole ``what``.
+    Raises UserError, saying that the file ``where`` does not hold a whole ``what``, if names or shapes differ.
     """
     own = module.state_dict()
     wrong = [f"{name} is missing" for name in own if name not in weights]
@@ -220,6 +220,6 @@ def assign(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path, 
 
 
 def in_short(items: list[str], separator: str) -> str:
-    """The first few items and how many more there are, for a sentence."""
+    """Join the first NAMED_IN_ERRORS items and state how many more there are."""
     more = len(items) - NAMED_IN_ERRORS
     return separator.join(items[:NAMED_IN_ERRORS]) + (f" (and {more} more)" if more > 0 else "")

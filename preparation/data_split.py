@@ -1,4 +1,4 @@
-"""Which clips train and which validate."""
+"""Split the clips into those for training and those for validation, and write both filelists."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from preparation.report import count_and_first
 
 log = get_logger("filelists")
 
-VALIDATION_CLIPS = 2  # of each speaker, as published
+VALIDATION_CLIPS = 2  # per speaker, as published
 FEWEST_CLIPS = VALIDATION_CLIPS + 1
 
 
 @dataclass
 class Inventory:
-    """The clips of a data set: usable ones by speaker, their total length in seconds, and what was passed over."""
+    """The clips of a data set: usable ones by speaker, their total length in seconds, and what is left out."""
 
     clips: dict[str, list[Path]] = field(default_factory=dict)
     seconds: float = 0.0
     too_short: list[Path] = field(default_factory=list)
-    misplaced: list[Path] = field(default_factory=list)  # sound that is no .wav in a speaker's folder
-    unusable: dict[Path, str] = field(default_factory=dict)  # clips, or a speaker's whole folder, and why
+    misplaced: list[Path] = field(default_factory=list)  # sound files that are not a .wav in a speaker's folder
+    unusable: dict[Path, str] = field(default_factory=dict)  # clip, or a speaker's whole folder -> reason
 
     @property
     def speakers(self) -> dict[str, int]:
-        """Speaker name -> number, in alphabetical order from 0, so the same folders always give the same numbers."""
+        """Speaker name -> number from 0, in alphabetical order: the same folders always give the same numbers."""
         return {name: number for number, name in enumerate(sorted(self.clips))}
 
 
 def write_filelists(
     inventory: Inventory, source_dir: str, train_list: str | Path, val_list: str | Path, seed: int
 ) -> None:
-    """Split the clips found under ``source_dir`` and write both lists; says what was passed over and why."""
+    """Split the clips found in ``source_dir`` and write both lists; logs what is left out and why."""
     train, validation = split(inventory, source_dir, seed)
     for path, lines in ((train_list, train), (val_list, validation)):
         write_text(path, "".join(f"{line}\n" for line in lines))
     if inventory.misplaced:
         log.warning(
-            "passed over: %s: no .wav in a speaker's folder; put such recordings into dataset_raw/<speaker>/ and run "
-            "resample.py, which makes clips of them",
+            "passed over: %s: not a .wav in a speaker's folder; put such recordings into dataset_raw/<speaker>/ and "
+            "run resample.py, which makes clips of them",
             count_and_first(inventory.misplaced, "sound file"),
         )
     for clip in inventory.too_short:
@@ -58,16 +58,16 @@ def write_filelists(
 
 
 def take_inventory(folder: str | Path, sampling_rate: int) -> Inventory:
-    """Look through ``folder/<speaker>/*.wav``; only headers are read. Clips of another rate are not usable, nor are
-    those whose name, or whose speaker's, cannot go through all stages.
+    """Find the clips ``folder/<speaker>/*.wav`` and read their headers.
 
-    Raises UserError when there are no speakers, a speaker has too few usable clips, or ``folder`` cannot stand in a
-    filelist.
+    Clips of another sampling rate are unusable, and so are clips whose name, or whose speaker's name, a later stage
+    cannot process. Raises UserError if there are no speakers, if a speaker has too few usable clips, or if a filelist
+    cannot hold the path ``folder``.
     """
     if flaw := list_flaw(str(folder).replace(os.sep, "/")):
         raise UserError(f"{folder} {flaw}")
     if str(folder)[:1].isspace():
-        raise UserError(f"'{folder}' begins with a blank, which readers of a filelist leave out; put './' before it")
+        raise UserError(f"'{folder}' begins with a blank, which a filelist does not keep; put './' before it")
     speakers = find_clips(folder)
     named, refused = refuse_names([Recording(name, clip) for name, clips in speakers.items() for clip in clips], ".wav")
     inventory = Inventory(
@@ -85,13 +85,13 @@ def take_inventory(folder: str | Path, sampling_rate: int) -> Inventory:
 
 
 def find_misplaced(folder: Path) -> list[Path]:
-    """The sound files in ``folder`` and its speakers' folders that ``find_clips`` takes for no clips.
+    """Return the sound files in ``folder`` and its speakers' folders that ``find_clips`` does not return.
 
-    Raises UserError as that does.
+    Raises UserError as ``find_clips`` does.
     """
     speakers = find_clips(folder)
     clips = {clip for of_speaker in speakers.values() for clip in of_speaker}
-    files = (file for place in (folder, *(folder / name for name in speakers)) for file in place.iterdir())
+    files = (file for parent in (folder, *(folder / name for name in speakers)) for file in parent.iterdir())
     return sorted(file for file in files if file not in clips and is_sound_name(file) and file.is_file())
 
 
@@ -129,10 +129,10 @@ def _refuse_too_few(inventory: Inventory, folder: Path) -> None:
 
 
 def split(inventory: Inventory, source_dir: str, seed: int) -> tuple[list[str], list[str]]:
-    """The training and the validation list: shuffled lines ``<source_dir>/<speaker>/<clip>.wav``.
+    """Return the training and the validation list: shuffled lines ``<source_dir>/<speaker>/<clip>.wav``.
 
-    The same seed gives the same lists. Each speaker's clips are drawn apart, so that a new speaker changes nobody
-    else's validation clips.
+    The same seed gives the same lists. Each speaker's clips are shuffled separately, so that a new speaker does not
+    change the validation clips of the others.
     """
     train, validation = [], []
     root = source_dir.replace(os.sep, "/").rstrip("/")

@@ -15,7 +15,7 @@ import yaml
 
 from modules.console import UserError
 from preparation.configs import fitted_configs
-from preparation.filelists import split, take_inventory
+from preparation.data_split import split, take_inventory
 from vencoder import ENCODERS
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +78,8 @@ def test_sound_that_is_no_clip_by_its_name_or_place_is_counted_and_named_with_th
     assert done.returncode == 0
     names = ", ".join(f"dataset/44k/{name}" for name in ("alto/a.WAV", "alto/b.flac", "alto/x0.mp3", "alto/x1.mp3"))
     (line,) = [line for line in done.stderr.splitlines() if "sound file" in line]
-    assert line.startswith(f"passed over: 12 sound files ({names}, dataset/44k/alto/x2.mp3, ...): no .wav in a speaker")
+    start = f"passed over: 12 sound files ({names}, dataset/44k/alto/x2.mp3, ...): not a .wav in a speaker"
+    assert line.startswith(start)
     assert "dataset_raw/<speaker>/" in line and "resample.py" in line
 
 

@@ -1,4 +1,4 @@
-"""Whether a companion that this program did not make, or that was edited since, fits its clip and may be kept."""
+"""Check whether a sidecar file that another program made, or that was edited, matches its clip and may be kept."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from modules.config import Config
 from modules.console import UserError
 from modules.data.features import ClipFiles, common_frames, frames
 
-UNITS_PER_SECOND = 50  # of every speech encoder: a frame every 320 samples at 16 kHz
+UNITS_PER_SECOND = 50  # all speech encoders: one frame per 320 samples at 16 kHz
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The rates and widths that companions of a configuration have; ``n_mels`` is None without diffusion's."""
+class SidecarFormat:
+    """The rates and widths of a configuration's sidecar files; ``n_mels`` is None without diffusion."""
 
     sampling_rate: int
     hop_length: int
@@ -26,25 +26,26 @@ class Fit:
     n_mels: int | None
 
     @classmethod
-    def of(cls, config: Config, mel: VocoderMel | None) -> Fit:
+    def of(cls, config: Config, mel: VocoderMel | None) -> SidecarFormat:
         data = config.data
         bins = data.filter_length // 2 + 1
         return cls(data.sampling_rate, data.hop_length, config.model.ssl_dim, bins, mel.n_mels if mel else None)
 
-    def __call__(self, files: ClipFiles, name: str) -> bool:
-        """Whether a companion can be read, is finite, and has the clip's frames (as training demands) and the width."""
+    def matches(self, files: ClipFiles, name: str) -> bool:
+        """Whether a file is readable and finite, has the right width, and has the clip's number of frames within
+        training's tolerance."""
         try:
             with open_audio(files.wav) as sound:
                 samples, rate = sound.frames, sound.samplerate
             wanted = samples * UNITS_PER_SECOND // rate if name == "units" else frames(samples, self.hop_length)
-            parts = self._parts(files, name)
-            common_frames({"clip": wanted, **{str(number): len(part) for number, part in enumerate(parts)}}, files.wav)
+            arrays = self._arrays(files, name)
+            common_frames({"clip": wanted, **{str(number): len(part) for number, part in enumerate(arrays)}}, files.wav)
         except (UserError, OSError):
             return False
-        return rate == self.sampling_rate and all(np.isfinite(part).all() for part in parts)
+        return rate == self.sampling_rate and all(np.isfinite(part).all() for part in arrays)
 
-    def _parts(self, files: ClipFiles, name: str) -> list[np.ndarray]:
-        """A companion's arrays, frames first. Raises UserError where one is not usable."""
+    def _arrays(self, files: ClipFiles, name: str) -> list[np.ndarray]:
+        """Read the arrays of a sidecar file, frames first. Raises UserError if one is unusable."""
         if name == "units":
             return [files.read_units(self.features)[0].T.numpy()]
         if name == "f0":
@@ -60,4 +61,4 @@ class Fit:
         if name == "mel":
             return [files.read_mel(self.n_mels)]
         augmented = files.read_augmented(self.n_mels)
-        return [augmented.mel, augmented.volume + 0 * augmented.shift]  # not finite where the shift is not
+        return [augmented.mel, augmented.volume + 0 * augmented.shift]  # not finite if the shift is not

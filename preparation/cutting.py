@@ -1,4 +1,4 @@
-"""Stage 0: long recordings are cut at silences into clips of a length that can be trained on."""
+"""Stage 0: cut long recordings at silences into clips for training."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from preparation.recordings import (
     no_recordings,
     recordings_of,
     refuse_names,
-    refuse_shared_places,
-    voiceless,
+    refuse_overlapping_folders,
+    speakers_without_clips,
 )
 
 HOP_MS = 10
 LEDGER = ".slice_audio.json"
-LONGEST_ENDING = "_10000.wav"  # of a clip's name, behind the recording's
+LONGEST_ENDING = "_10000.wav"  # the longest suffix that is appended to a recording's name
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,14 @@ class CutSettings:
     min_length: float = 5
     max_length: float = 15
     threshold: float = -40
-    min_interval: float = 300  # of a silence that may be cut
-    keep_silence: float = 500  # that stays at a clip's ends: breaths are quieter than the threshold
+    min_interval: float = 300  # shortest silence that is cut
+    keep_silence: float = 500  # kept at both ends of a clip, because breaths are quieter than the threshold
 
     def __post_init__(self):
         if not 0 < self.min_length * 2 <= self.max_length:
             raise UserError(
                 f"{option('max_length')} is {self.max_length:g} and {option('min_length')} {self.min_length:g}; the "
-                "former must be at "
-                "least twice the latter, so that every stretch of sound can be cut"
+                "former must be at least twice the latter, so that every stretch of sound can be cut"
             )
 
     def slicer(self, rate: int) -> Slicer:
@@ -60,25 +59,25 @@ class CutSettings:
 class CutReport:
     clips: int = 0
     seconds: float = 0.0
-    dropped: int = 0  # pieces that are too short
+    dropped: int = 0  # stretches that are too short
     dropped_seconds: float = 0.0
     silent_seconds: float = 0.0
-    up_to_date: int = 0  # recordings
+    up_to_date: int = 0  # recordings that are cut already
     failed: list[str] = field(default_factory=list)
-    cut_off: list[str] = field(default_factory=list)  # a sentence for each recording whose end is missing
+    cut_off: list[str] = field(default_factory=list)  # a sentence for each truncated recording
     passed_over: list[str] = field(default_factory=list)
-    voiceless: list[str] = field(default_factory=list)  # a sentence for each speaker without clips
+    speakers_without_clips: list[str] = field(default_factory=list)  # a sentence for each
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to make of one recording; ranges of samples ``[start, end)``."""
+    """How to cut one recording, as ranges of samples ``[start, end)``."""
 
     clips: list[tuple[int, int]]
     dropped: list[tuple[int, int]]
     samples: int
     rate: int
-    cut_off: str | None  # the sentence about a recording whose end is missing
+    cut_off: str | None  # a sentence if the recording is truncated
 
     def seconds(self, ranges: list[tuple[int, int]]) -> float:
         return sum(end - start for start, end in ranges) / self.rate
@@ -87,10 +86,10 @@ class Plan:
 def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -> CutReport:
     """Cut ``in_dir/<speaker>/*``, or the files of ``in_dir`` itself, into ``out_dir/<speaker>/<stem>_0000.wav`` ...
 
-    A ledger in ``out_dir`` tells which clips came from which recording. A recording that is in it, unchanged and cut
-    with the same settings, is left alone, even when some of its clips were since removed by hand; otherwise the clips
-    that were cut from it before are replaced. Files that are not in the ledger are never overwritten. Raises UserError
-    when there are no recordings, clips would come among them, none could be cut, or no clip came of them.
+    A ledger in ``out_dir`` lists the clips of each recording. A recording in it that is unchanged and was cut with the
+    same settings is skipped, even if some of its clips were deleted by hand; otherwise its former clips are replaced.
+    Files that are not in the ledger are never overwritten. Raises UserError if there are no recordings, if the clips
+    would lie among the recordings, if no recording can be cut, or if no clip results.
     """
     in_dir, out_dir = Path(in_dir), Path(out_dir)
     recordings, notes = find_recordings(in_dir)
@@ -98,7 +97,8 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
         recordings, notes = recordings_of(in_dir, in_dir.resolve().name)
     if not recordings:
         raise no_recordings(in_dir, notes)
-    refuse_shared_places(in_dir, recordings, out_dir, f"name another folder for the clips with {option('out_dir')}")
+    cure = f"name another folder for the clips with {option('out_dir')}"
+    refuse_overlapping_folders(in_dir, recordings, out_dir, cure)
     fit, refused = refuse_names(recordings, LONGEST_ENDING)
     ledger, report = Ledger(out_dir), CutReport(passed_over=notes, failed=list(refused.values()))
     cut = 0
@@ -109,19 +109,19 @@ def cut_folder(in_dir: str | Path, out_dir: str | Path, settings: CutSettings) -
         try:
             _add(report, _cut(recording, out_dir, settings, ledger))
             cut += 1
-        except Exception as error:  # one recording must not stop the others
+        except Exception as error:  # a failure must not stop the other recordings
             report.failed.append(failure(recording.path, error))
     if not cut and not report.up_to_date:
         raise UserError(f"none of {len(recordings)} recordings could be cut: {first_few(report.failed)}")
     if not report.clips and not report.up_to_date:
         raise UserError(
             f"no clip was made: {in_dir} holds {report.silent_seconds:.1f} s of silence and "
-            f"{report.dropped_seconds:.1f} s in pieces shorter than {option('min_length')} "
+            f"{report.dropped_seconds:.1f} s in stretches shorter than {option('min_length')} "
             f"({settings.min_length:g} s); lower that or {option('threshold')}"
             + "".join(f"; not cut: {sentence}" for sentence in report.failed[:1])
         )
     if any(recording.path.parent != in_dir for recording in recordings):
-        report.voiceless = voiceless(in_dir, ledger.speakers())
+        report.speakers_without_clips = speakers_without_clips(in_dir, ledger.speakers())
     return report
 
 
@@ -149,14 +149,14 @@ def _add(report: CutReport, plan: Plan) -> None:
 
 
 def plan_clips(sound: MonoFile, settings: CutSettings) -> Plan:
-    """Measure a recording, and decide. Raises UserError as MonoFile, and when all of it is below the threshold."""
+    """Measure a recording and choose its cuts. Raises UserError as MonoFile does, and if all is below the threshold."""
     slicer = settings.slicer(sound.sampling_rate)
     rms = sound.measure(slicer.window, slicer.hop).curve(slicer.limit)
     if rms.max() < slicer.limit:
         loudest = 20 * math.log10(max(rms.max(), 1e-6))
         raise UserError(
             f"the loudest moment of {sound.path} is {loudest:.0f} dB, and what is below {settings.threshold:g} dB "
-            f"({option('threshold')}) is taken for silence; lower that, or normalise the recording"
+            f"({option('threshold')}) counts as silence; lower that, or normalise the recording"
         )
     clips, dropped = choose_ranges(rms, sound.samples, slicer, settings)
     return Plan(clips, dropped, sound.samples, sound.sampling_rate, sound.cut_off)
@@ -165,10 +165,10 @@ def plan_clips(sound: MonoFile, settings: CutSettings) -> Plan:
 def choose_ranges(
     rms: np.ndarray, samples: int, slicer: Slicer, settings: CutSettings
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Clips and dropped pieces from a loudness curve, as sample ranges.
+    """Choose the clips and the dropped stretches from a loudness curve, as sample ranges.
 
-    Every clip is from min_length to max_length long. A shorter piece joins a neighbour unless a silence longer than
-    itself lies between them; it is dropped when it has none. A longer one is cut where it is quietest.
+    Every clip is between min_length and max_length long. A shorter stretch is joined to a neighbour if the silence
+    between them is not longer than itself, and dropped otherwise. A longer stretch is cut where it is quietest.
     """
     shortest = round(settings.min_length * slicer.sampling_rate / slicer.hop)
     longest = int(settings.max_length * slicer.sampling_rate / slicer.hop)
@@ -189,7 +189,7 @@ def choose_ranges(
 
 
 def _join_short(pieces: list[tuple[int, int]], shortest: int) -> list[tuple[int, int]]:
-    """Join neighbours of which one is too short, with the silence between them unless it is longer than the shorter."""
+    """Join neighbours if one is too short, unless the silence between them is longer than the shorter one."""
     joined: list[tuple[int, int]] = []
     for start, end in pieces:
         if joined:
@@ -203,8 +203,8 @@ def _join_short(pieces: list[tuple[int, int]], shortest: int) -> list[tuple[int,
 
 
 def _quiet_cuts(rms: np.ndarray, first: int, last: int, shortest: int, longest: int) -> Iterator[int]:
-    """Frames at which to cut ``[first, last]`` so that no part is longer than ``longest``: the quietest that leave
-    parts of at least ``shortest``, which a stretch of more than twice that always has."""
+    """Yield the frames at which to cut ``[first, last]``: the quietest ones that leave parts between ``shortest`` and
+    ``longest``. Requires ``longest >= 2 * shortest``."""
     while last - first >= longest:
         earliest = first + shortest
         latest = max(earliest, min(first + longest - 1, last - shortest))
@@ -212,11 +212,11 @@ def _quiet_cuts(rms: np.ndarray, first: int, last: int, shortest: int, longest: 
         yield first
 
 
-# -- what was cut before ----------------------------------------------------------------------------------------------
+# -- ledger of former runs --------------------------------------------------------------------------------------------
 
 
 class Ledger:
-    """``out_dir/.slice_audio.json``: each recording's size and date, the settings, its clips, and if all are made."""
+    """``out_dir/.slice_audio.json``: each recording's size, date, settings and clips, and whether they are complete."""
 
     def __init__(self, out_dir: Path):
         self.out_dir, self.path = out_dir, out_dir / LEDGER
@@ -230,14 +230,14 @@ class Ledger:
             raise UserError(f"{self.path} cannot be read; remove it together with the clips beside it") from None
 
     def is_done(self, recording: Recording, settings: CutSettings) -> bool:
-        """Whether there are clips of it and all are made; one that gave none is looked at again, and told again."""
+        """Whether all clips of the recording are made. False if it gave none, so that this is reported again."""
         entry = self.entries.get(_key(recording), {"done": False})
         return entry["done"] and bool(entry["clips"]) and entry["made_from"] == _made_from(recording, settings)
 
     def begin(self, recording: Recording, settings: CutSettings, names: list[str]) -> None:
-        """Remove what was cut from this recording before, and write down what will be.
+        """Delete the former clips of a recording and note the names of the new ones.
 
-        Raises UserError when one of the names belongs to a file that did not come from it.
+        Raises UserError if a name belongs to a file that was not cut from this recording.
         """
         former = self.entries.get(_key(recording), {}).get("clips", [])
         for name in names:
@@ -251,7 +251,7 @@ class Ledger:
         entry["clips"] = names
 
     def speakers(self) -> set[str]:
-        """The speakers of whom clips came."""
+        """The speakers with clips."""
         return {key.partition("/")[0] for key, entry in self.entries.items() if entry["clips"]}
 
     def finish(self, recording: Recording) -> None:
@@ -266,7 +266,7 @@ class Ledger:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether this is what the ledger holds of a recording, its clips all in speakers' folders: they get deleted."""
+    """Whether the value is a valid entry whose clips all lie in speaker folders, since these files get deleted."""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("done"), bool)
