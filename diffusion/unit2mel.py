@@ -263,7 +263,8 @@ def check_sampling(method: str, depth: int, speedup: int) -> None:
     if evaluations < sampler.min_evaluations:
         raise UserError(
             f"k_step {depth} with a speedup of {speedup} leaves {method} {evaluations} of the "
-            f"{sampler.min_evaluations} or more evaluations that it needs; raise {option('k_step')} or lower {option('diffusion_speedup')}"
+            f"{sampler.min_evaluations} or more evaluations that it needs; raise {option('k_step')} or lower "
+            f"{option('diffusion_speedup')}"
         )
 
 
