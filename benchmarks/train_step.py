@@ -74,9 +74,9 @@ class StraightforwardLearner(Learner):
             fake = self.net_d(generated.output.audio.detach())
         return discriminator_loss(scores_of(real), scores_of(fake))[0]
 
-    def _discriminator_losses(self, generated: Generated) -> tuple[Tensor, Tensor]:
+    def _adversarial_losses(self, generated: Generated) -> tuple[Tensor, Tensor]:
         if "together" in self.changes:
-            return super()._discriminator_losses(generated)
+            return super()._adversarial_losses(generated)
         spared = "gradients" in self.changes
         self.net_d.requires_grad_(not spared)
         with self._autocast():

@@ -33,21 +33,21 @@ FEW_STEPS = 10  # with fewer steps DPM-Solver's last one is of the first order
 # -- one step ---------------------------------------------------------------------------------------------------------
 
 
-def data_of(x: Tensor, noise: Tensor, here: Level) -> Tensor:
+def data_of(x: Tensor, noise: Tensor, current: Level) -> Tensor:
     """The data in ``x``, given its ``noise``."""
-    return (x - here.sigma * noise) / here.alpha
+    return (x - current.sigma * noise) / current.alpha
 
 
-def follow_noise(x: Tensor, noise: Tensor, here: Level, there: Level) -> Tensor:
+def follow_noise(x: Tensor, noise: Tensor, current: Level, following: Level) -> Tensor:
     """Step from one level to another with constant noise."""
-    ratio = there.alpha / here.alpha
-    return ratio * x + (there.sigma - ratio * here.sigma) * noise
+    ratio = following.alpha / current.alpha
+    return ratio * x + (following.sigma - ratio * current.sigma) * noise
 
 
-def follow_data(x: Tensor, data: Tensor, here: Level, there: Level) -> Tensor:
+def follow_data(x: Tensor, data: Tensor, current: Level, following: Level) -> Tensor:
     """Step from one level to another with constant data."""
-    ratio = there.sigma / here.sigma
-    return ratio * x + (there.alpha - ratio * here.alpha) * data
+    ratio = following.sigma / current.sigma
+    return ratio * x + (following.alpha - ratio * current.alpha) * data
 
 
 # -- the samplers -----------------------------------------------------------------------------------------------------
@@ -68,8 +68,8 @@ def ddpm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noi
 
 def ddim(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
     """Constant noise from each multiple of the speedup to the next: https://arxiv.org/abs/2010.02502, equation 12."""
-    for here, there in pairwise(_strided_levels(schedule, speedup)):
-        x = follow_noise(x, predict(x, here.label), here, there)
+    for current, following in pairwise(_strided_levels(schedule, speedup)):
+        x = follow_noise(x, predict(x, current.label), current, following)
     return x
 
 
@@ -79,14 +79,14 @@ def pndm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noi
     The first step averages the estimates at both its ends; the second and third use the history that exists.
     """
     history: list[Tensor] = []
-    for here, there in pairwise(_strided_levels(schedule, speedup)):
-        history = [predict(x, here.label), *history[:3]]
+    for current, following in pairwise(_strided_levels(schedule, speedup)):
+        history = [predict(x, current.label), *history[:3]]
         if len(history) == 1:
-            ahead = predict(follow_noise(x, history[0], here, there), there.label)
+            ahead = predict(follow_noise(x, history[0], current, following), following.label)
             mean = (history[0] + ahead) / 2
         else:
             mean = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
-        x = follow_noise(x, mean, here, there)
+        x = follow_noise(x, mean, current, following)
     return x
 
 
@@ -100,13 +100,13 @@ ADAMS_BASHFORTH = {
 def dpm_solver(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
     """Extrapolates the noise linearly in λ from its last two values: https://arxiv.org/abs/2206.00927, multistep."""
     levels = _even_levels(_without_noisiest(schedule), len(schedule) // speedup)
-    return _second_order(lambda x, here: predict(x, here.label), follow_noise, x, levels)
+    return _second_order(lambda x, current: predict(x, current.label), follow_noise, x, levels)
 
 
 def dpm_solver_plus_plus(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
     """Extrapolates the data linearly in λ from their last two values: https://arxiv.org/abs/2211.01095, algorithm 2."""
     levels = _even_levels(_without_noisiest(schedule), len(schedule) // speedup)
-    return _second_order(lambda x, here: data_of(x, predict(x, here.label), here), follow_data, x, levels)
+    return _second_order(lambda x, current: data_of(x, predict(x, current.label), current), follow_data, x, levels)
 
 
 def unipc(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
@@ -116,13 +116,13 @@ def unipc(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, no
     """
     *levels, end = _even_levels(schedule, len(schedule) // speedup)
     data, trend, before = data_of(x, predict(x, levels[0].label), levels[0]), 0.0, None
-    for here, there in pairwise(levels):
-        step = there.half_log_snr - here.half_log_snr
-        ahead = follow_data(x, data + trend * (step / 2), here, there)
-        change = data_of(ahead, predict(ahead, there.label), there) - data
-        on_trend, on_change = _corrector_weights(before, here, there)
-        x = follow_data(x, data + trend * (step * on_trend) + on_change * change, here, there)
-        data, trend, before = data + change, change / step, here
+    for current, following in pairwise(levels):
+        step = following.half_log_snr - current.half_log_snr
+        ahead = follow_data(x, data + trend * (step / 2), current, following)
+        change = data_of(ahead, predict(ahead, following.label), following) - data
+        on_trend, on_change = _corrector_weights(before, current, following)
+        x = follow_data(x, data + trend * (step * on_trend) + on_change * change, current, following)
+        data, trend, before = data + change, change / step, current
     return follow_data(x, data, levels[-1], end)
 
 
@@ -152,23 +152,23 @@ def _second_order(
 ) -> Tensor:
     """Two-step multistep: each step follows the estimate extrapolated to its middle, in λ."""
     value, trend, before = None, 0.0, None
-    for here, there in pairwise(levels):
-        past, value = value, estimate(x, here)
+    for current, following in pairwise(levels):
+        past, value = value, estimate(x, current)
         if before is not None:
-            trend = (value - past) / (here.half_log_snr - before.half_log_snr)
-        if there is levels[-1] and len(levels) <= FEW_STEPS:
+            trend = (value - past) / (current.half_log_snr - before.half_log_snr)
+        if following is levels[-1] and len(levels) <= FEW_STEPS:
             trend = 0.0
-        x = follow(x, value + trend * ((there.half_log_snr - here.half_log_snr) / 2), here, there)
-        before = here
+        x = follow(x, value + trend * ((following.half_log_snr - current.half_log_snr) / 2), current, following)
+        before = current
     return x
 
 
-def _corrector_weights(before: Level | None, here: Level, there: Level) -> tuple[float, float]:
+def _corrector_weights(before: Level | None, current: Level, following: Level) -> tuple[float, float]:
     """The weights in UniPC's corrector of the former trend (over the whole step) and of the new change."""
     if before is None:
         return 0.0, 1 / 2
-    step = there.half_log_snr - here.half_log_snr
-    back = (before.half_log_snr - here.half_log_snr) / step
+    step = following.half_log_snr - current.half_log_snr
+    back = (before.half_log_snr - current.half_log_snr) / step
     phi_1 = math.expm1(-step)
     phi_2 = -phi_1 / step - 1
     phi_3 = -phi_2 / step - 1 / 2

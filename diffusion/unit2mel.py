@@ -262,8 +262,9 @@ def check_sampling(method: str, depth: int, speedup: int) -> None:
     evaluations = sampler.evaluations(depth, speedup)
     if evaluations < sampler.min_evaluations:
         raise UserError(
-            f"k_step {depth} with a speedup of {speedup} leaves {method} {evaluations} of {sampler.min_evaluations} "
-            f"or more evaluations that it needs; raise {option('k_step')} or lower {option('diffusion_speedup')}"
+            f"k_step {depth} with a speedup of {speedup} leaves {method} {evaluations} of the "
+            f"{sampler.min_evaluations} or more evaluations that it needs; raise {option('k_step')} or lower "
+            f"{option('diffusion_speedup')}"
         )
 
 

@@ -1,4 +1,4 @@
-"""modules/training/autosave.py: a checkpoint is due when the last is too old, and not before."""
+"""modules/training/autosave.py: an autosave is due when the last checkpoint is too old, and not before."""
 
 import time
 
@@ -14,18 +14,18 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_checkpoint_is_due_when_the_last_is_minutes_old(clock):
-    autosave = AutosaveTimer(minutes=2)
+def test_an_autosave_is_due_when_the_last_is_minutes_old(clock):
+    timer = AutosaveTimer(minutes=2)
     for seconds, due in ((0, False), (119, False), (1, True), (500, True)):
         clock[0] += seconds
-        assert autosave.due is due
-    autosave.restart()
-    assert not autosave.due
+        assert timer.due is due
+    timer.restart()
+    assert not timer.due
     clock[0] += 120
-    assert autosave.due
+    assert timer.due
 
 
 def test_without_minutes_none_is_ever_due(clock):
-    autosave = AutosaveTimer(minutes=0)
+    timer = AutosaveTimer(minutes=0)
     clock[0] += 1e9
-    assert not autosave.due
+    assert not timer.due

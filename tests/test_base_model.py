@@ -60,15 +60,15 @@ def test_a_base_model_may_be_a_checkpoint_a_bare_state_dict_or_safetensors(tmp_p
     assert saved_models.read_newest(tmp_path)[0].step == 5
 
 
-def test_half_a_base_model_is_never_taken_for_a_save_that_was_cut_off(tmp_path):
+def test_half_a_base_model_is_never_taken_for_an_interrupted_save(tmp_path):
     torch.save({"model": BASE}, tmp_path / "G_0.pth")
     (tmp_path / f".0a1b2c3d.{saving.MARK}.pth").write_bytes(b"")
     with pytest.raises(UserError, match=r"holds only G_0\.pth"):
         saved_models.read_newest(tmp_path)
 
 
-def test_a_base_model_that_was_saved_by_the_clock_is_not_deleted_with_its_successor(tmp_path):
-    """Somebody has given the three files of such a step the number 0."""
+def test_a_base_model_made_from_an_autosave_is_not_deleted_by_the_next_save(tmp_path):
+    """A user renamed the three files of an autosave to step 0."""
     content = {"model": {"w": torch.ones(1)}}
     for name in ("G_0.pth", "D_0.pth", "model_0.pt"):
         torch.save(content, tmp_path / name)
@@ -82,7 +82,7 @@ def test_a_base_model_that_was_saved_by_the_clock_is_not_deleted_with_its_succes
     assert before <= set(tmp_path.iterdir())
 
 
-def test_a_base_model_gives_what_fits_and_the_rest_stays_fresh():
+def test_fitting_tensors_of_a_base_model_are_loaded_and_the_others_stay_initial():
     module = nn.Sequential(nn.Linear(3, 2), nn.Embedding(2, 4))
     fresh = module[1].weight.detach().clone()
     base = nn.Sequential(nn.Linear(3, 2), nn.Embedding(200, 4)).state_dict()

@@ -1,4 +1,4 @@
-"""vits/saved_models.py: the best generator has a file of its own, under a name that means nothing to the original."""
+"""vits/saved_models.py: the best generator has its own file, under a name that the original ignores."""
 
 import fnmatch
 
@@ -23,13 +23,13 @@ def test_the_best_generator_outlives_its_pair_and_is_never_the_newest(tmp_path):
     assert saved_models.read_best(tmp_path) == (0.5, 10)
 
 
-def test_the_best_generator_is_none_of_the_files_that_the_original_counts_or_takes_for_a_step(tmp_path):
-    """It looks for G_*.pth, D_*.pth and, below any folder, *.pt; it counts what starts with G or D when it deletes."""
+def test_the_original_neither_counts_the_best_generator_nor_resumes_from_it(tmp_path):
+    """It searches for G_*.pth, D_*.pth and, in subfolders, *.pt; when deleting it counts names starting with G or D."""
     name = saved_models.best_generator(tmp_path).name
     assert not any(fnmatch.fnmatch(name.upper(), pattern) for pattern in ("G*", "D*", "MODEL_*", "*.PT"))
 
 
 @pytest.mark.parametrize("content", [{"model": {"w": torch.ones(1)}}, {"model": {}, "mel_distance": "low", "step": 1}])
-def test_a_file_of_that_name_that_no_validation_made_counts_for_nothing(tmp_path, content):
+def test_a_file_of_that_name_without_a_validation_is_ignored(tmp_path, content):
     checkpoint.save_checkpoint(saved_models.best_generator(tmp_path), content)
     assert saved_models.read_best(tmp_path) == saved_models.Best()

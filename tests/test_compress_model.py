@@ -30,7 +30,7 @@ def work(tmp_path, monkeypatch):
 
 
 def refusal(capsys, *arguments) -> str:
-    """The error line of the script, which must write nothing."""
+    """The script's error line; checks that nothing was written."""
     assert compress_model.main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and not captured.out
@@ -50,8 +50,8 @@ def test_a_release_sings_the_same(work, variant, half):
     assert torch.equal(got, wanted) if not half else (got - wanted).norm() < 0.02 * wanted.norm()
 
 
-def test_the_file_has_what_the_published_loader_needs(work):
-    """It has four entries, and the state of an optimizer for the whole network before its first step."""
+def test_the_file_has_the_entries_that_the_published_loader_needs(work):
+    """Four entries, and the initial state of an optimizer for the complete network."""
     config = config_of()
     write_generator_file(work / "G_800.pth", config)
     compress_model.main(["-i", "G_800.pth", "-hf"])
@@ -66,7 +66,7 @@ def test_the_file_has_what_the_published_loader_needs(work):
     assert (group["lr"], list(group["betas"]), group["eps"]) == (train.learning_rate, train.betas, train.eps)
 
 
-def test_the_printed_sizes_before_and_after_are_true(work, capsys):
+def test_the_sizes_before_and_after_are_printed_correctly(work, capsys):
     write_generator_file(work / "G_800.pth", config_of())
     for flags, most in (([], 0.4), (["-hf"], 0.22)):
         assert compress_model.main(["-i", "G_800.pth", "-o", "out/small.pth", *flags]) == 0
@@ -88,7 +88,7 @@ def test_any_name_of_a_model_is_printed_in_one_line(work, capsys):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_names_of_one_tensor_share_it_in_the_file_too(work, half):
-    """Also if the source stores a copy for each name, as the original's half-precision files do."""
+    """Also if the source has a copy for each name, as the original's half-precision files have."""
     config = config_of(flow_share_parameter=True)
     write_generator_file(work / "G_1.pth", config)
     content = load_checkpoint(work / "G_1.pth")
@@ -130,7 +130,7 @@ def test_the_config_is_the_one_beside_the_model_or_that_of_the_preparation(work)
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_files_of_other_kinds_are_called_what_they_are(work, capsys):
+def test_files_of_other_kinds_are_named_by_their_kind(work, capsys):
     save_config(config_of(), work / "config.json")
     config = config_of()
     judges = MultiPeriodDiscriminator(False, tuple(config.model.discriminator_periods), 0.0625)

@@ -1,4 +1,4 @@
-"""Killed at any moment, or with a full disk, a run loses nothing that it has said to be saved.
+"""A run that is killed at any moment, or whose disk fills up, loses nothing that it has logged as saved.
 
 The number of kills is small here. ``SVC_KILLS=50 pytest tests/test_crash.py`` kills as often as one likes, at other
 moments with another ``SVC_SEED``; ``-s`` shows a line of figures.
@@ -40,7 +40,7 @@ def start(script, *arguments):
 
 
 def wait_for(condition, process, what):
-    """Wait until the condition holds; whether the process is still running then."""
+    """Wait until the condition holds or the process ends; returns whether the process is still running."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if process.poll() is not None:
@@ -54,13 +54,13 @@ def wait_for(condition, process, what):
 
 
 def prepare_training(**train):
-    """A run of which nearly every moment belongs to a save: after each step or, each fourth, after an evaluation."""
+    """A run that saves almost all the time: after each step, and after a validation at each fourth."""
     config = tiny_config(batch_size=4, log_interval=1, eval_interval=4, keep_ckpts=2, epochs=10_000_000, **train)
     write_dataset(Path.cwd(), config)
 
 
 class Diary:
-    """What a run has written into its text log."""
+    """Reads a run's text log."""
 
     def __init__(self):
         self.path = Path("logs/44k/train.log")
@@ -71,12 +71,12 @@ class Diary:
 
     @property
     def saved(self):
-        """The steps that were said to be saved, in their order."""
+        """The steps logged as saved, in order."""
         return [int(step) for step in re.findall(r"saved \S*G_(\d+)\.pth", self.text)]
 
     @property
     def beginnings(self):
-        """At which step each start of the run began."""
+        """The step at which each start of the run began."""
         found = re.findall(r"(a new run in)|resuming .* at step (\d+)", self.text)
         return [int(step or 0) for _, step in found]
 
@@ -85,7 +85,7 @@ class Diary:
         return [(int(step), losses) for losses, step in re.findall(r"Losses: \[(.*?)\], step: (\d+)", self.text)]
 
 
-def test_a_run_killed_at_any_moment_goes_on_from_the_last_save_and_as_if_nothing_had_been(work):
+def test_a_run_killed_at_any_moment_resumes_exactly_from_the_last_save(work):
     prepare_training()
     draw, diary, torn = random.Random(SEED), Diary(), 0
     for number in range(KILLS + 1):
@@ -99,35 +99,35 @@ def test_a_run_killed_at_any_moment_goes_on_from_the_last_save_and_as_if_nothing
             def learning(known=known, begun=begun):
                 return len(diary.beginnings) > begun and len(diary.losses()) > known
 
-            if number % 3 == 1:  # killed while it begins, or reads what is there
+            if number % 3 == 1:  # kill it while it starts or reads checkpoints
                 time.sleep(draw.uniform(0, 8))
                 continue
             assert wait_for(learning, process, "step"), Path("errors.txt").read_text(encoding="utf-8")
-            assert diary.beginnings[-1] >= promised, "an older checkpoint was taken than the last that was complete"
+            assert diary.beginnings[-1] >= promised, "it resumed from an older checkpoint than the last complete one"
             time.sleep(draw.uniform(0, 1))
         torn += bool(list(Path("logs/44k").glob(f".*.{saving.MARK}.pth")))
     of_step = {}
     for step, losses in diary.losses():
         of_step.setdefault(step, set()).add(losses)
     assert sorted(of_step) == list(range(1, max(of_step) + 1))
-    assert all(len(losses) == 1 for losses in of_step.values()), "a step that was done again went another way"
+    assert all(len(losses) == 1 for losses in of_step.values()), "a repeated step had other losses"
     again = len(diary.losses()) - len(of_step)
     print(f"\n{KILLS + 1} kills, {torn} within a save; {len(diary.saved)} saves, {len(of_step)} steps, {again} again")
     left = {path.name for path in Path("logs/44k").glob("*.broken")}
-    assert not left, "a kill never leaves a checkpoint that cannot be read"
+    assert not left, "no checkpoint is truncated after a kill"
     run = training.Run(load_config("configs/config.json"), Path("logs/44k"), torch.device("cpu"))
     assert run.step >= max(diary.saved)
     run.step += 1
     run.save()
     kept = [pair.step for pair in saved_models.pairs("logs/44k")]
-    assert kept[0] == run.step and len(kept) <= 2, "whatever the kills have left goes with the next save"
+    assert kept[0] == run.step and len(kept) <= 2, "the next save deletes the remains of the kills"
     assert {path.name for path in Path("logs/44k").glob("state*")} == {f"state_{step}.pth" for step in kept}
     assert not list(Path("logs/44k").glob(".*"))
 
 
 @contextlib.contextmanager
 def small_disk(folder, megabytes):
-    """A disk of that size at ``folder``, where this process may mount one; else the test is left out."""
+    """Mount a disk of that size at ``folder``; skips the test if this process may not mount."""
     folder.mkdir(parents=True)
     options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if not sys.platform.startswith("linux") or subprocess.run(["mount", *options], capture_output=True).returncode:
@@ -138,19 +138,19 @@ def small_disk(folder, megabytes):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_room_again(work, caplog, monkeypatch):
+def test_with_a_full_disk_the_run_goes_on_and_saves_when_there_is_room_again(work, caplog, monkeypatch):
     prepare_training()
     config = load_config("configs/config.json")
     config.train.epochs, config.train.eval_interval = 6, 3
     save_config(config, "configs/config.json")
     spare = saving.SPARE >> 20
     with small_disk(work / "logs", spare + 24) as disk:
-        ballast, evaluate = disk / "ballast", training.Run.validate
+        ballast, validate = disk / "ballast", training.Run.validate
         good, pair = [], []
 
         def with_less_room(run, training_log, stop):
-            """None for the second save; for the third half of what it takes, which the look before does not see, as
-            when others write meanwhile; for the fourth half, which it sees; then enough."""
+            """No room for the second save. For the third, half of what it needs, hidden from the check before it, as if
+            others wrote meanwhile. For the fourth, half, visible to the check. Then enough."""
             ballast.unlink(missing_ok=True)
             room = {6: 0, 9: sum(pair) // 2, 12: sum(pair) // 2}.get(run.step)
             if run.step == 9:
@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_ro
                     while file.write(bytes(1 << 16)):
                         pass
                 os.truncate(ballast, ballast.stat().st_size - room)
-            evaluate(run, training_log, stop)
+            validate(run, training_log, stop)
             monkeypatch.setattr(saving, "SPARE", spare << 20)
             good.append(saved_models.read_newest("logs/44k")[0].step)
             pair[:] = pair or [path.stat().st_size for path in saved_models.Pair(Path("logs/44k"), 3).files]
@@ -173,7 +173,7 @@ def test_a_disk_that_fills_up_is_told_the_run_goes_on_and_saves_when_there_is_ro
         assert "a checkpoint needs" in said[0][1] and "the disk is full" in said[1][1], said
         assert all("intact" in sentence for _, sentence in said)
         assert not list(Path("logs/44k").glob(".*")), "unfinished files were left behind"
-        assert Diary().losses()[-1][0] == 18, "the text log has its lines, or has them again"
+        assert Diary().losses()[-1][0] == 18, "the text log has all its lines"
 
 
 # -- preparing --------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def prepare_clips(count):
 
 
 def companions():
-    """The files beside the clips, but for unfinished ones, which no stage takes for anything."""
+    """The files beside the clips, except unfinished ones, which all stages ignore."""
     return [
         path for path in Path("dataset/44k").glob("*/*") if path.suffix != ".wav" and not path.name.startswith(".")
     ]

@@ -1,4 +1,4 @@
-"""vits/dataset.py: items are whole, in step and repeatable; wrong files are named."""
+"""vits/dataset.py: items are complete, aligned and repeatable; wrong files are named."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_a_batch_is_the_items_padded_with_zeros_longest_first(config):
         assert batch.spec[row, :, :length].min() > 0
 
 
-def test_a_long_clip_gives_a_crop_of_its_own_each_epoch_and_the_same_one_again(config):
+def test_a_long_clip_has_another_crop_each_epoch_repeatably(config):
     config.train.crop_frames = 20
     dataset = training_set(config)
     index = max(range(len(dataset)), key=lambda i: dataset.read(dataset.paths[i]).frames)
@@ -55,7 +55,7 @@ def test_items_in_memory_equal_items_from_disk(config):
     assert torch.equal(from_disk.clip.audio, in_memory.clip.audio)
 
 
-def test_a_missing_spectrogram_is_made_and_kept(config):
+def test_a_missing_spectrogram_is_computed_and_written(config):
     dataset = training_set(config)
     files = ClipFiles(dataset.paths[0])
     made_before = files.read_spec()
@@ -70,7 +70,7 @@ def test_units_of_another_encoder_are_named(config):
         dataset.read(dataset.paths[0])
 
 
-def test_an_error_comes_through_a_loader_as_itself(config):
+def test_an_error_passes_through_a_loader_unchanged(config):
     dataset = training_set(config)
     write_clip(dataset.paths[0], 0.5, seed=1, features=5)
     batch = collate([dataset[1, 1], dataset[1, 0]])
@@ -85,7 +85,7 @@ def test_companions_of_another_recording_are_named(config):
         dataset.read(dataset.paths[0])
 
 
-def test_only_clips_of_a_training_slice_or_more_train_and_all_validate(config, caplog):
+def test_clips_shorter_than_a_training_slice_only_validate(config, caplog):
     whole = len(training_set(config))
     config.train.segment_size = 50 * HOP
     assert 0 < len(training_set(config)) < whole
@@ -98,7 +98,7 @@ def test_only_clips_of_a_training_slice_or_more_train_and_all_validate(config, c
 
 @pytest.fixture
 def loud_config(config):
-    """The configuration of a model that embeds loudness, whose training changes it."""
+    """The configuration of a model with loudness embedding and vol_aug."""
     config.model.vol_embedding = config.train.vol_aug = True
     return config
 
@@ -108,10 +108,10 @@ def test_a_model_without_loudness_embedding_has_no_volume(config):
     assert collate([dataset[1, 0], dataset[1, 1]]).volume is None
 
 
-def test_a_changed_loudness_is_that_of_a_recording_made_so(loud_config):
+def test_an_item_of_changed_loudness_equals_a_clip_written_that_loud(loud_config):
     dataset = training_set(loud_config)
     for path in dataset.paths:
-        ClipFiles(path).spec.unlink()  # it is made again, of the very samples in the file
+        ClipFiles(path).spec.unlink()  # computed again from the samples in the file
     recordings = [torch.from_numpy(read_audio(path)[0]) for path in dataset.paths]
     gains = []
     for epoch in range(1, 9):
@@ -146,14 +146,14 @@ def test_loudness_is_a_function_of_seed_epoch_and_clip(loud_config):
     assert not all(torch.equal(one[key].clip.audio, audio) for key, audio in zip(keys, before, strict=True))
 
 
-def test_validation_hears_the_clips_as_they_are(loud_config):
+def test_validation_clips_are_unchanged(loud_config):
     loud_config.train.crop_frames = 20
     dataset = ClipDataset(loud_config.data.training_files, loud_config, training=False)
     for index, path in enumerate(dataset.paths):
         assert torch.equal(dataset[1, index].clip.audio, dataset.read(path).clip.audio)
 
 
-def test_volume_is_padded_and_cropped_as_the_other_parts(loud_config):
+def test_volume_is_padded_and_cropped_like_the_other_fields(loud_config):
     loud_config.train.vol_aug = False
     dataset = training_set(loud_config)
     batch = collate([dataset[1, index] for index in (0, 3)]).to(torch.device("cpu"))
@@ -165,7 +165,7 @@ def test_volume_is_padded_and_cropped_as_the_other_parts(loud_config):
     assert training_set(loud_config)[1, 3].clip.volume.shape == (20,)
 
 
-def test_clips_without_a_volume_are_left_out_of_a_model_that_needs_it(loud_config, caplog):
+def test_clips_without_a_volume_are_skipped_if_the_model_needs_it(loud_config, caplog):
     path = training_set(loud_config).paths[0]
     ClipFiles(path).volume.unlink()
     assert path not in training_set(loud_config).paths

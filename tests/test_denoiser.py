@@ -26,17 +26,17 @@ def test_the_step_embedding_is_the_published_one():
     assert step_embedding(torch.tensor([3]), 8)[0].tolist() == pytest.approx(published, abs=1e-6)
 
 
-def test_whole_and_broken_steps_are_one_scale(net, inputs):
+def test_integer_and_fractional_steps_are_one_scale(net, inputs):
     x, _, condition = inputs
     assert torch.equal(net(x, torch.tensor([3, 700]), condition), net(x, torch.tensor([3.0, 700.0]), condition))
 
 
-def test_a_fresh_network_finds_no_noise_but_its_bias(inputs):
+def test_an_untrained_network_predicts_its_bias(inputs):
     net = Denoiser(5, LAYERS, 8, 6)
     assert torch.equal(net(*inputs), net.output_projection.bias[:, None].expand(2, 5, FRAMES))
 
 
-def test_projections_found_once_serve_every_step(net, inputs):
+def test_projections_can_be_reused_for_every_step(net, inputs):
     x, step, condition = inputs
     projections = net.project(condition)
     for label in (step, step / 2):
@@ -44,7 +44,7 @@ def test_projections_found_once_serve_every_step(net, inputs):
 
 
 def test_the_sum_of_the_skips_is_divided_by_the_root_of_their_number(inputs):
-    """Each layer's skip is a constant, and what follows lets the sum through."""
+    """Each layer's skip is a constant, and the following layers pass the sum on."""
     net = Denoiser(8, LAYERS, 8, 6).requires_grad_(False)
     for layer in net.residual_layers:
         torch.nn.init.zeros_(layer.output_projection.weight)
@@ -57,7 +57,7 @@ def test_the_sum_of_the_skips_is_divided_by_the_root_of_their_number(inputs):
     torch.testing.assert_close(found, torch.full_like(found, 0.5 * LAYERS / LAYERS**0.5))
 
 
-def test_a_frame_hears_one_frame_to_each_side_for_every_layer(net, inputs):
+def test_the_receptive_field_grows_by_one_frame_to_each_side_with_every_layer(net, inputs):
     x, step, condition = inputs
     changed = x.clone()
     changed[:, :, 10] += 1
@@ -65,7 +65,7 @@ def test_a_frame_hears_one_frame_to_each_side_for_every_layer(net, inputs):
     assert heard.nonzero().flatten().tolist() == list(range(10 - LAYERS, 10 + LAYERS + 1))
 
 
-def test_the_step_and_the_condition_are_heard_by_their_own_item_alone(net, inputs):
+def test_step_and_condition_affect_only_their_own_item(net, inputs):
     x, step, condition = inputs
     before = net(x, step, condition)
     later, louder = step + torch.tensor([0, 1]), condition * torch.tensor([1, 2])[:, None, None]

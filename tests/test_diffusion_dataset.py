@@ -1,4 +1,4 @@
-"""diffusion/dataset.py: crops belong to their clip and epoch, the augmented ones are so in every part."""
+"""diffusion/dataset.py: crops are repeatable and aligned, and augmented crops in every field."""
 
 from itertools import islice
 from pathlib import Path
@@ -41,7 +41,7 @@ def items(dataset, epochs):
 
 
 def place_of(part, whole):
-    """The frame of ``whole`` (T, ...) at which ``part`` begins."""
+    """The frame of ``whole`` (T, ...) at which ``part`` starts."""
     starts = range(len(whole) - len(part) + 1)
     found = [start for start in starts if torch.allclose(whole[start : start + len(part)], part, rtol=1e-5)]
     assert len(found) == 1
@@ -52,7 +52,7 @@ def same(one, other):
     return all(torch.equal(part, vars(other)[name]) for name, part in vars(one).items())
 
 
-def test_an_item_has_a_frame_a_row_in_every_part(config):
+def test_every_field_of_an_item_has_one_row_per_frame(config):
     item = training_set(config)[1, 0]
     shapes = {name: tuple(part.shape) for name, part in vars(item).items()}
     assert shapes == {
@@ -66,7 +66,7 @@ def test_an_item_has_a_frame_a_row_in_every_part(config):
     assert {part.dtype for name, part in vars(item).items() if name != "speaker_id"} == {torch.float32}
 
 
-def test_every_part_is_cut_at_the_same_frame_and_half_the_items_are_augmented_in_all_of_them(config):
+def test_all_fields_are_cropped_at_the_same_frame_and_half_the_items_are_augmented_in_all_fields(config):
     dataset, starts, shifts = training_set(config), [], []
     for (_, index), item in items(dataset, range(12)).items():
         files = ClipFiles(dataset.paths[index])
@@ -97,7 +97,7 @@ def test_crops_are_a_function_of_seed_epoch_and_clip(config):
     assert not all(same(item, other[key]) for key, item in wanted.items())
 
 
-def test_items_from_disk_equal_items_in_memory_the_augmented_ones_too(config):
+def test_items_from_disk_equal_items_in_memory_also_augmented_ones(config):
     in_memory = items(training_set(config), (1, 2))
     assert any(item.aug_shift for item in in_memory.values())
     config.train.cache_all_data = False
@@ -105,7 +105,7 @@ def test_items_from_disk_equal_items_in_memory_the_augmented_ones_too(config):
     assert dataset.cache is None and all(same(item, dataset[key]) for key, item in in_memory.items())
 
 
-def test_half_precision_halves_the_large_parts_and_keeps_pitch_and_loudness(config):
+def test_half_precision_applies_to_the_large_fields_but_not_to_pitch_and_loudness(config):
     whole = training_set(config)
     config.train.cache_fp16 = True
     dataset = training_set(config)
@@ -118,7 +118,7 @@ def test_half_precision_halves_the_large_parts_and_keeps_pitch_and_loudness(conf
     torch.testing.assert_close(item.mel, wanted.mel, rtol=1e-3, atol=0)
 
 
-def test_training_clips_are_kept_on_the_device_that_is_asked_for(config):
+def test_training_clips_are_cached_on_the_configured_device(config):
     config.train.cache_device = "cuda"
     dataset = training_set(config, device="meta")
     assert dataset.device.type == dataset.cache[0].mel.device.type == "meta"
@@ -130,7 +130,7 @@ def test_training_clips_are_kept_on_the_device_that_is_asked_for(config):
     assert validation_set(config).cache[0].mel.device.type == "cpu"
 
 
-def test_validation_hears_whole_clips_as_they_are_and_needs_no_augmented_mel(config):
+def test_validation_clips_are_complete_and_unchanged_and_need_no_augmented_mel(config):
     for path in training_set(config).paths:
         ClipFiles(path).aug_mel.unlink(), ClipFiles(path).aug_volume.unlink()
     dataset = validation_set(config)
@@ -141,7 +141,7 @@ def test_validation_hears_whole_clips_as_they_are_and_needs_no_augmented_mel(con
         assert item.aug_shift == 0 and item.f0.shape[1] == len(audio) // HOP
 
 
-def test_batches_come_whole_through_a_loader_with_workers(config):
+def test_batches_pass_through_a_loader_with_workers_unchanged(config):
     dataset = training_set(config)
     batches = EpochBatches(len(dataset), 4, seed=1)
     loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate_diffusion, num_workers=2)
@@ -186,7 +186,7 @@ def test_a_clip_of_exactly_the_crop_and_its_margin_trains(config, tmp_path):
     assert {training_set(config)[epoch, 0].mel.shape[1] for epoch in range(9)} == {CROP}
 
 
-def test_clips_without_mels_are_left_out_with_the_command_that_makes_them(config, caplog):
+def test_clips_without_mels_are_skipped_naming_the_command_that_makes_them(config, caplog):
     paths = training_set(config).paths
     ClipFiles(paths[0]).mel.unlink(), ClipFiles(paths[1]).aug_mel.unlink()
     assert training_set(config).paths == paths[2:]
@@ -214,7 +214,7 @@ def test_damaged_and_foreign_companions_are_named(config):
     with pytest.raises(UserError, match="20 bins"):
         training_set(config)
     write_mels(paths[0])
-    assert len(training_set(config)) == len(paths), "the first is well again"
+    assert len(training_set(config)) == len(paths), "the first is intact again"
     config.train.cache_all_data = True
     with pytest.raises(UserError, match="files of other audio beside it"):
         training_set(config)

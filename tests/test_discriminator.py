@@ -21,7 +21,7 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.3, 0.55])
 @pytest.mark.parametrize("use_spectral_norm", [False, True])
-def test_any_width_and_periods_judge_and_learn(width, use_spectral_norm):
+def test_any_width_and_periods_give_scores_and_gradients(width, use_spectral_norm):
     net = MultiPeriodDiscriminator(use_spectral_norm, (2, 5), width)
     scores = scores_of(net(torch.randn(2, 1, 1001)))
     assert len(scores) == 3
@@ -31,15 +31,15 @@ def test_any_width_and_periods_judge_and_learn(width, use_spectral_norm):
     assert sum(p.numel() for p in halved.parameters()) <= sum(p.numel() for p in net.parameters())
 
 
-def test_a_period_sees_only_samples_that_far_apart():
+def test_a_period_discriminator_compares_only_samples_a_period_apart():
     judge = MultiPeriodDiscriminator(periods=(5,), width=0.1).discriminators[1]
     y = torch.randn(1, 1, 2500, requires_grad=True)
     judge(y)[-1][0, 0, 3, 2].backward()
     assert set((y.grad[0, 0].nonzero().flatten() % 5).tolist()) == {2}
 
 
-def test_every_layer_of_a_judge_but_the_last_has_the_slope_of_hifi_gan():
-    """0.1: layers that give -1 whatever they hear leave -0.1."""
+def test_every_layer_of_a_discriminator_but_the_last_has_the_slope_of_hifi_gan():
+    """The slope is 0.1: layers with a constant output of -1 give -0.1."""
     net = MultiPeriodDiscriminator(False, (2, 5), 0.1).requires_grad_(False)
     for name, parameter in net.named_parameters():
         parameter.fill_(-1 if name.endswith("bias") else 0 if name.endswith("weight_g") else 1)
@@ -49,7 +49,7 @@ def test_every_layer_of_a_judge_but_the_last_has_the_slope_of_hifi_gan():
         torch.testing.assert_close(scores, torch.full_like(scores, -1))
 
 
-def test_judges_with_spectral_norm_have_the_same_slope():
+def test_discriminators_with_spectral_norm_have_the_same_slope():
     net = MultiPeriodDiscriminator(True, (2, 5), 0.1).requires_grad_(False).eval()
     for judge in net.discriminators:
         before = []
@@ -68,13 +68,13 @@ def test_losses_of_known_scores():
     assert feature_loss([[torch.ones(3)]], [[torch.full((3,), 0.5)]]).item() == pytest.approx(1.0)
 
 
-def test_feature_loss_teaches_the_fake_alone():
+def test_feature_loss_has_gradients_for_the_fake_only():
     real, fake = torch.ones(3, requires_grad=True), torch.zeros(3, requires_grad=True)
     feature_loss([[real]], [[fake]]).backward()
     assert real.grad is None and fake.grad.abs().sum() > 0
 
 
-def test_kl_is_the_gaussians_divergence_on_average_and_counts_real_frames_alone():
+def test_kl_is_the_gaussians_divergence_on_average_and_ignores_padding():
     generator = torch.Generator().manual_seed(0)
     shape = (1, 1, 200_000)
     m_q, logs_q, m_p, logs_p = 0.4, -0.3, -0.2, 0.1

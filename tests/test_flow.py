@@ -24,7 +24,7 @@ def build(seed: int = 3, **changes) -> Flow:
     sizes = {"inter_channels": 12, "hidden_channels": 8, "filter_channels": 16, "gin_channels": 4, "p_dropout": 0.0}
     flow = Flow(ModelConfig(**{**sizes, "n_flow_layer": 2, "n_layers_trans_flow": 2, **changes}))
     for name, parameter in flow.named_parameters():
-        if ".post." in name:  # zero at the start: the flow would be the identity and hide mistakes
+        if ".post." in name:  # initially zero: the flow would be the identity and hide mistakes
             torch.nn.init.normal_(parameter, std=0.3)
     return flow
 
@@ -41,7 +41,7 @@ def inputs(per_frame: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return z, mask, torch.randn(2, 4, FRAMES if per_frame else 1, generator=generator)
 
 
-def test_a_coupling_adds_its_shift_on_the_way_to_the_prior_and_takes_it_off_on_the_way_back():
+def test_a_coupling_adds_its_shift_forward_and_subtracts_it_in_reverse():
     """Mean-only coupling as in VITS: the first half of the channels stays, the second has m(first) added."""
     coupling = couplings(build())[0]
     torch.nn.init.zeros_(coupling.post.weight)
@@ -64,7 +64,7 @@ def test_reverse_undoes_forward(kind, per_frame):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_speaker_is_heard_and_a_condition_for_each_frame_may_be_constant(kind):
+def test_the_speaker_has_an_effect_and_a_per_frame_condition_may_be_constant(kind):
     flow = build(**KINDS[kind])
     z, mask, g = inputs()
     once = flow(z, mask, g)
@@ -73,7 +73,7 @@ def test_the_speaker_is_heard_and_a_condition_for_each_frame_may_be_constant(kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_flow_is_nothing_but_flips(kind):
+def test_an_untrained_flow_only_flips(kind):
     flow = build(**KINDS[kind])
     for coupling in couplings(flow):
         torch.nn.init.zeros_(coupling.post.weight)
@@ -89,7 +89,7 @@ def test_n_flow_layer_is_the_depth_of_four_convolutional_couplings_and_the_numbe
 
 
 @pytest.mark.parametrize("transformer", [False, True])
-def test_a_shared_stack_is_one_set_of_weights_under_every_coupling_s_name(transformer):
+def test_a_shared_stack_is_one_set_of_weights_under_every_couplings_name(transformer):
     flow = build(flow_share_parameter=True, use_transformer_flow=transformer, n_flow_layer=3)
     number = len(couplings(flow))
     state = flow.state_dict()
@@ -102,8 +102,8 @@ def test_a_shared_stack_is_one_set_of_weights_under_every_coupling_s_name(transf
 
 
 @pytest.mark.parametrize("transformer", [False, True])
-def test_sharing_is_having_equal_copies_that_learn_together(transformer):
-    """The oracle is a flow with stacks of its own that start equal: same numbers, and gradients that sum up."""
+def test_a_shared_stack_equals_copies_with_summed_gradients(transformer):
+    """The oracle is a flow with separate, equal stacks: same outputs, and gradients that add up to the shared ones."""
     shared = build(flow_share_parameter=True, use_transformer_flow=transformer)
     apart = build(use_transformer_flow=transformer)
     apart.load_state_dict({name: tensor for name, tensor in shared.state_dict().items() if not name.startswith("wn.")})
@@ -117,7 +117,7 @@ def test_sharing_is_having_equal_copies_that_learn_together(transformer):
         torch.testing.assert_close(parameter.grad, sum(gradients), rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_of_aliases_that_differ_in_a_file_the_stack_s_own_name_counts():
+def test_if_aliases_in_a_file_differ_the_stacks_own_name_counts():
     flow = build(flow_share_parameter=True)
     state = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     for name in state:

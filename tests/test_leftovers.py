@@ -1,4 +1,4 @@
-"""vits/saved_models.py: what a kill leaves of a pair is deleted, and no file that may be somebody's own."""
+"""vits/saved_models.py: the remains of a killed save or deletion are deleted, and no user's file is."""
 
 import os
 from pathlib import Path
@@ -12,13 +12,13 @@ from vits import saved_models
 
 
 class Killed(BaseException):
-    """No handler may mend what it finds: a killed process has none."""
+    """No handler may catch it: a killed process runs none."""
 
 
 def kill_at(moment, function, counter):
     def call(*arguments, **options):
         counter.append(function)
-        if len(counter) >= moment:  # from then on it does nothing more
+        if len(counter) >= moment:  # nothing runs from then on
             raise Killed
         return function(*arguments, **options)
 
@@ -26,7 +26,7 @@ def kill_at(moment, function, counter):
 
 
 @pytest.mark.parametrize("action", ["save", "deletion"])
-def test_whatever_moment_a_kill_comes_at_the_next_save_leaves_nothing_of_it(tmp_path, monkeypatch, action):
+def test_whenever_a_run_is_killed_the_next_save_deletes_the_remains(tmp_path, monkeypatch, action):
     content = {"model": {"w": torch.ones(1)}}
     for moment in range(1, 20):
         folder = tmp_path / str(moment)
@@ -53,7 +53,7 @@ def test_whatever_moment_a_kill_comes_at_the_next_save_leaves_nothing_of_it(tmp_
 
 @pytest.mark.parametrize("files", [["G_5.pth"], ["G_5.pth", "state_5.pth"], ["D_5.pth"], ["D_0.pth", "state_0.pth"]])
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_lone_network_that_no_kill_has_left_is_somebodys_and_stays(tmp_path, files, killed):
+def test_a_single_network_that_no_killed_run_left_stays(tmp_path, files, killed):
     write_pair(tmp_path, 10)
     for name in files:
         torch.save({"model": {"w": torch.ones(1)}}, tmp_path / name)
@@ -64,8 +64,8 @@ def test_a_lone_network_that_no_kill_has_left_is_somebodys_and_stays(tmp_path, f
     assert (tmp_path / files[0]).exists()
 
 
-def test_a_runs_save_leaves_a_file_that_another_program_writes_there_alone(tmp_path, monkeypatch):
-    """compress_model.py and mix_model.py may write into the folder of a run that trains."""
+def test_a_save_does_not_delete_a_temporary_file_of_another_program(tmp_path, monkeypatch):
+    """compress_model.py and mix_model.py may write into the folder of a training run."""
     write_pair(tmp_path, 5)
     unfinished, write = [], saving._write
 
@@ -79,7 +79,7 @@ def test_a_runs_save_leaves_a_file_that_another_program_writes_there_alone(tmp_p
     assert (tmp_path / "small.pth").exists() and not unfinished
 
 
-def test_a_discriminator_whose_generator_was_taken_away_stays(tmp_path):
+def test_a_discriminator_whose_generator_was_removed_stays(tmp_path):
     write_pair(tmp_path, 5).generator.unlink()
     content = {"model": {"w": torch.ones(1)}}
     saved_models.Pair(tmp_path, 20).write(content, content, {"step": 20})

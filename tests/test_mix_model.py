@@ -26,7 +26,7 @@ def mix(*arguments) -> dict[str, torch.Tensor]:
 
 
 def refusal(capsys, *arguments) -> str:
-    """The error line of the script, which must write nothing."""
+    """The script's error line; checks that nothing was written."""
     assert mix_model.main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert not captured.out
@@ -47,7 +47,7 @@ def test_convex_shares_are_a_softmax_and_equal_weights_the_mean():
     assert sum(shares([0, 20, 90, 100, 3], "convex")) == pytest.approx(1)
 
 
-def test_linear_shares_are_the_weights_and_another_sum_than_a_hundred_is_logged(caplog):
+def test_linear_shares_are_the_weights_and_a_sum_other_than_a_hundred_is_a_warning(caplog):
     assert shares([60, 40], "linear") == [0.6, 0.4] and not caplog.text
     assert shares([33.3, 33.3, 33.3], "linear") == pytest.approx([1 / 3] * 3, abs=1e-3) and not caplog.text
     assert shares([100, 50], "linear") == [1.0, 0.5]
@@ -138,7 +138,7 @@ def test_a_model_without_a_config_is_compared_by_names_and_shapes(work, caplog):
     assert "there is no 1/config.json" in caplog.text
 
 
-def test_speakers_of_other_names_are_logged(work, caplog):
+def test_speakers_of_other_names_are_a_warning(work, caplog):
     voices(work, 2)
     config = config_of()
     config.spk = {"tenor": 0, "alto": 1}
@@ -167,7 +167,7 @@ def test_the_first_difference_of_the_networks_is_named(work, capsys):
 
 
 @pytest.mark.parametrize("order", [("0/G.pth", "1/G.pth"), ("1/G.pth", "0/G.pth")])
-def test_a_release_does_not_mix_with_a_whole_model_and_the_cure_is_named(work, capsys, order):
+def test_a_release_does_not_mix_with_a_complete_model_and_the_error_has_advice(work, capsys, order):
     weights = voices(work, 2)[1]
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
     torch.save({"model": kept}, work / "1" / "G.pth")
@@ -188,7 +188,7 @@ def test_a_release_does_not_mix_with_a_whole_model_and_the_cure_is_named(work, c
         (["-m", "0/G.pth", "D.pth"], "D.pth is no generator"),
     ],
 )
-def test_wrong_arguments_get_their_sentence(work, capsys, arguments, words):
+def test_wrong_arguments_are_user_errors(work, capsys, arguments, words):
     voices(work, 2)
     torch.save({"model": {"discriminators.0.convs.0.bias": torch.zeros(2)}}, work / "D.pth")
     before = sorted(path.name for path in work.rglob("*"))

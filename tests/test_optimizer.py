@@ -1,4 +1,4 @@
-"""modules/training/optimizer.py: one kernel, the numbers and the files of PyTorch's own."""
+"""modules/training/optimizer.py: the results and state dicts of PyTorch's AdamW."""
 
 import copy
 from types import SimpleNamespace
@@ -23,12 +23,12 @@ def stepped(kind, steps=3, state=None):
     return weights, optimizer
 
 
-def test_steps_are_those_of_the_plain_optimizer():
+def test_steps_equal_those_of_the_plain_optimizer():
     for ours, plain in zip(stepped(AdamW)[0], stepped(torch.optim.AdamW)[0], strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_state_dicts_go_both_ways_and_keep_each_optimizer_as_it_is():
+def test_state_dicts_are_interchangeable_and_keep_each_optimizers_options():
     states = {kind: stepped(kind)[1].state_dict() for kind in (AdamW, torch.optim.AdamW)}
     ours, plain = states[AdamW], states[torch.optim.AdamW]
     assert ours["param_groups"] == plain["param_groups"]
@@ -40,7 +40,7 @@ def test_state_dicts_go_both_ways_and_keep_each_optimizer_as_it_is():
     assert continued.param_groups[0]["fused"] == AdamW([torch.zeros(1, requires_grad=True)], 1e-2).fused
 
 
-def test_a_state_dict_brings_the_rate_and_moments_and_leaves_the_configurations_numbers():
+def test_a_state_dict_sets_rate_and_moments_but_not_the_configured_options():
     state = stepped(AdamW)[1].state_dict()
     weights = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(5))]
     optimizer = AdamW(weights, 0.5, (0.5, 0.9), 1e-3, weight_decay=0.125)
@@ -95,7 +95,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(kind):
     torch.testing.assert_close(optimizer.state_dict(), before, rtol=0, atol=0)
 
 
-def test_moments_are_copied_into_memory_of_their_own():
+def test_moments_are_copied_into_separate_memory():
     """A file may hold a tensor of the right shape over one number, or two moments over the same memory."""
     shared, one = torch.full((4, 3), 0.25), torch.tensor(0.25)
     results = []
@@ -110,7 +110,7 @@ def test_moments_are_copied_into_memory_of_their_own():
         torch.testing.assert_close(weights, results[0], rtol=0, atol=0)
 
 
-def test_a_files_group_does_not_change_how_a_step_is_taken():
+def test_a_files_options_do_not_change_the_step():
     plain = stepped(AdamW, state=with_group())[0]
     strange = with_group(amsgrad=True, maximize=True, differentiable=True, foreach=True, betas=(9, 9))
     torch.testing.assert_close(stepped(AdamW, state=strange)[0], plain, rtol=0, atol=0)
@@ -123,7 +123,7 @@ def test_a_count_of_steps_may_be_any_single_number(step):
 
 
 @pytest.mark.parametrize(("kind", "fused"), [("cpu", True), ("mps", None)])
-def test_the_fused_kernel_is_used_where_it_heeds_what_is_not_finite(kind, fused, monkeypatch):
+def test_the_fused_kernel_is_used_if_it_supports_found_inf(kind, fused, monkeypatch):
     asked = []
 
     def constructed(optimizer, parameters, lr, **options):
@@ -135,7 +135,7 @@ def test_the_fused_kernel_is_used_where_it_heeds_what_is_not_finite(kind, fused,
     assert asked == [fused]
 
 
-def test_a_step_unless_bad_is_taken_or_leaves_weights_and_state_alone():
+def test_step_unless_makes_a_step_or_changes_nothing():
     weights, optimizer = stepped(AdamW)
     before = [weight.clone() for weight in weights], {k: dict(v) for k, v in optimizer.state_dict()["state"].items()}
     steps = float(optimizer.state[weights[0]]["step"])

@@ -1,4 +1,4 @@
-"""modules/training/optimizer_state.py: what does not fit costs an exact resume and nothing else."""
+"""modules/training/optimizer_state.py: a state that does not fit is dropped with a warning."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ SCALE = {"scale": 8.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_inte
 
 
 @pytest.mark.parametrize("state", [None, {}, {"state": {}, "param_groups": []}])
-def test_a_model_without_its_optimizer_is_told(state, caplog):
+def test_a_model_without_its_optimizer_is_a_warning(state, caplog):
     load_optimizer(AdamW([torch.zeros(1, requires_grad=True)], 1e-2), state, Path("G_8.pth"))
     assert "G_8.pth comes without its optimizer's state" in caplog.text
 
 
-def test_a_scale_is_taken_over_where_fp16_is_on():
+def test_a_loss_scale_is_loaded_if_fp16_is_on():
     for enabled, scale in ((True, 8.0), (False, 1.0)):
         scaler = torch.amp.GradScaler("cpu", enabled=enabled)
         load_scaler(scaler, SCALE, Path("state_8.pth"))
@@ -25,7 +25,7 @@ def test_a_scale_is_taken_over_where_fp16_is_on():
 
 
 @pytest.mark.parametrize("change", [{"scale": float("nan")}, {"scale": 0}, {"growth_interval": torch.ones(2)}, None])
-def test_a_scale_that_is_no_number_is_dropped(change, caplog):
+def test_an_invalid_loss_scale_is_dropped(change, caplog):
     scaler = torch.amp.GradScaler("cpu", enabled=True)
     before = scaler.get_scale()
     load_scaler(scaler, "large" if change is None else SCALE | change, Path("state_8.pth"))

@@ -1,4 +1,4 @@
-"""modules/training/run_lock.py: two runs never train in one folder, and a killed one leaves it free."""
+"""modules/training/run_lock.py: two runs never train in one folder, and a killed run releases its lock."""
 
 import errno
 import multiprocessing
@@ -19,7 +19,7 @@ from vits import training
 pytestmark = needs_locks
 
 
-def test_a_folder_is_one_runs_until_that_is_killed(tmp_path):
+def test_a_folder_is_locked_until_its_run_is_killed(tmp_path):
     with another_run(tmp_path / "logs"):
         with pytest.raises(UserError, match="another run is training in"), exclusive_run(tmp_path / "logs"):
             pytest.fail("two runs have the folder")
@@ -28,7 +28,7 @@ def test_a_folder_is_one_runs_until_that_is_killed(tmp_path):
     for _ in range(2):
         with exclusive_run(tmp_path / "logs"):
             pass
-    assert list(tmp_path.rglob("*")) == [tmp_path / "logs"], "no locks are left, nor the folder that was made for one"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "logs"], "locks and new folders are deleted"
 
 
 def test_a_second_run_of_the_same_name_changes_nothing(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def link(path, target):
     path.symlink_to(target)
 
 
-# "44k" is what the run is called, as in logs/44k/diffusion of train_diff.py.
+# The run is named 44k, as in logs/44k/diffusion of train_diff.py.
 OBSTACLES = {
     "a dangling link for all runs": (lambda: link(Path("logs"), "gone"), "logs is a link whose target does not exist"),
     "a dangling link": (lambda: link(Path("logs/44k"), "gone"), "logs/44k is a link whose target does not exist"),
@@ -58,7 +58,7 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_what_has_the_place_of_the_folder_or_its_lock_is_named(tmp_path, monkeypatch, obstacle):
+def test_an_obstacle_to_the_folder_or_its_lock_is_named(tmp_path, monkeypatch, obstacle):
     monkeypatch.chdir(tmp_path)
     put, sentence = OBSTACLES[obstacle]
     put()
@@ -68,7 +68,7 @@ def test_what_has_the_place_of_the_folder_or_its_lock_is_named(tmp_path, monkeyp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_that_another_run_deletes_at_that_moment_ends_in_a_sentence(tmp_path, monkeypatch):
+def test_a_folder_that_another_run_deletes_meanwhile_is_a_user_error(tmp_path, monkeypatch):
     def deleted(*_, **__):
         raise FileNotFoundError(2, "No such file or directory")
 
@@ -77,7 +77,7 @@ def test_a_folder_that_another_run_deletes_at_that_moment_ends_in_a_sentence(tmp
         pytest.fail("the lock is in no folder")
 
 
-def test_a_killed_runs_workers_do_not_hold_its_folder(tmp_path):
+def test_a_killed_runs_workers_do_not_hold_its_lock(tmp_path):
     """A loader's workers are forked and outlive a killed run by seconds."""
     workers_pid = tmp_path / "worker"
     with another_run(tmp_path / "logs", workers_pid) as run:
@@ -104,7 +104,7 @@ def take_and_give_back(folder, until, overlaps, takings):
             pass
 
 
-def test_runs_that_begin_while_another_ends_never_meet(tmp_path):
+def test_runs_that_start_while_another_ends_never_overlap(tmp_path):
     context = multiprocessing.get_context("fork")
     overlaps, takings, until = context.Value("i", 0), context.Value("i", 0), time.monotonic() + 2
     arguments = tmp_path, until, overlaps, takings
@@ -118,7 +118,7 @@ def test_runs_that_begin_while_another_ends_never_meet(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch, number):
     import fcntl
 
     def refuse(*_):
@@ -129,7 +129,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, numbe
         pass
 
 
-def test_an_error_other_than_a_missing_lock_is_not_passed_over(tmp_path, monkeypatch):
+def test_an_error_other_than_missing_locks_is_raised(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 

@@ -1,4 +1,4 @@
-"""Every sampler against Gaussian data, whose noise is known exactly at every level, and so is where each x must end."""
+"""Every sampler on Gaussian data, for which the noise and the result are known exactly."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from diffusion.samplers import SAMPLERS
 from diffusion.schedule import NoiseSchedule
 
 MEAN, DEVIATION = 0.3, 0.2
-STEPS = 961  # the last step is a multiple of many speedups, so every method begins at it
+STEPS = 961  # the last step is a multiple of many speedups, so every method starts there
 DETERMINISTIC = [name for name in SAMPLERS if name != "ddpm"]
 SOLVERS = ("dpm-solver", "dpm-solver++", "unipc")
 
@@ -22,7 +22,7 @@ def spread(level, deviation=DEVIATION):
 
 
 def gaussian(schedule, mean=MEAN, deviation=DEVIATION):
-    """The perfect network for Gaussian data."""
+    """The ideal network for Gaussian data."""
 
     def predict(x, label):
         level = schedule.at(label)
@@ -67,7 +67,7 @@ def test_ten_times_fewer_steps_stay_within_some_percent_of_the_deviation(method)
     ("method", "factor"), [("ddim", 3.5), ("pndm", 12), ("dpm-solver", 12), ("dpm-solver++", 12), ("unipc", 7)]
 )
 def test_four_times_the_steps_make_fewer_errors_by_the_order_of_the_method(method, factor):
-    # Four times fewer for the first order, sixteen for the second; UniPC's last step is always of the first.
+    # By 4 for the first order and by 16 for the second; UniPC's last step is always of the first order.
     schedule = NoiseSchedule.linear(STEPS)
     assert error(method, schedule, 4) > factor * error(method, schedule, 1)
 
@@ -95,11 +95,11 @@ def ancestral_end(steps):
         return (torch.arange(steps + 1) == next(draws)).double()
 
     ends = SAMPLERS["ddpm"].run(gaussian(schedule), x, schedule, 1, unit_noise)
-    assert next(draws) == steps + 1, "one draw a step; the last has no effect"
+    assert next(draws) == steps + 1, "one sample a step; the last has no effect"
     return ends[0].item(), (ends[1:] - ends[0]).square().sum().sqrt().item()
 
 
-def test_ancestral_sampling_holds_the_data_within_bounds():
+def test_ancestral_sampling_clamps_the_data():
     schedule = NoiseSchedule.linear(50)
     x = torch.tensor([-9.0, 9.0])
     ends = SAMPLERS["ddpm"].run(lambda x, label: torch.zeros_like(x), x, schedule, 1, lambda: torch.zeros(2))
@@ -108,7 +108,7 @@ def test_ancestral_sampling_holds_the_data_within_bounds():
 
 @pytest.mark.parametrize("method", DETERMINISTIC)
 @pytest.mark.parametrize("speedup", [2, 10, 50])
-def test_a_single_possible_sound_is_found_in_any_number_of_steps(method, speedup):
+def test_a_single_data_point_is_found_in_any_number_of_steps(method, speedup):
     schedule = NoiseSchedule.linear(1000).head(101)
     first, last = schedule.at(0), schedule.at(100)
     noise = torch.linspace(-2, 2, 5, dtype=torch.float64)
@@ -118,12 +118,12 @@ def test_a_single_possible_sound_is_found_in_any_number_of_steps(method, speedup
 
 @pytest.mark.parametrize("method", SAMPLERS)
 @pytest.mark.parametrize(("depth", "speedup"), [(100, 10), (100, 7), (100, 50), (95, 30), (1000, 100), (61, 20)])
-def test_the_table_knows_how_often_the_network_is_asked(method, depth, speedup):
+def test_the_table_has_the_number_of_evaluations(method, depth, speedup):
     asked = labels(method, depth, speedup)
     assert len(asked) == SAMPLERS[method].evaluations(depth, speedup)
 
 
-def test_the_network_is_asked_at_the_published_steps():
+def test_the_network_is_evaluated_at_the_published_steps():
     assert labels("ddpm", 100, 10) == list(range(99, -1, -1))
     assert labels("ddim", 100, 10) == list(range(90, 0, -10))
     assert labels("pndm", 100, 10) == [90, 80, 80, *range(70, 0, -10)]
@@ -145,7 +145,7 @@ def labels(method, depth, speedup):
     return asked
 
 
-def test_dpm_solver_leaves_out_an_end_that_is_nearly_all_noise():
+def test_dpm_solver_skips_levels_of_almost_pure_noise():
     first = {method: labels(method, 2000, 100)[0] for method in SOLVERS}
     assert first["unipc"] == 1999
     assert first["dpm-solver"] == first["dpm-solver++"] < 1999
@@ -153,7 +153,7 @@ def test_dpm_solver_leaves_out_an_end_that_is_nearly_all_noise():
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
-def test_items_of_a_batch_do_not_hear_each_other(method):
+def test_items_of_a_batch_are_independent(method):
     schedule = NoiseSchedule.linear(100)
     x = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(1))
     together, alone = (

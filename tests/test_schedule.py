@@ -13,7 +13,7 @@ def test_the_linear_schedule_has_the_published_levels():
     assert NoiseSchedule.linear(1000).at(999).half_log_snr == pytest.approx(-5.0588, abs=1e-4)
 
 
-def test_no_variance_is_lost_at_whole_and_other_steps():
+def test_the_variance_is_preserved_at_integer_and_fractional_steps():
     schedule = NoiseSchedule.linear(50)
     for label in (0, 0.5, 17, 48.9, 49):
         level = schedule.at(label)
@@ -21,14 +21,14 @@ def test_no_variance_is_lost_at_whole_and_other_steps():
         assert level.half_log_snr == pytest.approx(math.log(level.alpha / level.sigma))
 
 
-def test_levels_between_steps_lie_between_theirs_and_at_steps_are_theirs():
+def test_levels_are_interpolated_between_steps():
     schedule = NoiseSchedule.linear(50)
     kept = schedule.tables()["sqrt_alphas_cumprod"]
     assert schedule.at(20).alpha == pytest.approx(kept[20])
     assert schedule.at(20.5).alpha == pytest.approx(math.sqrt(kept[20] * kept[21]))
 
 
-def test_the_head_of_a_schedule_begins_as_the_whole():
+def test_the_head_of_a_schedule_starts_like_the_full_schedule():
     whole, head = NoiseSchedule.linear(1000), NoiseSchedule.linear(1000).head(100)
     assert len(head) == 100
     assert head.at(99) == whole.at(99)
@@ -46,7 +46,7 @@ def test_the_posterior_is_bayes_rule(step):
     assert on_x == pytest.approx(math.sqrt(1 - beta) / beta / precision)
 
 
-def test_before_the_first_step_there_are_the_data():
+def test_before_the_first_step_are_the_data():
     assert NoiseSchedule.linear(10).posterior(0) == pytest.approx((1, 0, 0))
 
 

@@ -39,7 +39,7 @@ def small(**changes):
     torch.manual_seed(5)
     net = Synthesizer(ModelConfig(**{**SMALL, **changes}), spec_channels=33, segment_frames=6)
     for name, parameter in net.named_parameters():
-        if ".post." in name:  # zero at the start: the flow would be the identity and hide mistakes
+        if ".post." in name:  # initially zero: the flow would be the identity and hide mistakes
             torch.nn.init.normal_(parameter, std=0.1)
     return net
 
@@ -71,7 +71,7 @@ SPEAKER = torch.tensor([[1]])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_parameter_learns_and_the_slice_is_audible(variant):
+def test_every_parameter_has_a_gradient_and_the_slice_is_audible(variant):
     net = small(**VARIANTS[variant])
     out = net(**training_batch())
     assert out.audio.shape == (2, 1, 6 * 512)
@@ -82,7 +82,7 @@ def test_every_parameter_learns_and_the_slice_is_audible(variant):
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
 
 
-def test_the_prior_hears_the_content_plus_the_row_of_its_coarse_f0():
+def test_the_priors_input_is_the_content_plus_the_embedding_of_its_coarse_f0():
     net = small().eval().enc_p
     x, mask, coarse = torch.randn(1, 16, 12), torch.ones(1, 1, 12), torch.arange(20, 32)[None]
     heard = net(x, mask, coarse)[0]
@@ -96,7 +96,7 @@ def test_the_prior_hears_the_content_plus_the_row_of_its_coarse_f0():
 def test_padding_of_a_batch_changes_no_clip(variant):
     net = small(**VARIANTS[variant]).eval()
     together = training_batch()
-    for name in ("c", "f0", "uv", "spec", "volume"):  # as a padded batch has them
+    for name in ("c", "f0", "uv", "spec", "volume"):  # as in a padded batch
         together[name][1, ..., 21:] = 0
     alone = {key: value[1:, ..., :21] if value.dim() > 1 else value[1:] for key, value in together.items()}
     alone["speaker_id"] = together["speaker_id"][1:]
@@ -109,14 +109,14 @@ def test_padding_of_a_batch_changes_no_clip(variant):
         assert not getattr(padded, name)[1, :, 21:].any()
 
 
-def test_the_f0_loss_shapes_nothing_that_the_rest_shares():
+def test_the_f0_loss_trains_only_the_f0_decoder_and_the_speaker_table():
     net = small()
     net(**training_batch()).pred_lf0.square().sum().backward()
     touched = {name.split(".")[0] for name, parameter in net.named_parameters() if parameter.grad is not None}
     assert touched == {"emb_g", "f0_decoder"}
 
 
-def test_without_f0_prediction_there_is_no_f0_decoder_and_asking_for_it_changes_nothing():
+def test_without_f0_prediction_there_is_no_f0_decoder_and_predict_f0_is_ignored():
     net = small(use_automatic_f0_prediction=False).eval()
     out = net(**training_batch())
     assert out.pred_lf0 is out.norm_lf0 is out.lf0 is None
@@ -154,7 +154,7 @@ def test_a_step_under_autocast_is_finite_and_near_float32(dtype):
 # -- conversion -------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_song_and_touches_no_other_randomness():
+def test_the_same_seed_gives_the_same_song_and_does_not_use_the_global_generator():
     net = small().eval()
     one = batch(size=1)
     state = torch.get_rng_state()
@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_song_and_touches_no_other_randomness():
     assert not torch.equal(first, net.infer(**one, speaker=SPEAKER, generator=torch.Generator().manual_seed(1))[0])
 
 
-def test_draws_come_in_the_published_order(monkeypatch):
+def test_random_numbers_are_sampled_in_the_published_order(monkeypatch):
     net = small().eval()
     one, calls = batch(size=1), []
 
@@ -194,7 +194,7 @@ def test_a_mix_with_all_the_weight_on_one_speaker_is_that_speaker():
     torch.testing.assert_close(mixed, alone, rtol=1e-3, atol=1e-4)
 
 
-def test_a_mix_may_change_on_the_way():
+def test_a_mix_may_change_over_time():
     net = small().eval()
     one = batch(size=1)
     weights = torch.zeros(FRAMES, 3)
@@ -208,7 +208,7 @@ def test_a_mix_may_change_on_the_way():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_folding_weight_norm_changes_no_sound_and_needs_no_copy_trick(variant):
+def test_folding_weight_norm_does_not_change_the_sound(variant):
     net = small(**VARIANTS[variant]).eval()
     folded = copy.deepcopy(net)
     folded.fold_weight_norm()
@@ -218,7 +218,7 @@ def test_folding_weight_norm_changes_no_sound_and_needs_no_copy_trick(variant):
     torch.testing.assert_close(folded.infer(**one, speaker=SPEAKER)[0], wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_predicted_f0_follows_the_melody_not_its_height():
+def test_predicted_f0_depends_on_the_melody_and_not_its_height():
     net = small().eval()
     one = batch(size=1)
     _, f0 = net.infer(**one, speaker=SPEAKER, predict_f0=True)
@@ -227,7 +227,7 @@ def test_predicted_f0_follows_the_melody_not_its_height():
     torch.testing.assert_close(f0, higher, rtol=1e-3, atol=1e-2)
 
 
-def test_loudness_is_heard_by_a_model_that_embeds_it_and_by_no_other():
+def test_only_a_model_with_loudness_embedding_uses_loudness():
     volume = torch.rand(1, FRAMES, generator=torch.Generator().manual_seed(8))
     for knows, net in ((True, small(vol_embedding=True).eval()), (False, small().eval())):
         quiet, loud = (net.infer(**batch(size=1), speaker=SPEAKER, volume=volume * by)[0] for by in (0.1, 1))
@@ -235,12 +235,12 @@ def test_loudness_is_heard_by_a_model_that_embeds_it_and_by_no_other():
 
 
 def test_variants_do_not_disturb_each_other():
-    """A depthwise network built in between leaves the next one's convolutions dense."""
+    """Building a depthwise network does not change the convolutions of the next network."""
     first, _, third = (small(**changes).state_dict() for changes in ({}, VARIANTS["tiny"], {}))
     assert {name: value.shape for name, value in first.items()} == {name: value.shape for name, value in third.items()}
 
 
-def test_an_unknown_decoder_is_told_the_known_ones():
+def test_the_error_for_an_unknown_decoder_lists_the_known_ones():
     with pytest.raises(UserError, match="unknown model.vocoder_name 'hifigan'; known: .*nsf-hifigan"):
         small(vocoder_name="hifigan")
 
@@ -263,7 +263,7 @@ def test_log_f0_at_known_frequencies_and_back():
     torch.testing.assert_close(lf0_to_f0(lf0), f0, rtol=1e-5, atol=1e-3)
 
 
-def test_normalised_f0_has_no_mean_where_voiced_and_survives_silence():
+def test_normalised_f0_has_mean_zero_where_voiced_and_is_finite_for_silence():
     lf0, uv = torch.tensor([[[0.2, 0.4, 0.6, 0.8]]]), torch.tensor([[1.0, 1.0, 0.0, 0.0]])
     mask = torch.ones(1, 1, 4)
     torch.testing.assert_close(normalize_lf0(lf0, mask, uv), torch.tensor([[[-0.1, 0.1, 0.3, 0.5]]]))

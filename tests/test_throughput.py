@@ -1,4 +1,4 @@
-"""modules/training/throughput.py: a run's figures are those of the clock."""
+"""modules/training/throughput.py: the figures agree with a fake clock."""
 
 import time
 from datetime import datetime
@@ -20,37 +20,37 @@ def clock(monkeypatch):
     return now
 
 
-def run(watch, clock, steps, *, waiting, learning, aside=0.0):
-    """Steps that wait and learn for so many seconds, and do something else after each."""
+def run(meter, clock, steps, *, waiting, computing, aside=0.0):
+    """Make steps that wait and compute for so many seconds each, with ``aside`` seconds after each."""
 
     def loader():
         for number in range(steps):
             clock[0] += waiting
             yield number
 
-    for _ in watch.batches(loader()):
-        clock[0] += learning
-        watch.step_done()
+    for _ in meter.batches(loader()):
+        clock[0] += computing
+        meter.step_done()
         clock[0] += aside
 
 
-def test_waiting_learning_and_what_is_neither_are_told_apart(clock):
-    watch = ThroughputMeter(100, 150, CPU)
-    run(watch, clock, 10, waiting=0.5, learning=1.5, aside=2.0)
-    assert watch.data_share == 0.25
-    report = watch.report(110)
+def test_waiting_computing_and_other_time_are_distinguished(clock):
+    meter = ThroughputMeter(100, 150, CPU)
+    run(meter, clock, 10, waiting=0.5, computing=1.5, aside=2.0)
+    assert meter.data_share == 0.25
+    report = meter.report(110)
     assert (report.data_seconds, report.compute_seconds, report.data_share) == (0.5, 1.5, 0.25)
     assert report.steps_per_second == 0.5
-    assert report.seconds_left == 40 * 4.0, "evaluations and checkpoints will take their time again"
+    assert report.seconds_left == 40 * 4.0, "validations and checkpoints count in the expected end"
 
 
 class Device:
-    """A CUDA device that works off what it is given, one after the other, while the program goes on."""
+    """A fake CUDA device that works through a queue while the program goes on."""
 
     def __init__(self, clock):
         self.clock, self.busy_until = clock, 0.0
 
-    def give(self, seconds):
+    def enqueue(self, seconds):
         self.busy_until = max(self.busy_until, self.clock[0]) + seconds
 
     def event(self, enable_timing):
@@ -62,7 +62,7 @@ class Event:
     def __init__(self, device):
         self.device = device
 
-    def log_step(self):
+    def record(self):
         self.moment = max(self.device.busy_until, self.device.clock[0])
 
     def query(self):
@@ -74,48 +74,48 @@ class Event:
 
 
 @pytest.mark.parametrize(("waiting", "idle"), [(1.0, 0.0), (3.5, 0.0), (10.0, 6.0)])
-def test_a_device_that_has_steps_in_hand_waits_for_no_data(clock, monkeypatch, waiting, idle):
+def test_a_device_with_queued_steps_does_not_wait_for_data(clock, monkeypatch, waiting, idle):
     device = Device(clock)
     monkeypatch.setattr(torch.cuda, "Event", device.event)
-    watch = ThroughputMeter(0, 20, torch.device("cuda"))
+    meter = ThroughputMeter(0, 20, torch.device("cuda"))
 
     def loader():
         for number in range(20):
             clock[0] += waiting
             yield number
 
-    for number in watch.batches(loader()):
-        device.give(4.0)
-        looks = number % 5 == 4
-        if looks:  # at what has come out, and so it waits for the device
+    for number in meter.batches(loader()):
+        device.enqueue(4.0)
+        synchronizes = number % 5 == 4
+        if synchronizes:  # waits for the device
             clock[0] = max(clock[0], device.busy_until)
-        watch.step_done()
-        share = watch.data_share
-        if looks:
-            assert share > 0, "the wait after the look before"
+        meter.step_done()
+        share = meter.data_share
+        if synchronizes:
+            assert share > 0, "the wait after the previous synchronization"
             clock[0] += 50  # a validation
         if number == 9:
-            watch.report(10)
-    report = watch.report(20)
-    looks = 2 / 10 * (waiting - idle)  # the two waits right after a look are the device's too
-    assert report.data_seconds == pytest.approx(idle + looks)
-    assert report.data_seconds + report.compute_seconds == pytest.approx(max(4.0 + looks, waiting), rel=0.15)
+            meter.report(10)
+    report = meter.report(20)
+    after_sync = 2 / 10 * (waiting - idle)  # in the two waits right after a synchronization the device is idle too
+    assert report.data_seconds == pytest.approx(idle + after_sync)
+    assert report.data_seconds + report.compute_seconds == pytest.approx(max(4.0 + after_sync, waiting), rel=0.15)
 
 
-def test_each_report_is_of_the_steps_since_the_one_before(clock):
-    watch = ThroughputMeter(0, 20, CPU)
-    run(watch, clock, 5, waiting=0, learning=4)
-    watch.report(5)
-    run(watch, clock, 5, waiting=1, learning=1)
-    report = watch.report(10)
+def test_each_report_covers_the_steps_since_the_previous_one(clock):
+    meter = ThroughputMeter(0, 20, CPU)
+    run(meter, clock, 5, waiting=0, computing=4)
+    meter.report(5)
+    run(meter, clock, 5, waiting=1, computing=1)
+    report = meter.report(10)
     assert (report.data_seconds, report.compute_seconds) == (1, 1)
-    assert report.seconds_left == 10 * 3, "the end is expected by the whole run's mean"
+    assert report.seconds_left == 10 * 3, "the expected end uses the mean over the whole run"
 
 
-def test_a_report_says_everything_in_words_and_in_scalars(clock):
-    watch = ThroughputMeter(0, 10**9, CPU)
-    run(watch, clock, 4, waiting=0.02, learning=0.48)
-    report = watch.report(4)
+def test_a_report_has_all_figures_as_text_and_as_scalars(clock):
+    meter = ThroughputMeter(0, 10**9, CPU)
+    run(meter, clock, 4, waiting=0.02, computing=0.48)
+    report = meter.report(4)
     scalars = report.scalars()
     assert scalars.pop("pace/hours_left") == pytest.approx(0.5 * (10**9 - 4) / 3600)
     assert scalars == pytest.approx({
@@ -127,10 +127,10 @@ def test_a_report_says_everything_in_words_and_in_scalars(clock):
     assert datetime.strptime(words[-16:], "%Y-%m-%d %H:%M") > datetime.now()
 
 
-def test_an_end_that_no_calendar_has_and_memory_that_no_system_tells_stop_nothing(clock, monkeypatch):
+def test_an_end_beyond_the_calendar_and_unknown_memory_are_no_errors(clock, monkeypatch):
     monkeypatch.setattr(throughput, "peak_memory", lambda device: None)
-    watch = ThroughputMeter(0, 10**18, CPU)
-    assert watch.report(0).data_share == 0
-    run(watch, clock, 1, waiting=0, learning=1)
-    report = watch.report(1)
+    meter = ThroughputMeter(0, 10**18, CPU)
+    assert meter.report(0).data_share == 0
+    run(meter, clock, 1, waiting=0, computing=1)
+    report = meter.report(1)
     assert "memory" not in str(report) and "pace/peak_memory_gib" not in report.scalars()

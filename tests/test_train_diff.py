@@ -1,5 +1,4 @@
-"""train_diff.py and diffusion/training.py: a run continues exactly, stops cleanly, and says before it starts what is
-wrong."""
+"""train_diff.py and diffusion/training.py: a run resumes exactly, stops cleanly, and refuses wrong input at once."""
 
 import contextlib
 import itertools
@@ -53,7 +52,7 @@ def work(tmp_path, monkeypatch):
 
 
 def prepare(work, expdir="logs/44k/diffusion", **train):
-    """The path of a configuration whose data set of 9 clips makes 3 steps of 4 clips an epoch."""
+    """Write a configuration with 9 clips, which are 3 steps of 4 clips an epoch; returns its path."""
     config = load_diffusion_config(work / "configs" / "diffusion.yaml")
     config.env.expdir = expdir
     config.infer.speedup = 5
@@ -77,7 +76,7 @@ def run_of(path):
 
 
 def logged_losses(expdir):
-    """Step -> the loss that log_info.txt has for it, as text; the last word where a step was done twice."""
+    """Step -> its loss in log_info.txt, as text; the last one if a step was repeated."""
     text = (Path(expdir) / "log_info.txt").read_text(encoding="utf-8")
     return {int(step): loss for loss, step in re.findall(r"^epoch: .*loss: (\S+) .*step: (\d+)$", text, re.M)}
 
@@ -128,7 +127,7 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
-def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
+def test_in_tensorboard_no_step_of_a_killed_run_appears_twice(work):
     path = prepare(work, interval_val=2, interval_force_save=2, epochs=2)
     training.train(path, "cpu")
     folder = Path("logs/44k/diffusion")
@@ -140,16 +139,16 @@ def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
     assert event_steps(folder / "logs", "validation/loss") == [2, 4, 6]
 
 
-def test_without_a_terminal_a_line_says_how_far_the_run_is(work, monkeypatch, caplog):
+def test_without_a_terminal_progress_is_logged_as_lines(work, monkeypatch, caplog):
     caplog.set_level("INFO", "svc")
-    moments = itertools.count(0, 25)  # seconds; a clock that moves on at each look
+    moments = itertools.count(0, 25)  # seconds; a clock that advances at each reading
     monkeypatch.setattr(progress_lines, "monotonic", lambda: next(moments))
     training.train(prepare(work, epochs=1), "cpu")
     line = next(line for line in caplog.messages if line.startswith("training: 1 of 3 steps"))
     assert re.search(r"epoch 1, loss [\d.]+, lr 0.001, data \d+%, skipped 0; 0:.* so far, expected end", line)
 
 
-def test_with_save_opt_the_published_file_alone_resumes_exactly(work):
+def test_with_save_opt_the_published_file_is_enough_to_resume_exactly(work):
     training.train(prepare(work, "whole", epochs=3, save_opt=True), "cpu")
     training.train(prepare(work, "parts", epochs=2, save_opt=True), "cpu")
     content = checkpoint.load_checkpoint("parts/model_6.pt")
@@ -183,7 +182,7 @@ def test_an_optimizers_state_of_another_network_is_dropped_by_name(work, caplog,
     assert re.search(rf"state in \S*{holder.name} does not fit .*exp_avg of parameter 0 is \[1\]", caplog.text)
 
 
-def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(work, caplog):
+def test_a_truncated_newest_checkpoint_is_skipped_and_the_run_resumes_from_the_one_before(work, caplog):
     path = prepare(work, interval_val=2, interval_force_save=2)
     training.train(path, "cpu")
     whole = logged_losses("logs/44k/diffusion")
@@ -198,19 +197,20 @@ def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_t
     assert logged_losses("logs/44k/diffusion") == {step: whole[step] for step in (11, 12)}
 
 
-def test_a_base_model_gives_weights_but_no_step(work, caplog):
+def test_a_base_model_sets_weights_but_no_step(work, caplog):
     training.train(prepare(work, "base", epochs=1), "cpu")
-    learnt = checkpoint.load_checkpoint("base/model_3.pt")
-    learnt["model"]["spk_embed.weight"] = torch.zeros(40, 8)
-    checkpoint.save_checkpoint("new/model_0.pt", learnt)
+    trained = checkpoint.load_checkpoint("base/model_3.pt")
+    trained["model"]["spk_embed.weight"] = torch.zeros(40, 8)
+    checkpoint.save_checkpoint("new/model_0.pt", trained)
     run = run_of(prepare(work, "new"))
     assert run.step == 0 and "base model" in run.start_message and not run.learner.optimizer.state
     own = run.learner.model.state_dict()
-    assert all(torch.equal(own[name], tensor) for name, tensor in learnt["model"].items() if name != "spk_embed.weight")
+    del trained["model"]["spk_embed.weight"]
+    assert all(torch.equal(own[name], tensor) for name, tensor in trained["model"].items())
     assert own["spk_embed.weight"].any() and "spk_embed.weight" in caplog.text
 
 
-def test_a_finished_run_says_so_and_touches_nothing(work, caplog):
+def test_a_finished_run_logs_that_and_changes_nothing(work, caplog):
     path = prepare(work, epochs=1)
     training.train(path, "cpu")
     before = Path("logs/44k/diffusion/model_3.pt").read_bytes()
@@ -252,13 +252,13 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work):
     assert state["optimizer"]["state"]
 
 
-def test_a_full_disk_during_a_save_is_told_and_the_former_checkpoint_stays_in_charge(work, monkeypatch, caplog):
+def test_a_full_disk_during_a_save_is_a_warning_and_the_former_checkpoint_stays(work, monkeypatch, caplog):
     path = prepare(work, interval_val=2, epochs=2)
     fsync, calls = os.fsync, []
 
     def disk_that_fills_up(descriptor):
         calls.append(descriptor)
-        if len(calls) > 4:  # the configuration, and of the first save two files and their names
+        if len(calls) > 4:  # the configuration, then two files and two renames of the first save
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
@@ -270,7 +270,7 @@ def test_a_full_disk_during_a_save_is_told_and_the_former_checkpoint_stays_in_ch
     assert max(logged_losses("logs/44k/diffusion")) == 6
 
 
-def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monkeypatch):
+def test_an_autosave_is_deleted_at_the_next_save(work, monkeypatch):
     save, saved = training.Run.save, []
 
     def watched(run, **options):
@@ -284,10 +284,10 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
     training.train(path, "cpu")
     assert saved == [(1, True, [1]), (2, True, [2]), (5, False, [5]), (6, True, [6, 5])]
     resumed = run_of(path)
-    assert resumed.step == 6 and [found.step for found in resumed.autosaves] == [6], "a resumed run knows what passes"
+    assert resumed.step == 6 and [found.step for found in resumed.autosaves] == [6], "they are recognised"
 
 
-def test_what_is_kept_is_what_the_original_keeps_the_newest_and_the_base_model(work):
+def test_the_same_checkpoints_are_kept_as_in_the_original_with_the_newest_and_the_base_model(work):
     training.train(prepare(work, "base", epochs=1), "cpu")
     checkpoint.save_checkpoint("kept/model_0.pt", checkpoint.load_checkpoint("base/model_3.pt"))
     training.train(prepare(work, "kept", interval_val=2, interval_force_save=4, epochs=3), "cpu")
@@ -298,7 +298,7 @@ def test_what_is_kept_is_what_the_original_keeps_the_newest_and_the_base_model(w
     assert checkpoints("kept") == kept
 
 
-def test_a_trained_model_is_read_back_by_what_sings_with_it(work):
+def test_conversion_reads_a_trained_model(work):
     path = prepare(work, epochs=1)
     training.train(path, "cpu")
     config = load_diffusion_config("logs/44k/diffusion/config.yaml")
@@ -324,18 +324,18 @@ def test_the_model_learns(work, precision):
     assert after < 0.8 * before and run.skipped_steps == 0
 
 
-def test_half_precision_is_used_where_it_is_asked_for_and_only_there(work):
+def test_half_precision_is_used_only_if_configured(work):
     path = prepare(work)
     losses = []
     for precision in ("fp32", "fp32", "bf16"):
         run = run_of(change(path, "train", amp_dtype=precision))
         with torch.no_grad():
-            run.learner.model.decoder.denoise_fn.output_projection.weight.fill_(0.1)  # fresh, it gives zeros
+            run.learner.model.decoder.denoise_fn.output_projection.weight.fill_(0.1)  # its initial weights give zeros
         losses.append(float(run.learn(next(iter(run.loader)))[0]))
     assert losses[0] == losses[1] != losses[2] == pytest.approx(losses[0], rel=0.02)
 
 
-def test_the_learning_rate_is_that_of_the_published_scheduler_begun_at_any_step():
+def test_the_learning_rate_equals_the_published_schedulers_from_any_step():
     train = tiny_diffusion_config(lr=1.0, gamma=0.5, decay_step=3).train
     for begun in (0, 1, 2, 3, 4, 5, 6, 7, 11):
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
@@ -347,17 +347,17 @@ def test_the_learning_rate_is_that_of_the_published_scheduler_begun_at_any_step(
             scheduler.step()
 
 
-def test_a_run_goes_on_with_batches_so_large_that_its_epoch_is_over(work):
+def test_a_run_resumes_with_batches_so_large_that_its_epoch_is_over(work):
     path = prepare(work, batch_size=2, epochs=1)
     run = run_of(path)
     for batch in islice(run.loader, 2):
         run.learn(batch)
     run.save()
     assert training.train(change(path, "train", batch_size=9, epochs=3), "cpu") == 0
-    assert run_of(path).step == 2 + 2  # of the first epoch nothing is left
+    assert run_of(path).step == 2 + 2  # nothing of the first epoch is left
 
 
-def test_rate_and_weight_decay_are_the_configurations_whatever_the_checkpoint_holds(work):
+def test_rate_and_weight_decay_come_from_the_configuration_and_not_the_checkpoint(work):
     path = prepare(work, epochs=1)
     training.train(path, "cpu")
     run = run_of(change(path, "train", lr=0.25, decay_step=1, weight_decay=0.125, epochs=2))
@@ -378,7 +378,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(work):
             run.learn(batch)
 
 
-def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
+def test_an_error_during_a_run_loses_no_step(work):
     path = prepare(work, cache_all_data=False, interval_val=1000)
     clip = Path(load_diffusion_config(path).data.training_files).read_text(encoding="utf-8").splitlines()[-1]
     Path(f"{clip}.mel.npy").write_bytes(b"damaged")
@@ -388,7 +388,7 @@ def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
     assert (found[0].step if found else 0) == max(logged_losses("logs/44k/diffusion"), default=0)
 
 
-def test_a_run_leaves_the_global_random_numbers_alone(work):
+def test_a_run_does_not_use_the_global_generators(work):
     torch.manual_seed(7)
     state = torch.get_rng_state()
     training.train(prepare(work, epochs=1, interval_val=3), "cpu")
@@ -414,7 +414,7 @@ def test_tensorboard_has_the_published_tags(work):
     }
 
 
-def test_the_text_log_has_the_published_columns_and_the_speed_of_singing(work):
+def test_the_text_log_has_the_published_columns_and_the_real_time_factor(work):
     training.train(prepare(work, epochs=1, interval_val=3), "cpu")
     lines = Path("logs/44k/diffusion/log_info.txt").read_text(encoding="utf-8").splitlines()
     assert "epoch|batch_idx/num_batches|output_dir|batch/s|lr|time|step" in lines
@@ -428,13 +428,13 @@ def test_the_text_log_has_the_published_columns_and_the_speed_of_singing(work):
     assert clock(3725.06) == "1:02:05.1"
 
 
-def test_a_name_that_would_be_mathematics_is_a_picture_all_the_same(work):
+def test_a_name_with_mathematics_characters_gives_a_picture(work):
     with contextlib.closing(TrainingLog(Path("log"))) as training_log:
         training_log.log_clip_picture(1, "alto_$\\x$ ^_{", torch.zeros(5, 16), torch.zeros(5, 16))
 
 
 @pytest.mark.parametrize("k_step_max", [0, 10])
-def test_a_validation_hears_the_same_model_the_same_way_twice(work, k_step_max):
+def test_two_validations_of_one_model_are_equal(work, k_step_max):
     run = run_of(change(prepare(work), "model", k_step_max=k_step_max))
     heard = []
 
@@ -458,7 +458,7 @@ def test_a_validation_hears_the_same_model_the_same_way_twice(work, k_step_max):
     assert run.learner.model.training
 
 
-def test_the_validation_loss_is_the_mean_over_clips_and_draws(work):
+def test_the_validation_loss_is_the_mean_over_clips_and_samples(work):
     path = prepare(work, batch_size=3)
     config = load_diffusion_config(path)
     clips = Path(config.data.training_files).read_text(encoding="utf-8").splitlines()[:2]
@@ -479,7 +479,7 @@ def test_the_validation_loss_is_the_mean_over_clips_and_draws(work):
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_the_configurations_device_gives_way_to_the_best_there_is_and_the_flag_to_none(work, monkeypatch, caplog):
+def test_a_missing_configured_device_has_a_fallback_and_the_flags_device_has_none(work, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = tiny_diffusion_config()
     config.device = "cuda"
@@ -491,13 +491,13 @@ def test_the_configurations_device_gives_way_to_the_best_there_is_and_the_flag_t
 
 
 def refused(capsys, path):
-    """The one line that the script ends with; nothing must have been written then."""
+    """The script's error line; checks that nothing was written."""
     assert train_diff.main(["-c", str(path), "-d", "cpu"]) == 2
     assert not Path("logs").exists()
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_a_run_without_its_vocoder_is_refused_with_the_cure(work, capsys):
+def test_a_run_without_its_vocoder_is_refused_with_advice(work, capsys):
     Path("pretrain/nsf_hifigan/model").unlink()
     sentence = refused(capsys, prepare(work))
     assert "needs 'model' in pretrain/nsf_hifigan" in sentence and "pretrain/README.md" in sentence
@@ -517,13 +517,13 @@ def test_a_run_without_its_vocoder_is_refused_with_the_cure(work, capsys):
         ("model", {"n_spk": 1, "n_chans": 0}, "model.n_chans is 0"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_a_sentence_before_anything_is_written(
+def test_wrong_input_is_refused_before_anything_is_written(
     work, capsys, section, values, sentence
 ):
     assert sentence in refused(capsys, change(prepare(work), section, **values))
 
 
-def test_features_of_another_encoder_are_refused_too_where_clips_are_read_when_asked_for(work, capsys):
+def test_features_of_another_encoder_are_refused_without_the_cache_too(work, capsys):
     path = change(prepare(work, cache_all_data=False), "data", encoder_out_channels=7)
     assert "soft.pt has 8 features" in refused(capsys, path)
 

@@ -1,4 +1,4 @@
-"""vits/training.py: a run continues exactly, stops cleanly, and never trusts a number that is not finite."""
+"""vits/training.py: a run resumes exactly, stops cleanly, and skips steps that are not finite."""
 
 import itertools
 import json
@@ -44,14 +44,14 @@ def work(tmp_path, monkeypatch):
 
 
 def prepare(work, **train):
-    """A data set of 9 clips, which batches of 4 make 3 steps an epoch."""
+    """A data set of 9 clips: 3 steps an epoch with batches of 4."""
     config = tiny_config(**{"batch_size": 4, "log_interval": 1, **train})
     write_dataset(work, config)
     return work / "configs" / "config.json"
 
 
 def logged_losses(folder):
-    """Step -> the losses that train.log has for it, as text."""
+    """Step -> its losses in train.log, as text."""
     text = (folder / "train.log").read_text(encoding="utf-8")
     return {int(step): losses for losses, step in re.findall(r"Losses: \[(.*?)\], step: (\d+)", text)}
 
@@ -84,24 +84,24 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     process.kill()
     process.communicate()
 
-    for path in (work / "logs" / "killed").glob("*_*.pth"):  # what the run did past step 5 is forgotten
+    for path in (work / "logs" / "killed").glob("*_*.pth"):  # delete everything after step 5
         if not path.stem.endswith("_5"):
             path.unlink()
     (work / "logs" / "killed" / "train.log").unlink()
     assert training.train(config, "killed", "cpu") == 0
     resumed = logged_losses(work / "logs" / "killed")
-    assert list(resumed) == list(range(6, 13)), "step 5 lies within an epoch: the rest of it comes, and nothing twice"
+    assert list(resumed) == list(range(6, 13)), "step 5 is within an epoch: only its rest follows"
     assert resumed == {step: whole[step] for step in resumed}
 
 
-def test_a_run_begins_to_read_once_and_not_at_every_epoch(work, monkeypatch):
+def test_a_run_starts_its_loader_once_and_not_at_every_epoch(work, monkeypatch):
     read, starts = EpochBatches.__iter__, []
     monkeypatch.setattr(EpochBatches, "__iter__", lambda batches: starts.append(batches.epoch) or read(batches))
     assert training.train(prepare(work, epochs=3), "44k", "cpu") == 0
     assert starts == [1] and len(logged_losses(work / "logs" / "44k")) == 9
 
 
-def test_a_model_that_embeds_loudness_trains_with_it_changed_and_resumes_exactly(work):
+def test_a_model_with_loudness_embedding_trains_with_augmentation_and_resumes_exactly(work):
     path = prepare(work, epochs=2, eval_interval=4, vol_aug=True)
     config = load_config_that_embeds_loudness(path)
     assert training.train(path, "whole", "cpu") == 0
@@ -116,13 +116,13 @@ def test_a_model_that_embeds_loudness_trains_with_it_changed_and_resumes_exactly
 
 
 def load_config_that_embeds_loudness(path):
-    """The configuration of ``prepare``, changed in its file too."""
+    """The configuration of ``prepare``, changed in its file."""
     text = path.read_text(encoding="utf-8").replace('"vol_embedding": false', '"vol_embedding": true')
     path.write_text(text, encoding="utf-8")
     return load_config(path)
 
 
-def test_a_truncated_newest_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(work, caplog):
+def test_a_truncated_newest_checkpoint_is_skipped_and_the_run_resumes_from_the_one_before(work, caplog):
     config = prepare(work, epochs=2, eval_interval=2)
     training.train(config, "44k", "cpu")
     newest = work / "logs" / "44k" / "G_6.pth"
@@ -144,7 +144,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, number):
     assert saved_models.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
 
 
-def test_a_full_disk_during_a_save_is_told_and_the_former_pair_stays_in_charge(work, monkeypatch, caplog):
+def test_a_full_disk_during_a_save_is_a_warning_and_the_former_pair_stays(work, monkeypatch, caplog):
     config = prepare(work, epochs=2, eval_interval=2)
     fsync, calls, space_after = os.fsync, [], [1000]
 
@@ -165,7 +165,7 @@ def test_a_full_disk_during_a_save_is_told_and_the_former_pair_stays_in_charge(w
     assert saved_models.read_newest(folder)[0].step == 6
 
 
-def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monkeypatch):
+def test_an_autosave_is_deleted_at_the_next_save(work, monkeypatch):
     config = prepare(work, epochs=3, eval_interval=5, keep_ckpts=1)
     save, saved = training.Run.save, []
 
@@ -181,12 +181,12 @@ def test_a_run_saves_by_the_clock_what_passes_when_the_next_is_there(work, monke
         (1, True, [1]),
         (2, True, [2]),
         (5, False, [5]),
-        (6, True, [6, 5]),  # what passes never takes the place of what is kept
+        (6, True, [6, 5]),  # an autosave does not count for keep_ckpts
         (9, False, [9]),
     ]
 
 
-def test_what_passes_is_known_again_by_a_resumed_run(work):
+def test_a_resumed_run_recognises_autosaves(work):
     run = training.Run(load_config(prepare(work, keep_ckpts=0)), work / "logs" / "44k", torch.device("cpu"))
     for run.step, autosave in ((3, True), (4, False), (5, True)):
         run.autosaves = []  # as if killed each time before the former autosave was deleted
@@ -198,7 +198,7 @@ def test_what_passes_is_known_again_by_a_resumed_run(work):
     assert [pair.step for pair in saved_models.pairs(run.folder)] == [6, 4]
 
 
-def test_the_log_and_tensorboard_say_how_the_run_goes(work):
+def test_the_log_and_tensorboard_have_the_throughput(work):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     training.train(prepare(work, epochs=1), "44k", "cpu")
@@ -214,7 +214,7 @@ def test_the_log_and_tensorboard_say_how_the_run_goes(work):
     assert re.search(line, text)
 
 
-def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
+def test_in_tensorboard_no_step_of_a_killed_run_appears_twice(work):
     config = prepare(work, epochs=2, eval_interval=2)
     training.train(config, "44k", "cpu")
     folder = work / "logs" / "44k"
@@ -227,16 +227,16 @@ def test_in_tensorboard_no_step_of_a_killed_run_comes_twice(work):
     assert event_steps(folder / "eval", "metric/mel_distance") == [2, 4, 6]
 
 
-def test_without_a_terminal_a_line_says_how_far_the_run_is(work, monkeypatch, caplog):
+def test_without_a_terminal_progress_is_logged_as_lines(work, monkeypatch, caplog):
     caplog.set_level("INFO", "svc")
-    moments = itertools.count(0, 25)  # seconds; a clock that moves on at each look
+    moments = itertools.count(0, 25)  # seconds; a clock that advances at each reading
     monkeypatch.setattr(progress_lines, "monotonic", lambda: next(moments))
     training.train(prepare(work, epochs=2), "44k", "cpu")
     line = next(line for line in caplog.messages if line.startswith("training: 1 of 6 steps"))
     assert re.search(r"epoch 1, mel [\d.]+, g [\d.]+, d [\d.]+, lr 0.001, data \d+%, skipped 0; 0:.* so far, exp", line)
 
 
-def test_curves_drawn_one_after_the_other_are_those_of_a_new_drawing(work):
+def test_reused_axes_give_the_same_picture_as_new_ones(work):
     pictures = []
     first, second = TrainingLog(work / "first"), TrainingLog(work / "second")
     for training_log, lengths in ((first, (30, 20)), (second, (20,))):
@@ -248,8 +248,8 @@ def test_curves_drawn_one_after_the_other_are_those_of_a_new_drawing(work):
         for length in lengths:
             training_log._curves("all/lf0", torch.arange(length), torch.arange(length) * 2, 1)
         training_log.close()
-    longer, drawn_again, new = pictures
-    assert np.array_equal(drawn_again, new) and not np.array_equal(longer, new)
+    longer, reused, new = pictures
+    assert np.array_equal(reused, new) and not np.array_equal(longer, new)
 
 
 def test_a_pair_of_the_original_resumes_at_its_step_and_repeats_its_epoch(work):
@@ -277,7 +277,7 @@ def test_a_compressed_generator_does_not_resume_and_is_called_so(work):
 
 
 def test_moments_of_another_speaker_table_are_dropped_by_name_and_the_weights_stay(work, caplog):
-    """The table was widened in the weights alone: the fused kernel would write past the moments of the old one."""
+    """Only the weights' table was widened: the fused kernel would write past the end of the old moments."""
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")
     path = work / "logs" / "44k" / "G_3.pth"
@@ -294,7 +294,7 @@ def test_moments_of_another_speaker_table_are_dropped_by_name_and_the_weights_st
     assert re.search(rf"state in \S*G_3.pth does not fit .*exp_avg of parameter {rows} is \[1, ", caplog.text)
 
 
-def test_a_base_model_gives_weights_but_no_step(work):
+def test_a_base_model_sets_weights_but_no_step(work):
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")
     folder = work / "logs" / "44k"
@@ -304,8 +304,8 @@ def test_a_base_model_gives_weights_but_no_step(work):
         checkpoint.save_checkpoint(work / "logs" / "new" / f"{prefix}_0.pth", content)
     run = training.Run(load_config(config), work / "logs" / "new", torch.device("cpu"))
     assert (run.step, run.epoch) == (0, 1)
-    learnt = checkpoint.load_checkpoint(folder / "G_3.pth")["model"]
-    assert all(torch.equal(learnt[name], tensor) for name, tensor in run.learner.net_g.state_dict().items())
+    trained = checkpoint.load_checkpoint(folder / "G_3.pth")["model"]
+    assert all(torch.equal(trained[name], tensor) for name, tensor in run.learner.net_g.state_dict().items())
 
 
 def test_a_step_that_is_not_finite_changes_no_weight(work, monkeypatch):
@@ -326,7 +326,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(work, monkeypatch):
             run.learn(batch)
 
 
-def test_steps_that_come_to_nothing_never_take_the_place_of_the_checkpoint_before_them(work, monkeypatch, caplog):
+def test_skipped_steps_never_replace_the_checkpoint_before_them(work, monkeypatch, caplog):
     config = prepare(work, epochs=100, log_interval=15, eval_interval=15, keep_ckpts=1)
     step = Learner.step
 
@@ -386,7 +386,7 @@ def test_a_clip_whose_companions_are_not_finite_is_named(work):
         training.train(work / "configs" / "config.json", "44k", "cpu")
 
 
-def test_a_speaker_that_the_configuration_does_not_know_is_found_before_the_first_step(work):
+def test_a_speaker_missing_in_the_configuration_is_an_error_before_the_first_step(work):
     config = load_config(prepare(work))
     config.spk = {"alto": 0}
     with pytest.raises(UserError, match="is no speaker of the config"):
@@ -394,7 +394,7 @@ def test_a_speaker_that_the_configuration_does_not_know_is_found_before_the_firs
 
 
 @pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"])
-def test_a_batch_that_does_not_fit_is_a_sentence_with_the_cure(work, monkeypatch, words):
+def test_a_batch_that_does_not_fit_into_memory_is_a_user_error_with_advice(work, monkeypatch, words):
     def broken(*arguments, **options):
         raise RuntimeError(words)
 
@@ -404,7 +404,7 @@ def test_a_batch_that_does_not_fit_is_a_sentence_with_the_cure(work, monkeypatch
 
 
 @pytest.mark.parametrize(("device", "saved"), [("cpu", [3]), ("cuda", [])])
-def test_a_lost_process_costs_a_save_only_where_a_gpu_waits_for_its_gradients(work, monkeypatch, device, saved):
+def test_after_a_lost_process_the_last_step_is_saved_except_on_a_gpu(work, monkeypatch, device, saved):
     run = training.Run(load_config(prepare(work)), work / "logs" / "44k", torch.device("cpu"))
 
     def lose(*arguments):
@@ -417,7 +417,7 @@ def test_a_lost_process_costs_a_save_only_where_a_gpu_waits_for_its_gradients(wo
     assert [pair.step for pair in saved_models.pairs(run.folder)] == saved
 
 
-def test_features_of_another_encoder_are_told_before_anything_is_written(work):
+def test_features_of_another_encoder_are_an_error_before_anything_is_written(work):
     config = load_config(prepare(work))
     config.model.ssl_dim += 1
     save_config(config, work / "configs" / "config.json")
@@ -426,7 +426,7 @@ def test_features_of_another_encoder_are_told_before_anything_is_written(work):
     assert not (work / "logs").exists()
 
 
-def test_a_damaged_clip_for_validation_is_told_before_the_first_step(work):
+def test_a_damaged_validation_clip_is_an_error_before_the_first_step(work):
     path = prepare(work)
     (clip,) = Path(load_config(path).data.validation_files).read_text(encoding="utf-8").split()
     ClipFiles(Path(clip)).units.write_bytes(b"damaged")
@@ -435,7 +435,7 @@ def test_a_damaged_clip_for_validation_is_told_before_the_first_step(work):
     assert not (work / "logs").exists()
 
 
-def test_an_error_of_the_compiler_is_a_sentence_and_the_run_is_not_lost(work, monkeypatch):
+def test_a_compiler_error_is_a_user_error_and_the_run_is_saved(work, monkeypatch):
     class NoCompiler(RuntimeError):
         __module__ = "torch._inductor.exc"
 
@@ -448,19 +448,19 @@ def test_an_error_of_the_compiler_is_a_sentence_and_the_run_is_not_lost(work, mo
         training.train(config, "44k", "cpu", compiled=True)
 
 
-def test_the_flags_reach_what_they_are_for(work, monkeypatch):
-    told = []
-    monkeypatch.setattr(training, "train", lambda *arguments, **options: told.append(options) or 0)
-    monkeypatch.setattr(batch_size, "find_batch_size", lambda *arguments, **options: told.append(options) or 0)
+def test_the_flags_are_passed_on(work, monkeypatch):
+    options_seen = []
+    monkeypatch.setattr(training, "train", lambda *arguments, **options: options_seen.append(options) or 0)
+    monkeypatch.setattr(batch_size, "find_batch_size", lambda *arguments, **options: options_seen.append(options) or 0)
     for flags, wanted in (
         ([], {"compiled": False, "cuda_graphs": True}),
         (["--compile"], {"compiled": True, "cuda_graphs": True}),
         (["--no_cuda_graphs"], {"compiled": False, "cuda_graphs": False}),
         (["--find_batch_size", "--no_cuda_graphs"], {"cuda_graphs": False}),
     ):
-        assert train_script.main(["-m", "44k", *flags]) == 0 and told[-1] == wanted
+        assert train_script.main(["-m", "44k", *flags]) == 0 and options_seen[-1] == wanted
     assert train_script.main(["-m", "44k", "--find_batch_size", "--compile"]) == 2
-    assert len(told) == 4
+    assert len(options_seen) == 4
     with pytest.raises(SystemExit):
         train_script.main(["-m", "44k", "--save_every_minutes", "-1"])
 
@@ -470,7 +470,7 @@ def test_a_run_is_named_or_given_by_its_path(work, name):
     assert training.run_folder(name) == Path("logs/44k")
 
 
-def test_a_run_that_is_given_by_its_path_lies_there(work):
+def test_a_run_given_by_its_path_is_in_that_folder(work):
     assert training.train(prepare(work, epochs=1), "./logs/44k/", "cpu") == 0
     assert [path.name for path in (work / "logs").iterdir()] == ["44k"]
 
@@ -478,17 +478,17 @@ def test_a_run_that_is_given_by_its_path_lies_there(work):
 @pytest.mark.parametrize(
     ("name", "path"), [("of/mine", "logs/of/mine"), ("logs/of/logs", "logs/of/logs"), ("/data/44k", "/data/44k")]
 )
-def test_a_run_may_lie_deeper_or_elsewhere(work, name, path):
+def test_a_run_may_be_in_a_subfolder_or_elsewhere(work, name, path):
     assert training.run_folder(name) == Path(path)
 
 
 @pytest.mark.parametrize("name", ["", ".", "./", "..", "logs", "./logs/"])
-def test_a_name_that_is_no_name_is_refused(work, name):
+def test_an_invalid_name_is_refused(work, name):
     with pytest.raises(UserError, match=f"'{name}' is no name for a run; give it one"):
         training.train("absent.json", name, "cpu")
 
 
-def test_a_run_that_was_made_in_logs_below_logs_is_not_begun_anew_elsewhere(work):
+def test_a_run_in_logs_logs_is_not_started_anew_elsewhere(work):
     (work / "logs/logs/44k").mkdir(parents=True)
     with pytest.raises(UserError, match="logs/logs/44k is a run .* move it to logs/44k, or go on .* as logs/logs/44k"):
         training.run_folder("logs/44k")
@@ -496,7 +496,7 @@ def test_a_run_that_was_made_in_logs_below_logs_is_not_begun_anew_elsewhere(work
     assert training.run_folder("logs/logs/44k") == Path("logs/logs/44k")
 
 
-def test_half_precision_learns_on_a_cpu(work):
+def test_half_precision_trains_on_a_cpu(work):
     config = load_config(prepare(work, fp16_run=True, half_type="bf16"))
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
     batch = next(iter(run.loader))
@@ -504,16 +504,16 @@ def test_half_precision_learns_on_a_cpu(work):
     assert run.skipped_steps == 0 and min(mels[-3:]) < mels[0]
 
 
-def test_half_precision_may_be_turned_on_between_two_parts_of_a_run(work):
+def test_half_precision_may_be_turned_on_when_resuming(work):
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")
     run = training.Run(load_config(config), work / "logs" / "44k", torch.device("cpu"))
-    run.learner.scaler = grad_scaler(run.device, enabled=True)  # as fp16 has one on a GPU
+    run.learner.scaler = grad_scaler(run.device, enabled=True)  # as with fp16 on a GPU
     run.resume()
     assert run.step == 3 and run.learner.scaler.get_scale() > 1
 
 
-def test_fp16_on_a_cpu_is_refused_in_a_sentence(work):
+def test_fp16_on_a_cpu_is_a_user_error(work):
     config = prepare(work, fp16_run=True)
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         training.train(config, "44k", "cpu")
@@ -583,7 +583,7 @@ def test_a_checkpoint_of_another_configuration_is_named_with_keys_and_shapes(wor
         training.Run(other, work / "logs" / "44k", torch.device("cpu"))
 
 
-def test_before_its_start_step_the_discriminator_rests(work):
+def test_before_its_start_step_the_discriminator_does_not_train(work):
     config = load_config(prepare(work, discriminator_start_step=1))
     run = training.Run(config, work / "logs" / "44k", torch.device("cpu"))
     batch = next(iter(run.loader))
@@ -606,7 +606,7 @@ def test_the_config_of_a_run_is_kept_beside_its_checkpoints(work):
     assert list((work / "logs" / "44k").glob("events.*")) and list((work / "logs" / "44k" / "eval").glob("events.*"))
 
 
-def test_a_run_goes_on_from_the_config_that_it_keeps(work):
+def test_a_run_resumes_with_its_stored_config(work):
     config = prepare(work, epochs=1)
     training.train(config, "44k", "cpu")
     kept = work / "logs" / "44k" / "config.json"
@@ -614,7 +614,7 @@ def test_a_run_goes_on_from_the_config_that_it_keeps(work):
     assert kept.read_bytes() == config.read_bytes()
 
 
-def test_a_clip_without_companions_is_left_out_by_name_and_the_rest_trains(work, caplog):
+def test_a_clip_without_companions_is_skipped_with_a_warning(work, caplog):
     config = load_config(prepare(work))
     clip = Path(Path(config.data.training_files).read_text(encoding="utf-8").splitlines()[2])
     clip.with_name(clip.name + ".soft.pt").unlink()
@@ -623,7 +623,7 @@ def test_a_clip_without_companions_is_left_out_by_name_and_the_rest_trains(work,
     assert f"{clip} is left out: there is no {clip.name}.soft.pt" in caplog.text
 
 
-def test_an_error_in_the_middle_of_a_run_loses_no_step(work):
+def test_an_error_during_a_run_loses_no_step(work):
     config = prepare(work, epochs=3, eval_interval=1000)
     clip = Path(Path(load_config(config).data.training_files).read_text(encoding="utf-8").splitlines()[-1])
     clip.with_name(clip.name + ".soft.pt").write_bytes(b"damaged")

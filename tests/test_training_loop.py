@@ -1,4 +1,4 @@
-"""modules/training/loop.py: steps that came to nothing are counted where they are computed."""
+"""modules/training/loop.py: skipped steps are counted on the device."""
 
 import torch
 

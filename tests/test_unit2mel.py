@@ -59,7 +59,7 @@ def test_a_mix_may_change_from_frame_to_frame():
     assert torch.allclose(mixed, torch.cat((first[:, :, :5], last[:, :, 5:]), dim=2))
 
 
-def test_a_mix_of_the_first_speakers_alone_will_do_and_one_of_too_many_is_refused():
+def test_a_mix_of_the_first_speakers_is_enough_and_one_of_too_many_is_refused():
     net = network()
     few, all_named = torch.full((FRAMES, 2), 0.5), torch.tensor([0.5, 0.5, 0]).expand(FRAMES, 3)
     assert torch.allclose(net.condition(**song(), speaker=few), net.condition(**song(), speaker=all_named))
@@ -76,13 +76,13 @@ def test_each_item_of_a_batch_has_its_own_speaker_and_its_own_mix():
     assert torch.allclose(ids[1:], alone, atol=1e-6)
 
 
-def test_a_model_of_one_speaker_has_no_table_and_asks_for_none():
+def test_a_model_of_one_speaker_has_no_speaker_table():
     net = network(n_spk=1)
     assert net.spk_embed is None
     assert torch.equal(net.condition(**song()), net.condition(**song(), speaker=torch.tensor([[0]])))
 
 
-def test_a_shift_in_pitch_is_heard_only_by_a_model_that_learnt_of_it():
+def test_only_a_model_with_use_pitch_aug_uses_the_pitch_shift():
     shift = torch.full((1, 1, 1), 3.0)
     for use_pitch_aug in (True, False):
         net = network(use_pitch_aug=use_pitch_aug)
@@ -91,7 +91,7 @@ def test_a_shift_in_pitch_is_heard_only_by_a_model_that_learnt_of_it():
 
 
 def test_the_condition_is_the_published_sum_of_embeddings():
-    """F0 as ln(1 + f0 / 700), a shift of 5 semitones as 1."""
+    """F0 enters as ln(1 + f0 / 700), a shift of 5 semitones as 1."""
     net, shift = network(), torch.tensor([[[3.0]]])
     heard = song()
     wanted = (
@@ -114,7 +114,7 @@ def test_mels_from_minus_12_to_2_become_minus_1_to_1():
 
 @pytest.mark.parametrize("k_step", [1, 40])
 def test_a_shallow_start_is_the_mel_after_as_many_steps_of_the_published_schedule(monkeypatch, k_step):
-    """Betas rise evenly from 1e-4 to 0.02 (Ho et al. 2020); step k of them leaves sqrt(prod(1 - beta)) of the sound."""
+    """Betas rise linearly from 1e-4 to 0.02 (Ho et al. 2020); at step k the mel's share is sqrt(prod(1 - beta))."""
     net, asked, mel = network(), [], some_mel()
 
     def denoise(x, step, projections):
@@ -134,7 +134,7 @@ def test_a_shallow_start_is_the_mel_after_as_many_steps_of_the_published_schedul
 # -- learning ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_of_a_network_that_finds_nothing_is_the_variance_of_the_noise():
+def test_the_loss_of_a_network_that_predicts_zero_is_the_variance_of_the_noise():
     net = network()
     torch.nn.init.zeros_(net.decoder.denoise_fn.output_projection.weight)
     torch.nn.init.zeros_(net.decoder.denoise_fn.output_projection.bias)
@@ -142,14 +142,14 @@ def test_the_loss_of_a_network_that_finds_nothing_is_the_variance_of_the_noise()
     assert loss.item() == pytest.approx(1, abs=0.05)
 
 
-def test_the_loss_of_a_network_that_knows_the_clean_sound_is_nothing(monkeypatch):
+def test_the_loss_of_a_network_that_has_the_clean_mel_is_zero(monkeypatch):
     net, mel = network(), some_mel(4)
     know_the_sound(monkeypatch, net, mel)
     assert net.loss(**song(4), mel=mel, speaker_id=SPEAKER, generator=seeded()).item() < 1e-5
 
 
 @pytest.mark.parametrize("k_step_max", [0, 40])
-def test_training_visits_every_step_of_the_models_depth_and_none_beyond(monkeypatch, k_step_max):
+def test_training_samples_every_step_of_the_models_depth_and_none_beyond(monkeypatch, k_step_max):
     net, visited = network(timesteps=100, k_step_max=k_step_max), []
     monkeypatch.setattr(
         net.decoder, "predict_noise", lambda clean, step, condition, noise: visited.extend(step.tolist()) or noise
@@ -159,14 +159,14 @@ def test_training_visits_every_step_of_the_models_depth_and_none_beyond(monkeypa
     assert set(visited) == set(range(k_step_max or 100))
 
 
-def test_a_loss_is_repeatable_by_its_generator_which_alone_is_used():
+def test_a_loss_is_repeatable_by_its_generator_and_uses_no_other():
     net, before = network(), torch.get_rng_state()
     losses = [net.loss(**song(), mel=some_mel(), speaker_id=SPEAKER, generator=seeded(s)).item() for s in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_weight_learns():
+def test_every_weight_has_a_gradient():
     net, speakers = network(), torch.tensor([[0], [1], [2]])
     net.loss(**song(3), mel=some_mel(3), speaker_id=speakers, aug_shift=torch.ones(3, 1, 1)).backward()
     assert not [name for name, weight in net.named_parameters() if not weight.grad.any()]
@@ -176,7 +176,7 @@ def test_every_weight_learns():
 
 
 def know_the_sound(monkeypatch, net, mel):
-    """Let the network find the noise by comparing with the clean sound."""
+    """Make the network compute the noise from the clean mel."""
     clean = net.decoder.normalize(mel)
 
     def denoise(x, step, projections):
@@ -192,13 +192,13 @@ def know_the_sound(monkeypatch, net, mel):
 
 @pytest.mark.parametrize("method", SAMPLERS)
 @pytest.mark.parametrize("k_step", [None, 100])
-def test_a_network_that_knows_the_sound_arrives_there_from_noise_and_from_another_sound(monkeypatch, method, k_step):
+def test_a_network_that_has_the_clean_mel_reaches_it_from_noise_and_from_another_mel(monkeypatch, method, k_step):
     net, wanted = network(timesteps=200), some_mel().clamp(-12, 2)
     know_the_sound(monkeypatch, net, wanted)
     start = {} if k_step is None else {"mel": wanted.flip(1), "k_step": k_step}
     found = net.infer(**song(), speaker=SPEAKER, method=method, generator=seeded(), **start)
     assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() < 0.5  # of 14; what is left is the noise of the first step
+    assert (found - wanted).abs().max() < 0.5  # of a range of 14; the rest is the noise of the first step
 
 
 def test_a_shallow_start_keeps_more_of_the_given_sound_the_shallower_it_is(monkeypatch):
@@ -211,7 +211,7 @@ def test_a_shallow_start_keeps_more_of_the_given_sound_the_shallower_it_is(monke
     assert far[0] < 0.2 * far[1] < 0.2 * far[2]
 
 
-def test_sampling_is_repeatable_by_its_generator_which_alone_is_used():
+def test_sampling_is_repeatable_by_its_generator_and_uses_no_other():
     net, before = network(), torch.get_rng_state()
     for method in ("ddpm", "unipc"):
         settings = {"speaker": SPEAKER, "mel": some_mel(), "k_step": 20, "method": method, "speedup": 5}
@@ -221,22 +221,23 @@ def test_sampling_is_repeatable_by_its_generator_which_alone_is_used():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_speedup_of_one_is_the_plain_way_whatever_the_method():
+def test_a_speedup_of_one_is_ddpm_with_any_method():
     net = network(timesteps=30)
     plain = net.infer(**song(), method="ddpm", generator=seeded())
     assert torch.equal(net.infer(**song(), method="unipc", speedup=1, generator=seeded()), plain)
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
-def test_whoever_watches_is_told_of_every_evaluation(method):
-    told = []
+def test_the_watch_is_called_for_every_evaluation(method):
+    calls = []
     network().infer(
-        **song(), speaker=SPEAKER, mel=some_mel(), k_step=60, method=method, watch=lambda *numbers: told.append(numbers)
+        **song(), speaker=SPEAKER, mel=some_mel(), k_step=60, method=method,
+        watch=lambda *numbers: calls.append(numbers),
     )
-    assert told == [(i + 1, told[0][1]) for i in range(told[0][1])]
+    assert calls == [(i + 1, calls[0][1]) for i in range(calls[0][1])]
 
 
-def test_the_condition_is_projected_once_a_sampling(monkeypatch):
+def test_sampling_projects_the_condition_once(monkeypatch):
     net, calls = network(), []
     project = net.decoder.denoise_fn.project
     monkeypatch.setattr(net.decoder.denoise_fn, "project", lambda condition: calls.append(1) or project(condition))
@@ -247,7 +248,7 @@ def test_the_condition_is_projected_once_a_sampling(monkeypatch):
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_the_depth_is_the_given_one_where_that_is_less_than_all():
+def test_the_depth_is_k_step_if_that_is_less_than_all_steps():
     assert [network(k_step_max=k).k_step_max for k in (0, None, -5, 150, 1000, 2000)] == [1000] * 3 + [150] + [1000] * 2
     assert network(k_step_max=150).is_shallow
     assert not network().is_shallow
@@ -259,22 +260,22 @@ def test_the_depth_is_the_given_one_where_that_is_less_than_all():
         ({}, "k_step_max 150 of 1000 steps: it refines a synthesizer's output and cannot sing alone"),
         ({"mel": some_mel(), "k_step": 151}, "k_step 151 is more than the diffusion model was trained to undo"),
         ({"mel": some_mel(), "k_step": 0}, "k_step is 0; it must be 1 or more"),
-        ({"mel": some_mel(), "method": "euler"}, "'euler' is no sampling method; use ddpm, ddim, pndm"),
+        ({"mel": some_mel(), "method": "euler"}, "'euler' is no sampling method; use ddpm, ddim, pndm, dpm-solver"),
         ({"mel": some_mel(), "method": "euler", "speedup": 1}, "'euler' is no sampling method"),
         ({"mel": some_mel(), "speedup": 0}, "the speedup is 0; it must be 1 or more"),
         ({"mel": some_mel(), "k_step": 19}, r"k_step 19 with a speedup of 10 leaves dpm-solver\+\+ 1 of the 2 or more"),
         ({"mel": some_mel(), "k_step": 10, "method": "ddim"}, "leaves ddim 0 of the 1 or more evaluations"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_the_reason(settings, sentence):
+def test_impossible_settings_are_refused_with_the_reason(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         network(k_step_max=150).infer(**song(), **settings)
 
 
-def test_a_shallow_model_undoes_all_that_it_learnt_when_not_told_how_much():
-    net, told = network(k_step_max=150), []
-    net.infer(**song(), mel=some_mel(), method="ddpm", watch=lambda done, total: told.append(total))
-    assert set(told) == {150}
+def test_without_k_step_a_shallow_model_undoes_k_step_max_steps():
+    net, calls = network(k_step_max=150), []
+    net.infer(**song(), mel=some_mel(), method="ddpm", watch=lambda done, total: calls.append(total))
+    assert set(calls) == {150}
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ def configuration(**model):
     )
 
 
-def test_a_saved_network_is_loaded_whole_and_ready(tmp_path):
+def test_a_saved_network_is_loaded_for_inference(tmp_path):
     saved = build_unit2mel(configuration(k_step_max=100), MELS)
     torch.nn.init.normal_(saved.decoder.denoise_fn.output_projection.weight, std=0.05)
     torch.save({"global_step": 3, "model": saved.state_dict()}, tmp_path / "model_3.pt")
@@ -308,7 +309,7 @@ def test_a_saved_network_is_loaded_whole_and_ready(tmp_path):
         ({"weights": {}}, "a model_<step>.pt of train_diff.py is needed"),
     ],
 )
-def test_a_file_of_another_kind_is_refused_by_what_it_is(tmp_path, content, sentence):
+def test_a_file_of_another_kind_is_refused_naming_the_kind(tmp_path, content, sentence):
     torch.save(content, tmp_path / "G_3.pth")
     with pytest.raises(UserError, match=sentence):
         load_unit2mel(tmp_path / "G_3.pth", configuration(), MELS, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""vits/validation.py: the figures of an evaluation are those of the sounds, and the best model is kept by them."""
+"""vits/validation.py and vits/metrics.py: the metrics are right, and the best model by them is kept."""
 
 import contextlib
 import math
@@ -31,7 +31,7 @@ def work(tmp_path, monkeypatch):
 
 
 class Singer(torch.nn.Module):
-    """In the place of a model: sings whatever it is given to sing."""
+    """A fake model that returns the given sound."""
 
     def __init__(self, sound):
         super().__init__()
@@ -52,7 +52,7 @@ def recording(work):
     return Validation(config, CPU).dataset[0, 0].clip.audio
 
 
-def test_a_perfect_model_has_no_distance_and_one_at_another_loudness_the_logarithm_of_it(work):
+def test_the_mel_distance_of_a_perfect_model_is_zero_and_of_another_loudness_its_logarithm(work):
     real = recording(work)
     assert (perfect := metrics_of(real, work)).mel_distance == perfect.vuv_error == 0
     assert metrics_of(2 * real, work).mel_distance == pytest.approx(math.log(2), rel=1e-3)
@@ -60,7 +60,7 @@ def test_a_perfect_model_has_no_distance_and_one_at_another_loudness_the_logarit
     assert silent.mel_distance > 2 and silent.vuv_error > 0.8 and math.isnan(silent.f0_correlation)
 
 
-def test_a_clip_that_could_not_be_measured_is_no_ones_best():
+def test_a_nan_distance_is_never_the_best():
     clips = [Metrics(math.nan, math.nan, 1.0), Metrics(0.3, 0.5, 0.0)]
     mean = Metrics.mean(clips)
     assert math.isnan(mean.mel_distance) and (mean.f0_correlation, mean.vuv_error) == (0.5, 0.5)
@@ -79,7 +79,7 @@ def test_pitch_is_compared_where_both_are_voiced_and_voicing_everywhere():
     assert compare_pitch((wild, half), real) == (pytest.approx(1), 0.25)
 
 
-def test_what_cannot_be_compared_has_no_correlation():
+def test_curves_that_cannot_be_compared_have_a_nan_correlation():
     held = np.full(100, 220.0, np.float32), np.ones(100, np.float32)
     sung = np.linspace(200, 300, 100, dtype=np.float32), np.ones(100, np.float32)
     barely = sung[0], np.r_[np.ones(9), np.zeros(91)].astype(np.float32)
@@ -95,7 +95,7 @@ def test_the_mean_is_over_the_clips_that_have_a_value():
     assert math.isnan(Metrics.mean([Metrics(1.0, nan, 0.5)]).f0_correlation)
 
 
-def test_a_run_tells_its_metrics_and_keeps_the_best_generator_which_can_be_compressed(work, caplog):
+def test_a_run_logs_its_metrics_and_keeps_the_best_generator_which_can_be_compressed(work, caplog):
     assert training.train(work / "configs" / "config.json", "44k", "cpu") == 0
     folder = work / "logs" / "44k"
     events = EventAccumulator(str(folder / "eval")).Reload()
@@ -117,7 +117,7 @@ def run_in(work):
     return training.Run(load_config(work / "configs" / "config.json"), work / "logs" / "44k", CPU)
 
 
-def test_the_best_is_remembered_by_a_resumed_run_and_made_good_after_a_crash(work):
+def test_a_resumed_run_knows_the_best_and_writes_it_again_after_a_crash(work):
     run = run_in(work)
     run.step = 2
     for run.step, distance, best in ((2, 1.0, 2), (4, 0.5, 4), (6, 0.7, 4), (8, float("nan"), 4)):
@@ -126,10 +126,10 @@ def test_the_best_is_remembered_by_a_resumed_run_and_made_good_after_a_crash(wor
         assert run.best[1] == best
     assert run_in(work).best == (0.5, 4)
     (work / "logs" / "44k" / "best_G.pth").unlink()
-    assert run_in(work).best == Best(), "what the user deleted is not waited for"
+    assert run_in(work).best == Best(), "a best model deleted by the user is forgotten"
     run.step, run.validation.run = 10, lambda *_: Metrics(0.25, 1.0, 0.0)
     run.validate(None, StopSignal())
-    (work / "logs" / "44k" / "best_G.pth").unlink()  # a crash before it was there
+    (work / "logs" / "44k" / "best_G.pth").unlink()  # a crash before it was written
     assert run_in(work).best == (0.25, 10) and (work / "logs" / "44k" / "best_G.pth").exists()
 
 
@@ -145,7 +145,7 @@ def test_a_truncated_extra_state_or_pair_does_not_forget_the_best(work):
         file.truncate(1000)
     with pytest.raises(UserError, match="no checkpoint in"):
         run_in(work)
-    assert read_best(folder) == (0.2, 6), "a file of its own, which no damage to another touches"
+    assert read_best(folder) == (0.2, 6), "its own file, independent of the others"
     (folder / "best_G.pth").write_bytes(b"broken")
     assert read_best(folder) == Best()
 

@@ -241,7 +241,7 @@ class Learner:
     def generator_losses(self, generated: Generated, *, adversarial: bool) -> dict[str, Tensor]:
         """The losses by name, times their weights. Every loss in this dictionary is trained on, averaged and logged."""
         output, zero = generated.output, torch.zeros((), device=self.device)
-        loss_adversarial, loss_feature = self._discriminator_losses(generated) if adversarial else (zero, zero)
+        loss_adversarial, loss_feature = self._adversarial_losses(generated) if adversarial else (zero, zero)
         loss_kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
         return {
             "adversarial": loss_adversarial,
@@ -251,7 +251,7 @@ class Learner:
             "lf0": zero if output.pred_lf0 is None else lf0_loss(output.pred_lf0, output.lf0, output.mask),
         }
 
-    def _discriminator_losses(self, generated: Generated) -> tuple[Tensor, Tensor]:
+    def _adversarial_losses(self, generated: Generated) -> tuple[Tensor, Tensor]:
         """The adversarial and the feature matching loss. The discriminator's weights get no gradient."""
         self.net_d.requires_grad_(False)
         try:
