@@ -18,8 +18,8 @@ from modules.audio.files import open_audio
 from modules.config import DiffusionConfig
 from modules.console import UserError, progress
 from modules.data.features import DIFFUSION_MAKER, ClipFiles, common_frames, frames, stretch_units
-from modules.data.filelist import read_filelist, speaker_id, usable
-from modules.data.sampler import generator_of
+from modules.data.filelist import read_filelist, speaker_id, usable_clips
+from modules.data.sampler import seeded_generator
 
 MARGIN = 0.1  # seconds that a clip must be longer than data.duration, as published
 
@@ -94,7 +94,7 @@ class DiffusionDataset(Dataset):
         self.device = torch.device(device if training and train.cache_device != "cpu" else "cpu")
         self.half = training and train.cache_all_data and train.cache_fp16
         companions = ("units", "f0", "volume", "mel") + (("aug_mel", "aug_volume") if training else ())
-        self.paths = usable(read_filelist(filelist), companions, data.sampling_rate, maker=DIFFUSION_MAKER)
+        self.paths = usable_clips(read_filelist(filelist), companions, data.sampling_rate, maker=DIFFUSION_MAKER)
         if training:
             self._refuse_short_clips(filelist)
         self.speakers = [self._speaker(path) for path in self.paths]
@@ -127,7 +127,7 @@ class DiffusionDataset(Dataset):
             return error
         shift = 0.0
         if self.training:
-            features, shift = self.vary(features, generator_of(self.config.train.seed, epoch, index))
+            features, shift = self.vary(features, seeded_generator(self.config.train.seed, epoch, index))
         return DiffusionBatch(
             units=features.units[None].float(),
             f0=features.f0[None, :, None],

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.dataset import DiffusionBatch
 from diffusion.unit2mel import build_unit2mel
 from modules.config import DiffusionConfig, DiffusionTrain
-from modules.data.sampler import seed_of
+from modules.data.sampler import derive_seed
 from modules.device import autocast, grad_scaler, update_scale
 from modules.training.distributed import average, average_gradients, rank
 from modules.training.optimizer import AdamW, gradient_norm
@@ -51,7 +51,7 @@ class Learner:
 
     def _loss(self, batch: DiffusionBatch, number: int, place: int) -> Tensor:
         # There is no epoch 0, so these are no clip's numbers; and validation has fewer in a row.
-        draws = torch.Generator(self.device).manual_seed(seed_of(self.train.seed, 0, 0, number, place))
+        draws = torch.Generator(self.device).manual_seed(derive_seed(self.train.seed, 0, 0, number, place))
         with self._precision():
             return self.model.loss(
                 batch.units, batch.f0, batch.volume, batch.mel, batch.speaker_id, batch.aug_shift, draws

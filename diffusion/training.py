@@ -112,7 +112,7 @@ class Run(TrainingRun):
         distributed.demand_the_same("clips to train on", [path.parts[-2:] for path in self.dataset.paths])
         batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
-            process=distributed.rank(), processes=distributed.world_size(), accumulated=train.accumulate_steps,
+            rank=distributed.rank(), world_size=distributed.world_size(), accumulated=train.accumulate_steps,
         )  # fmt: skip
         super().__init__(
             Path(config.env.expdir), device, batches, self._loader(batches, device), save_every_minutes

@@ -21,7 +21,7 @@ from modules.config import DiffusionConfig
 from modules.console import UserError, option
 from modules.training.checkpoint import load_checkpoint
 from modules.weights.weight_file import assign, recognise
-from vdecoder.source import draw
+from vdecoder.source import random_tensor
 
 QUIETEST, LOUDEST = -12.0, 2.0  # natural logarithms of mel energy, which become -1 and 1
 
@@ -90,7 +90,7 @@ class Unit2Mel(nn.Module):
         source = mel.device if generator is None else generator.device
         step = torch.randint(0, self.k_step_max, (len(mel),), generator=generator, device=source).to(mel.device)
         clean = self.decoder.normalize(mel)
-        noise = draw(torch.randn, clean.shape, clean.device, generator)
+        noise = random_tensor(torch.randn, clean.shape, clean.device, generator)
         return F.mse_loss(self.decoder.predict_noise(clean, step, condition, noise).float(), noise)
 
     @torch.inference_mode()
@@ -231,7 +231,7 @@ class MelDiffusion(nn.Module):
         shape = (batch, self.denoise_fn.n_mels, condition.shape[2])
 
         def noise() -> Tensor:
-            return draw(torch.randn, shape, device, generator)
+            return random_tensor(torch.randn, shape, device, generator)
 
         x = noise()
         if mel is not None:

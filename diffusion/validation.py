@@ -13,8 +13,8 @@ from diffusion.logbook import Logbook
 from diffusion.unit2mel import Unit2Mel
 from modules.audio.files import read_audio
 from modules.config import DiffusionConfig
-from modules.console import UserError, get_logger, tally
-from modules.data.sampler import generator_of
+from modules.console import UserError, get_logger, nested_progress
+from modules.data.sampler import seeded_generator
 from modules.training.interruption import StopSignal
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
@@ -62,7 +62,7 @@ class Validation:
 
     @torch.inference_mode()
     def _loss(self, model: Unit2Mel, clip: DiffusionBatch, index: int) -> float:
-        draws = generator_of(self.config.train.seed, 0, 0, index)
+        draws = seeded_generator(self.config.train.seed, 0, 0, index)
         inputs = clip.units, clip.f0, clip.volume, clip.mel, clip.speaker_id, clip.aug_shift, draws
         losses = [model.loss(*inputs) for _ in range(self.config.train.batch_size)]
         return float(torch.stack(losses).mean())
@@ -72,10 +72,10 @@ class Validation:
 
         A shallow model refines the recording's mel, from the deepest step that it learns.
         """
-        draws = generator_of(self.config.train.seed, 0, 1, index)
+        draws = seeded_generator(self.config.train.seed, 0, 1, index)
         infer, given = self.config.infer, clip.mel if model.is_shallow else None
         began = time.monotonic()
-        with tally(f"singing {name}", "step") as watch:
+        with nested_progress(f"singing {name}", "step") as watch:
             mel = model.infer(
                 clip.units, clip.f0, clip.volume, clip.speaker_id, given, None,
                 infer.method, infer.speedup, draws, watch,

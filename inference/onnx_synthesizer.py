@@ -11,13 +11,13 @@ from torch import Tensor
 
 from modules.config import Config
 from modules.console import UserError, option
-from modules.onnx.random_inputs import DRAWS, draws_as_inputs
+from modules.onnx.random_inputs import RANDOM_OPS, random_ops_as_inputs
 from modules.onnx.session import FLOATS, open_session, run
 from vdecoder.source import BLOCK_FRAMES
 from vits.synthesizer import PUBLISHED_SEED
 
 TRACKS = 9  # of the sine source: the fundamental and its overtones
-SOURCE_DRAWS = ("draw_0", "draw_1")  # inputs that own_draws makes
+SOURCE_DRAWS = ("random_0", "random_1")  # inputs that own_draws makes
 INPUTS = {"c", "f0", "mel2ph", "uv", "noise", "sid"}  # and "vol" of models with loudness embedding
 
 
@@ -132,10 +132,10 @@ def own_draws(model: Any) -> Any:
     """A graph (``onnx.ModelProto``) with SOURCE_DRAWS for inputs or, where it draws otherwise, with seeds."""
     from onnx import helper
 
-    draws = [node for node in model.graph.node if node.op_type in DRAWS]
+    draws = [node for node in model.graph.node if node.op_type in RANDOM_OPS]
     shapes = [list(one.ints) for node in draws for one in node.attribute if one.name == "shape"]
     if [node.op_type for node in draws] == ["RandomUniform", "RandomNormalLike"] and shapes == [[1, TRACKS]]:
-        return draws_as_inputs(model)
+        return random_ops_as_inputs(model)
     unseeded = [node for node in draws if all(one.name != "seed" for one in node.attribute)]
     for number, node in enumerate(unseeded):
         node.attribute.append(helper.make_attribute("seed", float(PUBLISHED_SEED + number)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.unit2mel import load_unit2mel
 from inference.voices import Voices, diffusion_voices
 from modules.config import load_diffusion_config
-from modules.console import UserError, tally
+from modules.console import UserError, nested_progress
 from vdecoder.mel_vocoder import load_mel_vocoder
 
 
@@ -106,7 +106,7 @@ class Refiner:
             generator: source of all noise; after a synthesizer its own, as published.
         """
         mel = None if audio is None else self.vocoder.extract(audio)
-        with tally("diffusion", "step") as watch:
+        with nested_progress("diffusion", "step") as watch:
             mel = self.model.infer(
                 units.transpose(1, 2),
                 f0[:, :, None],

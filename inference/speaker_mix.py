@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from inference.voices import Voices
-from modules.console import UserError, shown
+from modules.console import UserError, short_repr
 
 TOLERANCE = 1e-6  # within which two times are the same
 
@@ -38,7 +38,8 @@ class SpeakerMix:
 
     def __init__(self, mix_map: Mapping[int | str, Sequence[Sequence[float]]], voices: Voices):
         if not isinstance(mix_map, Mapping):
-            raise UserError(f"the speaker mix is {shown(mix_map)}; spk_mix_map must map speakers to lists of segments")
+            found = short_repr(mix_map)
+            raise UserError(f"the speaker mix is {found}; spk_mix_map must map speakers to lists of segments")
         self.tracks: dict[int, list[list[float]]] = {}
         for speaker, segments in mix_map.items():
             row = voices.id_of(speaker)
@@ -83,7 +84,7 @@ class SpeakerMix:
 def _checked(segments: Any, track: str) -> list[list[float]]:
     """The segments of one track, their times exactly contiguous from 0 to 1."""
     if isinstance(segments, str) or not isinstance(segments, Sequence) or not segments:
-        raise UserError(f"{track} is {shown(segments)}; it must be a list of segments [start, end, from, to]")
+        raise UserError(f"{track} is {short_repr(segments)}; it must be a list of segments [start, end, from, to]")
     checked, reached = [], 0.0
     for number, segment in enumerate(segments, 1):
         place = f"{track}, segment {number}"
@@ -109,5 +110,5 @@ def _numbers(segment: Any, place: str) -> list[float]:
     except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise UserError(f"{place} is {shown(segment)}; it must be four numbers [start, end, from, to]")
+        raise UserError(f"{place} is {short_repr(segment)}; it must be four numbers [start, end, from, to]")
     return numbers

@@ -37,7 +37,7 @@ from modules.device import pick_device
 from modules.memory import is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
-from vdecoder.source import draw_unused_branch
+from vdecoder.source import skip_unused_noise
 from vencoder import ENCODERS
 from vits.generator_file import load_generator
 
@@ -285,7 +285,7 @@ class Svc:
             )
             audio = audio[:, 0]
             if self.refiner or self.enhancer:
-                draw_unused_branch(audio.shape[1], generator)
+                skip_unused_noise(audio.shape[1], generator)
         if self.refiner:
             # Loudness is the song's where the synthesizer followed it, else that of what it sang.
             follows = audio is None or self.config.model.vol_embedding

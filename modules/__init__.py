@@ -1,1 +1,1 @@
-"""The ground every stage stands on: configuration, files, audio, spectrograms, F0, checkpoints, devices."""
+"""Code that all stages share: configuration, files, audio, spectrograms, F0, checkpoints, devices."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modules.console import UserError
-from modules.temporary_file import MARK, claimed, delete_unfinished
+from modules.temporary_file import MARK, delete_unfinished, locked_temporary
 
-FULL = 1 << 20  # bytes that are left free by a write that found no room
+DISK_FULL = 1 << 20  # bytes; a failed write with less free space counts as a full disk
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; when the block ends well it is flushed to disk and takes that name.
+    """Yield a temporary path beside ``path``; when the block succeeds, flush the file to disk and rename it.
 
-    When the block raises, the temporary file is removed and a former file of that name is untouched. The temporary
-    name keeps the suffix (writers choose formats by it) and starts with a dot, so that no stage takes it for input.
+    If the block raises, the temporary file is deleted and an existing ``path`` stays unchanged. The temporary name
+    keeps the suffix (writers choose the format by it) and starts with a dot, so that no stage reads it as input.
     """
     with atomic_paths(path) as (temporary,):
         yield temporary
@@ -30,47 +30,47 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_paths(*paths: str | os.PathLike, mark: str = MARK) -> Iterator[list[Path]]:
-    """``atomic_path`` for files that belong together: none takes its name before all of them are on the disk.
+    """``atomic_path`` for files that belong together: all of them are flushed to disk before the first is renamed.
 
-    They take their names in the order given, which leaves a kill no more than the moment between two renames.
-    What a killed run left unfinished in these folders is deleted (modules/temporary_file.py). With another ``mark`` in
-    the temporary names the caller deletes the leftovers. Raises IsADirectoryError before anything is made where a
-    folder has one of the names.
+    Files are renamed in the given order, so a kill can separate them only between two renames. Unfinished files of
+    killed runs in these folders are deleted first (modules/temporary_file.py); with another ``mark`` in the temporary
+    names the caller deletes them. Raises IsADirectoryError if one of ``paths`` is a folder; nothing is written then.
     """
-    whole = [Path(path) for path in paths]
-    for path in whole:
+    targets = [Path(path) for path in paths]
+    for path in targets:
         if os.path.isdir(path):  # also False for a name that is too long
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with contextlib.ExitStack() as stack:
-        for path in whole:
+        for path in targets:
             path.parent.mkdir(parents=True, exist_ok=True)
             _tidy(path.parent.absolute())
-        temporaries = [stack.enter_context(claimed(path, mark)) for path in whole]
+        temporaries = [stack.enter_context(locked_temporary(path, mark)) for path in targets]
         yield temporaries
         for temporary in temporaries:
-            with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
+            with open(temporary, "r+b") as file:  # Windows flushes only files that are open for writing
                 os.fsync(file.fileno())
-        for temporary, path in zip(temporaries, whole, strict=True):
+        for temporary, path in zip(temporaries, targets, strict=True):
             os.replace(temporary, path)
 
 
 @functools.cache
 def _tidy(folder: Path) -> None:
-    """Before this process's first write into a folder, delete what killed runs left there."""
+    """Delete the unfinished files of killed runs, before this process first writes into the folder."""
     delete_unfinished(folder)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text with ``\\n`` line ends, whole or not at all."""
+    """Write UTF-8 text with ``\\n`` line ends, atomically."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
 @contextlib.contextmanager
 def output_path(path: str | os.PathLike, library_error: type[Exception] = OSError) -> Iterator[Path]:
-    """``atomic_path`` whose failures are told: UserError naming ``path``, the reason, and what stands in the way.
+    """``atomic_path`` that turns failures into a UserError naming ``path``, the reason, and any file in the way.
 
-    ``library_error`` is what the library that writes raises. Few say that the disk is full, so that is looked for.
+    ``library_error`` is the exception of the library that writes. Few libraries report a full disk, so free space is
+    checked here.
     """
     with output_paths(path, library_error=library_error) as (temporary,):
         yield temporary
@@ -78,24 +78,24 @@ def output_path(path: str | os.PathLike, library_error: type[Exception] = OSErro
 
 @contextlib.contextmanager
 def output_paths(*paths: str | os.PathLike, library_error: type[Exception] = OSError) -> Iterator[list[Path]]:
-    """``output_path`` for files that belong together, as in ``atomic_paths``; the first that is blocked is named."""
-    whole = [Path(path) for path in paths]
+    """``output_path`` for files that belong together, as in ``atomic_paths``; the error names the first blocked one."""
+    targets = [Path(path) for path in paths]
     try:
-        with atomic_paths(*whole) as temporaries:
+        with atomic_paths(*targets) as temporaries:
             try:
                 yield temporaries
             except (OSError, library_error) as error:
-                free = min(shutil.disk_usage(path.parent).free for path in whole)
-                if free < FULL:  # now, while the unfinished files still take their room
+                free = min(shutil.disk_usage(path.parent).free for path in targets)
+                if free < DISK_FULL:  # measured while the unfinished files still take their room
                     raise OSError(errno.ENOSPC, "the disk is full") from error
                 raise
     except (OSError, library_error) as error:
-        path, why = next(_blocked(whole), (whole[0], reason(error)))
+        path, why = next(_blocked(targets), (targets[0], reason(error)))
         raise UserError(f"{path} cannot be written: {why}") from None
 
 
 def _blocked(paths: list[Path]) -> Iterator[tuple[Path, str]]:
-    """Those that something else has the place of, and what that is."""
+    """Yield each path that cannot be created because a file or folder is in the way, and the reason."""
     for path in paths:
         if os.path.isdir(path):
             yield path, "it is a folder"
@@ -104,9 +104,9 @@ def _blocked(paths: list[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def obstacle(folder: Path) -> str | None:
-    """Name the file or dangling link in place of ``folder`` or of a folder above it; None if there is none.
+    """Describe the file or dangling link in the way of ``folder`` or a folder above it; None if there is none.
 
-    A half sentence for the user.
+    The description is a clause of the message to the user.
     """
     for path in (folder, *folder.parents):
         try:
@@ -121,6 +121,6 @@ def obstacle(folder: Path) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """What the system or a library says, in one line, without the path and the class that they put before it."""
+    """Return the system's or library's error message in one line, without the path and class name in front."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return text.partition("\n")[0].rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""What every script shows its user: one sentence for wrong input, log lines and progress bars."""
+"""Output of all scripts: a one-line error for wrong input, log lines and progress bars."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-# What the machine refuses, through no fault of the program's: permissions, a full disk, a file for a folder.
+# Errors of the system that are no bug: permissions, a full disk, a file in place of a folder.
 REFUSALS = "EACCES EPERM EROFS ENOSPC EDQUOT EEXIST ENOTDIR EISDIR EIO ENOMEM ENAMETOOLONG".split()
 BLOCKED = frozenset(getattr(errno, name) for name in REFUSALS if hasattr(errno, name))  # Windows lacks some
 
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surrogate, line and paragraph separator
 
-# How often an OpenMP thread looks for work before it sleeps. By default it looks for milliseconds, and threads that
-# wait for each other beside another busy process then take several times as long (benchmarks/thread_waiting.py).
+# How often an idle OpenMP thread polls for work before it sleeps. The default is milliseconds of polling, which makes
+# a run several times slower beside another busy process (benchmarks/thread_waiting.py).
 SPIN_COUNT = "20000"
-LONGEST_SHOWN = 1000  # characters of a value or path in a sentence
+LONGEST_VALUE = 1000  # characters of a value or path in a message
 WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 class UserError(Exception):
-    """Wrong input. The message is the whole sentence for the user: what is wrong, in which file or setting, the cure.
+    """Wrong input. The message is a complete sentence for the user: what is wrong, in which file or setting, the cure.
 
-    Settings are named by ``option``.
+    ``option`` gives the names of settings.
     """
 
 
-_flags: dict[str, tuple[str, bool]] = {}  # of the script that runs: each setting's flag, and whether a value follows it
+_flags: dict[str, tuple[str, bool]] = {}  # of the running script: each setting's flag, and whether it takes a value
 
 
 def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a script's arguments; from then on, until it ends, ``option`` names its flags."""
+    """Parse a script's arguments; until the script ends, ``option`` returns its flags."""
     arguments = parser.parse_args(argv)
     for action in parser._actions:
         if action.option_strings:
@@ -47,11 +47,11 @@ def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
 
 
 def option(name: str, value: object = None) -> str:
-    """What the user knows a setting by: its flag in a script that has one, elsewhere the name of the parameter.
+    """Return a setting's name for messages: its flag if the running script has one, else the parameter's name.
 
-    The packages speak of settings by this function alone, for they also serve programs without flags. A flag is found
-    by its ``dest`` in the parser, which therefore is the parameter's name. With a ``value`` the result is what to give:
-    ``-cr 0``, or a switch alone, or ``cluster_infer_ratio=0``.
+    Packages name settings only through this function, because they also serve programs without flags. A flag is found
+    by its ``dest`` in the parser, which therefore equals the parameter's name. With a ``value`` the result is what the
+    user types: ``-cr 0``, a switch without a value, or ``cluster_infer_ratio=0``.
     """
     flag, has_value = _flags.get(name, (None, True))
     if value is None:
@@ -62,10 +62,10 @@ def option(name: str, value: object = None) -> str:
 
 
 def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
-    """Wrap a script's ``main(argv)``: a UserError, or a refusal of the machine's, becomes one line and exit code 2;
-    Ctrl-C becomes 130.
+    """Wrap a script's ``main(argv)``: a UserError or an error of the system is printed in one line and gives exit
+    code 2; Ctrl-C gives 130.
 
-    Anything else is a bug and keeps its traceback.
+    Any other exception is a bug and keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -92,16 +92,16 @@ def script(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequ
 
 
 def limit_spinning() -> None:
-    """Let idle OpenMP threads sleep soon, unless the user has chosen how they wait.
+    """Let idle OpenMP threads sleep soon, unless the user's environment sets how they wait.
 
-    GNU's OpenMP, which PyTorch's Linux builds use, reads this once, when PyTorch is loaded: call it before.
+    Call it before PyTorch is loaded: GNU OpenMP, which its Linux builds use, reads the setting once at that time.
     """
     if not any(name in os.environ for name in WAIT_SETTINGS):
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
 
 
 def explain(error: Exception) -> str | None:
-    """The sentence for wrong input, a refusal of the machine's or a lack of memory; None for a bug."""
+    """Return the message for wrong input, an error of the system or a lack of memory; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in BLOCKED:
@@ -112,8 +112,8 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-class _Shown(reprlib.Repr):
-    """repr, cut short where a value is long or nests deep."""
+class _ShortRepr(reprlib.Repr):
+    """repr that shortens long or deeply nested values."""
 
     def __init__(self):
         super().__init__()
@@ -126,24 +126,24 @@ class _Shown(reprlib.Repr):
         return super().repr_int(value, level)
 
 
-def shown(value: Any) -> str:
-    """A value of a file's or user's for a sentence: its repr, or the beginning of that; short whatever it is."""
-    text = _Shown().repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+def short_repr(value: Any) -> str:
+    """Return the repr of a value from a file or user for a message, shortened to about LONGEST_VALUE characters."""
+    text = _ShortRepr().repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def failure(item: object, error: Exception) -> str:
-    """The sentence about one item of many that failed with ``error``; the traceback of a bug is logged."""
+    """Return the message about one item of many that failed with ``error``; log the traceback if it is a bug."""
     sentence = explain(error)
     if sentence is None:
         sentence = f"{type(error).__name__}: {error}"
-        get_logger("failure").error("%s failed by a bug of the program:", item, exc_info=error)
+        get_logger("failure").error("%s failed because of a bug in the program:", item, exc_info=error)
     return sentence if str(item) in sentence else f"{item}: {sentence}"
 
 
 def printable(text: object) -> str:
-    """The text in one line that steers no terminal: line ends, other control characters and bytes that are not Unicode
-    become escapes such as ``\\n`` and ``\\udcff``, for they may stand in the name of a file."""
+    """Return the text in one line without control characters, which file names may contain: line ends, other control
+    characters and bytes that are not Unicode become escapes such as ``\\n`` and ``\\udcff``."""
     return "".join(
         sign.encode("unicode_escape").decode() if unicodedata.category(sign) in UNPRINTABLE else sign
         for sign in str(text)
@@ -151,29 +151,29 @@ def printable(text: object) -> str:
 
 
 def _is_lack_of_memory(error: RuntimeError) -> bool:
-    from modules.memory import is_lack_of_memory  # with PyTorch, which is there where a RuntimeError says so
+    from modules.memory import is_lack_of_memory  # imports PyTorch, which has raised this error
 
     return is_lack_of_memory(error)
 
 
 def _accept_any_text() -> None:
-    """Write what the console's encoding lacks as ``\\xfc`` or ``\\u540d`` instead of failing."""
+    """Print characters that the console's encoding lacks as ``\\xfc`` or ``\\u540d`` instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # there may be none, or another object in its place
+        if hasattr(stream, "reconfigure"):  # the stream may be None or a replacement without this method
             stream.reconfigure(errors="backslashreplace")
 
 
 def set_up_logging() -> None:
-    """This program's log lines go to standard error, bare; of other libraries only their warnings."""
-    console = _AboveTheBar()
+    """Log this program's messages to standard error without a prefix, and only warnings of other libraries."""
+    console = _ProgressBarHandler()
     console.setFormatter(_OneLine("%(message)s"))
     console.setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, handlers=[console])
     logging.getLogger("svc").setLevel(logging.DEBUG)
 
 
-class _AboveTheBar(logging.Handler):
-    """Writes to standard error without breaking a progress bar that is being drawn there."""
+class _ProgressBarHandler(logging.Handler):
+    """Writes to standard error without breaking a progress bar there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -182,7 +182,7 @@ class _AboveTheBar(logging.Handler):
 
 
 class _OneLine(logging.Formatter):
-    """This program's messages as ``printable``; tracebacks, and what other libraries say, as they are."""
+    """Makes this program's messages ``printable``; leaves tracebacks and other libraries' messages unchanged."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         message = super().formatMessage(record)
@@ -190,7 +190,7 @@ class _OneLine(logging.Formatter):
 
 
 def get_logger(noun: str) -> logging.Logger:
-    """The logger of one part of the program, for instance ``get_logger("train")``."""
+    """Return the logger of one part of the program, for instance ``get_logger("train")``."""
     return logging.getLogger(f"svc.{noun}")
 
 
@@ -203,10 +203,10 @@ def progress(
     unit: str = "it",
     leave: bool = True,
 ):
-    """A tqdm progress bar on standard error, the same everywhere; where that is no terminal, a log line each minute
-    (modules/progress_lines.py); nothing in processes of other ranks than 0.
+    """Return a tqdm progress bar on standard error. If that is no terminal, progress is logged once a minute instead
+    (modules/progress_lines.py). Ranks other than 0 show nothing.
 
-    ``leave`` says whether it stays there when it is done; a bar within another does not.
+    ``leave``: keep the bar on screen when it is done; False for a bar inside another.
     """
     from tqdm import tqdm
 
@@ -229,8 +229,8 @@ def progress(
 
 
 @contextlib.contextmanager
-def tally(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar within another's work, which is told (how much is done, of how much) as that becomes known."""
+def nested_progress(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar inside another one; yields the function that updates it with (done, total)."""
     with progress(description=description, unit=unit, leave=False) as bar:
 
         def watch(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Progress as log lines where no terminal draws a bar: under nohup, in a log file, in a cluster's job."""
+"""Progress as log lines where there is no terminal for a bar: under nohup, in a log file, in a cluster job."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from modules.console import get_logger
 log = get_logger("progress")
 
 FIRST, EVERY = 10, 60  # seconds until the first line, and from one to the next
-FARTHEST = 100 * 365 * 86400  # seconds; calendars end
+MAX_SECONDS = 100 * 365 * 86400  # dates have an upper limit
 
 
 def expected_end(seconds: float) -> str:
-    """The date and minute that is so many seconds away."""
-    return f"{datetime.now() + timedelta(seconds=min(seconds, FARTHEST)):%Y-%m-%d %H:%M}"
+    """Return the date and time, to the minute, in ``seconds`` from now."""
+    return f"{datetime.now() + timedelta(seconds=min(seconds, MAX_SECONDS)):%Y-%m-%d %H:%M}"
 
 
 class ProgressLines:
-    """Has a tqdm bar's methods and logs a line each minute; one ``within`` another logs its first after a minute too.
+    """Has the methods of a tqdm bar and logs a line once a minute. The first line comes after FIRST seconds, or after a
+    minute if the progress is ``within`` another.
 
     ``n`` of ``total`` units are done. The first update after a line is ``due`` logs it.
     """
@@ -29,7 +30,7 @@ class ProgressLines:
     def __init__(self, items: Iterable | None, total: int | None, n: int, description: str, unit: str, *, within: bool):
         self.items, self.description = items, description
         self.total = len(items) if total is None and hasattr(items, "__len__") else total
-        self.units = unit if unit == "s" else f"{unit}s"  # s are seconds
+        self.units = unit if unit == "s" else f"{unit}s"  # "s" means seconds
         self.n = self.first = n
         self.notes = ""
         self.began = monotonic()
@@ -51,14 +52,14 @@ class ProgressLines:
         return monotonic() >= self.next
 
     def set_postfix(self, notes: Mapping[str, Any], refresh: bool = True) -> None:
-        """What else the next lines say."""
+        """Set the values that the next lines add."""
         self.notes = "".join(f", {name} {value}" for name, value in notes.items())
 
     def update(self, more: float = 1) -> None:
         self.n += more
         if self.due:
             self.next = monotonic() + EVERY
-            log.info("%s", str(self))  # now: what keeps the record would see later numbers
+            log.info("%s", str(self))  # formatted now: a handler that keeps the record would see later numbers
 
     def __str__(self) -> str:
         seconds, done = monotonic() - self.began, self.n - self.first

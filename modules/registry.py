@@ -1,4 +1,4 @@
-"""String key -> lazily imported class, with the facts callers need."""
+"""Tables from string keys to lazily imported classes, with the facts that callers need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modules.console import UserError
 
 @dataclass(frozen=True)
 class Row:
-    """One entry of a table. ``target`` is ``"package.module:ClassName"``, imported only when asked for."""
+    """One entry of a table. ``target`` is ``"package.module:ClassName"``, imported on first use."""
 
     target: str
 
@@ -26,7 +26,7 @@ RowType = TypeVar("RowType", bound=Row)
 
 
 class Registry(Generic[RowType]):
-    """A visible table of what a string key can name; ``kind`` ("speech encoder") is how errors speak of it."""
+    """A table of rows by key. ``kind`` ("speech encoder") is its name in error messages."""
 
     def __init__(self, kind: str, rows: Mapping[str, RowType]):
         self.kind = kind
@@ -39,12 +39,12 @@ class Registry(Generic[RowType]):
         return key in self.rows
 
     def __getitem__(self, key: str) -> RowType:
-        """The row of ``key``; UserError with the known keys, the likeliest first, when there is none."""
+        """Return the row of ``key``. Raises UserError listing the known keys, the most similar first."""
         if key not in self.rows:
             raise UserError(f"unknown {self.kind} '{key}'; known: {', '.join(nearest_first(key, self.rows))}")
         return self.rows[key]
 
 
 def nearest_first(word: str, known: Iterable[str]) -> list[str]:
-    """The known words, those most like ``word`` first."""
+    """Return the known words, the most similar to ``word`` first."""
     return sorted(known, key=lambda other: -difflib.SequenceMatcher(None, word.lower(), other.lower()).ratio())

@@ -1,8 +1,8 @@
-"""The temporary files through which others are written, and how those of a killed run are told from those in use.
+"""Temporary files of atomic writes, and the deletion of those that killed runs left behind.
 
-While it is written, a temporary file is locked; the system frees the lock when the process ends in any way. A lock may
-not be seen on another machine that shares the disk, so the name holds a mark of the machine: the files of others, and
-all files where there are no such locks (Windows, some network disks), count as abandoned after a day.
+A temporary file is locked while it is written; the system frees the lock when the process ends in any way. A lock may
+be invisible on another machine that shares the disk, so the name holds a hash of the host name. Files of other hosts,
+and all files where locks are missing (Windows, some network disks), count as abandoned after a day.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ except ImportError:  # Windows
     fcntl = None
 
 MARK = "partial"
-LONGEST_SUFFIX = 16  # characters of a temporary name: it is not to be too long where the name itself is not
-DAY = 24 * 60 * 60  # seconds; no file takes so long to write
+LONGEST_SUFFIX = 16  # characters that a temporary name keeps, so that it never exceeds the limit of file names
+DAY = 24 * 60 * 60  # seconds; no write takes that long
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _NAME = re.compile(rf"\.([0-9a-f]{{8}})?[0-9a-f]{{8}}\.{MARK}(\.[^.]*)?")
 
 
 @contextlib.contextmanager
-def claimed(path: Path, mark: str) -> Iterator[Path]:
-    """Make an empty, locked file beside ``path`` and yield its path; delete it at the end if it is still there.
+def locked_temporary(path: Path, mark: str) -> Iterator[Path]:
+    """Create an empty, locked file beside ``path`` and yield its path; delete it at the end if it still exists.
 
     Its name starts with a dot and keeps the suffix. Raises OSError when the folder cannot be written to.
     """
@@ -45,7 +45,7 @@ def claimed(path: Path, mark: str) -> Iterator[Path]:
 
 
 def temporary_name(path: Path, mark: str) -> Path:
-    """Return a name beside ``path`` that no other file has, with the suffix of ``path``, or its beginning."""
+    """Return a unique path beside ``path`` with its suffix, cut to LONGEST_SUFFIX."""
     return path.with_name(f".{_HOST}{uuid.uuid4().hex[:8]}.{mark}{path.suffix[:LONGEST_SUFFIX]}")
 
 
@@ -53,16 +53,16 @@ def _create(path: Path, mark: str) -> tuple[Path, int | None]:
     while True:
         temporary = temporary_name(path, mark)
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        if fcntl is None:  # an open file could not be renamed there
+        if fcntl is None:  # Windows cannot rename an open file
             os.close(descriptor)
             return temporary, None
         if _lock(descriptor) is not False and temporary.exists():
             return temporary, descriptor
-        os.close(descriptor)  # another process took it for abandoned before it was locked
+        os.close(descriptor)  # another process deleted it before it was locked
 
 
 def delete_unfinished(folder: Path) -> None:
-    """Delete the temporary files in ``folder`` that no process is writing. Nothing is raised: a write will fail."""
+    """Delete the temporary files in ``folder`` that no process is writing. Ignores errors: a write raises them."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         found = [(Path(entry), match[1]) for entry in entries if (match := _NAME.fullmatch(entry.name))]
         for path, host in found:
@@ -70,7 +70,7 @@ def delete_unfinished(folder: Path) -> None:
 
 
 def _delete_abandoned(path: Path, host: str | None) -> None:
-    with contextlib.suppress(OSError):  # it is gone meanwhile, or not ours to delete
+    with contextlib.suppress(OSError):  # already deleted, or no permission
         old = time.time() - path.lstat().st_mtime > DAY
         if not path.is_file() or not (old or host == _HOST):
             return
@@ -85,7 +85,7 @@ def _delete_abandoned(path: Path, host: str | None) -> None:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock an open file; False when another process has it, None where the file system has no locks."""
+    """Lock an open file. Returns False if another process holds the lock, None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Work in a process of its own that gets little memory and time, so that a test can claim how much suffices."""
+"""Run a function in a separate process with limited memory and time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from modules.console import UserError
 
-SECONDS = 30  # enough for anything linear; what these tests are about takes hours or never ends
+SECONDS = 30  # enough for linear work; the failures under test take hours or never end
 
 
 def bounded(function: Callable[..., Any], *arguments: Any, mib: int = 64) -> str:
-    """The sentence of the UserError that ``function(*arguments)`` raises, "" where it raises none, with so much memory
-    besides what this process holds. A crash, and any other exception, fails the test."""
+    """Return the message of the UserError that ``function(*arguments)`` raises, "" if it raises none, with this much
+    memory in addition to that of this process. A crash or any other exception fails the test."""
     resource = pytest.importorskip("resource")
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is measured by Linux's /proc")

@@ -1,4 +1,4 @@
-"""For every speech encoder the smallest weight file that its format allows, with random weights."""
+"""The smallest weight file of each speech encoder that its format allows, with random weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vencoder import ENCODERS
 PYTORCH_KEYS = [key for key, row in ENCODERS.rows.items() if row.weight and not row.weight.endswith(".onnx")]
 ONNX_KEYS = [key for key, row in ENCODERS.rows.items() if row.weight and row.weight.endswith(".onnx")]
 
-# The smallest sizes, and those of the published files (DPHuBERT's are like theirs).
+# The smallest sizes, and those of the published files (for DPHuBERT, similar ones).
 BASE = {"layers": 12, "width": 768, "inner": 32, "convolutions": 16}
 LARGE = {"layers": 24, "width": 1024, "inner": 32, "convolutions": 16}
 PRUNED = {"heads": (1, 0, 2), "inner": (24, 32, 0)}

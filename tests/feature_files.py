@@ -1,4 +1,4 @@
-"""Speakers' folders with features alone, for clusters and indexes."""
+"""Speakers' folders with only feature files, for tests of clusters and indexes."""
 
 from __future__ import annotations
 

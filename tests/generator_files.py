@@ -1,4 +1,4 @@
-"""Checkpoints of tiny generators as training leaves them, for the tools that make new ones of them."""
+"""Checkpoints of tiny generators as training writes them, for tests of the tools that convert them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPECTRUM = 1025  # bins by the default config
 
 
 def config_of(**model) -> Config:
-    """The tiny configuration with these keys of its ``model`` section."""
+    """Return the tiny configuration with these keys in its ``model`` section."""
     config = tiny_config()
     for key, value in model.items():
         setattr(config.model, key, value)
@@ -22,7 +22,7 @@ def config_of(**model) -> Config:
 
 
 def write_generator_file(path: Path, config: Config, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A checkpoint with random weights and an optimizer that has learnt, and the config.json beside it."""
+    """Write a checkpoint with random weights and an optimizer state, and the config.json beside it."""
     torch.manual_seed(seed)
     network = Synthesizer(config.model, SPECTRUM)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
@@ -37,7 +37,7 @@ def write_generator_file(path: Path, config: Config, seed: int = 0) -> dict[str,
 
 
 def stirred(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights whose sound depends much on every input; those that training starts from let little through."""
+    """Return weights whose output depends strongly on every input, unlike the initial weights of training."""
     generator = torch.Generator().manual_seed(0)
     for name, tensor in weights.items():
         if name.startswith("dec.") and name.endswith("weight_g"):
@@ -48,7 +48,7 @@ def stirred(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def sing(weights: dict[str, torch.Tensor], config: Config) -> torch.Tensor:
-    """A second of sound (L,) of the network of these weights, which may lack what only training needs."""
+    """Generate one second of audio (L,) with these weights, which may lack those that only training needs."""
     network = Synthesizer(config.model, SPECTRUM).eval()
     lacking = network.load_state_dict(weights, strict=False)
     assert not lacking.unexpected_keys and all(name.startswith("enc_q.") for name in lacking.missing_keys)

@@ -1,4 +1,4 @@
-"""What the tests of graphs share: a graph's signature as tables have it, and a run with its random numbers given."""
+"""Helpers for tests of ONNX graphs: a graph's signature, and a run with given random numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.onnx.random_inputs import draws_as_inputs
+from modules.onnx.random_inputs import random_ops_as_inputs
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements-onnx.txt)")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (requirements-onnx.txt)")
@@ -19,7 +19,7 @@ Signature = list[tuple[str, str, list[int | str]]]  # name, element type, shape 
 
 
 def signature(path: Path) -> tuple[Signature, Signature]:
-    """Inputs and outputs of a graph, which the checker has found to be right."""
+    """Check a graph and return its inputs and outputs."""
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 16)]
@@ -32,17 +32,17 @@ def _describe(value) -> tuple[str, str, list[int | str]]:
     return value.name, onnx.TensorProto.DataType.Name(kind.elem_type), shape
 
 
-def run(path: Path, feeds: Mapping[str, Tensor], *draws: Tensor) -> Tensor:
-    """The first output of a graph; ``draws`` are what it would draw itself."""
+def run(path: Path, feeds: Mapping[str, Tensor], *random: Tensor) -> Tensor:
+    """Return the first output of a graph; ``random`` are the values of its random operations, in order."""
     model = onnx.load(path)
-    if draws:
-        model = draws_as_inputs(model)
-        feeds = {**feeds, **{f"draw_{number}": value for number, value in enumerate(draws)}}
+    if random:
+        model = random_ops_as_inputs(model)
+        feeds = {**feeds, **{f"random_{number}": value for number, value in enumerate(random)}}
     return run_session(open_model(model), feeds)
 
 
 def open_model(model):
-    """A session on one thread."""
+    """Open a session on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -53,6 +53,6 @@ def run_session(session, feeds: Mapping[str, Tensor]) -> Tensor:
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+    """Return the largest difference relative to the largest value."""
     assert found.shape == wanted.shape
     return float((found - wanted).abs().max() / wanted.abs().max())

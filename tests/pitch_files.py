@@ -1,4 +1,4 @@
-"""Weight files of the pitch networks, with random weights under the published names: what a user would have."""
+"""Weight files of the pitch networks, with random weights under the published names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FCPE_MEL = {"sampling_rate": 16000, "num_mels": 128, "n_fft": 1024, "win_size": 
 
 
 def random_network(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Every norm and bias is random too, so that a tensor in the wrong place shows."""
+    """Norms and biases are random too, so that a misplaced tensor changes the result."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and name != "cent_table":
@@ -39,7 +39,7 @@ def write_fcpe(path: Path, seed: int = 0) -> Path:
 
 
 def write_narrow_rmvpe(path: Path, monkeypatch, seed: int = 0) -> Path:
-    """A file as published but for its width, and a program that expects that width."""
+    """Write a file as published except for its width, and make the program expect that width."""
     torch.save({"model": narrow_rmvpe(seed).state_dict()}, path)
     monkeypatch.setattr(rmvpe, "RmvpeNetwork", lambda: RmvpeNetwork(width=2))
     return path

@@ -1,7 +1,7 @@
-"""Any legal name of a file goes through all stages, or is refused by the first one with a sentence that holds it.
+"""Every legal file name passes all stages, or the first stage refuses it with a message that names it.
 
 Random names (Unicode of all kinds, bytes that are not UTF-8, up to 255 bytes) are given to recordings, clips, speakers
-and songs, and all scripts run on them. SVC_NAMES says how many names are tried (default 120):
+and songs, and all scripts run on them. SVC_NAMES is the number of names (default 120):
 
     SVC_NAMES=3000 python -m pytest tests/test_any_name.py
 """
@@ -43,9 +43,9 @@ from tests.tiny import tiny_config
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have fewer legal names")
 
 NAMES = int(os.environ.get("SVC_NAMES", "120"))
-BATCH = 120  # names that go through the stages together
-SPEAKERS = 9  # in a batch
-ENTRIES = ("recordings", "dataset_raw", "dataset/44k")  # where names may be met first: by stages 0, 1 and 2
+BATCH = 120  # names per run of all stages
+SPEAKERS = 9  # per batch
+ENTRIES = ("recordings", "dataset_raw", "dataset/44k")  # input folders of stages 0, 1 and 2
 
 # -- names ------------------------------------------------------------------------------------------------------------
 
@@ -59,7 +59,7 @@ WORDS = [
 
 
 def text(rng: random.Random) -> str:
-    """Up to some dozen characters of one kind."""
+    """Return up to some dozen characters of one kind."""
     count = rng.randint(1, 12)
     kind = rng.randrange(6)
     if kind == 0:
@@ -84,17 +84,17 @@ def any_name(rng: random.Random, ending: str = "") -> str:
         name = rng.choice((b"-", b".", b"..", b" ", b"--")) + name
     elif kind == 2:
         name += rng.choice((b" ", b".", b"\xff", b" .", b"\n"))
-    elif kind in (3, 4):  # around the lengths that some stage cannot take
+    elif kind in (3, 4):  # near the length limits of the stages
         name = (name * 255)[: rng.choice((255, 246, 242, 241, 240, 237, 232, 231, 228, 227))].decode(errors="ignore")
         name = name.encode() + b"n" * rng.randint(0, 3)
     elif kind < 10:
-        name = "".join(sign for sign in name.decode() if sign.isprintable()).encode() or b"n"  # one that may arrive
+        name = "".join(sign for sign in name.decode() if sign.isprintable()).encode() or b"n"  # a name that may pass
     name = name.replace(b"/", b"_")[: 255 - len(ending)] + ending.encode()
     return os.fsdecode(name if name not in (b".", b"..") else b"n")
 
 
 def twins(rng: random.Random, name: str) -> str:
-    """A name that is another file here and the same one elsewhere, in most cases."""
+    """Return a different name that, in most cases, is the same file on other systems."""
     return rng.choice((name.swapcase, lambda: unicodedata.normalize(rng.choice(("NFC", "NFD")), name)))()
 
 
@@ -106,8 +106,8 @@ def key(name: str) -> str:
 
 
 @dataclass
-class Told:
-    """What the scripts said, by stage; and their exit codes."""
+class StageOutput:
+    """Output lines and exit codes of the scripts, by stage."""
 
     lines: dict[str, list[str]] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
@@ -129,19 +129,19 @@ class Told:
         self.lines[stage] = (stream.getvalue() + out.getvalue()).split("\n")
 
     def refuses(self, stage: str, path: Path) -> bool:
-        """Whether one line of the stage is about this very path."""
-        shown = printable(path)
-        about = (f"{shown} has", f"{shown} and", f"passed over {shown}:", f"{shown}: its result would")
+        """Return whether a line of the stage reports this path."""
+        printed = printable(path)
+        about = (f"{printed} has", f"{printed} and", f"passed over {printed}:", f"{printed}: its result would")
         return any(sentence in line for line in self.lines[stage] for sentence in about)
 
 
-def place(rng: random.Random, count: int) -> list[Path]:
-    """Recordings of random names, those of each speaker where a random stage meets them first; their paths."""
+def write_recordings(rng: random.Random, count: int) -> list[Path]:
+    """Write recordings with random names, each speaker in the input folder of one stage; returns their paths."""
     for entry, rate in (("recordings", 8000), ("dataset/44k", 44100)):
         Path(entry).mkdir(parents=True)
         soundfile.write(f"{entry}.sound", 0.3 * np.sin(np.arange(rate // 2) * (1900 / rate)), rate, format="wav")
     Path("dataset_raw").mkdir()
-    placed: list[Path] = []
+    recordings: list[Path] = []
     taken: set[str] = set()
     for number in range(SPEAKERS):
         entry = ENTRIES[number % len(ENTRIES)]
@@ -162,25 +162,25 @@ def place(rng: random.Random, count: int) -> list[Path]:
         folder.mkdir()
         for name in names:
             shutil.copyfile("dataset/44k.sound" if by_hand else "recordings.sound", folder / name)
-            placed.append(folder / name)
+            recordings.append(folder / name)
     for entry in ("recordings", "dataset/44k"):
         os.remove(f"{entry}.sound")
-    return placed
+    return recordings
 
 
-def arrives_at(recording: Path) -> str:
-    """The line of a filelist that a recording becomes."""
+def filelist_line(recording: Path) -> str:
+    """Return a recording's line in the filelist."""
     stem = recording.stem + ("_0000" if recording.parts[0] == "recordings" else "")
     return f"./dataset/44k/{recording.parent.name}/{stem}.wav"
 
 
-def prepare() -> Told:
-    told = Told()
-    told.run("recordings", slice_audio.main, "--min_length", "0.4", "--max_length", "1")
-    told.run("dataset_raw", resample.main, "--num_processes", "1")
-    told.run("dataset/44k", preprocess_flist_config.main, "--speech_encoder", "mfcc")
-    told.run("features", preprocess_hubert_f0.main, "--f0_predictor", "dio", "-d", "cpu")
-    return told
+def prepare() -> StageOutput:
+    output = StageOutput()
+    output.run("recordings", slice_audio.main, "--min_length", "0.4", "--max_length", "1")
+    output.run("dataset_raw", resample.main, "--num_processes", "1")
+    output.run("dataset/44k", preprocess_flist_config.main, "--speech_encoder", "mfcc")
+    output.run("features", preprocess_hubert_f0.main, "--f0_predictor", "dio", "-d", "cpu")
+    return output
 
 
 def files() -> set[str]:
@@ -188,7 +188,7 @@ def files() -> set[str]:
 
 
 def lines_of(path: str) -> list[str]:
-    """A filelist's lines. The two readers of so-vits-svc 4.1 and our own must agree."""
+    """Return a filelist's lines; the two readers of so-vits-svc 4.1 and ours must agree."""
     with open(path, encoding="utf-8") as file:
         lines = [line.strip().split("|")[0] for line in file]
     whole = Path(path).read_text(encoding="utf-8")
@@ -197,84 +197,86 @@ def lines_of(path: str) -> list[str]:
 
 
 def train_tiny() -> dict[str, int]:
-    """Train a tiny model for one epoch on what was prepared; its speakers."""
+    """Train a tiny model for one epoch on the prepared data; returns its speakers."""
     config, tiny = load_config("configs/config.json"), tiny_config(epochs=1, batch_size=64, log_interval=10**6)
     for name in SIZES:
         setattr(config.model, name, getattr(tiny.model, name))
     config.train = tiny.train
     save_config(config, "configs/config.json")
     assert load_diffusion_config("configs/diffusion.yaml").spk == config.spk
-    told = Told()
-    told.run("train", train.main, "-m", "44k", "-d", "cpu")
-    told.run("clusters", train_cluster.main)
-    told.run("index", train_index.main)
-    assert set(told.codes.values()) == {0}, told
+    output = StageOutput()
+    output.run("train", train.main, "-m", "44k", "-d", "cpu")
+    output.run("clusters", train_cluster.main)
+    output.run("index", train_index.main)
+    assert set(output.codes.values()) == {0}, output
     assert set(load_cluster_model("logs/44k/kmeans_10000.pt").speakers) == set(config.spk)
     assert set(load_feature_index("logs/44k/feature_and_index.pkl").speaker_ids) == set(config.spk.values())
     return config.spk
 
 
 def convert(names: list[str], speakers: dict[str, int]) -> Counter:
-    """Each name as a song, and each speaker by name; how many were converted and refused."""
+    """Convert a song of each name, and one by each speaker; returns the numbers of converted and refused songs."""
     Path("raw").mkdir()
     soundfile.write("song.wav", 0.3 * np.sin(np.arange(4000) / 5), 8000)
     for name in names:
         shutil.copyfile("song.wav", Path("raw", name))
     fates: Counter = Counter()
 
-    def check(told: Told, song: str, shown: Path, speaker: str, more: str = "") -> bool:
+    def check(output: StageOutput, song: str, printed: Path, speaker: str, more: str = "") -> bool:
         result = Path("results", f"{song}_0key_{speaker}{more}_sovits_dio.wav")
-        there, refused = os.path.isfile(result), told.refuses("songs", shown)
-        assert there != refused and told.codes["songs"] in ((0, 1) if there else (1, 2)), (result, told)
+        there, refused = os.path.isfile(result), output.refuses("songs", printed)
+        assert there != refused and output.codes["songs"] in ((0, 1) if there else (1, 2)), (result, output)
         assert refused == (len(os.fsencode(result.name)) > 255)
-        assert there == (printable(result) in told.lines["songs"])
+        assert there == (printable(result) in output.lines["songs"])
         fates[f"song {'converted' if there else 'refused'}"] += 1
         return there
 
     common = ("-f0p", "dio", "-wf", "wav", "-d", "cpu", "-p", "0.1")
-    told = Told()
-    told.run(
+    output = StageOutput()
+    output.run(
         "songs", inference_main.main, "-n", *(f"raw/{name}" for name in names), f"-s={next(iter(speakers))}", *common
     )
-    arrived = [check(told, name, Path("raw", name), next(iter(speakers))) for name in names]
-    assert told.codes["songs"] == (0 if all(arrived) else 1 if any(arrived) else 2)
+    arrived = [check(output, name, Path("raw", name), next(iter(speakers))) for name in names]
+    assert output.codes["songs"] == (0 if all(arrived) else 1 if any(arrived) else 2)
     for speaker in speakers:
-        told.run("songs", inference_main.main, "-n", "song", f"-s={speaker}", *common, "-cr", "0.5")
-        check(told, "song", Path("song.wav"), speaker, "_0.5")
+        output.run("songs", inference_main.main, "-n", "song", f"-s={speaker}", *common, "-cr", "0.5")
+        check(output, "song", Path("song.wav"), speaker, "_0.5")
     return fates
 
 
-def go_through(rng: random.Random, count: int) -> Counter:
-    """Take a batch of names through all stages in the current folder; what became of them."""
-    placed = place(rng, count)
-    told = prepare()
+def run_all_stages(rng: random.Random, count: int) -> Counter:
+    """Run all stages on a batch of names in the current folder; returns the numbers of each outcome."""
+    recordings = write_recordings(rng, count)
+    output = prepare()
     before = files()
     lists = {name: Path("filelists", name).read_bytes() for name in ("train.txt", "val.txt")}
     again = prepare()
-    assert (again.codes, files()) == (told.codes, before)
+    assert (again.codes, files()) == (output.codes, before)
     assert lists == {name: Path("filelists", name).read_bytes() for name in lists}
 
     lines = Counter(lines_of("filelists/train.txt") + lines_of("filelists/val.txt"))
     fates: Counter = Counter()
-    for recording in placed:
+    for recording in recordings:
         entry = str(recording.parents[1])
-        line = arrives_at(recording)
-        refused = any(told.refuses(entry, path) for path in (recording, recording.parent))
+        line = filelist_line(recording)
+        refused = any(output.refuses(entry, path) for path in (recording, recording.parent))
         assert refused == any(again.refuses(entry, path) for path in (recording, recording.parent))
         if refused:
             fates["recording refused"] += 1
             continue
-        assert lines.pop(line) == 1, (recording, told)
+        assert lines.pop(line) == 1, (recording, output)
         clip = ClipFiles(Path(line))
         assert all(path.is_file() for path in (clip.units, clip.f0, clip.spec, clip.fingerprint)), recording
         fates["recording arrived"] += 1
     assert not lines, "clips of no recording"
     for stage in ENTRIES:
-        told_of = any(" has " in line or " and " in line and "would be one file" in line for line in told.lines[stage])
-        assert told.codes[stage] == int(told_of), told
+        reported = any(
+            " has " in line or " and " in line and "would be one file" in line for line in output.lines[stage]
+        )
+        assert output.codes[stage] == int(reported), output
 
     speakers = train_tiny()
-    fates += convert(sorted({path.name for path in placed}), speakers)
+    fates += convert(sorted({path.name for path in recordings}), speakers)
     expected = {"recordings", "dataset_raw", "dataset", "filelists", "configs", "logs", "raw", "results", "song.wav"}
     assert {path.name for path in Path().iterdir()} == expected
     for folder, depth in (("dataset_raw", 2), ("dataset/44k", 2), ("results", 1), ("filelists", 1)):
@@ -283,10 +285,10 @@ def go_through(rng: random.Random, count: int) -> Counter:
 
 
 @pytest.mark.parametrize("batch", range(-(-NAMES // BATCH)))
-def test_every_name_arrives_or_is_refused_by_the_first_stage_that_meets_it(tmp_path, monkeypatch, batch):
+def test_every_name_passes_all_stages_or_is_refused_by_the_first(tmp_path, monkeypatch, batch):
     (tmp_path / "outer" / "work").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "outer" / "work")
-    fates = go_through(random.Random(batch), min(BATCH, NAMES))
+    fates = run_all_stages(random.Random(batch), min(BATCH, NAMES))
     assert fates["recording arrived"] > 20 and fates["recording refused"] > 5, fates
     assert [path.name for path in (tmp_path / "outer").iterdir()] == ["work"]
     assert [path.name for path in tmp_path.iterdir()] == ["outer"]

@@ -1,4 +1,4 @@
-"""Files that belong together are written together or not at all, and what stands in the way is told."""
+"""Files that belong together are written together or not at all, and errors name what is in the way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(*paths):
             temporary.write_text("new", encoding="utf-8")
 
 
-def test_all_take_their_names_or_none(tmp_path):
+def test_all_files_are_renamed_or_none(tmp_path):
     first, second = tmp_path / "a" / "1.txt", tmp_path / "b" / "2.txt"
     write(first, second)
     assert first.read_text(encoding="utf-8") == second.read_text(encoding="utf-8") == "new"
@@ -44,7 +44,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
 
 
 def test_every_file_is_flushed_through_a_writable_descriptor(tmp_path, monkeypatch):
-    """As Windows demands. Folders have no writable descriptors; they are flushed where the system can, on POSIX."""
+    """Windows requires this. Folders, which have no writable descriptors, are flushed only on POSIX."""
     fcntl, torch = pytest.importorskip("fcntl"), pytest.importorskip("torch")
     from modules.training.saving import save_together
 

@@ -37,7 +37,7 @@ def by_the_definition(net, x, mask):
 
 
 @pytest.mark.parametrize("frames", [1, 3, 11])
-def test_windowed_attention_is_what_its_definition_says(frames):
+def test_windowed_attention_equals_its_definition(frames):
     net = WindowedSelfAttention(8, 2, window=4).eval()
     x = torch.randn(2, 8, frames)
     mask = torch.ones(2, 1, frames)
@@ -53,7 +53,7 @@ def test_the_window_is_the_four_frames_to_each_side_of_vits():
 
 
 @pytest.mark.parametrize("stack", [RelativeEncoder, CausalEncoder])
-def test_without_gradients_groups_of_queries_give_the_whole(stack, monkeypatch):
+def test_without_gradients_groups_of_queries_equal_one_pass(stack, monkeypatch):
     net = stack(8, 16, 2, 2, 3, 0.1).eval()
     x, mask = torch.randn(2, 8, 37), torch.ones(2, 1, 37)
     mask[1, :, 30:] = 0
@@ -93,13 +93,13 @@ def test_the_causal_stack_cannot_see_the_future():
     assert not torch.allclose(net(x, mask)[:, :, 12:], net(changed, mask)[:, :, 12:])
 
 
-def test_causal_keys_start_as_the_queries_copies():
+def test_the_causal_key_projection_starts_as_a_copy_of_the_query_projection():
     net = CausalSelfAttention(8, 2)
     assert torch.equal(net.conv_q.weight, net.conv_k.weight) and torch.equal(net.conv_q.bias, net.conv_k.bias)
     assert net.conv_q.weight is not net.conv_k.weight
 
 
-def test_a_stack_that_knows_the_speaker_is_plain_layers_each_behind_its_gate():
+def test_a_speaker_conditioned_stack_is_plain_layers_each_after_its_gate():
     net = CausalEncoder(8, 16, 2, 2, 5, 0.0, gin_channels=3).eval()
     x, mask, g = torch.randn(2, 8, 20), torch.ones(2, 1, 20), torch.randn(2, 3, 1)
     mask[1, :, 14:] = 0
@@ -115,7 +115,7 @@ def test_a_stack_that_knows_the_speaker_is_plain_layers_each_behind_its_gate():
     assert not got[1, :, 14:].any()
 
 
-def test_a_speaker_who_changes_later_is_not_heard_before():
+def test_a_later_change_of_speaker_does_not_affect_earlier_frames():
     net = CausalEncoder(8, 16, 2, 2, 5, 0.0, gin_channels=3).eval()
     x, mask, g = torch.randn(1, 8, 20), torch.ones(1, 1, 20), torch.randn(1, 3, 20)
     later = g.clone()

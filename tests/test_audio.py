@@ -1,4 +1,4 @@
-"""Reading, writing, resampling and measuring sound, against librosa, torchaudio and closed forms."""
+"""Reading, writing, resampling and measuring audio, against librosa, torchaudio and closed forms."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_sixteen_bit_material_survives_a_read_and_a_write_unchanged(tmp_path):
     np.testing.assert_array_equal(again, samples)
 
 
-def test_values_beyond_full_scale_are_held_there_and_never_wrap():
+def test_values_beyond_full_scale_are_clipped_and_never_wrap():
     loud = np.array([-7.0, -1.0, 1.0, 1.00002, 3.0])
     np.testing.assert_array_equal(to_pcm16(loud), [-32768, -32768, 32767, 32767, 32767])
 
@@ -127,7 +127,7 @@ def test_unknown_formats_and_unwritable_places_are_sentences(tmp_path):
 
 @pytest.mark.parametrize(("free", "words"), [(0, "the disk is full"), (1 << 30, "System error")])
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
-def test_a_full_disk_is_called_that(tmp_path, monkeypatch, no_room, suffix, free, words):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch, no_room, suffix, free, words):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
     with pytest.raises(UserError, match=rf"a\.{suffix} cannot be written: {words}$"), no_room():
         write_audio(tmp_path / f"a.{suffix}", noise(44100), 44100)
@@ -165,7 +165,7 @@ def test_resampling_to_the_same_rate_changes_nothing():
     np.testing.assert_array_equal(sinc_resample(torch.from_numpy(audio), 44100, 44100).numpy(), audio)
 
 
-def test_a_filter_that_was_first_made_for_inference_serves_training_too():
+def test_a_filter_cached_during_inference_works_in_training():
     _resampler.cache_clear()
     with torch.inference_mode():
         sinc_resample(torch.ones(100), 3, 2)
@@ -193,7 +193,7 @@ def test_frame_rms_is_librosas_bit_for_bit(frame, hop):
     np.testing.assert_array_equal(frame_rms(audio, frame, hop), expected)
 
 
-def test_frame_rms_of_pieces_is_that_of_the_whole():
+def test_frame_rms_of_pieces_equals_one_pass():
     audio = noise(30000)
     pieces = np.split(audio, [1, 500, 501, 9000, 20000])
     np.testing.assert_array_equal(frame_rms(iter(pieces), 2048, 512), frame_rms(audio, 2048, 512))
@@ -252,7 +252,7 @@ def test_many_channels_take_no_more_memory_at_once_than_one(tmp_path):
 
 @pytest.mark.parametrize("kind", ["wav", "w64", "rf64", "aiff", "au", "caf"])
 def test_a_header_that_promises_petabytes_takes_no_memory(tmp_path, kind):
-    """Whatever field it is: each four and eight bytes of the header say as much as they can."""
+    """Any field: every four and eight bytes of the header are set to the highest value."""
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, np.full(3000, 0.1), 22050, format=kind.upper())
     whole = path.read_bytes()

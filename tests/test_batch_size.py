@@ -61,7 +61,7 @@ def test_where_steps_are_recorded_every_shape_that_a_run_can_have_is_tried(confi
     met = {
         tuple(collate([dataset[epoch, clip] for clip in clips]).padded(FRAMES_APART).f0.shape)
         for epoch in range(1, 40)
-        for clips in batches.of_epoch(epoch)
+        for clips in batches.epoch_batches(epoch)
     }
     trials = Trials(values, CPU)
     shapes = [tuple(batch.padded(FRAMES_APART).f0.shape) for batch in trials._batches(2, recorded=True)]

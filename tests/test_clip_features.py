@@ -179,7 +179,7 @@ def test_the_published_pair_names_nothing_that_numpy_1_23_lacks(files):
 
 
 def write_as_before(files, value):
-    """Three plain arrays, as earlier versions of this program wrote them."""
+    """Write three plain arrays, as earlier versions of this program did."""
     for path, array in zip(
         (files.aug_mel, files.aug_volume, files.aug_shift), vars(augmented(value)).values(), strict=True
     ):
@@ -285,7 +285,7 @@ def test_stretching_gives_the_original_values(source, target, mode, expected):
 
 @settings(deadline=None, max_examples=60)
 @given(source=st.integers(1, 300), target=st.integers(1, 600))
-def test_the_left_mode_is_the_stepper(source, target):
+def test_the_left_mode_repeats_each_frame_until_the_next_is_due(source, target):
     position, expected = 0, []
     boundaries = torch.arange(source + 1) * target / source
     for frame in range(target):
@@ -330,7 +330,7 @@ def test_lengths_three_frames_apart_are_an_error_that_names_the_clip(wrong):
         align(clip_of(**wrong), 512, "odd.wav")
 
 
-def test_parts_of_another_recording_are_told_by_their_lengths():
+def test_parts_of_another_recording_are_recognised_by_their_lengths():
     assert common_frames({"f0": 9, "mel": 11}, "x.wav") == 9
     with pytest.raises(UserError, match=r"x.wav has files of other audio beside it \(frames: f0 8, mel 11\); run 'it'"):
         common_frames({"f0": 8, "mel": 11}, "x.wav", "it")
@@ -349,7 +349,7 @@ def header(descr, shape):
     "content",
     [
         header("<f4", (2, 10**12)),  # petabytes
-        header("<f4", (2, 25 * 10**7)),  # what many a machine would give
+        header("<f4", (2, 25 * 10**7)),  # an amount that many machines would allocate
         header("<f4", (2**32, 2**32)),  # bytes that overflow to none
         header("<f4", (-2, -3)),
         header("|S0", (2, 10**11)),  # no bytes, and as many numbers once they are made of it
@@ -360,7 +360,7 @@ def header(descr, shape):
         b"\x93NUMPY\x02\x00\xff\xff\xff\xff{",  # a header of four gigabytes
     ],
 )
-def test_a_header_is_not_taken_at_its_word(files, content):
+def test_a_false_header_takes_no_memory(files, content):
     for path, read in ((files.f0, files.read_f0), (files.volume, files.read_volume), (files.mel, files.read_mel)):
         path.write_bytes(content + bytes(48))
         assert path.name in bounded(read)

@@ -167,7 +167,7 @@ def test_a_missing_file_names_the_stage_that_writes_it(tmp_path):
             load(tmp_path / "absent")
 
 
-def test_a_byte_order_mark_does_no_harm(tmp_path):
+def test_a_byte_order_mark_is_ignored(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(Config().to_dict()), encoding="utf-8-sig")
     assert load_config(path) == Config()
@@ -196,7 +196,7 @@ def test_a_wrong_diffusion_value_names_its_key(tmp_path):
         load_diffusion_config(tmp_path / "d.yaml")
 
 
-# -- files of other programs, and slips -------------------------------------------------------------------------------
+# -- files of other programs, and typos -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_file_of_4_0_names_no_encoder_and_gets_that_of_its_size(tmp_path, size
         ({"note": "mine"}, None),
     ],
 )
-def test_a_misspelt_key_is_told_with_the_nearest_known_one(tmp_path, caplog, values, words):
+def test_a_misspelt_key_is_reported_with_the_nearest_known_one(tmp_path, caplog, values, words):
     (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
     load_config(tmp_path / "config.json")
     assert words in caplog.text if words else not caplog.text
@@ -252,7 +252,7 @@ def test_an_exponent_without_a_point_is_a_number_in_yaml(tmp_path):
         ({"train": {"batch_size": 10**12}}, "train.batch_size is 1000000000000; it must be within 2147483647"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(tmp_path, values, words):
+def test_impossible_values_are_refused(tmp_path, values, words):
     (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(UserError, match=words):
         load_config(tmp_path / "config.json")
@@ -262,7 +262,7 @@ NINE = ", ".join(9 * ["*{0}"])
 
 
 def aliases(first, following, levels=14):
-    """Lines of which each names the one before nine times."""
+    """YAML lines that each repeat the previous one nine times."""
     names = [chr(ord("a") + level) for level in range(levels)]
     lines = [f"{new}: &{new} {following.format(NINE.format(old))}" for old, new in zip(names, names[1:], strict=False)]
     return "\n".join([f"a: &a {first}", *lines, f"train: {{lr: *{names[-1]}}}"])
@@ -288,13 +288,13 @@ def aliases(first, following, levels=14):
         "train: \0",
     ],
 )
-def test_no_yaml_is_worse_than_a_sentence(tmp_path, text):
+def test_any_bad_yaml_is_a_user_error(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     assert "a.yaml" in bounded(load_diffusion_config, tmp_path / "a.yaml", mib=160)
 
 
 def test_aliases_that_a_program_writes_are_read(tmp_path):
-    """PyYAML writes a list that is in two places as an alias."""
+    """PyYAML writes a list that occurs twice as an alias."""
     shared = ["wav", "flac"]
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({"data": {"extensions": shared}, "more": shared}), encoding="utf-8")
     assert "*id001" in (tmp_path / "a.yaml").read_text(encoding="utf-8")
@@ -315,7 +315,7 @@ def test_aliases_that_a_program_writes_are_read(tmp_path):
         '{"model": {"n_layers": 1000000000}}',
     ],
 )
-def test_no_json_is_worse_than_a_short_sentence(written, text):
+def test_any_bad_json_is_a_short_user_error(written, text):
     sentence = bounded(load_config, path := written(text))
     assert str(path) in sentence and len(sentence) < 2000
 

@@ -1,4 +1,4 @@
-"""modules/console.py: wrong input is a sentence, a bug is a traceback."""
+"""modules/console.py: wrong input gives a one-line error, a bug a traceback."""
 
 import argparse
 import contextlib
@@ -88,7 +88,7 @@ def test_scripts_limit_spinning_unless_the_user_has_chosen_how_threads_wait(give
     assert found == expected
 
 
-def test_a_setting_is_named_as_its_user_knows_it():
+def test_a_setting_is_named_by_its_flag_in_a_script_and_by_its_parameter_elsewhere():
     def sentence():
         values = ("ratio", 0), ("ratio", None), ("cuda_graphs", False), ("other", 1)
         return " ".join(option(name, value) for name, value in values)
@@ -125,7 +125,7 @@ def test_a_path_that_the_console_cannot_encode_is_printed_all_the_same(encoding)
     assert run.stdout.split()[-1] == b"done" and b"\\udcff" in run.stdout and b"\\udcff" in run.stderr
 
 
-def test_a_name_that_ends_lines_or_steers_the_terminal_is_shown_in_one_line():
+def test_a_name_with_line_ends_or_control_characters_is_printed_in_one_line():
     program = (
         "import sys\nfrom modules.console import UserError, get_logger, script\n"
         "name = 'a\\nb\\r\\x1b[2J\\x85\\u2028\\udcff\\x7f \u540d'\n"
@@ -135,12 +135,12 @@ def test_a_name_that_ends_lines_or_steers_the_terminal_is_shown_in_one_line():
     )
     environment = {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(Path(__file__).parents[1])}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
-    shown = r"a\nb\r\x1b[2J\x85\u2028\udcff\x7f 名"
+    printed = r"a\nb\r\x1b[2J\x85\u2028\udcff\x7f 名"
     lines = run.stderr.decode("utf-8").replace("\r\n", "\n").split("\n")
-    assert run.returncode == 2 and lines == [f"passed over: {shown}", f"error: {shown} is odd", ""]
+    assert run.returncode == 2 and lines == [f"passed over: {printed}", f"error: {printed} is odd", ""]
 
 
-def test_what_a_console_can_show_is_shown_as_it_is():
+def test_printable_text_stays_unchanged():
     for name in ("Größe (1).wav", "名 前", "e\u0301", "\U0001f468\u200d\U0001f469", "\u3000a\xa0", "-x", "a|b", "a\\b"):
         assert printable(name) == name
 

@@ -1,4 +1,4 @@
-"""modules/layers/convolution.py: other forms of PyTorch's convolutions, whose numbers and gradients they give."""
+"""modules/layers/convolution.py equals PyTorch's convolutions in values and gradients."""
 
 
 import pytest
@@ -20,7 +20,7 @@ SIZES = [
 
 
 def compare(ours, plain, x):
-    """Output and all gradients of two modules with the same parameters."""
+    """Compare outputs and all gradients of two modules with the same parameters."""
     x, other = x.clone().requires_grad_(), x.clone().requires_grad_()
     got, wanted = ours(x), plain(other)
     torch.testing.assert_close(got, wanted)

@@ -1,4 +1,4 @@
-"""modules/device.py: what a device can do, and which one is meant."""
+"""modules/device.py: choice of the device, denormals, autocast."""
 
 import pytest
 import torch

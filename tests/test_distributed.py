@@ -49,24 +49,24 @@ def alone(monkeypatch):
 @pytest.mark.parametrize(("clips", "processes", "accumulated"), [(10, 2, 1), (23, 3, 2), (4, 3, 2), (5, 1, 4)])
 def test_the_processes_together_have_every_clip_and_all_do_as_many_steps(clips, processes, accumulated):
     shares = [
-        EpochBatches(clips, 2, seed=1, process=process, processes=processes, accumulated=accumulated)
+        EpochBatches(clips, 2, seed=1, rank=process, world_size=processes, accumulated=accumulated)
         for process in range(processes)
     ]
-    steps = [list(in_steps(share.of_process(1), accumulated)) for share in shares]
+    steps = [list(in_steps(share.rank_batches(1), accumulated)) for share in shares]
     assert {len(own) for own in steps} == {shares[0].steps()}
     batches = [batch for step in zip(*steps, strict=True) for own in step for batch in own]
-    whole = [[(1, clip) for clip in batch] for batch in EpochBatches(clips, 2, seed=1).of_epoch(1)]
+    whole = [[(1, clip) for clip in batch] for batch in EpochBatches(clips, 2, seed=1).epoch_batches(1)]
     assert batches[: len(whole)] == whole, "each once, in the order of a run of one process"
     again = batches[len(whole) :]
-    assert ("the last repeats" in shares[0].plan()) == bool(again)
+    assert ("the last repeats" in shares[0].describe_steps()) == bool(again)
     assert all(batch in whole for batch in again) and len(again) < processes * accumulated
 
 
 def test_an_epoch_is_taken_over_by_another_number_of_processes_at_the_batch_where_it_stopped():
     one = EpochBatches(20, 2, seed=1)
-    shares = [EpochBatches(20, 2, seed=1, process=process, processes=2) for process in range(2)]
-    turns = [batch for step in zip(*(share.of_process(3, 3) for share in shares), strict=True) for batch in step]
-    assert turns[:7] == list(one.of_process(3, 3)) and shares[0].steps(3) == 4
+    shares = [EpochBatches(20, 2, seed=1, rank=process, world_size=2) for process in range(2)]
+    turns = [batch for step in zip(*(share.rank_batches(3, 3) for share in shares), strict=True) for batch in step]
+    assert turns[:7] == list(one.rank_batches(3, 3)) and shares[0].steps(3) == 4
 
 
 def test_a_process_is_told_its_place_by_torchrun_or_by_a_step_of_slurm(monkeypatch):

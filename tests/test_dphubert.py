@@ -1,4 +1,4 @@
-"""Pruning away is the same as multiplying by zero: DPHuBERT equals torchaudio's whole network with zeros."""
+"""Pruning equals multiplying by zero: DPHuBERT equals torchaudio's full network with zeros."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIDDLE = (40, 24, 0)  # widths of their feed-forward
 
 
 def whole_and_pruned(wavlm):
-    """The weights of a whole network in which what is not REMAINING adds nothing, and a checkpoint without it."""
+    """Return weights of a full network whose parts outside REMAINING add nothing, and a checkpoint without them."""
     all_heads = tuple(list(range(HEADS)) for _ in REMAINING) if wavlm else None
     checkpoint = dphubert_checkpoint(5, WIDTH, (HEADS,) * 3, (INNER,) * 3, remaining=all_heads)
     whole, pruned = dict(checkpoint["state_dict"]), dict(checkpoint["state_dict"])
@@ -73,7 +73,7 @@ def test_gates_that_training_left_behind_are_not_used(tmp_path):
     assert torch.equal(*features)
 
 
-def test_nothing_is_dropped_whatever_the_settings_of_the_training(tmp_path):
+def test_no_dropout_is_applied_for_any_training_settings(tmp_path):
     checkpoint = dphubert_checkpoint(width=WIDTH)
     checkpoint["config"] |= {"encoder_dropout": 0.5, "encoder_layer_drop": 0.9, "encoder_attention_dropout": 0.5}
     torch.save(checkpoint, tmp_path / "dp.pth")
@@ -90,7 +90,7 @@ def test_nothing_is_dropped_whatever_the_settings_of_the_training(tmp_path):
         ({"encoder.transformer.layers.0.attention.q_proj.weight": torch.zeros(65, WIDTH)}, {}, "65 wide, no multiple"),
         ({"encoder.transformer.layer_norm.bias": None}, {}, "layer_norm.bias is missing"),
         ({"encoder.transformer.pos_conv_embed.conv.weight_g": None}, {}, "lacks the tensor that becomes positions"),
-        ({"encoder.gate": torch.zeros(3)}, {}, r"does not know: encoder.gate \[3\]"),
+        ({"encoder.gate": torch.zeros(3)}, {}, r"does not have: encoder.gate \[3\]"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named_with_the_reason(tmp_path, weights, settings, sentence):

@@ -1,4 +1,4 @@
-"""What holds for every speech encoder: frames, half precision, whole files, wrong files."""
+"""Tests of all speech encoders: frames, half precision, complete files, wrong files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FAMILY = {
     "dphubert": "DPHuBERT",
     "wavlmbase+": "WavLM",
 }
-# Tensors of a file that are deliberately not used: for training only, or folded with another one into one.
+# Tensors that are deliberately unused: for training only, or merged with another one.
 UNUSED = ("mask_emb", "label_embs_concat", "final_proj", "module.masked_spec", "module.label_embedding", "decoder.")
-HEAVY = ("cnhubertlarge",)  # 100 million weights at the least
+HEAVY = ("cnhubertlarge",)  # at least 100 million weights
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def files(folder):
-    """key -> its weight file, written when first asked for."""
+    """Return a function from key to weight file, which writes the file at its first call."""
 
     def file(key):
         path = folder / ENCODERS[key].weight
@@ -59,7 +59,7 @@ def noise(samples, seed=0):
 
 
 def dear(encoder):
-    """Whether a forward pass is slow even with the fewest weights that the format allows."""
+    """Return whether a forward pass is slow even at the smallest size that the format allows."""
     return encoder.key in HEAVY or encoder.key.startswith("whisper")
 
 
@@ -78,7 +78,7 @@ def test_frames_follow_the_rule_at_every_length_that_matters(encoder):
         assert features.dtype == torch.float32 and features.isfinite().all()
 
 
-def test_the_rule_is_that_of_the_convolutions_for_every_length(encoder):
+def test_the_frame_count_equals_the_convolutions_for_every_length(encoder):
     lengths = np.arange(400, 48001)
     rule = np.array([encoder.frames(int(n)) for n in lengths])
     hops = encoder.padding == 40
@@ -101,7 +101,7 @@ def test_no_gradient_and_no_training_mode_is_left_on(encoder):
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-# The large Whisper is the other but for its width; a CPU that has no half precision of its own takes a minute for it.
+# The large Whisper differs only in width; a CPU without half precision takes a minute for it.
 @pytest.mark.parametrize("key", sorted(set(PYTORCH_KEYS) - {*HEAVY, "whisper-ppg-large"}))
 def test_half_precision_is_near_and_falls_back_when_it_does_not_suffice(files, folder, key, monkeypatch, caplog):
     files(key)
@@ -121,7 +121,7 @@ def test_half_precision_is_near_and_falls_back_when_it_does_not_suffice(files, f
 
 @pytest.mark.parametrize("key", FAMILY)
 def test_every_number_of_the_file_is_in_the_network(files, folder, key):
-    """But for those that are UNUSED; a weight norm's magnitudes are multiplied into its directions."""
+    """Except UNUSED ones; weight norm magnitudes are multiplied into their directions."""
     weights = read_weight_file(files(key), FAMILY[key])
     used = {name: len(tensor.flatten()) for name, tensor in weights.items() if not name.startswith(UNUSED)}
     magnitudes = sum(count for name, count in used.items() if name.endswith("weight_g"))
@@ -142,14 +142,14 @@ def test_every_number_of_the_file_is_in_the_network(files, folder, key):
         ("hubertsoft", "vec768l12-onnx", "ONNX graph"),
     ],
 )
-def test_the_file_of_another_encoder_is_called_by_its_name(files, tmp_path, key, given, looks):
+def test_the_file_of_another_encoder_is_named(files, tmp_path, key, given, looks):
     os.symlink(files(given), tmp_path / ENCODERS[key].weight)
     with pytest.raises(UserError, match=rf"{re.escape(ENCODERS[key].weight)}.*looks like (an? )?{looks}"):
         build_encoder(key, folder=tmp_path)
 
 
 @pytest.mark.parametrize("key", PYTORCH_KEYS + ONNX_KEYS)
-def test_what_no_weight_file_is_is_refused_and_runs_nothing(tmp_path, key):
+def test_a_file_that_is_no_weight_file_is_refused_and_runs_no_code(tmp_path, key):
     path = tmp_path / ENCODERS[key].weight
     marker = tmp_path / "ran"
 

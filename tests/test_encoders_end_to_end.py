@@ -22,7 +22,7 @@ from tests.tiny import tiny_config
 from vencoder import ENCODERS
 
 RATE = 44100
-FITTED = ("speech_encoder", "ssl_dim", "gin_channels", "filter_channels", "n_speakers")  # by the second stage
+FITTED = ("speech_encoder", "ssl_dim", "gin_channels", "filter_channels", "n_speakers")  # set by the second stage
 
 
 def tone(path, seconds, hz):
@@ -34,7 +34,7 @@ def tone(path, seconds, hz):
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder in which stage 1 was run, on six short recordings of one voice."""
+    """A folder after stage 1, with six short recordings of one voice."""
     folder = tmp_path_factory.mktemp("chain")
     for number in range(6):
         tone(folder / "dataset_raw" / "alto" / f"{number}.wav", 0.7 + 0.05 * number, 200 + 20 * number)
@@ -46,7 +46,7 @@ def work(tmp_path_factory):
 
 
 def shrink(path):
-    """The written configuration with a tiny model, but for the sizes that follow the encoder."""
+    """Write the configuration with a tiny model, except for the sizes that the encoder sets."""
     config, tiny = load_config(path), tiny_config(epochs=1, batch_size=2, log_interval=1)
     for name, value in vars(tiny.model).items():
         if name not in FITTED:

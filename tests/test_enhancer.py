@@ -12,7 +12,7 @@ KEYS = (-12, -5, 0, 3, 12)
 
 
 class Echo:
-    """A vocoder whose mel is the sound, which it gives back: what the enhancer does around it is left."""
+    """A vocoder whose mel is the audio and whose output is its input, to test the enhancer's own processing."""
 
     sampling_rate, hop_length = RATE, HOP
 
@@ -29,16 +29,16 @@ def tone(seconds: float, rate: int, hz: float = 440) -> torch.Tensor:
 
 
 def falling_f0(seconds: float, rate: int, hop: int) -> torch.Tensor:
-    """F0 that tells the time: 600 Hz less 100 Hz a second."""
+    """F0 that encodes time: 600 Hz, falling by 100 Hz per second."""
     return 600 - 100 * torch.arange(int(seconds * rate) // hop)[None] * hop / rate
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(("rate", "hop"), [(RATE, HOP), (32000, 320)])
-def test_what_a_perfect_vocoder_gives_back_is_the_sound(key, rate, hop):
+def test_with_an_identity_vocoder_the_output_is_the_input(key, rate, hop):
     audio, given = Enhancer(Echo()).enhance(tone(1, rate), rate, falling_f0(1, rate, hop), hop, key)
     assert given == RATE
-    # Whole frames of the slowed sound remain.
+    # The output is cut to whole frames of the slowed audio.
     assert RATE - 2 ** (-key / 12) * HOP - 2 <= len(audio) <= RATE
     inner = slice(3000, len(audio) - 3000)
     torch.testing.assert_close(audio[inner], tone(1, RATE)[0, inner], rtol=0, atol=2e-3)
@@ -46,13 +46,13 @@ def test_what_a_perfect_vocoder_gives_back_is_the_sound(key, rate, hop):
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(("rate", "hop"), [(RATE, HOP), (32000, 320)])
-def test_the_vocoder_hears_the_f0_lowered_by_the_key_at_its_own_frames(key, rate, hop):
+def test_the_vocoder_gets_f0_lowered_by_the_key_at_its_own_frames(key, rate, hop):
     echo = Echo()
     Enhancer(echo).enhance(tone(1, rate), rate, falling_f0(1, rate, hop), hop, key)
     slowness = 100 * round(RATE * 2 ** (key / 12) / 100) / RATE
-    heard_at = torch.arange(echo.f0.shape[1]) * HOP / RATE
-    wanted = (600 - 100 * heard_at / slowness) / slowness
-    known = heard_at < slowness * (1 - 2 * hop / rate)  # at the end the last value is held
+    times = torch.arange(echo.f0.shape[1]) * HOP / RATE
+    wanted = (600 - 100 * times / slowness) / slowness
+    known = times < slowness * (1 - 2 * hop / rate)  # the last value repeats at the end
     assert known.sum() > len(known) * 0.9
     torch.testing.assert_close(echo.f0[0, known], wanted[known], rtol=1e-4, atol=0)
 

@@ -1,4 +1,4 @@
-"""F0 predictors on sound whose F0 is known, and the rules that their curves are finished by."""
+"""F0 predictors on audio with known F0, and the post-processing of their curves."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_crepe_follows_a_glide():
     agrees("crepe", 0.4, 40)
 
 
-def test_crepe_gives_the_same_f0_twice_and_draws_nothing(monkeypatch):
+def test_crepe_gives_the_same_f0_twice_and_samples_no_random_numbers(monkeypatch):
     import scipy.stats
 
-    monkeypatch.setattr(scipy.stats.triang, "rvs", lambda *_, **__: pytest.fail("torchcrepe's dither was drawn"))
+    monkeypatch.setattr(scipy.stats.triang, "rvs", lambda *_, **__: pytest.fail("torchcrepe's dither was sampled"))
     sound, _ = glide(0.2, 200, 300)
     before = torch.get_rng_state()
     first, second = (build_f0_predictor("crepe")(sound)[0] for _ in range(2))
@@ -202,13 +202,13 @@ def test_flags_and_readme_name_every_predictor_with_its_range():
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def test_gaps_are_drawn_linearly_and_ends_held():
+def test_gaps_are_interpolated_linearly_and_ends_are_constant():
     f0, uv = interpolate_unvoiced(np.array([0, 100, 0, 0, 130, 0.0]))
     np.testing.assert_allclose(f0, [100, 100, 110, 120, 130, 130])
     np.testing.assert_array_equal(uv, [0, 1, 0, 0, 1, 0])
 
 
-def test_one_voiced_frame_stands_everywhere():
+def test_a_single_voiced_frame_fills_the_curve():
     f0, uv = interpolate_unvoiced(np.array([0, 0, 200.0, 0]))
     np.testing.assert_array_equal(f0, [200] * 4)
     np.testing.assert_array_equal(uv, [0, 0, 1, 0])

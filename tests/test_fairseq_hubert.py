@@ -33,7 +33,7 @@ def without_training(weights):
 
 @pytest.fixture(scope="module")
 def oracle(weights):
-    """torchaudio's own network with the same weights: audio (L,), layer -> (N, C)."""
+    """torchaudio's network with the same weights: audio (L,), layer -> (N, C)."""
     network = torchaudio_network(from_fairseq(without_training(weights)))
 
     @torch.inference_mode()
@@ -111,7 +111,7 @@ def test_sound_that_cannot_be_encoded_is_refused(path):
     [
         ({"encoder.layers.1.fc1.bias": None}, "does not hold a whole HuBERT: .*1.feed_forward.*bias is missing"),
         ({"encoder.pos_conv.0.weight_v": None}, "lacks the tensor that becomes encoder.pos_conv_embed"),
-        ({"encoder.layers.0.gate": torch.zeros(2)}, r"does not know: encoder.layers.0.gate \[2\]"),
+        ({"encoder.layers.0.gate": torch.zeros(2)}, r"does not have: encoder.layers.0.gate \[2\]"),
         ({"layer_norm.weight": torch.zeros(7)}, r"layer_norm.weight is \[7\] and should be \[24\]"),
         ({"final_proj.bias": None}, "no final_proj"),
         ({"final_proj.weight": torch.zeros(40, 128), "final_proj.bias": torch.zeros(40)}, "40 features .*, not 256"),

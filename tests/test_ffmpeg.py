@@ -1,4 +1,4 @@
-"""Files that libsndfile does not read come through ffmpeg, a stand-in here, or are refused with the cure."""
+"""Files that libsndfile does not read are decoded by ffmpeg (a stand-in here), or refused with the cure."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_a_file_that_changes_is_decoded_again(tmp_path, program):
         np.testing.assert_array_equal(read_audio(tmp_path / "song.m4a")[0], audio)
 
 
-def test_what_ffmpeg_cannot_decode_is_refused_in_its_words(tmp_path, program):
+def test_a_file_that_ffmpeg_cannot_decode_is_refused_with_its_message(tmp_path, program):
     (tmp_path / "song.m4a").write_bytes(b"no sound")
-    with pytest.raises(UserError, match=r"song.m4a cannot be read: ffmpeg says 'Invalid data found"):
+    with pytest.raises(UserError, match=r"song.m4a cannot be read: ffmpeg reports 'Invalid data found"):
         read_audio(tmp_path / "song.m4a")
 
 
@@ -83,7 +83,7 @@ def test_without_ffmpeg_the_files_fail_with_the_cure_and_their_speaker_is_named(
     assert f"no clip was made from {tmp_path / 'in/anna'}" not in caplog.text
 
 
-def test_a_folder_without_recordings_is_refused_with_what_was_passed_over(tmp_path, capsys):
+def test_a_folder_without_recordings_is_refused_with_the_skipped_files(tmp_path, capsys):
     (tmp_path / "in/anna").mkdir(parents=True)
     (tmp_path / "in/anna/words.txt").write_text("no sound", encoding="utf-8")
     write(tmp_path / "in/loose.wav")

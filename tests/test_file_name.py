@@ -1,4 +1,4 @@
-"""modules/data/file_name.py: what it lets through can be written, listed and read back; what it refuses cannot."""
+"""modules/data/file_name.py: accepted names can be written, listed and read back; refused names cannot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANY_TEXT = st.text(st.characters(), max_size=300)  # lone surrogates too, as nam
 
 
 def as_the_original_reads(line: str) -> list[str]:
-    """One line of a filelist, read in both of so-vits-svc 4.1's ways; what each takes for the first field."""
+    """Read one line of a filelist in both ways of so-vits-svc 4.1; returns the first field of each."""
     try:
         text = f"{line}\n".encode().decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeEncodeError:
@@ -25,7 +25,7 @@ def as_the_original_reads(line: str) -> list[str]:
 
 
 @given(ANY_TEXT)
-def test_a_list_holds_a_text_if_and_only_if_all_readers_find_it_again(text):
+def test_a_filelist_accepts_a_text_if_and_only_if_all_readers_return_it(text):
     line = f"./{text}.wav"
     held = as_the_original_reads(line) == [line, line] and line.replace("\\", "/") == line
     assert (list_flaw(text) is None) == held
@@ -51,7 +51,7 @@ def test_a_folder_inside_another_is_just_that(name):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a/", "./a"])
-def test_what_leads_elsewhere_is_no_folder(name):
+def test_a_path_that_leads_elsewhere_is_no_folder(name):
     assert not is_one_folder(name) and "rename" in speaker_flaw(name)
 
 
@@ -75,7 +75,7 @@ def test_a_number_is_offered_for_a_name_that_it_shortens_enough():
     assert "or give the speaker's number" in result_flaw("n" * 256, "a" * 100)
 
 
-def test_windows_forbids_more_signs(monkeypatch):
+def test_windows_forbids_more_characters(monkeypatch):
     assert result_flaw("song_a:b.wav", "a:b") is None or os.name == "nt"
     with monkeypatch.context() as patch:
         patch.setattr("modules.data.file_name.os.name", "nt")

@@ -1,4 +1,4 @@
-"""modules/data/filelist.py: lists are read whole, and clips that cannot be used are named with the reason."""
+"""modules/data/filelist.py: filelists are read completely, and unusable clips are named with the reason."""
 
 import os
 
@@ -8,7 +8,7 @@ import pytest
 from modules.audio.files import write_audio
 from modules.console import UserError
 from modules.data.features import ClipFiles
-from modules.data.filelist import read_filelist, speaker_id, usable
+from modules.data.filelist import read_filelist, speaker_id, usable_clips
 from tests.tiny import write_clip
 
 RATE = 44100
@@ -43,13 +43,13 @@ def test_marks_line_ends_and_blanks_of_an_editor_change_nothing(clips, tmp_path,
 
 @pytest.mark.parametrize("sign", list("\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_a_list_that_holds_another_line_end_of_unicode_is_parted_at_line_feeds_alone(clips, tmp_path, sign):
+def test_a_filelist_is_split_only_at_line_feeds_not_at_other_unicode_line_ends(clips, tmp_path, sign):
     odd = clips[0].rename(clips[0].with_name(f"a{sign}b.wav"))
     (tmp_path / "list.txt").write_text(f"{odd}\n{clips[1]}\n", encoding="utf-8")
     assert read_filelist(tmp_path / "list.txt") == [odd, clips[1]]
 
 
-def test_a_line_that_no_file_can_be_called_is_missing_not_a_failure(clips, tmp_path):
+def test_an_impossible_file_name_counts_as_missing(clips, tmp_path):
     for name in ("n" * 300, "\0"):
         (tmp_path / "list.txt").write_text(f"{clips[0]}\n{name}\n", encoding="utf-8")
         with pytest.raises(UserError, match="1 of its 2 clips are missing"):
@@ -58,11 +58,11 @@ def test_a_line_that_no_file_can_be_called_is_missing_not_a_failure(clips, tmp_p
 
 def test_a_clip_whose_companions_can_have_no_name_is_left_out(clips, caplog):
     long = clips[0].rename(clips[0].with_name("n" * 250 + ".wav"))
-    assert usable([long, clips[1]], ("units",), RATE) == [clips[1]]
+    assert usable_clips([long, clips[1]], ("units",), RATE) == [clips[1]]
     assert f"{long} is left out: there is no {long.name}.soft.pt" in caplog.text
 
 
-def test_a_list_of_no_use_says_why(clips, tmp_path):
+def test_an_unusable_filelist_is_refused_with_the_reason(clips, tmp_path):
     path = tmp_path / "list.txt"
     with pytest.raises(UserError, match="there is no .*list.txt; run 'python preprocess_flist_config.py' first"):
         read_filelist(path)
@@ -80,18 +80,18 @@ def test_clips_that_cannot_be_used_are_left_out_with_the_reason(clips, caplog):
     write_audio(clips[0], np.zeros(96000, np.float32), 96000)
     clips[1].write_bytes(b"damaged")
     ClipFiles(clips[2]).f0.unlink()
-    assert usable(clips, ("units", "f0"), RATE) == [clips[3]]
+    assert usable_clips(clips, ("units", "f0"), RATE) == [clips[3]]
     assert "it has 96000 Hz and the config 44100" in caplog.text
     assert f"{clips[1]} is left out" in caplog.text
     assert f"there is no {clips[2].name}.f0.npy; run 'python preprocess_hubert_f0.py' again" in caplog.text
-    assert usable(clips[2:], ("units",), RATE) == clips[2:]
+    assert usable_clips(clips[2:], ("units",), RATE) == clips[2:]
 
 
 def test_no_clip_at_all_is_an_error_with_the_first_reason_and_the_command_that_cures(clips):
     with pytest.raises(UserError, match=r"none of the 4 clips .* there is no 0\.wav\.mel\.npy; run 'make mels' again"):
-        usable(clips, ("units", "mel"), RATE, maker="make mels")
+        usable_clips(clips, ("units", "mel"), RATE, maker="make mels")
     with pytest.raises(UserError, match="shorter than a training slice"):
-        usable(clips, ("units",), RATE, shortest=RATE)
+        usable_clips(clips, ("units",), RATE, shortest=RATE)
 
 
 def test_the_speaker_is_the_folder(clips):

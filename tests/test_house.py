@@ -1,4 +1,4 @@
-"""The picture of the house holds: who may lean on whom, and scripts that answer at once."""
+"""Rules of the repository: which package may import which, and scripts whose help is fast."""
 
 import ast
 import re
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.stem != "spkmix")  # which is the user's own map
-FLOORS = {
+SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.stem != "spkmix")  # the user's map
+LEVELS = {
     "modules": 0,
     "vdecoder": 1,
     "vencoder": 1,
@@ -26,7 +26,7 @@ HEAVY = ("torch", "torchaudio", "librosa", "faiss", "transformers", "scipy", "ma
 
 
 def imports(path):
-    """Top-level names of everything a file imports, wherever in the file."""
+    """Yield the top-level names of all imports anywhere in a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -34,22 +34,22 @@ def imports(path):
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize("package", sorted(FLOORS))
-def test_a_package_leans_only_on_floors_below_it(package):
+@pytest.mark.parametrize("package", sorted(LEVELS))
+def test_a_package_imports_only_packages_of_lower_levels(package):
     for path in (ROOT / package).rglob("*.py"):
         for name in set(imports(path)) - {package}:
-            if name in FLOORS:
-                assert FLOORS[name] < FLOORS[package], f"{path.relative_to(ROOT)} imports {name}"
+            if name in LEVELS:
+                assert LEVELS[name] < LEVELS[package], f"{path.relative_to(ROOT)} imports {name}"
             assert name not in ("tests", "benchmarks"), f"{path.relative_to(ROOT)} imports {name}"
 
 
 FLAG = re.compile(r"(?<![\w}-])--?[A-Za-z]\w*")
-COMMAND = re.compile(r"(\.py|pip install|torchrun) --?\w+|^{} --use_diff")  # of another program, flags and all
+COMMAND = re.compile(r"(\.py|pip install|torchrun) --?\w+|^{} --use_diff")  # commands with their flags
 NO_MESSAGES = {"-onnx", "-v3 or a model made from it"}  # the suffix of keys of graphs; the end of a model's name
 
 
 def texts(path):
-    """The strings of a file that are no docstrings, with ``{}`` for what f-strings put in."""
+    """Yield the strings of a file except docstrings, with ``{}`` for the values of f-strings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     parts = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
@@ -62,24 +62,24 @@ def texts(path):
             yield node.value
 
 
-@pytest.mark.parametrize("package", sorted(FLOORS))
-def test_a_package_knows_no_flags_for_programs_without_any_use_it(package):
+@pytest.mark.parametrize("package", sorted(LEVELS))
+def test_packages_contain_no_flags_because_programs_without_flags_use_them(package):
     """``modules.console.option`` names settings, in a script by their flags."""
-    strangers = {ROOT / "modules/audio/ffmpeg.py", ROOT / "cluster/train_cluster.py"}  # not our flags; a script
-    for path in set((ROOT / package).rglob("*.py")) - strangers:
+    exceptions = {ROOT / "modules/audio/ffmpeg.py", ROOT / "cluster/train_cluster.py"}  # not our flags; a script
+    for path in set((ROOT / package).rglob("*.py")) - exceptions:
         for text in set(texts(path)) - NO_MESSAGES:
             assert not FLAG.search(COMMAND.sub("", text)), f"{path.relative_to(ROOT)}: {text}"
 
 
 def test_nothing_imports_a_script_but_the_users_own_map():
     scripts = {path.stem for path in SCRIPTS}
-    for package in FLOORS:
+    for package in LEVELS:
         for path in (ROOT / package).rglob("*.py"):
             assert not scripts & set(imports(path)), path
 
 
 @pytest.mark.parametrize("package", ["vencoder", "modules/f0"])
-def test_an_entry_of_a_table_knows_no_other_entry(package):
+def test_an_entry_of_a_table_imports_no_other_entry(package):
     if package == "modules/f0":
         shared = {"contour", "world", "salience", "rmvpe_network", "fcpe_network"}
     else:
@@ -93,7 +93,7 @@ def test_an_entry_of_a_table_knows_no_other_entry(package):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_help_teaches_and_loads_nothing_heavy(script):
+def test_help_shows_an_example_and_imports_nothing_heavy(script):
     program = (
         "import runpy, sys\n"
         f"sys.argv = [{str(script)!r}, '--help']\n"
@@ -115,7 +115,7 @@ def test_a_script_is_a_page(script):
     assert {"build_parser", "main"} <= functions
 
 
-def test_every_file_says_why_it_is_there():
-    for folder in (*FLOORS, "benchmarks", "."):
+def test_every_file_has_a_docstring():
+    for folder in (*LEVELS, "benchmarks", "."):
         for path in (ROOT / folder).glob("*.py"):
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path

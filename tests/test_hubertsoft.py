@@ -59,7 +59,7 @@ def test_units_equal_an_independent_implementation(tmp_path, samples, prefix):
     [
         ({"proj.weight": None}, "no final_proj"),
         ({"encoder.layers.3.norm1.bias": None}, "layers.3.layer_norm.bias is missing"),
-        ({"encoder.layers.3.norm3.bias": torch.zeros(2)}, r"does not know: encoder.layers.3.norm3.bias \[2\]"),
+        ({"encoder.layers.3.norm3.bias": torch.zeros(2)}, r"does not have: encoder.layers.3.norm3.bias \[2\]"),
         ({"proj.weight": torch.zeros(40, 64), "proj.bias": torch.zeros(40)}, "40 features a frame, not 256"),
     ],
 )

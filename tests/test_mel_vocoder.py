@@ -72,7 +72,7 @@ def test_a_loaded_vocoder_sounds_like_the_network_that_was_saved(tmp_path, sizes
     assert not any("weight_g" in name for name in vocoder.network.state_dict())
 
 
-def test_a_long_song_in_blocks_is_that_of_one_pass(tmp_path):
+def test_a_long_song_in_blocks_equals_one_pass(tmp_path):
     vocoder = load_mel_vocoder(write_vocoder(tmp_path, **OTHER_SIZES))
     mel, f0 = song(vocoder, 400)
     with torch.inference_mode():
@@ -85,11 +85,11 @@ def test_f0_beyond_the_mel_is_cut_and_too_little_is_an_error(tmp_path):
     mel, f0 = song(vocoder, 20)
     longer = torch.cat((f0, torch.full((1, 3), 999.0)), dim=1)
     assert torch.equal(vocoder.synthesize(mel, longer, seeded()), vocoder.synthesize(mel, f0, seeded()))
-    with pytest.raises(ValueError, match="20 frames of mel have but 19 of F0"):
+    with pytest.raises(ValueError, match="the mel has 20 frames and F0 only 19"):
         vocoder.synthesize(mel, f0[:, 1:])
 
 
-def test_the_log10_kind_hears_the_same_mel_in_decimal_logarithms(tmp_path):
+def test_the_log10_kind_takes_the_same_mel_in_decimal_logarithms(tmp_path):
     path = write_vocoder(tmp_path, **OTHER_SIZES)
     natural, decimal = load_mel_vocoder(path), load_mel_vocoder(path, kind="nsf-hifigan-log10")
     mel, f0 = song(natural, 20)
@@ -126,7 +126,7 @@ def test_sound_of_another_rate_gives_the_mel_of_the_same_sound(tmp_path):
 
     mels = vocoder.extract(tone(44100)), vocoder.extract(tone(48000), sampling_rate=48000)
     assert mels[0].shape == mels[1].shape
-    inner = [mel[:, 5:-5, :20] for mel in mels]  # the bins that hear the tone, away from the ends
+    inner = [mel[:, 5:-5, :20] for mel in mels]  # the bins of the tone, away from the ends
     torch.testing.assert_close(*inner, rtol=0, atol=0.02)
 
 
@@ -148,7 +148,7 @@ def test_a_missing_file_is_named_with_its_description(tmp_path):
     assert re.search(r"needs 'model' in .*nsf_hifigan/.*pretrain/README\.md", refusal(path))
 
 
-def test_an_unknown_kind_is_answered_with_the_known_ones(tmp_path):
+def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path):
     assert "nsf-hifigan-log10" in refusal(write_vocoder(tmp_path), kind="nsf_hifigan")
 
 
@@ -200,7 +200,7 @@ def test_sizes_that_disagree_with_the_weights_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), [("mini_nsf", True), ("noise_sigma", 0.2)])
-def test_a_newer_network_is_refused_by_the_key_that_asks_for_it(tmp_path, key, value):
+def test_a_newer_network_is_refused_with_its_key(tmp_path, key, value):
     assert f"config.json: {key} is {value!r}" in refusal(write_vocoder(tmp_path, **{key: value}))
 
 
@@ -209,6 +209,6 @@ def test_a_newer_release_without_the_new_networks_loads(tmp_path):
     assert np.isfinite(vocoder.synthesize(*song(vocoder, 8)).numpy()).all()
 
 
-def test_what_training_alone_needs_is_kept_aside(tmp_path):
+def test_keys_of_the_training_are_kept_as_extra(tmp_path):
     write_vocoder(tmp_path)
     assert load_vocoder_config(tmp_path / "config.json").extra == NOT_OF_THE_NETWORK

@@ -1,4 +1,4 @@
-"""The encoder that needs no weights: cepstra as defined, HuBERT's frames, nothing that is not finite."""
+"""The encoder without weights: cepstra as defined, HuBERT's frames, finite values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound files become mono sound that can be worked with: channels, offset, full scale, and an end that is missing."""
+"""Audio files as corrected mono: channels, DC offset, full scale, and missing ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def every_line(caplog):
 
 
 def phrases(*parts: float, level: float = 0.3) -> np.ndarray:
-    """Seconds of a tone of 220 Hz, or of silence where negative."""
+    """Concatenate parts in seconds: positive ones are a 220 Hz tone, negative ones silence."""
     tones = [np.sin(2 * np.pi * 220 / RATE * np.arange(int(abs(part) * RATE))) * (part > 0) for part in parts]
     return (level * np.concatenate(tones)).astype(np.float32)
 
@@ -67,7 +67,7 @@ def test_the_loudest_channel_is_used_where_the_mean_is_far_fainter(tmp_path, cap
 # -- offset, hum, full scale ------------------------------------------------------------------------------------------
 
 
-def test_an_offset_is_taken_out_and_a_sound_without_one_is_left_alone(tmp_path, caplog):
+def test_a_dc_offset_is_removed_and_audio_without_one_stays_unchanged(tmp_path, caplog):
     clean = phrases(1, -1, 1)
     np.testing.assert_array_equal(measured(put(tmp_path / "a.wav", clean)).read(), clean)
     assert not caplog.messages
@@ -114,7 +114,7 @@ def test_ranges_are_read_in_order_with_what_lies_between_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "w64", "rf64", "au", "mp3", "ogg", "opus"])
-def test_a_file_whose_end_is_missing_is_read_as_far_as_it_goes_and_both_lengths_are_told(tmp_path, caplog, suffix):
+def test_a_truncated_file_is_read_to_its_end_and_both_lengths_are_reported(tmp_path, caplog, suffix):
     audio = np.random.default_rng(0).normal(0, 0.1, (6, 48000)).astype(np.float32)
     whole, half = tmp_path / f"whole.{suffix}", tmp_path / f"half.{suffix}"
     how = {"opus": {"format": "OGG", "subtype": "OPUS"}, "rf64": {"format": "RF64"}}.get(suffix, {})
@@ -153,7 +153,7 @@ def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
 
 
 @pytest.mark.parametrize("read", [measured, read_audio])
-def test_a_header_that_gives_no_length_or_an_impossible_rate_is_refused_in_its_own_words(tmp_path, read):
+def test_a_header_without_length_or_with_an_impossible_rate_is_refused(tmp_path, read):
     path = put(tmp_path / "a.wav", phrases(1), subtype="PCM_16")
     data = bytearray(path.read_bytes())
     place = data.index(b"data") + 4

@@ -37,7 +37,7 @@ def seeded(seed=1):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("per_frame_speaker", [False, True])
-def test_blocks_decode_to_the_same_sound_as_the_whole(shape, per_frame_speaker):
+def test_decoding_in_blocks_equals_one_pass(shape, per_frame_speaker):
     net = decoder(**SHAPES[shape])
     z, f0, g = inputs(61)
     if per_frame_speaker:
@@ -78,7 +78,7 @@ def test_slopes_are_those_of_hifi_gan(resblock):
 
 
 def turns_in_float64(f0, source):
-    """Each track's phase: a float64 sum of the float32 steps."""
+    """Return each track's phase: a float64 sum of the float32 steps."""
     numbers = np.arange(1, source.tracks + 1, dtype=np.float32)
     steps = np.repeat(f0.numpy(), source.hop_length, axis=1)[:, :, None] * numbers / np.float32(source.sampling_rate)
     return np.cumsum(np.float64(steps % np.float32(1)), axis=1) % 1
@@ -103,12 +103,12 @@ def test_after_five_minutes_the_pitch_is_still_right():
     tail = source.sines(phases[-20:])[0, :, 0].double().numpy()
     sample = np.arange((frames - 20) * 512, frames * 512) + 1
     wanted = 0.1 * np.sin(2 * np.pi * ((440 * sample / 44100) % 1))
-    # float32's own rounding of the step is worth a few hundredths of a turn by now, not more.
+    # By now the float32 rounding of the step adds up to a few hundredths of a turn at most.
     assert np.abs(tail - wanted).max() < 0.1 * 2 * np.pi * 0.05
 
 
-def test_first_weights_bring_the_source_to_every_stage_about_as_loud_as_the_latent():
-    """So the published decoder finds the pitch early; PyTorch's own first weights leave the source at 0.1 to 0.5."""
+def test_initial_weights_bring_the_source_to_every_stage_about_as_loud_as_the_latent():
+    """So training finds the pitch early; PyTorch's default weights leave the source at 0.1 to 0.5."""
     torch.manual_seed(0)
     network = NsfHifigan(ModelConfig(), 192, 768)
     with torch.no_grad():
@@ -122,14 +122,14 @@ def test_first_weights_bring_the_source_to_every_stage_about_as_loud_as_the_late
             x = sum(block(latent + brought) for block in blocks) / len(blocks)
 
 
-def test_no_first_bias_adds_a_dc_offset_to_the_sound():
+def test_no_initial_bias_adds_a_dc_offset():
     """No mel band holds 0 Hz, so a short training leaves an offset in place."""
     network = NsfHifigan(ModelConfig(), 192, 768)
     assert not network.conv_post.bias.any() and not network.m_source.l_linear.bias.any()
 
 
-def test_each_wrap_loses_what_float32_loses():
-    """The published order of effects: steps summed, and a whole turn taken off the step at which a sum passes one."""
+def test_each_wrap_has_the_float32_rounding_error():
+    """The published order: steps are summed, and a whole turn is subtracted at the step where the sum exceeds one."""
     source = HarmonicSource(44100, 64)
     f0 = torch.rand(1, 400, generator=seeded()) * 900 + 60
     numbers = torch.arange(1, source.tracks + 1)
@@ -140,7 +140,7 @@ def test_each_wrap_loses_what_float32_loses():
     torch.testing.assert_close(sines_of(source, f0).double(), wanted, rtol=0, atol=2e-7)
 
 
-def test_first_phases_turn_the_overtones_and_never_the_fundamental():
+def test_initial_phases_shift_the_overtones_and_not_the_fundamental():
     source = HarmonicSource(44100, 64)
     f0 = torch.full((1, 10), 200.0)
     still, turned = (source.phases(f0, torch.full((1, source.tracks), first)) for first in (0.0, 0.25))
@@ -149,8 +149,8 @@ def test_first_phases_turn_the_overtones_and_never_the_fundamental():
     assert torch.equal(moved[:, :, 1:], torch.full_like(moved[:, :, 1:], 1 << 38))
 
 
-def test_a_mel_vocoders_overtones_come_to_their_first_phases_within_the_first_frame():
-    """Sums in float64 of float32 steps; the first phase is added to every step of the first frame."""
+def test_a_mel_vocoders_overtones_reach_their_initial_phases_within_the_first_frame():
+    """Sums in float64 of float32 steps; the initial phase is added to every step of the first frame."""
     source = HarmonicSource(44100, 64, phases_per_frame=True)
     f0 = torch.rand(2, 300, generator=seeded()) * 900 + 60
     first = torch.rand(2, source.tracks, generator=seeded(2))
@@ -176,7 +176,7 @@ def test_the_source_is_sines_where_voiced_and_louder_noise_where_not():
     assert peak % 220 == pytest.approx(0, abs=4) or peak % 220 == pytest.approx(220, abs=4)
 
 
-def test_the_source_draws_from_the_generator_given_and_leaves_the_global_one_alone():
+def test_the_source_samples_from_the_given_generator_and_leaves_the_global_one_unchanged():
     source = HarmonicSource(44100, 64)
     f0 = torch.full((1, 600), 200.0)
     before = torch.get_rng_state()

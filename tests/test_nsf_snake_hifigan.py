@@ -51,7 +51,7 @@ def test_the_filter_is_the_textbooks():
 def test_upsampling_is_a_zero_stuffed_sound_through_the_filter(length):
     x = noise(length)
     stuffed = scipy.signal.upfirdn(2 * taps(), held(x.double().numpy(), 5, 5), up=2)
-    wanted = stuffed[..., 15 : 15 + 2 * length]  # five held samples and half the filter's length
+    wanted = stuffed[..., 15 : 15 + 2 * length]  # five replicated samples and half the filter's length
     np.testing.assert_allclose(Upsample()(x).numpy(), wanted, atol=1e-6)
 
 
@@ -71,8 +71,8 @@ def test_snake_is_its_formula_channel_by_channel():
     np.testing.assert_allclose(snake(x).detach().numpy(), wanted, atol=1e-5)
 
 
-def test_overtones_beyond_half_the_rate_fold_back_less_than_from_a_plain_snake():
-    hz = 0.3  # cycles a sample: the squared sine doubles it, to 0.6, which folds back to 0.4
+def test_overtones_above_half_the_rate_alias_less_than_from_a_plain_snake():
+    hz = 0.3  # cycles per sample: the squared sine doubles it, to 0.6, which folds back to 0.4
     x = torch.sin(2 * torch.pi * hz * torch.arange(1000))[None, None]
     activation = AntiAliasedSnake(1)
 
@@ -85,7 +85,7 @@ def test_overtones_beyond_half_the_rate_fold_back_less_than_from_a_plain_snake()
 
 
 @pytest.mark.parametrize("resblock", ["1", "2"])
-def test_blocks_decode_to_the_same_sound_as_the_whole(resblock):
+def test_decoding_in_blocks_equals_one_pass(resblock):
     net = decoder(resblock=resblock)
     z, f0, g = inputs(61)
     with torch.inference_mode():
@@ -106,7 +106,7 @@ def test_the_context_of_a_block_is_no_shorter_than_what_a_sample_depends_on():
 
 
 @pytest.mark.parametrize(("resblock", "activations"), [("1", 6), ("2", 2)])
-def test_parameters_stand_in_the_order_of_published_optimizer_states(resblock, activations):
+def test_parameters_are_in_the_order_of_published_optimizer_states(resblock, activations):
     net = decoder(resblock=resblock)
     parts = list(dict.fromkeys(name.split(".")[0] for name, _ in net.named_parameters()))
     published = "m_source noise_convs conv_pre ups resblocks snakes conv_post snake_post cond"

@@ -23,7 +23,7 @@ def kernel_of(path):
 
 @pytest.mark.parametrize("key", ONNX_KEYS)
 @pytest.mark.parametrize("names", [("source", "embed"), ("输入", "0")])
-def test_every_key_gives_what_its_graph_computes(tmp_path, key, names):
+def test_every_key_returns_the_output_of_its_graph(tmp_path, key, names):
     row = ENCODERS[key]
     padding = 40 if key == "hubertsoft-onnx" else 0
     path = write_graph(tmp_path / row.weight, row.ssl_dim, padding, names)

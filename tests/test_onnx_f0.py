@@ -1,4 +1,4 @@
-"""Exported pitch networks give what the predictors give: salience and F0 of sound of any length."""
+"""Exported pitch networks equal the predictors: salience and F0 of audio of any length."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NETWORKS = ("rmvpe", "fcpe", "bundled fcpe")
 
 
 def song(samples: int, rate: int = 16000) -> np.ndarray:
-    """A glide with overtones in the noise of a room."""
+    """A glide with overtones and background noise."""
     rng = np.random.default_rng(samples)
     time = np.arange(samples) / rate
     phase = 2 * np.pi * (180 * time + 30 * time**2)
@@ -34,7 +34,7 @@ def song(samples: int, rate: int = 16000) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """For each network (its predictor, its graph), the weight file being in a folder of its own."""
+    """Per network: its predictor and its graph; each weight file has its own folder."""
     patch, built = pytest.MonkeyPatch(), {}
     for network in NETWORKS:
         folder = tmp_path_factory.mktemp("pretrain")
@@ -84,7 +84,7 @@ def test_signature_and_opset_are_as_documented(made, network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_of_a_tone_without_any_noise_f0_is_the_same_though_the_quiet_bins_are_rounding(made, network):
+def test_f0_of_a_pure_tone_is_equal_though_quiet_bins_hold_rounding_errors(made, network):
     predictor, path = made[network]
     tone = 0.5 * np.sin(np.arange(20000) / 10).astype(np.float32)
     wanted = predictor._track(predictor.log_mel(torch.from_numpy(tone)[None])).numpy()
@@ -128,7 +128,7 @@ def test_the_same_file_gives_the_same_bytes(made, tmp_path):
         ("rmpve", "unknown F0 predictor 'rmpve'.*rmvpe"),
     ],
 )
-def test_what_cannot_be_exported_is_told_in_a_sentence_and_leaves_nothing(tmp_path, key, words):
+def test_what_cannot_be_exported_is_a_user_error_and_leaves_no_file(tmp_path, key, words):
     with pytest.raises(UserError, match=words):
         export_f0(key, tmp_path / "out" / "a.onnx", pretrain=tmp_path)
     assert not (tmp_path / "out").exists()

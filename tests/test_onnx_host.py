@@ -88,7 +88,7 @@ def test_the_host_imports_numpy_onnxruntime_and_the_standard_library_alone():
 
 @pytest.mark.parametrize("speaker", ["alto", "tenor"])
 def test_the_host_sings_what_the_program_sings(folder, host, monkeypatch, speaker):
-    monkeypatch.setattr("vdecoder.source.draw", lambda kind, shape, device, generator: torch.zeros(shape))
+    monkeypatch.setattr("vdecoder.source.random_tensor", lambda kind, shape, device, generator: torch.zeros(shape))
     svc = Svc(folder / "G_1.pth", folder / "config.json", "cpu", pretrain_folder=folder / "pretrain")
     wanted, _, frames = svc.infer(speaker, 0, folder / "song.wav", noice_scale=0, f0_predictor="fcpe")
     wanted, found = wanted.numpy(), host(speaker, 0)

@@ -1,4 +1,4 @@
-"""RMVPE and FCPE: read from the files that users have, and what they make of sound, silence and short sounds."""
+"""RMVPE and FCPE: loading of weight files, and F0 of audio, silence and short audio."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_rmvpes_bins_are_crepes(pretrain):
     assert decode(salience, cents, 0.05).tolist() == pytest.approx([31.70, 63.40, 2005.5], rel=2e-4)
 
 
-def test_decoding_weighs_nine_bins_and_treats_edges_as_each_network_wants():
+def test_decoding_weighs_nine_bins_and_treats_edges_as_in_each_network():
     cents = torch.arange(12.0) * 100
     salience = torch.zeros(3, 12)
     salience[0, 5:7] = torch.tensor([0.8, 0.4])
@@ -77,7 +77,7 @@ def test_decoding_weighs_nine_bins_and_treats_edges_as_each_network_wants():
 # -- weight files -----------------------------------------------------------------------------------------------------
 
 
-def test_without_its_file_rmvpe_says_where_it_goes_and_what_needs_none(tmp_path):
+def test_without_its_file_rmvpe_names_its_path_and_the_alternatives(tmp_path):
     with pytest.raises(UserError, match="'rmvpe' needs the file .*rmvpe.pt.* fcpe, crepe or pm"):
         build_f0_predictor("rmvpe", folder=tmp_path)
 
@@ -136,7 +136,7 @@ def test_damaged_weights_are_not_taken_for_silence(pretrain):
         build_f0_predictor("fcpe", folder=pretrain)(voice(8000))
 
 
-def test_a_bare_or_half_precision_file_serves_too(pretrain):
+def test_a_bare_or_half_precision_file_loads_too(pretrain):
     predict = build_f0_predictor("rmvpe", folder=pretrain, threshold=0)
     expected = predict(voice(9000))[0]
     rmvpe.load_network.cache_clear()
@@ -174,14 +174,14 @@ def test_without_a_file_fcpe_is_torchfcpes_own_model(tmp_path, caplog):
 
 
 @needs_torchfcpe
-def test_a_users_file_goes_before_the_bundled_model(pretrain, caplog):
+def test_a_users_file_is_preferred_to_the_bundled_model(pretrain, caplog):
     with caplog.at_level(logging.INFO, "svc.f0"):
         assert build_f0_predictor("fcpe", folder=pretrain).network.norm.weight.shape == (32,)
     assert str(pretrain / "fcpe.pt") in caplog.text
 
 
 @needs_torchfcpe
-def test_torchfcpes_file_serves_in_the_place_of_the_users_too(tmp_path, caplog):
+def test_torchfcpes_file_works_as_the_users_file(tmp_path, caplog):
     bundled = fcpe.bundled_weight()
     (tmp_path / "fcpe.pt").write_bytes(bundled.read_bytes())
     with caplog.at_level(logging.INFO, "svc.f0"):
@@ -204,7 +204,7 @@ def test_settings_that_do_not_fit_the_tensors_are_named(pretrain, said):
         build_f0_predictor("fcpe", folder=pretrain)
 
 
-def test_without_file_and_package_fcpe_says_what_to_install(tmp_path, monkeypatch):
+def test_without_file_and_package_fcpe_names_the_package_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pretrain/fcpe.pt .* pip install torchfcpe"):
         build_f0_predictor("fcpe", folder=tmp_path)

@@ -1,4 +1,4 @@
-"""modules/progress_lines.py: progress is logged where no terminal draws a bar."""
+"""modules/progress_lines.py: progress is logged if there is no terminal for a bar."""
 
 import io
 import logging
@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from modules import progress_lines
-from modules.console import get_logger, progress, tally
+from modules.console import get_logger, nested_progress, progress
 from modules.training.log_files import TextLog
 
 
 @pytest.fixture
 def clock(monkeypatch, caplog):
-    """The time in seconds, to be moved on; standard error is no terminal, and its lines are in caplog."""
+    """A clock in seconds that tests advance; standard error is no terminal, and its lines are in caplog."""
     caplog.set_level("INFO", "svc")
     monkeypatch.setattr("sys.stderr", io.StringIO())
     now = [5000.0]
@@ -45,7 +45,7 @@ def test_the_end_is_expected_by_what_this_run_has_done(clock, caplog):
 
 def test_progress_within_another_is_logged_when_it_takes_minutes(clock, caplog):
     for seconds in (1, 2):
-        with tally("diffusion", "step") as watch:
+        with nested_progress("diffusion", "step") as watch:
             for done in range(50):
                 clock[0] += seconds
                 watch(done + 1, 50)

@@ -72,7 +72,7 @@ def made(folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict, **convers
         return drawn[-1]
 
     for module in ("vits.synthesizer", "vdecoder.source", "diffusion.unit2mel"):
-        monkeypatch.setattr(f"{module}.draw", recorded)
+        monkeypatch.setattr(f"{module}.random_tensor", recorded)
     svc.slice_inference(folder / "song.wav", "alto", k_step=20, **conversion)
     return drawn
 

@@ -65,7 +65,7 @@ def converters(pretrain, tmp_path_factory):
 
 
 def write_clusters(path: Path, features: int) -> None:
-    """The centres that the settings tell in words: "default_rng(11), ..., standard_normal (64, 768) float32"."""
+    """Create the centres that the settings describe: "default_rng(11), ..., standard_normal (64, 768) float32"."""
     recipe = SETTINGS["kmeans"]
     seed, count = (int(re.search(pattern, recipe)[1]) for pattern in (r"default_rng\((\d+)\)", r"\((\d+), \d+\)"))
     rng = np.random.default_rng(seed)

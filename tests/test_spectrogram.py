@@ -54,7 +54,7 @@ def test_a_scaled_spectrogram_is_that_of_the_scaled_sound(gain):
     torch.testing.assert_close(scaled, linear_spectrogram(audio * gain, *STFT), rtol=1e-4, atol=1e-6)
 
 
-def test_sound_too_short_to_be_mirrored_is_refused():
+def test_audio_too_short_for_reflect_padding_is_refused():
     with pytest.raises(ValueError, match="512 samples are too few"):
         linear_spectrogram(torch.zeros(1, 512), *STFT)
 
@@ -73,7 +73,7 @@ def test_mel_filters_are_librosas(rate, n_fft, n_mels, fmin, fmax, mel_scale):
     np.testing.assert_allclose(found, expected, atol=2e-5 * expected.max(), rtol=0)
 
 
-def test_filters_of_different_rates_with_one_fmax_are_kept_apart():
+def test_filters_of_different_rates_with_one_fmax_differ():
     spec = torch.rand(1, 1025, 3) + 1
     first = mel_from_linear(spec, **MEL)
     other = mel_from_linear(spec, **{**MEL, "sampling_rate": 48000})
@@ -81,7 +81,7 @@ def test_filters_of_different_rates_with_one_fmax_are_kept_apart():
     torch.testing.assert_close(mel_from_linear(spec, **MEL), first)
 
 
-def test_autocast_does_not_reach_the_spectrogram():
+def test_the_spectrogram_ignores_autocast():
     audio = torch.randn(1, 4096) * 1e-3
     expected = mel_spectrogram(audio, 44100, 2048, 80, 512, 2048, 0.0, 22050.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Temporary files of killed runs are deleted, those that a live process is writing are not."""
+"""Temporary files of killed runs are deleted, those of a running write are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modules.atomic_file import write_text
-from modules.temporary_file import DAY, claimed, delete_unfinished, temporary_name
+from modules.temporary_file import DAY, delete_unfinished, locked_temporary, temporary_name
 
 KILLED = """
 import os, sys
@@ -24,7 +24,7 @@ with atomic_path(sys.argv[1]) as temporary:
 
 
 def start_writer(path):
-    """A process that stays within the write of ``path``."""
+    """Start a process that stays inside the write of ``path``."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment, "text": True}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], **pipes)
@@ -76,7 +76,7 @@ def test_no_other_file_is_touched_however_old(tmp_path):
 
 def test_without_locks_only_age_counts(tmp_path, monkeypatch):
     monkeypatch.setattr("modules.temporary_file.fcntl", None)
-    with claimed(tmp_path / "a.txt", "partial") as temporary:
+    with locked_temporary(tmp_path / "a.txt", "partial") as temporary:
         delete_unfinished(tmp_path)
         assert temporary.exists()
         os.utime(temporary, (0, 0))

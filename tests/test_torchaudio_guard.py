@@ -1,4 +1,4 @@
-"""torchaudio can be imported beside a PyTorch that its compiled part was not built for.
+"""torchaudio can be imported with a PyTorch that its compiled part was not built for.
 
 Each claim runs in a process of its own: what one import leaves in ``sys.modules`` is what these tests are about.
 """
@@ -51,5 +51,5 @@ assert "torchaudio._extension" not in sys.modules
     )
 
 
-def test_nothing_is_imported_before_it_is_asked_for():
+def test_nothing_is_imported_before_the_call():
     run("import sys, modules.audio.torchaudio_guard; assert not {'torch', 'torchaudio'} & set(sys.modules)")

@@ -1,4 +1,4 @@
-"""Encoders from files in the layout of transformers give what they give from the files of fairseq and Microsoft."""
+"""Encoders from files in the layout of transformers equal those from files of fairseq and Microsoft."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def hubert() -> dict[str, Tensor]:
 
 
 def older(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """By the names that PyTorch gave a normed weight before 2.0."""
+    """Rename normed weights as PyTorch before 2.0 does."""
     return {name.replace(NEW[0], OLD[0]).replace(NEW[1], OLD[1]): tensor for name, tensor in weights.items()}
 
 
@@ -76,7 +76,7 @@ def test_contentvec_in_the_layout_of_transformers_gives_the_features_of_fairseqs
         torch.testing.assert_close(build_encoder(key, folder=tmp_path)(AUDIO), features, rtol=0, atol=1e-5)
 
 
-def test_contentvec_without_its_projection_serves_where_none_is_needed(tmp_path, hubert):
+def test_contentvec_without_its_projection_loads_if_none_is_needed(tmp_path, hubert):
     weights = {name: tensor for name, tensor in hubert.items() if not name.startswith("final_proj.")}
     write(tmp_path / "contentvec/model.safetensors", weights)
     assert build_encoder("vec768l12", folder=tmp_path)(AUDIO).shape[1] == 768
@@ -95,7 +95,7 @@ def test_wavlm_in_the_layout_of_transformers_gives_the_features_of_microsofts_fi
     torch.testing.assert_close(build_encoder("wavlmbase+", folder=tmp_path)(AUDIO), wanted, rtol=0, atol=1e-5)
 
 
-def test_the_published_name_goes_before_the_others(tmp_path, hubert):
+def test_the_published_name_is_preferred(tmp_path, hubert):
     torch.save({"model": contentvec_weights(**BASE)}, tmp_path / "checkpoint_best_legacy_500.pt")
     write(tmp_path / "contentvec/pytorch_model.bin", {"other": torch.zeros(1)})
     build_encoder("vec768l12", folder=tmp_path)
@@ -117,7 +117,7 @@ CONTENTVEC = ENCODERS["vec768l12"].weight
         ({"hubert.encoder.layers.0.attention.k_proj.weight": 0, "lm_head.weight": 0}, "lm_head.weight"),
     ],
 )  # fmt: skip
-def test_what_lies_in_contentvecs_place_is_called_by_its_name(tmp_path, weights, words):
+def test_another_model_in_contentvecs_path_is_named(tmp_path, weights, words):
     content = {name: torch.zeros(1) for name in weights}
     place = "weight" if "enc_p.emb_phone.weight" in content else "model"
     torch.save({place: content}, tmp_path / CONTENTVEC)
@@ -125,7 +125,7 @@ def test_what_lies_in_contentvecs_place_is_called_by_its_name(tmp_path, weights,
         build_encoder("vec768l12", folder=tmp_path)
 
 
-def test_wav2vec_2_in_hubert_names_is_known_by_the_configuration_beside_it(tmp_path, hubert):
+def test_wav2vec_2_in_hubert_names_is_recognised_by_its_configuration(tmp_path, hubert):
     write(tmp_path / "contentvec/pytorch_model.bin", hubert)
     for kind, refused in (("hubert", False), ("wav2vec2", True)):
         (tmp_path / "contentvec/config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
@@ -150,7 +150,7 @@ def test_wav2vec_2_in_hubert_names_is_known_by_the_configuration_beside_it(tmp_p
         ("tar", "a tar archive; unpack it"),
     ],
 )
-def test_files_that_are_no_weights_are_called_by_their_format(tmp_path, content, words):
+def test_files_that_are_no_weights_are_named_by_their_format(tmp_path, content, words):
     path = tmp_path / CONTENTVEC
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -162,6 +162,6 @@ def test_files_that_are_no_weights_are_called_by_their_format(tmp_path, content,
         build_encoder("vec768l12", folder=tmp_path)
 
 
-def test_a_file_of_fairseqs_layout_still_serves(tmp_path):
+def test_a_file_of_fairseqs_layout_still_loads(tmp_path):
     write_encoder_file("vec768l12", tmp_path)
     assert build_encoder("vec768l12", folder=tmp_path)(AUDIO).isfinite().all()

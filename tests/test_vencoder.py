@@ -44,7 +44,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_first():
         build_encoder("vec768l2")
 
 
-def test_every_row_names_a_class_that_is_there():
+def test_every_row_names_an_existing_class():
     for key in ENCODERS:
         assert issubclass(ENCODERS[key].load(), SpeechEncoder), key
 

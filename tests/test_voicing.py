@@ -82,7 +82,7 @@ def test_silence_offsets_and_nothing_at_all_are_no_loss():
     assert not voicing.is_lost
 
 
-def test_a_piece_converted_for_itself_is_not_kept(svc):
+def test_a_piece_converted_separately_is_not_stored(svc):
     import torch
 
     svc.convert_wav(torch.randn(RATE // 2) * 0.1, Conversion("alto", f0_predictor="pm"))

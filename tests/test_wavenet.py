@@ -16,7 +16,7 @@ def test_a_depthwise_convolution_is_the_dense_one_whose_weight_is_the_product_of
     torch.testing.assert_close(net(x), F.conv1d(x, weight, bias, padding=2), rtol=1e-5, atol=1e-6)
 
 
-def test_stacks_of_both_kinds_live_side_by_side():
+def test_stacks_of_both_kinds_work_in_one_process():
     kinds = {depthwise: WN(8, 5, 2, 3, depthwise=depthwise) for depthwise in (True, False)}
     x, mask, g = torch.randn(1, 8, 12), torch.ones(1, 1, 12), torch.randn(1, 3, 1)
     for depthwise, net in kinds.items():

@@ -1,4 +1,4 @@
-"""WavLM equals torchaudio's on the same weights; nothing that a checkpoint says is evaluated."""
+"""WavLM equals torchaudio's on the same weights; no expression of a checkpoint is evaluated."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def written(tmp_path, **settings):
 @pytest.mark.parametrize("layer", [1, 3])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_layers_equal_an_independent_implementation(tmp_path, layer, normalize):
-    """On a sound of 62 frames: beyond the exact buckets of relative position, and beyond the last one."""
+    """62 frames exceed the exact buckets of relative position, and the last one."""
     weights, path = written(tmp_path, normalize=normalize)
     del weights["mask_emb"]
     network = torchaudio_network(from_fairseq(weights), max_distance=DISTANCE)
     audio = 0.1 + 0.3 * torch.randn(20000, generator=torch.Generator().manual_seed(1))
-    heard = F.layer_norm(audio, audio.shape) if normalize else audio
+    normalised = F.layer_norm(audio, audio.shape) if normalize else audio
     with torch.inference_mode():
-        wanted = network.extract_features(heard[None], num_layers=layer)[0][layer - 1][0]
+        wanted = network.extract_features(normalised[None], num_layers=layer)[0][layer - 1][0]
     found = WavLM("small", SMALL["width"], layer, path)(audio)[0].T
     assert found.shape == wanted.shape
     assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
@@ -78,7 +78,7 @@ def test_settings_that_do_not_fit_are_named(tmp_path):
 @pytest.mark.parametrize(
     "expression", ["[(1,2,3)]" + " + [(1,2,3)]" * 50_000, "-" * 200_000 + "1", "(" * 5000, "[" * 10**6]
 )
-def test_a_text_without_end_is_refused(expression):
+def test_an_endless_expression_is_refused(expression):
     with pytest.raises(UserError, match="not understood") as refused:
         convolutions(expression, "a.pt")
     assert len(str(refused.value)) < 300

@@ -28,7 +28,7 @@ SPECTRAL_NORMED = [
 
 
 def hooked(norm, conv, sizes):
-    """PyTorch's own hook, which the published models were saved by."""
+    """Apply PyTorch's hook, with which the published models were saved."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return norm(conv(*sizes))

@@ -1,4 +1,4 @@
-"""Whisper's encoder equals one written here, and hears all of a long song."""
+"""Whisper's encoder equals the implementation here, and encodes all of a long song."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_blending_windows_of_one_signal_gives_the_signal():
     torch.testing.assert_close(blended, signal, rtol=0, atol=1e-5)
 
 
-def test_long_sound_is_heard_to_its_end_without_jumps(encoder):
+def test_long_audio_is_encoded_to_its_end_without_jumps(encoder):
     audio = noise(70 * 16000)
     features = encoder(audio)[0].T
     assert features.shape == (70 * 50, WIDTH)
     starts = window_starts(len(features))
-    for start in starts:  # the middle of a window, which no other one covers, is that window's alone
+    for start in starts:  # the middle of a window, which no other one covers, is only that window's
         alone = encoder(audio[start * 320 : (start + WINDOW) * 320])[0].T
         others = [s for s in starts if s != start]
         only = [i for i in range(WINDOW) if not any(s <= start + i < s + WINDOW for s in others)]
@@ -117,7 +117,7 @@ def test_long_sound_is_heard_to_its_end_without_jumps(encoder):
         ({"width": 384}, 51865, "tiny"),
     ],
 )
-def test_another_whisper_is_called_by_its_name(tmp_path, sizes, vocabulary, looks):
+def test_another_whisper_is_named(tmp_path, sizes, vocabulary, looks):
     checkpoint = whisper_checkpoint(**sizes)
     checkpoint["dims"]["n_vocab"] = vocabulary
     torch.save(checkpoint, tmp_path / "medium.pt")
@@ -130,7 +130,7 @@ def test_another_whisper_is_called_by_its_name(tmp_path, sizes, vocabulary, look
     [
         ("encoder.blocks.0.mlp.0.weight", None, "not a Whisper of a known shape|lacks"),
         ("encoder.blocks.1.attn.key.weight", None, "layers.1.self_attn.k_proj.weight is missing"),
-        ("encoder.blocks.0.attn.key.bias", torch.zeros(WIDTH), "does not know: encoder.blocks.0.attn.key.bias"),
+        ("encoder.blocks.0.attn.key.bias", torch.zeros(WIDTH), "does not have: encoder.blocks.0.attn.key.bias"),
         ("encoder.positional_embedding", torch.zeros(750, WIDTH), r"is \[750, 128\] and should be \[1500, 128\]"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_file_that_does_not_fit_is_named_with_the_tensor(tmp_path, checkpoint,
 @pytest.mark.parametrize(
     "sizes", [{"n_audio_layer": 10**9}, {"n_audio_layer": -1}, {"n_audio_state": 1 << 62}, {"n_audio_head": 0}]
 )
-def test_sizes_without_end_are_a_sentence(tmp_path, checkpoint, sizes):
+def test_endless_sizes_are_a_user_error(tmp_path, checkpoint, sizes):
     torch.save({**checkpoint, "dims": checkpoint["dims"] | sizes}, tmp_path / "a.pt")
     width = sizes.get("n_audio_state", WIDTH)
     assert "a.pt" in bounded(lambda: Whisper("small", width, None, tmp_path / "a.pt"), mib=200)

@@ -1,4 +1,4 @@
-"""The smallest things that work: a configuration, and a prepared data set of a few seconds."""
+"""The smallest working configuration, and a prepared data set of a few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchaudio's own HuBERT and WavLM, filled with the weights of our test files: an independent implementation."""
+"""torchaudio's HuBERT and WavLM with the weights of our test files, as independent implementations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FROM_FAIRSEQ = (  # beginnings and parts of names, applied in this order
 
 
 def from_fairseq(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """fairseq's names (and Microsoft's) to torchaudio's."""
+    """Rename fairseq's (and Microsoft's) parameters to torchaudio's."""
     renamed = {}
     for name, tensor in weights.items():
         for pattern, replacement in FROM_FAIRSEQ:
@@ -77,7 +77,7 @@ def torchaudio_network(weights: Mapping[str, Tensor], large: bool = False, max_d
 
 
 def _their_layout(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As this version of torchaudio keeps its weight norm and, in WavLM, its three projections."""
+    """Rename weight norm and, in WavLM, the three projections for the installed torchaudio."""
     own = {}
     for name, tensor in weights.items():
         parametrized = name.replace("weight_g", "parametrizations.weight.original0")

@@ -60,7 +60,7 @@ def write_configs(folder: Path) -> None:
 def probe(folder: Path) -> dict:
     """A run of the test's own: its weights after a step, and a step whose second process has a broken batch."""
     run = training.Run(load_config(folder / "configs" / "whole.json"), Path("logs") / "probe", CPU)
-    clips = [index for batch in run.batches.of_process(1) for _, index in batch]
+    clips = [index for batch in run.batches.rank_batches(1) for _, index in batch]
     batch = next(iter(run.loader))
     run.learn(batch)
     before = weights(run)

@@ -1,4 +1,4 @@
-"""The mel vocoder's files, as small as their format allows and with random weights: what a user would have."""
+"""The mel vocoder's files, as small as their format allows, with random weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOT_OF_THE_NETWORK = {"batch_size": 10, "discriminator_periods": [3, 5, 7, 11], 
 
 
 def small_generator(seed: int = 0, **sizes) -> NsfHifigan:
-    """A network of published mels and few channels, ``sizes`` changed, that is loud enough to be told from silence."""
+    """Build a network with published mels and few channels, ``sizes`` changed, whose output is clearly not silent."""
     config = VocoderConfig.from_dict(PUBLISHED_MEL | SMALL_NETWORK | sizes)
     network = NsfHifigan(config, config.num_mels, phases_per_frame=True)
     generator = torch.Generator().manual_seed(seed)

@@ -1,5 +1,10 @@
-"""Waveform generators: those that train together with the synthesizer, by the config's ``vocoder_name``, and the mel
-vocoders, by the diffusion config's ``vocoder.type``."""
+"""Waveform generators: decoders of the synthesizer, by the config's ``model.vocoder_name``, and mel vocoders, by the
+diffusion config's ``vocoder.type``.
+
+To add a decoder, write vdecoder/<name>.py with a subclass of NsfHifigan, a row in DECODERS below, and
+tests/test_<name>.py. A mel vocoder needs a row in MEL_VOCODERS, its key in DiffusionVocoder of
+modules/config/diffusion.py, and a test in tests/test_mel_vocoder.py.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +21,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class DecoderRow(Row):
     def build(self, model: ModelConfig) -> NsfHifigan:
-        """The decoder of a synthesizer of these sizes."""
+        """Build the decoder of a synthesizer with these sizes."""
         return self.load()(model, model.inter_channels, model.gin_channels)
 
 
 @dataclass(frozen=True)
 class VocoderRow(Row):
-    """``mel_scale`` turns our mel, in natural logarithms, into the network's."""
+    """``mel_scale`` converts our mel, in natural logarithms, to the network's."""
 
     mel_scale: float = 1.0
 

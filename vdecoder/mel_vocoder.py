@@ -1,4 +1,4 @@
-"""The mel vocoder: sound to log-mel, and log-mel with F0 back to sound. NSF-HiFiGAN with published weights."""
+"""The mel vocoder, NSF-HiFiGAN with published weights: audio to log-mel, and log-mel with F0 to audio."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.vocoder_config import VocoderConfig, load_vocoder_config
 
 DEFAULT_PATH = "pretrain/nsf_hifigan/model"
-RESAMPLING_WIDTH = 128  # zero crossings: what the published vocoders were fed through
+RESAMPLING_WIDTH = 128  # zero crossings of the filter, as in the published program
 
 
 class MelVocoder:
-    """A network ready for inference. ``mel_scale`` turns mels in natural logarithms into those that it was trained on.
+    """A network ready for inference. ``mel_scale`` converts mels in natural logarithms to those of the training.
 
-    Mels go in and out as (B, T, n_mels) in natural logarithms, T = L // hop_length.
+    Mels are passed as (B, T, n_mels) in natural logarithms, T = L // hop_length.
     """
 
     def __init__(self, network: NsfHifigan, config: VocoderConfig, mel_scale: float = 1.0):
@@ -42,7 +42,7 @@ class MelVocoder:
     ) -> Tensor:
         """Audio (B, L) -> mel (B, T, n_mels), ``keyshift`` semitones higher and ``speed`` times faster, on any device.
 
-        ``sampling_rate`` is the audio's; None says that it is the vocoder's.
+        ``sampling_rate`` is the audio's; None means the vocoder's.
         """
         audio = sinc_resample(audio, sampling_rate or self.sampling_rate, self.sampling_rate, RESAMPLING_WIDTH)
         return self.mel(audio, keyshift, speed).transpose(1, 2)
@@ -51,12 +51,12 @@ class MelVocoder:
     def synthesize(self, mel: Tensor, f0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mel (B, T, n_mels) and F0 (B, T or more) in Hz, 0 where unvoiced -> audio (B, hop_length·T).
 
-        Both on the vocoder's device. Long songs are decoded in blocks, to the same sound. Raises ValueError when there
-        is less F0 than mel.
+        Both are on the vocoder's device. Long songs are decoded in blocks, with the same result. Raises ValueError when
+        F0 has fewer frames than the mel.
         """
         frames = mel.shape[1]
         if f0.shape[1] < frames:
-            raise ValueError(f"{frames} frames of mel have but {f0.shape[1]} of F0")
+            raise ValueError(f"the mel has {frames} frames and F0 only {f0.shape[1]}")
         scaled = mel.transpose(1, 2) * self.mel_scale
         return self.network.decode(scaled, f0[:, :frames], generator=generator)[:, 0]
 
@@ -64,9 +64,9 @@ class MelVocoder:
 def load_mel_vocoder(
     path: str | Path = DEFAULT_PATH, device: str | torch.device = "cpu", kind: str = "nsf-hifigan"
 ) -> MelVocoder:
-    """The vocoder of a weight file, whose folder also holds its ``config.json``; ``kind`` is a key of MEL_VOCODERS.
+    """Load a vocoder from a weight file with its ``config.json`` beside it; ``kind`` is a key of MEL_VOCODERS.
 
-    Raises UserError when a file is missing, of another kind or size, or of a network that is absent here.
+    Raises UserError when a file is missing, of another kind or size, or of an unsupported network.
     """
     path, row = Path(path), MEL_VOCODERS[kind]
     find_weight_file(path.name, path.parent, f"the vocoder '{kind}'", "the weights of an NSF-HiFiGAN")

@@ -1,7 +1,7 @@
 """Waveform generator with a harmonic source: HiFi-GAN (https://arxiv.org/abs/2010.05646) plus the neural source-filter
 excitation (https://arxiv.org/abs/1904.12088), added at every stage.
 
-The synthesizer's decoder and the mel vocoder are this network with other inputs; other activations are a subclass.
+The synthesizer's decoder and the mel vocoder are this network with different inputs; a subclass has other activations.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from modules.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose
 from vdecoder.source import HarmonicSource
 
 SLOPE = 0.1
-LAST_SLOPE = 0.01  # before the last convolution the published models have the other slope
+LAST_SLOPE = 0.01  # before the last convolution, as in the published models
 
-# First weights that let training find the sine source early. PyTorch's own bring the source to the stages at 0.1 to
-# 0.5 of the latent's level, and a short training finds the 86 Hz comb of the frame rate first; these at 0.7 to 3. At
-# twice these levels a short training does not learn to keep the source out of consonants.
+# Initial weights that let training use the sine source early. PyTorch's defaults bring the source to the stages at 0.1
+# to 0.5 of the latent's level, and a short training learns the 86 Hz comb of the frame rate first. These bring it to
+# 0.7 to 3. At twice these levels a short training does not learn to keep the source out of consonants.
 SOURCE_WEIGHT = 0.7  # of each sine in the excitation
 SOURCE_GAIN = 1.5  # on the convolutions that bring the excitation to the stages
 
 
 class LeakyRelu(nn.LeakyReLU):
-    """LeakyReLU; ``channels`` is ignored, so that Snake can take its place."""
+    """LeakyReLU; ``channels`` is ignored, for interchangeability with Snake."""
 
     reach = 0
 
@@ -71,10 +71,10 @@ class NsfHifigan(nn.Module):
     """Frames and F0 to audio at ``hop_length`` samples a frame, the product of the upsample rates.
 
     Args:
-        sizes: of a synthesizer or a mel vocoder.
-        in_channels: of a frame, latent or mel.
-        gin_channels: of the speaker; None for a generator that knows none.
-        phases_per_frame: how the sine source accumulates, see HarmonicSource.
+        sizes: sizes of a synthesizer or a mel vocoder.
+        in_channels: channels of the input, latent or mel.
+        gin_channels: channels of the speaker condition; None for a generator without one.
+        phases_per_frame: how the sine source accumulates phases, see HarmonicSource.
     """
 
     activation: Callable[[int], nn.Module] = LeakyRelu
@@ -95,7 +95,7 @@ class NsfHifigan(nn.Module):
         shapes = list(zip(sizes.resblock_kernel_sizes, sizes.resblock_dilation_sizes, strict=True))
         self.hop_length = math.prod(rates)
         self.blocks_per_stage = len(shapes)
-        # The order of these is the order of optimizer states; two names are those of the variant with snakes.
+        # Optimizer states depend on this order; snakes and snake_post are named after the Snake variant.
         self.m_source = HarmonicSource(sizes.sampling_rate, self.hop_length, phases_per_frame=phases_per_frame)
         self.noise_convs = nn.ModuleList(
             _noise_conv(width, math.prod(rates[stage + 1 :])) for stage, width in enumerate(channels[1:])
@@ -117,9 +117,9 @@ class NsfHifigan(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Set first weights with which the sine source reaches every stage about as loud as the latent.
+        """Set initial weights with which the sine source reaches every stage about as loud as the latent.
 
-        No bias adds a DC offset: no mel band holds 0 Hz, so a short training would leave the offset in place.
+        Biases that would add a DC offset start at zero: no mel band holds 0 Hz, so a short training would keep it.
         """
         nn.init.constant_(self.m_source.l_linear.weight, SOURCE_WEIGHT)
         for conv in self.noise_convs:
@@ -151,10 +151,10 @@ class NsfHifigan(nn.Module):
         generator: torch.Generator | None = None,
         block_frames: int = 128,
     ) -> Tensor:
-        """Forward for a whole song, in blocks with enough context on both sides that none can hear the seams.
+        """Forward for a whole song, in blocks of ``block_frames`` with full context on both sides.
 
-        The result is that of one pass to rounding. Memory stays that of a block, and a CPU is quicker than in one
-        pass, whose activations leave its cache.
+        The result equals that of one pass up to rounding. Memory is that of one block, and a CPU is faster because the
+        activations stay in its cache.
         """
         source = self.m_source(f0, generator)
         pieces = []
@@ -169,7 +169,7 @@ class NsfHifigan(nn.Module):
         return torch.cat(pieces, dim=2)
 
     def _context_frames(self) -> int:
-        """How many frames to each side an output sample depends on, rounded up."""
+        """Return the receptive field to each side of an output sample in frames, rounded up."""
         frames, rate = _reach(self.conv_pre), 1
         for stage, (activate, up) in enumerate(zip(self.snakes, self.ups, strict=True)):
             frames += (activate.reach + up.kernel_size[0] / up.stride[0] + 1) / rate
@@ -192,13 +192,13 @@ def _upsampling_conv(channels: int, out_channels: int, kernel_size: int, rate: i
 
 
 def _noise_conv(channels: int, stride: int) -> nn.Module:
-    """Brings the excitation down to a stage's rate; at the last stage there is nothing to bring down."""
+    """Downsamples the excitation to a stage's rate; at the last stage it already has that rate."""
     if stride == 1:
         return Conv1d(1, channels, 1)
     return Conv1d(1, channels, 2 * stride, stride, padding=(stride + 1) // 2)
 
 
 def _reach(module: nn.Module) -> int:
-    """How many samples to each side an output sample of same-length convolutions and activations depends on."""
+    """Return the receptive field to each side, in samples, of same-length convolutions and activations."""
     convs = [part.padding[0] for part in module.modules() if isinstance(part, nn.Conv1d)]
     return sum(convs) + sum(part.reach for part in module.modules() if hasattr(part, "reach"))

@@ -1,7 +1,7 @@
-"""The waveform generator with periodic activations, kept from aliasing, in the place of leaky ReLUs.
+"""The waveform generator with anti-aliased periodic activations (Snake) in place of leaky ReLUs.
 
-Snake: https://arxiv.org/abs/2006.08195; with an amplitude of its own and computed at twice the rate, as here, in
-BigVGAN: https://arxiv.org/abs/2206.04658.
+Snake: https://arxiv.org/abs/2006.08195; with a separate amplitude and oversampled by two, as here, in BigVGAN:
+https://arxiv.org/abs/2206.04658.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from vdecoder.nsf_hifigan import NsfHifigan
 
 TAPS = 12
-MARGIN = TAPS // 2 - 1  # what the filter reaches beyond the ends
+MARGIN = TAPS // 2 - 1  # samples by which the filter extends past the ends
 CUTOFF, HALF_WIDTH = 0.25, 0.3  # of the low-pass filter: cycles a sample at the doubled rate
 
 
 class Snake(nn.Module):
-    """x + sin²(x·e^alpha) / e^beta, alpha and beta learnt for each channel. (B, C, L) -> (B, C, L)."""
+    """x + sin²(x·e^alpha) / e^beta, alpha and beta learned per channel. (B, C, L) -> (B, C, L)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -33,31 +33,31 @@ class Snake(nn.Module):
 
 
 class LowPass(nn.Module):
-    """The filter of both changes of rate: buffers, so that it goes where the weights go, in half precision too.
+    """The filter of both rate changes, as buffers, which follow the weights' device and precision.
 
     Args:
-        beyond: of the first samples out, how much of the filter lies before the first sample in.
+        overhang: for each of the first output samples, the sum of the filter taps that lie before the first input.
     """
 
-    def __init__(self, beyond: Tensor):
+    def __init__(self, overhang: Tensor):
         super().__init__()
         self.register_buffer("filter", low_pass_taps().float()[None, None])
-        self.register_buffer("beyond", beyond.float(), persistent=False)
+        self.register_buffer("overhang", overhang.float(), persistent=False)
 
-    def hold_ends(self, out: Tensor, x: Tensor) -> Tensor:
-        """Make of ``out``, filtered from ``x`` with zeros beyond its ends, what it is with the end samples held there.
+    def replicate_ends(self, out: Tensor, x: Tensor) -> Tensor:
+        """Correct ``out``, filtered from zero-padded ``x``, to the result of replicate padding, in place.
 
-        The same sound as from a padded copy, for a fraction of the copy's time.
+        Takes a fraction of the time of padding a copy.
         """
-        reached = min(len(self.beyond), out.shape[-1])
-        share = self.beyond[:reached]
+        reached = min(len(self.overhang), out.shape[-1])
+        share = self.overhang[:reached]
         out[..., :reached] += x[..., :1] * share
         out[..., -reached:] += x[..., -1:] * share.flip(0)
         return out
 
 
 class Upsample(LowPass):
-    """Twice the rate: (B, C, L) -> (B, C, 2·L), the ends held."""
+    """Upsample by two with replicate padding: (B, C, L) -> (B, C, 2·L)."""
 
     def __init__(self):
         pairs = 2 * low_pass_taps().view(-1, 2).cumsum(dim=0)
@@ -67,13 +67,13 @@ class Upsample(LowPass):
         channels = int(x.shape[1])
         weight = 2 * self.filter.expand(channels, -1, -1)
         if torch.onnx.is_in_onnx_export():
-            return F.conv_transpose1d(padded(x, 0), weight, stride=2, padding=3 * MARGIN, groups=channels)
+            return F.conv_transpose1d(pad_ends(x, 0), weight, stride=2, padding=3 * MARGIN, groups=channels)
         out = F.conv_transpose1d(x, weight, stride=2, padding=MARGIN, groups=channels)
-        return self.hold_ends(out, x)
+        return self.replicate_ends(out, x)
 
 
 class Downsample(nn.Module):
-    """Half the rate: (B, C, 2·L) -> (B, C, L), the ends held."""
+    """Downsample by two with replicate padding: (B, C, 2·L) -> (B, C, L)."""
 
     def __init__(self):
         super().__init__()
@@ -83,18 +83,18 @@ class Downsample(nn.Module):
         channels = int(x.shape[1])
         weight = self.lowpass.filter.expand(channels, -1, -1)
         if torch.onnx.is_in_onnx_export():
-            return F.conv1d(padded(x, 1), weight, stride=2, groups=channels)
+            return F.conv1d(pad_ends(x, 1), weight, stride=2, groups=channels)
         out = F.conv1d(x, weight, stride=2, padding=MARGIN, groups=channels)
-        return self.lowpass.hold_ends(out, x)
+        return self.lowpass.replicate_ends(out, x)
 
 
-def padded(x: Tensor, surplus: int) -> Tensor:
-    """``x`` with its ends held as far as the filters reach: in a graph one step, where to hold them later is dozens."""
+def pad_ends(x: Tensor, surplus: int) -> Tensor:
+    """Replicate-pad ``x`` for the filters; used in ONNX graphs, where it is one operation against dozens later."""
     return F.pad(x, (MARGIN, MARGIN + surplus), mode="replicate")
 
 
 class AntiAliasedSnake(nn.Module):
-    """Snake at twice the rate, so that the overtones it makes do not fold back. (B, C, L) -> (B, C, L)."""
+    """Snake at twice the rate, so that its overtones do not alias. (B, C, L) -> (B, C, L)."""
 
     reach = MARGIN
 

@@ -14,40 +14,40 @@ AMPLITUDE = 0.1
 VOICED_NOISE = 0.003  # standard deviation beside the sines
 UNVOICED_NOISE = AMPLITUDE / 3
 
-# Phases are whole numbers of 2^-40 turns. A step frac(f0·h / sr) in float32 is such a number exactly from 6 Hz up, and
-# sums of whole numbers do not round: the same phase on every device, however long the song.
+# Phases are integers in units of 2^-40 turns. From 6 Hz up, a step frac(f0·h / sr) in float32 is exactly such a number,
+# and integer sums do not round: phases are equal on every device, for any length of song.
 TURN_BITS = 40
 TURN = 1 << TURN_BITS
-# With no gradient to keep, the nine tracks live for this many frames at a time and only their mix for the whole.
+# Without gradients, the nine tracks are computed in blocks of this many frames, and only their mix is kept.
 BLOCK_FRAMES = 256
 
 
 class Phases(NamedTuple):
-    """What the tracks do in each frame: whole numbers of 2^-40 turns, (B, T, tracks) each.
+    """Phases of the tracks in each frame: integers in units of 2^-40 turns, (B, T, tracks) each.
 
-    The published decoder takes a whole turn off in float32 each time that a phase passes one. What this rounds off
-    is a small constant of the frequency; without it a long song would slowly drift from that program's. The published
-    mel vocoder does so in float64, and loses nothing.
+    The published decoder subtracts each whole turn in float32. The rounding error is a small constant per frequency
+    (``slip``); without it the phases of a long song would slowly drift from the published ones. The published mel
+    vocoder subtracts in float64, without an error.
     """
 
-    step: Tensor  # a sample
-    start: Tensor  # before the frame's first sample
-    slip: Tensor  # rounded off with each whole turn
-    slipped: Tensor  # before the frame
+    step: Tensor  # advance per sample
+    start: Tensor  # phase before the frame's first sample
+    slip: Tensor  # rounding error per whole turn
+    slipped: Tensor  # sum of the rounding errors before the frame
 
     def __getitem__(self, frames: slice) -> Phases:
         return Phases(*(value[:, frames] for value in self))
 
 
 class HarmonicSource(nn.Module):
-    """Frame-rate F0 to one channel of excitation at the sampling rate: a learnt mix of noisy harmonic sines.
+    """Frame-rate F0 to one channel of excitation at the sampling rate: a learned mix of noisy harmonic sines.
 
     Args:
         sampling_rate: Hz.
-        hop_length: samples a frame.
-        harmonics: sines above the fundamental.
-        phases_per_frame: accumulate as the mel vocoders do: without rounding, and an overtone comes to its first
-            phase by a detune in every sample of the first frame, not by a jump before it.
+        hop_length: samples per frame.
+        harmonics: number of sines above the fundamental.
+        phases_per_frame: accumulate as the mel vocoders do: without rounding, and with each overtone's initial phase
+            added to every step of the first frame instead of once before it.
     """
 
     def __init__(self, sampling_rate: int, hop_length: int, harmonics: int = 8, phases_per_frame: bool = False):
@@ -61,26 +61,26 @@ class HarmonicSource(nn.Module):
     def forward(self, f0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``f0`` (B, T) in Hz, 0 where unvoiced -> (B, 1, hop_length·T).
 
-        Random numbers are drawn from ``generator`` on its own device, or from torch's own generator on f0's. Their
-        order, which is the published program's: uniform (B, tracks) for the first phases, then normal
-        (B, samples, tracks) for the noise.
+        Random numbers come from ``generator`` on its device, or from torch's default generator on f0's. Their order is
+        the published program's: uniform (B, tracks) for the initial phases, then normal (B, samples, tracks) for the
+        noise.
         """
-        first = draw(torch.rand, (len(f0), self.tracks), f0.device, generator)
+        first = random_tensor(torch.rand, (len(f0), self.tracks), f0.device, generator)
         phases = self.phases(f0.float(), first)
         frames = max(1, f0.shape[1]) if torch.is_grad_enabled() else BLOCK_FRAMES
         mixes = []
         for at in range(0, f0.shape[1], frames):
             block = f0[:, at : at + frames]
-            noise = draw(torch.randn, self.noise_shape(block), f0.device, generator)
+            noise = random_tensor(torch.randn, self.noise_shape(block), f0.device, generator)
             mixes.append(self.mix(block, phases[at : at + frames], noise))
         return torch.cat(mixes, dim=2)
 
     def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
-        """Of the noise beside the sines of ``f0`` (B, T): (B, hop_length·T, tracks)."""
+        """Return the shape of the noise for ``f0`` (B, T): (B, hop_length·T, tracks)."""
         return len(f0), f0.shape[1] * self.hop_length, self.tracks
 
     def mix(self, f0: Tensor, phases: Phases, noise: Tensor) -> Tensor:
-        """The excitation (B, 1, hop_length·T) of frames, given their phases and standard Gaussian noise."""
+        """Mix the excitation (B, 1, hop_length·T) from F0 (B, T), phases and standard normal noise."""
         voiced = (f0[:, :, None] > 0).repeat_interleave(self.hop_length, dim=1)
         noise = noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
         tracks = (self.sines(phases) * voiced + noise).to(self.l_linear.weight.dtype)
@@ -88,12 +88,12 @@ class HarmonicSource(nn.Module):
 
     @torch.no_grad()
     def phases(self, f0: Tensor, first: Tensor) -> Phases:
-        """The tracks' phases at every frame of ``f0`` (B, T).
+        """Compute the tracks' phases at every frame of ``f0`` (B, T).
 
-        ``first`` (B, tracks) are the overtones' first phases in turns; the fundamental begins at 0.
+        ``first`` (B, tracks) are the overtones' initial phases in turns; the fundamental starts at 0.
         """
         numbers = torch.arange(1, self.tracks + 1, device=f0.device)
-        # Multiplied first and divided second, in float32: the trained models' own rounding.
+        # Multiplied first and divided second, in float32, for the rounding of the trained models.
         turns = ((f0[:, :, None] * numbers) / self.sampling_rate) % 1
         first = first.float() * (numbers > 1)
         if self.phases_per_frame:
@@ -108,31 +108,32 @@ class HarmonicSource(nn.Module):
 
     @torch.no_grad()
     def sines(self, phases: Phases) -> Tensor:
-        """(B, hop_length·T, tracks), voiced or not."""
+        """Return the sines (B, hop_length·T, tracks), without regard to voicing."""
         samples = torch.arange(1, self.hop_length + 1, device=phases.step.device)[:, None]
         step, start, slip, slipped = (value[:, :, None] for value in phases)
         turns = start + step * samples
         turns = fraction(turns + slip * (turns >> TURN_BITS) + slipped)
-        # 24 bits are what a float32 holds without rounding.
+        # A float32 holds 24 bits without rounding.
         turns = (turns >> (TURN_BITS - 24)).float() * 2.0**-24
         return AMPLITUDE * torch.sin(2 * torch.pi * turns.flatten(1, 2))
 
 
-def draw_unused_branch(samples: int, generator: torch.Generator) -> None:
-    """Draw what the published synthesizer draws after its source, normal (1, samples, 1), for a branch that it drops.
+def skip_unused_noise(samples: int, generator: torch.Generator) -> None:
+    """Advance ``generator`` by normal (1, samples, 1), which the published synthesizer samples for an unused branch.
 
-    Whatever goes on with its generator gets the published numbers only after this. Mel vocoders have no such branch.
+    Call it after the synthesizer's source, so that later parts get the published random numbers. Mel vocoders have no
+    such branch.
     """
-    draw(torch.randn, (1, samples, 1), torch.device("cpu"), generator)
+    random_tensor(torch.randn, (1, samples, 1), torch.device("cpu"), generator)
 
 
 def fraction(turns: Tensor) -> Tensor:
-    """What there is beyond whole turns, in 2^-40 turns. ONNX has the slower of the two operations alone."""
+    """Return the fractional part of turns, in units of 2^-40. ONNX has only the slower of the two operations."""
     return turns % TURN if torch.onnx.is_in_onnx_export() else turns & (TURN - 1)
 
 
-def draw(kind, shape, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """``kind`` (torch.rand, torch.randn) of a shape, float32: from the generator, else from the device's own."""
+def random_tensor(kind, shape, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Sample a tensor by ``kind`` (torch.rand, torch.randn), float32, from ``generator`` or the device's default."""
     if generator is None:
         return kind(shape, device=device)
     return kind(shape, generator=generator, device=generator.device).to(device)

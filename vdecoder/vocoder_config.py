@@ -9,21 +9,21 @@ from pathlib import Path
 from modules.audio.spectrogram import VocoderMel
 from modules.config.generator_sizes import generator_rules
 from modules.config.schema import Section, choice, positive
-from modules.console import UserError, shown
+from modules.console import UserError, short_repr
 from modules.untrusted.json_file import read_json
 
-REQUIRED = dataclasses.MISSING  # in the place of a default: what no file says, nobody knows
+REQUIRED = dataclasses.MISSING  # in place of a default: the file must have the key
 
-# Newer releases of the family have other networks; the keys that ask for what is absent here, and what that is.
-ABSENT = {
-    "mini_nsf": "a harmonic source that enters at one stage alone",
+# Keys of newer vocoders with networks that are not supported, and what each key stands for.
+UNSUPPORTED = {
+    "mini_nsf": "a harmonic source that enters only at one stage",
     "noise_sigma": "noise added behind the first layer",
 }
 
 
 @dataclass
 class VocoderConfig(Section):
-    """Keys that only training needs, like those of other programs, are kept aside."""
+    """Sizes of a vocoder. Other keys, such as those of its training, are kept in ``extra``."""
 
     sampling_rate: int = positive(REQUIRED)
     num_mels: int = positive(REQUIRED)
@@ -41,7 +41,7 @@ class VocoderConfig(Section):
 
     @property
     def mel(self) -> VocoderMel:
-        """The spectrogram that the network takes: audio (B, L) -> (B, num_mels, T)."""
+        """The network's input spectrogram: audio (B, L) -> (B, num_mels, T)."""
         return VocoderMel(
             sampling_rate=self.sampling_rate,
             n_mels=self.num_mels,
@@ -54,8 +54,10 @@ class VocoderConfig(Section):
 
 
 def load_vocoder_config(path: str | Path) -> VocoderConfig:
-    """Read it. Raises UserError when it is missing, not of a vocoder, contradicts itself, or asks for a network that
-    is absent here."""
+    """Read a vocoder's ``config.json``.
+
+    Raises UserError when it is missing, not of a vocoder, contradictory, or of an unsupported network.
+    """
     try:
         values = read_json(path)
     except FileNotFoundError:
@@ -70,10 +72,10 @@ def load_vocoder_config(path: str | Path) -> VocoderConfig:
 
 
 def _check_kind(values: dict, path: str | Path) -> None:
-    for key, what in ABSENT.items():
+    for key, what in UNSUPPORTED.items():
         if values.get(key):
             raise UserError(
-                f"{path}: {key} is {shown(values[key])}; this vocoder's network ({what}) is not supported, use a "
+                f"{path}: {key} is {short_repr(values[key])}; this vocoder's network ({what}) is not supported, use a "
                 "release without it"
             )
     needed = {field.name for field in dataclasses.fields(VocoderConfig)} - {"extra"}

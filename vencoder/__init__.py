@@ -1,6 +1,8 @@
 """Speech encoders: the table of keys that ``config.json`` and ``--speech_encoder`` can name.
 
-Adding one is a class in a file of its family, a row here, a line in pretrain/README.md and a test.
+To add one, write vencoder/<family>.py with its class, a row in ENCODERS below, a line in pretrain/README.md, and its
+family in FAMILIES of modules/weights/weight_file.py. For tests, write a small weight file in tests/encoder_files.py
+(tests/test_encoders.py then covers it), the key in tests/test_vencoder.py, and tests/test_<family>.py.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ class EncoderRow(Row):
 
     Attributes:
         target: its class.
-        ssl_dim: features a frame, also ``encoder_out_channels`` of diffusion.yaml.
-        gin_channels, filter_channels: what config.json gets with this encoder; None leaves the template's value.
-        weight: the file under pretrain/, None where none is needed.
-        layer: the transformer layer whose output the features are; None for the network's own output.
-        what: the file in words, and who publishes it.
-        others: names under which the same weights are handed round; the first that is there serves.
+        ssl_dim: features per frame, also ``encoder_out_channels`` of diffusion.yaml.
+        gin_channels, filter_channels: values for config.json; None leaves the template's value.
+        weight: the file under pretrain/, or None if it needs none.
+        layer: the transformer layer whose output is used; None for the network's output.
+        what: description of the file and its publisher.
+        others: other file names of the same weights; the first that exists is read.
     """
 
     ssl_dim: int
@@ -40,7 +42,7 @@ class EncoderRow(Row):
     others: tuple[str, ...] = ()
 
     def sizes(self) -> dict[str, int]:
-        """What ``preprocess_flist_config.py`` writes into the model section of config.json."""
+        """Return the values that ``preprocess_flist_config.py`` writes to the model section of config.json."""
         sizes = {
             "ssl_dim": self.ssl_dim,
             "gin_channels": self.gin_channels,
@@ -49,7 +51,7 @@ class EncoderRow(Row):
         return {key: value for key, value in sizes.items() if value is not None}
 
 
-ONNX_SUFFIX = "-onnx"  # of the keys of graphs, behind that of the encoder that they are graphs of
+ONNX_SUFFIX = "-onnx"  # suffix of the keys of ONNX graphs, after the key of their encoder
 
 _HUBERT, _PROJECTED = "vencoder.fairseq_hubert:FairseqHubert", "vencoder.fairseq_hubert:ProjectedFairseqHubert"
 _ONNX, _ONNX_SOFT = "vencoder.onnx_encoder:OnnxEncoder", "vencoder.onnx_encoder:OnnxHubertSoft"
@@ -62,10 +64,10 @@ _CONTENTVEC_OTHERS = (
 )  # fmt: skip
 _EXPORTED = "exported to ONNX, one file for each layer and size (huggingface.co/NaruseMioShirakana/MoeSS-SUBModel)"
 
-# Sizes of the ONNX keys are those of their features; the original leaves 768 in config.json for all of them.
+# The ONNX keys have the sizes of their features; the original leaves 768 in config.json for all of them.
 ENCODERS = Registry(
     "speech encoder",
-    {  # key: class, ssl_dim, gin_channels, filter_channels, weight file, layer, what it is
+    {  # key: class, ssl_dim, gin_channels, filter_channels, weight file, layer, description
         "vec768l12": EncoderRow(_HUBERT, 768, 768, 768, _CONTENTVEC_FILE, 12, _CONTENTVEC, _CONTENTVEC_OTHERS),
         "vec256l9": EncoderRow(
             _PROJECTED, 256, 256, None, _CONTENTVEC_FILE, 9, _CONTENTVEC, _CONTENTVEC_OTHERS),
@@ -100,10 +102,10 @@ ENCODERS = Registry(
 def build_encoder(
     key: str, device: str | torch.device = "cpu", folder: str | Path = "pretrain", half: bool = False
 ) -> SpeechEncoder:
-    """The encoder called ``key``, its weights read from ``folder`` onto ``device``; with ``half`` it computes in half
-    precision wherever that gives finite features.
+    """Build the encoder ``key`` on ``device`` with its weight file from ``folder``; with ``half`` it computes in half
+    precision if that gives finite features.
 
-    Raises UserError for an unknown key, and for a weight file that is missing, truncated, refused, of another family or
+    Raises UserError for an unknown key, and for a weight file that is missing, truncated, unsafe, of another family or
     of another size.
     """
     row = ENCODERS[key]
@@ -129,7 +131,7 @@ def graph_file(key: str, folder: str | Path = "pretrain") -> Path | None:
 
 
 def build_graph_encoder(key: str, path: str | Path, device: str | torch.device = "cpu") -> SpeechEncoder:
-    """The encoder called ``key``, computed by the graph in ``path``. Raises UserError as ``OnnxEncoder``."""
+    """Build the encoder ``key`` from the ONNX graph in ``path``. Raises UserError as ``OnnxEncoder``."""
     from vencoder.onnx_encoder import OnnxEncoder
 
     row = ENCODERS[key]

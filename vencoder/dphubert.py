@@ -1,7 +1,7 @@
-"""DPHuBERT: HuBERT or WavLM with heads, feed-forward widths, whole sublayers and convolution channels pruned away.
+"""DPHuBERT: HuBERT or WavLM with pruned heads, feed-forward widths, whole sublayers and convolution channels.
 
-Y. Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models", 2023. No library hosts a
-network whose layers have different widths, so it stands here; every size is read from the file's own tensors.
+Y. Peng et al., "DPHuBERT: Joint Distillation and Pruning of Self-Supervised Speech Models", 2023. No library has
+a network whose layers have different widths, so it is implemented here; all sizes are read from the file's tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vencoder.renaming import rename
 from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveEncoder, WaveTransformer, normalise, shape_of
 
 NAMES = (
-    (r".*\.hard_concrete_for_\w+\..*", None),  # the gates by which pruning chose; what is left is chosen
+    (r".*\.hard_concrete_for_\w+\..*", None),  # gates of the pruning, unused after it
     (r"feature_extractor\.dummy_weight", r"channel_scale"),
     (r"feature_extractor\.conv_layers\.(.*)", r"convolutions.\1"),
     (r"encoder\.feature_projection\.(layer_norm|projection)\.(.*)", r"feature_projection.\1.\2"),
@@ -53,8 +53,8 @@ class PrunedNetwork(WaveTransformer):
     """The network of the published pruned models of base size (group norm in front, norms behind each sublayer).
 
     Args:
-        weights: the file's tensors by our names; what is absent was pruned.
-        settings: of the file, for what no tensor's shape tells.
+        weights: the file's tensors by our names; missing layers were pruned.
+        settings: the file's settings, for values that no tensor's shape gives.
 
     Raises KeyError for a missing tensor, ValueError for shapes that do not fit together.
     """
@@ -90,7 +90,7 @@ class PrunedNetwork(WaveTransformer):
         return self.feature_projection["projection"](self.feature_projection["layer_norm"](frames))
 
     def hidden_states(self, frames: Tensor) -> list[Tensor]:
-        """What goes into the first layer and what comes out of each: (B, N, C)."""
+        """Return the input of the first layer and the output of each layer: (B, N, C)."""
         projected, bias = self.project(frames), None
         states = [self.layer_norm(projected + self.positions(projected))]
         for layer in self.layers:
@@ -113,7 +113,7 @@ class _Convolution(nn.Module):
 
 
 class _Positions(nn.Module):
-    """A wide grouped convolution over time, in the place of position embeddings."""
+    """A wide grouped convolution over time, in place of position embeddings."""
 
     def __init__(self, width: int, per_group: int, kernel: int):
         super().__init__()
@@ -126,7 +126,7 @@ class _Positions(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention and feed-forward, or what pruning left of them; both norms always stay."""
+    """Attention and feed-forward, each of which may be pruned; both norms always exist."""
 
     def __init__(self, index: int, width: int, weights: Mapping[str, Tensor], settings: Settings):
         super().__init__()
@@ -153,7 +153,7 @@ class _Layer(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention of the heads that are left; in the WavLM flavour with a gated bias by relative position."""
+    """Self-attention of the remaining heads; for WavLM with a gated bias by relative position."""
 
     def __init__(self, index: int, width: int, weights: Mapping[str, Tensor], settings: Settings):
         super().__init__()
@@ -171,7 +171,7 @@ class _Attention(nn.Module):
             self.bias = GatedBias(width, total, remaining, buckets, settings.get("encoder_max_distance", 800))
 
     def forward(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(B, N, C) -> the same; ``table`` is the bias by position, made by the first layer that has it."""
+        """(B, N, C) -> the same; ``table`` is the bias by position, computed by the first layer that has it."""
         scores = None
         if self.bias is not None:
             table = self.bias.table(x.shape[1]) if table is None else table
@@ -193,7 +193,7 @@ def _refuse_other_flavours(settings: Settings, path: Path) -> None:
 
 
 def _fold_weight_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The positional convolution's weight from its magnitude (1, 1, K) and direction (C, G, K)."""
+    """Compute the positional convolution's weight from its magnitude (1, 1, K) and direction (C, G, K)."""
     folded = dict(weights)
     magnitude, direction = (folded.pop(f"positions.conv.weight_{letter}", None) for letter in "gv")
     if magnitude is not None and direction is not None and magnitude.shape == (1, 1, *direction.shape[2:]):
@@ -203,7 +203,7 @@ def _fold_weight_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _remaining_heads(settings: Settings, index: int, heads: int, total: int) -> list[int]:
-    """Which of a layer's heads pruning left. Raises ValueError when that does not fit its tensors."""
+    """Return the indices of a layer's remaining heads. Raises ValueError when they do not fit its tensors."""
     remaining = settings.get("encoder_remaining_heads", [])
     remaining = remaining[index] if index < len(remaining) else list(range(total))
     known = isinstance(remaining, list) and all(type(head) is int and 0 <= head < total for head in remaining)

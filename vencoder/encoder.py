@@ -1,4 +1,4 @@
-"""What every speech encoder is: 16 kHz sound in, one column of features every 20 ms out."""
+"""Base class of the speech encoders: 16 kHz audio in, one column of features every 20 ms out."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ log = get_logger("encoder")
 
 SAMPLING_RATE = 16000  # Hz
 HOP_LENGTH = 320  # samples between the starts of two frames: 20 ms
-WINDOW_LENGTH = 400  # samples that one frame sees at least: 25 ms
+WINDOW_LENGTH = 400  # samples; smallest window of a frame: 25 ms
 
 
 def frame_count(samples: int, padding: int = 0) -> int:
-    """How many frames an encoder gives for ``samples`` of 16 kHz sound with ``padding`` more on each side: only whole
-    windows, and at least one."""
+    """Return the number of frames for ``samples`` of 16 kHz audio with ``padding`` more on each side.
+
+    Only whole windows count, and at least one.
+    """
     return max(samples + 2 * padding - WINDOW_LENGTH, 0) // HOP_LENGTH + 1
 
 
@@ -25,15 +27,15 @@ class SpeechEncoder:
     """Base of the encoders; a subclass implements ``features``.
 
     Args:
-        key: its name in the table, as ``config.json`` has it.
+        key: its key in the table and in ``config.json``.
         ssl_dim: C, the number of features.
-        device: where it computes.
-        half: compute in half precision (float16, on a CPU bfloat16). What comes out not finite is computed again in
-            float32, and the result is float32 in any case.
+        device: device of the computation.
+        half: compute in half precision (float16, on a CPU bfloat16), and again in float32 if the result is not finite.
+            The result is always float32.
     """
 
     sampling_rate = SAMPLING_RATE
-    padding = 0  # samples beyond each end of the sound that the first and last frame may see
+    padding = 0  # samples of padding at each end of the audio
 
     def __init__(self, key: str, ssl_dim: int, device: str | torch.device = "cpu", half: bool = False):
         self.key = key
@@ -42,14 +44,14 @@ class SpeechEncoder:
         self.half = half
 
     def frames(self, samples: int) -> int:
-        """N for a sound of so many samples."""
+        """Return the number of frames N for audio of ``samples`` samples."""
         return frame_count(samples, self.padding)
 
     @torch.inference_mode()
     def __call__(self, audio: Tensor) -> Tensor:
-        """Encode mono sound: (L,) at 16 kHz in [-1, 1] -> (1, C, N) float32 on the encoder's device.
+        """Encode mono audio: (L,) at 16 kHz in [-1, 1] -> (1, C, N) float32 on the encoder's device.
 
-        N is ``frames(L)``. Sound shorter than one window is continued with silence to one frame.
+        N is ``frames(L)``. Audio shorter than one window is padded with silence to one frame.
 
         Raises:
             UserError: when the sound is empty or not finite.
@@ -75,7 +77,7 @@ class SpeechEncoder:
         return torch.nn.functional.pad(audio, (0, max(shortest - len(audio), 0)))
 
     def _half_features(self, audio: Tensor) -> Tensor | None:
-        """The features by half precision; None when it is not asked for or does not suffice."""
+        """Return the features in half precision; None without ``half``, or if they are not finite."""
         if not self.half:
             return None
         with autocast(self.device, "bf16" if self.device.type == "cpu" else "fp16"):

@@ -1,8 +1,8 @@
 """HuBERT from checkpoints of fairseq, without fairseq, or of transformers: ContentVec, and Chinese HuBERT large.
 
-ContentVec is HuBERT base, trained on until its features tell what is said and hardly who says it: K. Qian et al.,
-"ContentVec: An Improved Self-Supervised Speech Representation by Disentangling Speakers", 2022. The waveform goes in as
-it is, without normalisation, also where the training had it: models were trained with such features.
+ContentVec is HuBERT base, trained further so that its features hold content and little about the speaker: K. Qian et
+al., "ContentVec: An Improved Self-Supervised Speech Representation by Disentangling Speakers", 2022. The waveform is
+not normalised, even for encoders that were trained with normalisation: published models use such features.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ class FairseqHubert(WaveEncoder):
 
 
 class ProjectedFairseqHubert(FairseqHubert):
-    """The same, with the checkpoint's final projection on top (to 256 features in ContentVec's)."""
+    """The features after the checkpoint's final projection (256 for ContentVec)."""
 
     projected = True

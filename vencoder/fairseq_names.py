@@ -1,4 +1,4 @@
-"""How fairseq, Microsoft's WavLM after it, and older files of transformers call what transformers calls otherwise."""
+"""Rename parameters of fairseq, Microsoft's WavLM and older transformers files to transformers' current names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TO_TRANSFORMERS = (
     (r"mask_emb", None),  # for masked training only
 )
 
-_START = r"(?:hubert\.|wavlm\.)?"  # of a network with something on top
+_START = r"(?:hubert\.|wavlm\.)?"  # prefix of a network with a head
 _POSITIONS = _START + r"(encoder\.pos_conv_embed\.conv)\."
 
 WITHIN_TRANSFORMERS = (

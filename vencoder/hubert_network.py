@@ -1,4 +1,4 @@
-"""The HuBERT and WavLM of transformers, made from weights under its names; every size is read from the weights.
+"""HuBERT and WavLM of transformers, built from weights under its names; all sizes are read from the weights.
 
 HuBERT: W.-N. Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning by Masked Prediction of Hidden Units",
 2021. WavLM: S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", 2022.
@@ -20,19 +20,19 @@ from modules.console import UserError
 from modules.weights.weight_file import assign
 from vencoder.wave_transformer import HEAD_WIDTH, STRIDES, WaveTransformer, shape_of
 
-GATES = "encoder.layers.0.attention.gru_rel_pos_const"  # (1, heads, 1, 1), in WavLM alone
-BUCKETS = "encoder.layers.0.attention.rel_attn_embed.weight"  # (buckets, heads), in WavLM alone
+GATES = "encoder.layers.0.attention.gru_rel_pos_const"  # (1, heads, 1, 1), only in WavLM
+BUCKETS = "encoder.layers.0.attention.rel_attn_embed.weight"  # (buckets, heads), only in WavLM
 
 
 class HubertNetwork(WaveTransformer):
-    """The first layers of a HuBERT or WavLM, and optionally the projection that its training put on top.
+    """The first layers of a HuBERT or WavLM, and optionally its final projection.
 
     Args:
-        weights: by transformers' names; ``final_proj`` is a layer of ours outside its network.
-        layers: how many transformer layers to keep; those above cost nothing.
+        weights: tensors by transformers' names, and ``final_proj``, which is outside its network.
+        layers: number of transformer layers to keep.
         projected: apply ``final_proj`` to the last of them.
-        path: the file they are from, for errors.
-        settings: what no shape tells, as transformers' configuration calls it.
+        path: the weights' file, for errors.
+        settings: values that no shape gives, by the names of transformers' configuration.
 
     Raises UserError when tensors are missing or unexpected, have impossible shapes, or there are fewer layers.
     """
@@ -55,7 +55,7 @@ class HubertNetwork(WaveTransformer):
     def project(self, frames: Tensor) -> Tensor:
         """(B, N, D) of the convolutions -> (B, N, C) for the transformer."""
         projected = self.hubert.feature_projection(frames)
-        return projected[0] if isinstance(projected, tuple) else projected  # WavLM gives its normalised input as well
+        return projected[0] if isinstance(projected, tuple) else projected  # WavLM also returns its normalised input
 
     def transform(self, frames: Tensor) -> Tensor:
         return self.final_proj(self.hubert.encoder(self.project(frames)).last_hidden_state)
@@ -80,7 +80,7 @@ def _network(weights: Mapping[str, Tensor], settings: dict[str, Any], path: str 
         mask_feature_prob=0.0,
         **{} if GATES in weights else {"attn_implementation": "sdpa"},
     )
-    with torch.device("meta"):  # no time is spent on initial values that the file's replace
+    with torch.device("meta"):  # skips the initialisation, which the file's weights replace
         network = model_class(config)
     assign(network, weights, path, "WavLM" if GATES in weights else "HuBERT")
     parametrize.remove_parametrizations(network.encoder.pos_conv_embed.conv, "weight")
@@ -88,7 +88,7 @@ def _network(weights: Mapping[str, Tensor], settings: dict[str, Any], path: str 
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the tensors' shapes say, in the words of transformers' configuration.
+    """Return the sizes from the tensors' shapes, by the names of transformers' configuration.
 
     Raises KeyError naming a tensor that is missing, ValueError for shapes that no HuBERT has.
     """
@@ -123,6 +123,6 @@ def _projection(weights: Mapping[str, Tensor], path: str | Path) -> nn.Linear:
 
 
 def _layer(name: str) -> int:
-    """The index of the transformer layer that a tensor belongs to, -1 for those below the layers."""
+    """Return the index of a tensor's transformer layer, -1 if it belongs to none."""
     match = re.match(r"encoder\.layers\.(\d+)\.", name)
     return int(match[1]) if match else -1

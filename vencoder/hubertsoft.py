@@ -16,8 +16,8 @@ from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
 from vencoder.wave_transformer import WaveEncoder
 
-PADDING = 40  # samples of silence on each side, so that a sound of n hops gives n frames
-PREFIX = "module."  # what training on several GPUs leaves before every name
+PADDING = 40  # samples of silence on each side, so that n hops give n frames
+PREFIX = "module."  # prefix of all names after training on several GPUs
 
 TO_TRANSFORMERS = (
     (r"feature_extractor\.conv(\d)\.weight", r"feature_extractor.conv_layers.\1.conv.weight"),
@@ -57,7 +57,7 @@ class _PaddedNetwork(HubertNetwork):
 
 
 def _split_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``in_proj`` holds the rows of the query's, the key's and the value's projection, in that order."""
+    """Split ``in_proj``, the rows of the query, key and value projections, in that order."""
     split = {}
     for name, tensor in weights.items():
         if ".in_proj_" in name:

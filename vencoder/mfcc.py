@@ -1,7 +1,7 @@
-"""Mel-frequency cepstra: an encoder of mathematics alone, for demonstrations and tests.
+"""Mel-frequency cepstra: an encoder without a network, for demonstrations and tests.
 
-It needs no weight file, so that everything can be run and shown on a fresh machine. Its features tell much of who is
-speaking, which is what a conversion should not carry over: songs converted with it keep some of the singer's voice.
+It needs no weight file, so everything runs on a fresh machine. Its features hold much about the speaker, which a
+conversion should not carry over: songs converted with it keep some of the original voice.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ N_FFT = 512
 MEL_BANDS = 40
 CEPSTRA = 24  # without c0, the loudness
 POWER_FLOOR = 1e-6  # about 100 dB below a full-scale sine: digital silence has no logarithm
-LEAST_DEVIATION = 1e-3  # features that vary less are constant up to rounding and stay near zero
+LEAST_DEVIATION = 1e-3  # features that vary less are constant up to rounding, and stay near zero
 
 
 class Mfcc(SpeechEncoder):
     """40 log-mel bands -> 24 cepstra, their first and second differences; each of the 72 with zero mean and unit
-    variance over the sound. Windows of 25 ms every 20 ms, aligned as HuBERT's frames are.
+    variance over the sound. Windows of 25 ms every 20 ms, aligned with HuBERT's frames.
 
-    ``layer``, ``path`` and ``half`` are what every encoder is given, and mean nothing here.
+    ``layer``, ``path`` and ``half`` are ignored, for interchangeability with other encoders.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Mfcc(SpeechEncoder):
 
 
 def _cosines() -> Tensor:
-    """Rows 1 to 24 of the orthonormal discrete cosine transform (type II) of 40 bands: (24, 40)."""
+    """Return rows 1 to 24 of the orthonormal discrete cosine transform (type II) of 40 bands: (24, 40)."""
     order = torch.arange(1, CEPSTRA + 1)[:, None]
     band = torch.arange(MEL_BANDS)[None, :] + 0.5
     return torch.cos(math.pi / MEL_BANDS * order * band) * math.sqrt(2 / MEL_BANDS)
 
 
 def _differences(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Central first and second differences over the last axis, the ends held."""
-    held = torch.nn.functional.pad(values[None], (1, 1), mode="replicate")[0]
-    before, after = held[:, :-2], held[:, 2:]
+    """Central first and second differences over the last axis, with replicate padding."""
+    padded = torch.nn.functional.pad(values[None], (1, 1), mode="replicate")[0]
+    before, after = padded[:, :-2], padded[:, 2:]
     return (after - before) / 2, after - 2 * values + before

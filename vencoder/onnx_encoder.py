@@ -1,4 +1,4 @@
-"""Encoders that come as ONNX graphs, run by ONNX Runtime (``requirements-onnx.txt``)."""
+"""Encoders as ONNX graphs, run by ONNX Runtime (``requirements-onnx.txt``)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class OnnxEncoder(SpeechEncoder):
     """The features of a graph with one input (1, 1, L) and a first output (1, N, C), whatever their names.
 
     Args:
-        key, ssl_dim: as in the table of encoders; ``layer`` means nothing here.
+        key, ssl_dim: as in the table of encoders; ``layer`` is ignored.
         path: the graph.
-        device: CUDA devices are used when ONNX Runtime is built for them; everything else computes on the CPU.
-        half: means nothing here; a graph has the precision that it was exported with.
-        padding: samples of silence that the graph puts on each side itself, where those are not the class's.
+        device: a CUDA device is used if ONNX Runtime is built for it; otherwise the CPU.
+        half: ignored; a graph has the precision of its export.
+        padding: samples of silence that the graph adds on each side, if not the class's default.
 
-    Raises UserError when onnxruntime is not installed, the file is no such graph, or it is of another size; and when it
-    does not bear the sound that it is given.
+    Raises UserError when onnxruntime is not installed, when the file is no such graph or of another size, and when the
+    graph fails on the audio.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class OnnxEncoder(SpeechEncoder):
         if features.shape[2] != self.ssl_dim:
             self._refuse_width(features.shape[2])
         columns = features[0].T.float()[:, :wanted]
-        held = torch.nn.functional.pad(columns[None], (0, wanted - columns.shape[1]), mode="replicate")[0]
-        return held.to(self.device)
+        padded = torch.nn.functional.pad(columns[None], (0, wanted - columns.shape[1]), mode="replicate")[0]
+        return padded.to(self.device)
 
     def _refuse_width(self, width: int) -> None:
         sizes = f"it gives {width} features a frame, not {self.ssl_dim}"
@@ -72,6 +72,6 @@ class OnnxEncoder(SpeechEncoder):
 
 
 class OnnxHubertSoft(OnnxEncoder):
-    """HuBERT-Soft's graph, which puts 40 samples of silence on each side itself."""
+    """HuBERT-Soft's graph, which adds 40 samples of silence on each side."""
 
     padding = 40

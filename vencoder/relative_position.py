@@ -1,4 +1,4 @@
-"""WavLM's bias of attention by relative position, gated by what is attended from.
+"""WavLM's attention bias by relative position, gated by the query frame.
 
 S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", 2022, section III.
 """
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 
 class GatedBias(nn.Module):
-    """The bias of one layer. Parameters are called as checkpoints call them.
+    """The bias of one layer. Parameters are named as in checkpoints.
 
     Args:
-        width: C, of the layer's input.
-        total: heads before pruning; the gates are computed from the input as divided among them.
-        remaining: indices of those that are left.
-        buckets: of relative positions, where this layer holds their table; None where another one does.
-        max_distance: frames from which on all positions share a bucket.
+        width: C, the size of the layer's input.
+        total: number of heads before pruning; each head's gates are computed from its part of the input.
+        remaining: indices of the heads after pruning.
+        buckets: number of buckets of relative positions if this layer holds their table, else None.
+        max_distance: distance in frames from which on all positions share a bucket.
     """
 
     def __init__(self, width: int, total: int, remaining: list[int], buckets: int | None, max_distance: int):
@@ -32,7 +32,7 @@ class GatedBias(nn.Module):
         self.rel_attn_embed = None if buckets is None else nn.Embedding(buckets, total)
 
     def table(self, frames: int) -> Tensor | None:
-        """The bias without gates of all heads by position: (total, N, N), or None where there is no table."""
+        """Return the bias before gating, of all heads by position: (total, N, N), or None without a table."""
         if self.rel_attn_embed is None:
             return None
         positions = torch.arange(frames, device=self.rel_attn_embed.weight.device)
@@ -40,7 +40,7 @@ class GatedBias(nn.Module):
         return self.rel_attn_embed(buckets).permute(2, 0, 1)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """x (B, N, C), table (total, N, N) -> what to add to the remaining heads' scores (B, H, N, N)."""
+        """x (B, N, C), table (total, N, N) -> bias of the remaining heads' scores (B, H, N, N)."""
         parts = x.unflatten(-1, (self.total, -1))[:, :, self.remaining].transpose(1, 2)
         a, b = self.gru_rel_pos_linear(parts).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
         gates = a * (b * self.gru_rel_pos_const[:, self.remaining] - 1) + 2
@@ -48,7 +48,7 @@ class GatedBias(nn.Module):
 
 
 def bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """The bucket of key minus query position: half of them for each sign; near ones exact, far ones by logarithm."""
+    """Return the bucket of key minus query position: half for each sign, exact near zero and logarithmic far away."""
     half = buckets // 2
     exact = half // 2
     later = half * (distance > 0)

@@ -1,4 +1,4 @@
-"""From one program's parameter names to another's, by a table of regular expressions over whole names."""
+"""Rename parameters by a table of regular expressions over whole names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RenameTable = Iterable[tuple[str, str | None]]
 
 
 def rename(weights: Mapping[str, Tensor], table: RenameTable, where: str | Path) -> dict[str, Tensor]:
-    """The weights under their new names.
+    """Return the weights under their new names.
 
-    A rule whose new name is None says that the tensor is deliberately unused. Raises UserError naming the first tensors
-    of the file ``where`` that no rule knows.
+    A rule whose new name is None drops the tensor. Raises UserError naming the first tensors of the file ``where`` that
+    no rule matches.
     """
     renamed, unknown = {}, []
     for name, tensor in weights.items():
@@ -30,5 +30,5 @@ def rename(weights: Mapping[str, Tensor], table: RenameTable, where: str | Path)
         else:
             unknown.append(f"{name} {list(tensor.shape)}")
     if unknown:
-        raise UserError(f"{where} holds tensors that this encoder does not know: {in_short(unknown, ', ')}")
+        raise UserError(f"{where} holds tensors that this encoder does not have: {in_short(unknown, ', ')}")
     return renamed

@@ -1,4 +1,4 @@
-"""What HuBERT, WavLM and those pruned from them share: convolutions over the waveform, a transformer over frames."""
+"""Base of HuBERT, WavLM and their pruned versions: convolutions over the waveform, a transformer over frames."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from modules.console import UserError
 from vencoder.encoder import SpeechEncoder
 
-STRIDES = (5, 2, 2, 2, 2, 2, 2)  # samples, of the seven convolutions: 320 together
-HEAD_WIDTH = 64  # in every published network; none of HuBERT's tensors tells it
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # strides of the seven convolutions, in samples: 320 in total
+HEAD_WIDTH = 64  # in every published network; HuBERT's tensors do not give it
 
 
 class WaveTransformer(nn.Module):
-    """Base of the networks. ``width`` is the number of features that come out.
+    """Base of the networks. ``width`` is the number of output features.
 
-    Sounds in a batch have one length: a norm over time in the first convolution makes features depend on padding.
+    All audio of a batch has the same length, because the norm over time in the first convolution depends on padding.
     """
 
     width: int
@@ -37,13 +37,13 @@ class WaveTransformer(nn.Module):
 
 
 def normalise(audio: Tensor) -> Tensor:
-    """(B, L) with zero mean and unit variance over the sound: ``layer_norm``, which graphs of any length lack."""
+    """(B, L) normalised to zero mean and unit variance; ``layer_norm`` cannot be exported to graphs of any length."""
     centred = audio - audio.mean(dim=1, keepdim=True)
     return centred * (centred.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt()
 
 
 class WaveEncoder(SpeechEncoder):
-    """Base of the encoders with such a network; a subclass says how to read it.
+    """Base of the encoders with such a network; a subclass implements ``read``.
 
     Args:
         key, ssl_dim, layer: as in the table of encoders.
@@ -70,7 +70,7 @@ class WaveEncoder(SpeechEncoder):
         self.network = network.eval().requires_grad_(False).to(self.device)
 
     def read(self, path: str | Path, layer: int | None) -> WaveTransformer:
-        """The network in the file, up to transformer layer ``layer``."""
+        """Read the network from the file, up to transformer layer ``layer``."""
         raise NotImplementedError
 
     def features(self, audio: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class WaveEncoder(SpeechEncoder):
 
 
 def shape_of(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
-    """The shape of a tensor. Raises KeyError when it is missing, ValueError for another number of dimensions."""
+    """Return the shape of a tensor. Raises KeyError if it is missing, ValueError for other ``dimensions``."""
     shape = weights[name].shape
     if len(shape) != dimensions or 0 in shape:
         raise ValueError(f"{name} is {list(shape)}")

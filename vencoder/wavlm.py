@@ -1,4 +1,4 @@
-"""WavLM, from the checkpoints that Microsoft publishes, or from transformers' of the base size.
+"""WavLM, from Microsoft's checkpoints or transformers' of the base size.
 
 S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", 2022.
 """
@@ -23,17 +23,17 @@ NAMES = (
     (r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.(.*)", r"encoder.layers.0.attention.rel_attn_embed.\1"),
     *TO_TRANSFORMERS,
 )
-CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"  # where the file does not say
+CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"  # default for files without this setting
 MOST_CONVOLUTIONS = 100
 LONGEST_EXPRESSION = 4000  # characters
 
 
 class WavLM(WaveEncoder):
-    """The features of one transformer layer. The waveform is normalised where the checkpoint's settings say so."""
+    """The features of one transformer layer. The waveform is normalised if the checkpoint's settings require it."""
 
     def read(self, path: str | Path, layer: int) -> HubertNetwork:
         family, weights = read_weights_of(path, "WavLM", "transformers WavLM")
-        if family == "transformers WavLM":  # which has the base's settings as its defaults
+        if family == "transformers WavLM":  # whose default settings are those of the base size
             return _WavLMNetwork(rename(weights, WITHIN_TRANSFORMERS, path), layer, projected=False, path=path)
         weights, settings = read_weights_and_settings(path, "WavLM", "cfg")
         expression = settings.get("conv_feature_layers", CONVOLUTIONS)
@@ -61,10 +61,10 @@ class _WavLMNetwork(HubertNetwork):
 
 
 def convolutions(expression: str, path: str | Path) -> list[tuple[int, int, int]]:
-    """(width, kernel, stride) of each, from what the file writes as "[(512,10,5)] + [(512,3,2)] * 4".
+    """Parse (width, kernel, stride) of each convolution from an expression such as "[(512,10,5)] + [(512,3,2)] * 4".
 
-    Only lists of three whole numbers, their sums and their multiples are understood; nothing is evaluated. Raises
-    UserError for any other expression.
+    Accepts only lists of tuples of three integers, their sums and multiples, and evaluates nothing. Raises UserError
+    for any other expression.
     """
     try:
         if len(expression) > LONGEST_EXPRESSION:

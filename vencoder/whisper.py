@@ -1,4 +1,4 @@
-"""The encoder of Whisper, from OpenAI's checkpoints; its text decoder is not loaded.
+"""The encoder of Whisper, from OpenAI's checkpoints, without its text decoder.
 
 A. Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022.
 """
@@ -21,10 +21,10 @@ from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
 from vencoder.renaming import rename
 
 N_FFT, MEL_HOP, MEL_BANDS = 400, 160, 80
-WINDOW = 1500  # frames: the network takes exactly 30 s
-OVERLAP = 250  # frames that neighbouring windows of longer sound share at least: 5 s, over which they blend
+WINDOW = 1500  # frames; the network takes exactly 30 s
+OVERLAP = 250  # frames; minimum overlap of neighbouring windows, over which they are blended: 5 s
 WINDOWS_AT_ONCE = 8
-ENGLISH_VOCABULARY = 51864  # tokens; the models of many languages have more
+ENGLISH_VOCABULARY = 51864  # tokens; multilingual models have more
 NAMES_BY_WIDTH = {384: "tiny", 512: "base", 768: "small", 1024: "medium", 1280: "large"}
 
 TO_TRANSFORMERS = (
@@ -39,22 +39,22 @@ TO_TRANSFORMERS = (
     (r"encoder\.blocks\.(\d+)\.mlp\.2\.(weight|bias)", r"layers.\1.fc2.\2"),
     (r"encoder\.blocks\.(\d+)\.mlp_ln\.(weight|bias)", r"layers.\1.final_layer_norm.\2"),
     (r"encoder\.ln_post\.(weight|bias)", r"layer_norm.\1"),
-    (r"decoder\..*", None),  # it writes text
+    (r"decoder\..*", None),  # the text decoder
 )
 
 
 class Whisper(SpeechEncoder):
-    """The encoder's output. Sound of more than 30 s is encoded in overlapping windows, which are blended.
+    """The encoder's output. Audio longer than 30 s is encoded in overlapping windows, which are blended.
 
     Args:
-        key, ssl_dim: as in the table of encoders; ``layer`` means nothing here.
+        key, ssl_dim: as in the table of encoders; ``layer`` is ignored.
         path: the weight file.
         device, half: as for every encoder.
 
     Raises UserError when the file is of another family or another Whisper, or is incomplete.
     """
 
-    padding = 40  # n hops of sound give n frames
+    padding = 40  # n hops give n frames
 
     def __init__(
         self,
@@ -79,14 +79,14 @@ class Whisper(SpeechEncoder):
         return blend(encoded, starts, frames).T
 
     def _encode_windows(self, windows: list[Tensor]) -> Tensor:
-        """(L,) of at most 30 s each -> (B, WINDOW, C); the rest of each is silence."""
+        """(L,) of at most 30 s each, padded with silence -> (B, WINDOW, C)."""
         length = WINDOW * HOP_LENGTH
         audio = torch.stack([nn.functional.pad(window, (0, length - len(window))) for window in windows])
         return self.network(log_mel(audio, self.mel_basis)).last_hidden_state.float()
 
 
 def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
-    """(B, L) at 16 kHz -> (B, bands, L // MEL_HOP): the loudest 8 decades of power, scaled to a range of about 2."""
+    """(B, L) at 16 kHz -> (B, bands, L // MEL_HOP): log power of the top 8 decades, scaled to a range of 2."""
     with without_autocast(audio.device):
         window = torch.hann_window(N_FFT, device=audio.device)
         spectrum = torch.stft(audio, N_FFT, MEL_HOP, window=window, return_complex=True)
@@ -94,14 +94,14 @@ def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
 
 
 def scaled_decades(power: Tensor, mel_basis: Tensor) -> Tensor:
-    """The same of the power spectrum (B, N_FFT // 2 + 1, frames)."""
+    """``log_mel`` from the power spectrum (B, N_FFT // 2 + 1, frames)."""
     decades = (mel_basis @ power).clamp_min(1e-10).log10()
     loudest = decades.amax(dim=(-2, -1), keepdim=True)
     return (torch.maximum(decades, loudest - 8) + 4) / 4
 
 
 def window_starts(frames: int) -> list[int]:
-    """The first frames of the windows that cover a sound: evenly spread, overlapping by OVERLAP or more."""
+    """Return the first frames of windows that cover the audio, evenly spaced, overlapping by OVERLAP or more."""
     if frames <= WINDOW:
         return [0]
     count = math.ceil((frames - OVERLAP) / (WINDOW - OVERLAP))
@@ -109,7 +109,7 @@ def window_starts(frames: int) -> list[int]:
 
 
 def blend(windows: list[Tensor], starts: list[int], frames: int) -> Tensor:
-    """(WINDOW, C) each -> (frames, C). A window counts for less towards its ends, where it has heard little around."""
+    """Blend windows (WINDOW, C) into (frames, C). Weights fall towards a window's ends, where it has less context."""
     if len(windows) == 1:
         return windows[0][:frames]
     numbers = torch.arange(1, WINDOW + 1, device=windows[0].device)

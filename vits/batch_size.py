@@ -11,7 +11,7 @@ import torch
 
 from modules.config import Config, load_config
 from modules.console import UserError, get_logger, option
-from modules.data.sampler import generator_of
+from modules.data.sampler import seeded_generator
 from modules.device import allow_tf32, pick_device
 from modules.memory import GIB, free_memory, is_lack_of_memory, peak_memory
 from modules.training.distributed import place
@@ -145,4 +145,4 @@ def longest_item(dataset: ClipDataset) -> Item:
     """The item with the most frames that training can make of the clips."""
     frames = dataset.frames()
     path = dataset.paths[max(range(len(frames)), key=frames.__getitem__)]
-    return dataset.vary(dataset.read(path), generator_of(dataset.config.train.seed, 0, 0))
+    return dataset.vary(dataset.read(path), seeded_generator(dataset.config.train.seed, 0, 0))

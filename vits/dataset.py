@@ -21,8 +21,8 @@ from modules.audio.spectrogram import linear_spectrogram, scale_spectrogram
 from modules.config import Config
 from modules.console import UserError
 from modules.data.features import MAKER, Clip, ClipFiles, align, stretch_units
-from modules.data.filelist import read_filelist, speaker_id, usable
-from modules.data.sampler import generator_of
+from modules.data.filelist import read_filelist, speaker_id, usable_clips
+from modules.data.sampler import seeded_generator
 
 
 @dataclass
@@ -112,7 +112,7 @@ class ClipDataset(Dataset):
         self.config, self.training = config, training
         companions = ("units", "f0", "volume") if config.model.vol_embedding else ("units", "f0")
         shortest = config.train.segment_size if training else 0
-        self.paths = usable(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
+        self.paths = usable_clips(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
         self.speakers = {path: speaker_id(path, config.spk) for path in self.paths}
         self.read(self.paths[0])  # a configuration that fits no clip is told before a run begins
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
@@ -140,7 +140,7 @@ class ClipDataset(Dataset):
             item = self.cache[index] if self.cache else self.read(self.paths[index])
         except UserError as error:
             return error
-        return self.vary(item, generator_of(self.config.train.seed, epoch, index)) if self.training else item
+        return self.vary(item, seeded_generator(self.config.train.seed, epoch, index)) if self.training else item
 
     def vary(self, item: Item, generator: torch.Generator) -> Item:
         """The item as one epoch has it: half of them louder or softer, the long ones cropped."""

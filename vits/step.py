@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from modules.audio.spectrogram import mel_from_linear, mel_spectrogram
 from modules.config import Config, DataConfig
-from modules.data.sampler import seed_of
+from modules.data.sampler import derive_seed
 from modules.device import autocast, grad_scaler, update_scale
-from modules.layers.weight_norm import held_weights
+from modules.layers.weight_norm import cached_weights
 from modules.training.cuda_graph import Recorder
 from modules.training.distributed import average, average_gradients, rank, world_size
 from modules.training.optimizer import AdamW, gradient_norm
@@ -179,7 +179,7 @@ class Learner:
 
     def _seed(self, number: int | None, place: int) -> None:
         if number is not None:
-            torch.manual_seed(seed_of(self.config.train.seed, 0, number, place))
+            torch.manual_seed(derive_seed(self.config.train.seed, 0, number, place))
 
     def compile(self) -> None:
         """Let PyTorch's compiler write the kernels of decoder and discriminator, which see segments of one length."""
@@ -246,7 +246,7 @@ class Learner:
         """What the discriminator says: its weights need no gradient now, and the real signal's pass no graph."""
         self.net_d.requires_grad_(False)
         try:
-            with self._autocast(), held_weights(self.net_d):
+            with self._autocast(), cached_weights(self.net_d):
                 with torch.no_grad():
                     real_maps = self.net_d(generated.target_audio)
                 fake_maps = self.net_d(generated.output.audio)

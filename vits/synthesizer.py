@@ -15,7 +15,7 @@ from modules.config import ModelConfig
 from modules.layers.convolution import Conv1d
 from modules.layers.weight_norm import fold_normed_weights
 from vdecoder import DECODERS
-from vdecoder.source import draw
+from vdecoder.source import random_tensor
 from vits.f0_decoder import F0Decoder, f0_to_coarse, f0_to_lf0, lf0_to_f0, normalize_lf0
 from vits.flow import Flow
 from vits.posterior_encoder import PosteriorEncoder
@@ -133,7 +133,7 @@ class Synthesizer(nn.Module):
         if predict_f0 and self.f0_decoder is not None:
             norm_lf0 = normalize_lf0(f0_to_lf0(f0)[:, None], mask, uv)
             f0 = lf0_to_f0(self.f0_decoder(x, norm_lf0, mask, g)).squeeze(1)
-        noise = draw(torch.randn, self.noise_shape(f0), c.device, generator).to(x.dtype)
+        noise = random_tensor(torch.randn, self.noise_shape(f0), c.device, generator).to(x.dtype)
         z = self.latent(x, f0, mask, g, noise, noice_scale)
         return self.dec.decode(z, f0, g, generator), f0
 

@@ -148,7 +148,7 @@ class Run(TrainingRun):
         distributed.demand_the_same("clips to train on", clips)
         batches = EpochBatches(
             len(self.dataset), train.batch_size, train.seed,
-            process=distributed.rank(), processes=distributed.world_size(), accumulated=train.accumulate_steps,
+            rank=distributed.rank(), world_size=distributed.world_size(), accumulated=train.accumulate_steps,
             frames=frames,
         )  # fmt: skip
         super().__init__(folder, device, batches, self._loader(batches, device), save_every_minutes)

@@ -1,1 +1,1 @@
-"""Sound: files, resampling, level, cutting, spectrograms."""
+"""Audio: files, resampling, loudness, slicing, spectrograms."""

@@ -1,4 +1,4 @@
-"""Sound in files that libsndfile does not read (m4a, mp4, aac, wma, webm), decoded by ffmpeg if it is installed."""
+"""Audio formats that libsndfile does not read (m4a, mp4, aac, wma, webm), decoded by ffmpeg if it is installed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from modules.console import UserError
 SUFFIXES = frozenset(".3gp .aac .ac3 .amr .m4a .m4b .mka .mkv .mov .mp4 .webm .wma".split())
 
 
-def decoded(path: str | os.PathLike) -> Path:
-    """A WAV file of the first sound track of ``path``, kept until another file is decoded or the process ends.
+def decode_to_wav(path: str | os.PathLike) -> Path:
+    """Decode the first audio track of ``path`` and return the WAV file.
 
-    Raises UserError when ffmpeg is missing or cannot decode the file.
+    The file is deleted when another one is decoded or the process ends. Raises UserError when ffmpeg is
+    missing or cannot decode the file.
     """
     status = os.stat(path)
     folder = _decode(os.fspath(path), status.st_size, status.st_mtime_ns)
@@ -26,17 +27,17 @@ def decoded(path: str | os.PathLike) -> Path:
 
 @functools.lru_cache(maxsize=1)
 def _decode(path: str, size: int, changed: int) -> tempfile.TemporaryDirectory:
-    """``size`` and ``changed`` tell a file from another that takes its place."""
+    """``size`` and ``changed`` are part of the cache key, so that a changed file is decoded again."""
     program = shutil.which("ffmpeg")
     if program is None:
         raise UserError(f"{path} needs ffmpeg to be read; install it (ffmpeg.org), or export the file as wav or flac")
     folder = tempfile.TemporaryDirectory(prefix="decoded-")
-    # Only files: a playlist must not fetch anything. RF64 where WAV's 4 GiB do not suffice.
+    # Only local files: a playlist must not fetch anything. RF64 for more than WAV's 4 GiB.
     command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i", f"file:{path}", "-map", "0:a:0",
                "-c:a", "pcm_f32le", "-rf64", "auto", "-f", "wav", os.path.join(folder.name, "decoded.wav")]  # fmt: skip
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode:
         folder.cleanup()
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(f"{path} cannot be read: ffmpeg says '{lines[-1].removeprefix(f'file:{path}: ')}'")
+        raise UserError(f"{path} cannot be read: ffmpeg reports '{lines[-1].removeprefix(f'file:{path}: ')}'")
     return folder

@@ -1,6 +1,6 @@
-"""Read, write and resample sound.
+"""Read, write and resample audio.
 
-Sound is float32 in [-1, 1], mono, ``(L,)`` samples, wherever nothing else is said.
+Unless noted otherwise, audio is float32 in [-1, 1], mono, ``(L,)`` samples.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import numpy as np
 import soundfile
 
 from modules.atomic_file import output_path, reason
-from modules.audio.ffmpeg import SUFFIXES, decoded
+from modules.audio.ffmpeg import SUFFIXES, decode_to_wav
 from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 
-if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
+if TYPE_CHECKING:  # imported where it is used, so that stages that only handle files start without torch
     import torch
     from torch import Tensor
 
-BLOCK = 1 << 20  # samples that are worked on at once where a whole recording need not be in memory
+BLOCK = 1 << 20  # samples that are processed at once where a whole recording need not be in memory
 SIXTEEN_BIT = ("WAV", "FLAC", "AIFF", "CAF", "W64", "RF64")
-RATES = (1000, 1_000_000)  # Hz that a header may give
-LARGEST_KERNEL = 1 << 23  # values, 64 MiB while it is made; ordinary rates need a fiftieth
+RATES = (1000, 1_000_000)  # Hz; lowest and highest rate that a header may give
+LARGEST_KERNEL = 1 << 23  # values; building it takes 64 MiB; common rates need a fiftieth
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
 def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
-    """Read any file that libsndfile or ffmpeg knows (wav, flac, ogg, mp3, ...) as mono, the mean of its channels.
+    """Read any file that libsndfile or ffmpeg supports (wav, flac, ogg, mp3, ...) as mono, the mean of its channels.
 
-    Returns ``(L,)`` float32 and its rate: the file's own, or ``sampling_rate``, resampled to it, when that is given.
+    Returns ``(L,)`` float32 and its rate: the file's, or ``sampling_rate`` after resampling if that is given.
     Raises UserError naming the file when it is missing, not audio, damaged, empty, or holds NaN or infinity.
     """
     with open_audio(path) as file:
@@ -49,18 +49,18 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
     return resample(audio, rate, sampling_rate), sampling_rate
 
 
-def open_audio(path: str | os.PathLike) -> _InOrder:
-    """Open a sound file for reading in pieces. Raises UserError when it is missing or not audio.
+def open_audio(path: str | os.PathLike) -> _SequentialSoundFile:
+    """Open an audio file for reading in blocks. Raises UserError when it is missing or not audio.
 
-    What libsndfile does not read is decoded by ffmpeg if its suffix says that it is sound (modules/audio/ffmpeg.py).
+    Formats that libsndfile does not read are decoded by ffmpeg, chosen by suffix (modules/audio/ffmpeg.py).
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}")
-    source = decoded(path) if os.path.splitext(path)[1].lower() in SUFFIXES else path
-    name = os.fspath(source) if os.name == "nt" else os.fsencode(source)  # which need not be Unicode
+    source = decode_to_wav(path) if os.path.splitext(path)[1].lower() in SUFFIXES else path
+    name = os.fspath(source) if os.name == "nt" else os.fsencode(source)  # the name need not be Unicode
     try:
-        file = _InOrder(name)
-        file.shown = os.fspath(path)
+        file = _SequentialSoundFile(name)
+        file.display_path = os.fspath(path)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as audio: {reason(error)}") from None
     if not RATES[0] <= file.samplerate <= RATES[1]:
@@ -69,31 +69,30 @@ def open_audio(path: str | os.PathLike) -> _InOrder:
     return file
 
 
-class _InOrder(soundfile.SoundFile):
-    """soundfile.SoundFile seeks after every read, which fails at the end of FLAC whose header gives no length.
+class _SequentialSoundFile(soundfile.SoundFile):
+    """A SoundFile that never seeks: seeking after a read fails at the end of FLAC whose header gives no length.
 
-    ``shown`` is the path for messages.
+    ``display_path`` is the path for messages.
     """
 
-    shown: str
+    display_path: str
 
     def seekable(self) -> bool:
         return False
 
 
-def read_blocks(file: _InOrder) -> Iterator[np.ndarray]:
-    """The rest of a file that open_audio opened, as ``(n, channels)`` float32, whatever length its header gives: n
-    times channels is BLOCK at most.
+def read_blocks(file: _SequentialSoundFile) -> Iterator[np.ndarray]:
+    """Yield the rest of a file opened by open_audio as ``(n, channels)`` float32, n * channels being BLOCK at most.
 
-    Raises UserError when it is damaged or holds NaN or infinity.
+    The length in the header is ignored. Raises UserError when the file is damaged or holds NaN or infinity.
     """
     while len(block := read_block(file, max(1, BLOCK // file.channels))):
         yield block
 
 
-def read_block(file: _InOrder, samples: int) -> np.ndarray:
-    """The next ``samples`` of it or what there is, as ``read_blocks``."""
-    path = file.shown
+def read_block(file: _SequentialSoundFile, samples: int) -> np.ndarray:
+    """Read the next ``samples``, or fewer at the end; shape and errors as in ``read_blocks``."""
+    path = file.display_path
     try:
         block = file.read(samples, dtype="float32", always_2d=True)
     except (RuntimeError, ValueError) as error:
@@ -104,39 +103,39 @@ def read_block(file: _InOrder, samples: int) -> np.ndarray:
 
 
 def no_sound(path: str | os.PathLike) -> UserError:
-    """The error for a file of no samples."""
+    """Return the error for a file without samples."""
     size = os.path.getsize(path)
     if size < 1000:
         return UserError(f"{path} holds no sound: its length is 0 samples")
     return UserError(
-        f"{path} holds {size} bytes, but its header gives a length of 0 samples, as programs write it that send sound "
-        "through a pipe; let them write a file, or export it again"
+        f"{path} holds {size} bytes, but its header gives a length of 0 samples, as programs write it to a pipe; let "
+        "the program write to a file, or export it again"
     )
 
 
 def write_audio(
     path: str | os.PathLike, audio: np.ndarray | Iterable[np.ndarray], rate: int, format: str | None = None
 ) -> None:
-    """Write ``(L,)`` samples, whole or not at all; values beyond [-1, 1] are held at the ends of that range.
+    """Write ``(L,)`` samples atomically, clipped to [-1, 1].
 
-    ``audio`` may come as consecutive pieces that are made while it is written. ``format`` is a name of libsndfile's
-    ("wav", "flac", "ogg", "mp3", ...); None takes it from the suffix. Formats that can are written with 16 bits.
+    ``audio`` may be an iterable of consecutive pieces. ``format`` is a libsndfile name ("wav", "flac", "ogg", "mp3",
+    ...); None takes it from the suffix. Formats with a 16-bit encoding are written with 16 bits.
     Raises UserError when the format is unknown or the file cannot be written.
     """
     kind, subtype = find_format(format or os.path.splitext(path)[1].lstrip("."))
     pieces = [audio] if isinstance(audio, np.ndarray) else audio
     with output_path(path, soundfile.LibsndfileError) as temporary:
-        temporary.touch()  # raises an OSError with the reason; libsndfile would only say "System error"
+        temporary.touch()  # raises an OSError with the reason; libsndfile reports only "System error"
         with soundfile.SoundFile(temporary, "w", rate, 1, format=kind, subtype=subtype) as file:
             for block in itertools.chain.from_iterable(map(in_blocks, pieces)):
-                # in blocks, for the Vorbis writer overflows its stack on minutes at once
+                # in blocks, because the Vorbis writer overflows its stack on minutes of audio
                 file.write(to_pcm16(block) if subtype else np.clip(np.asarray(block, np.float32), -1, 1))
 
 
 def find_format(name: str) -> tuple[str, str | None]:
-    """libsndfile's names of a format that can be written, and of its 16-bit encoding where it has one.
+    """Return libsndfile's names of a writable format and of its 16-bit encoding, if it has one.
 
-    Raises UserError when there is none of that name.
+    Raises UserError for an unknown format.
     """
     kind = name.upper()
     subtype = "PCM_16" if kind in SIXTEEN_BIT else None
@@ -146,12 +145,12 @@ def find_format(name: str) -> tuple[str, str | None]:
 
 
 def to_pcm16(audio: np.ndarray) -> np.ndarray:
-    """Round ``(L,)`` samples to int16. 16-bit material read by read_audio comes back unchanged; nothing wraps round."""
+    """Round and clip ``(L,)`` samples to int16. 16-bit audio read by read_audio comes back unchanged."""
     return np.clip(np.round(np.asarray(audio, np.float32) * 32768), -32768, 32767).astype(np.int16)
 
 
 def in_blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
-    """Views of one array, ``BLOCK`` samples each, the last one shorter."""
+    """Yield views of ``(L,)``, ``BLOCK`` samples each, the last one shorter."""
     return (audio[start : start + BLOCK] for start in range(0, len(audio), BLOCK))
 
 
@@ -159,7 +158,7 @@ def in_blocks(audio: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Resample ``(L,)`` to ``(ceil(L * to_rate / from_rate),)`` with soxr at high quality: for preparation."""
+    """Resample ``(L,)`` to ``(ceil(L * to_rate / from_rate),)`` with soxr at high quality, for preparation."""
     if from_rate == to_rate:
         return audio
     import soxr
@@ -172,9 +171,9 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def sinc_resample(audio: Tensor, from_rate: int, to_rate: int, lowpass_filter_width: int = 6) -> Tensor:
     """Resample ``(..., L)`` to ``(..., ceil(L * to_rate / from_rate))`` with a Hann-windowed sinc, on any device.
 
-    This is ``torchaudio.transforms.Resample``, which published models are converted with; ``lowpass_filter_width``
-    counts zero crossings on one side. torchaudio rounds the length to float32, so one beyond 2**24 may be a sample
-    off. Rates with hardly a common divisor (44099 and 16000), whose kernel would not fit into memory, go through soxr.
+    This is ``torchaudio.transforms.Resample``, as in the published program; ``lowpass_filter_width`` counts zero
+    crossings on one side. torchaudio computes the length in float32, so above 2**24 it may be off by one sample. Rates
+    with a small common divisor (44099 and 16000), whose kernel would not fit into memory, are resampled by soxr.
     """
     divisor = math.gcd(from_rate, to_rate)
     source, target = from_rate // divisor, to_rate // divisor

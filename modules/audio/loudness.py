@@ -1,6 +1,6 @@
-"""How loud sound is over time.
+"""Loudness over time, as root mean square (RMS).
 
-Sound is float32, mono, ``(L,)`` samples; loudness is the root of its mean square.
+Audio is float32, mono, ``(L,)`` samples.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 
 from modules.audio.files import in_blocks
 
-if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
+if TYPE_CHECKING:  # imported where it is used, so that stages that only handle files start without torch
     import torch
     from torch import Tensor
 
-RUMBLE = 61  # Hz; the mains' hum and a DC offset lie below and are lowered by 40 dB, voices begin at 75 Hz
-SHORTEST = 0.1  # seconds that are needed to tell them from sound
+RUMBLE = 61  # Hz; mains hum and DC offset lie below and are lowered by 40 dB, voices start at 75 Hz
+SHORTEST = 0.1  # seconds; shorter audio is not filtered or corrected for DC offset
 
 
 def frame_rms(audio: np.ndarray | Iterable[np.ndarray], frame_length: int, hop_length: int) -> np.ndarray:
-    """Root mean square around every ``hop_length``-th sample: ``(1 + L // hop_length,)`` for an even frame length.
+    """Return the RMS around every ``hop_length``-th sample: ``(1 + L // hop_length,)`` for an even frame length.
 
-    Windows are centred and at least as long as the hop; the sound is continued with ``frame_length // 2`` zeros at both
-    ends. ``audio`` is ``(L,)``, or its consecutive pieces, for a recording that is too long to be held.
+    Windows are centred and at least as long as the hop; the audio is padded with ``frame_length // 2`` zeros at both
+    ends. ``audio`` is ``(L,)``, or consecutive pieces of it, for a recording that does not fit into memory.
     """
     curve = _RmsCurve(frame_length, hop_length)
     for block in in_blocks(audio) if isinstance(audio, np.ndarray) else audio:
@@ -35,7 +35,7 @@ def frame_rms(audio: np.ndarray | Iterable[np.ndarray], frame_length: int, hop_l
 
 
 class _RmsCurve:
-    """``frame_rms`` of consecutive blocks."""
+    """Computes ``frame_rms`` of consecutive blocks."""
 
     def __init__(self, frame_length: int, hop_length: int):
         self.frame_length, self.hop_length = frame_length, hop_length
@@ -55,23 +55,23 @@ class _RmsCurve:
 
 @dataclass(frozen=True)
 class Levels:
-    """``frame_rms`` of a sound, and of the same sound without what lies below RUMBLE, both ``(T,)``."""
+    """``frame_rms`` of audio, and of the same audio high-passed at RUMBLE, both ``(T,)``."""
 
     rms: np.ndarray
     above_rumble: np.ndarray
 
     def curve(self, limit: float) -> np.ndarray:
-        """The one by which to tell sound from silence at this limit.
+        """Return the curve for finding silence below ``limit`` (RMS).
 
-        It is the published one, ``rms``, unless more than a hundredth of the frames exceed the limit only by rumble,
-        by 6 dB or more: then no pause would be found.
+        That is ``rms``, as published, unless rumble lifts more than 1 % of the frames above the limit, by 6 dB or more:
+        then no pause would be found, so it is ``above_rumble``.
         """
         only_rumble = (self.rms >= limit) & (self.above_rumble < limit / 2)
         return self.above_rumble if only_rumble.mean() > 0.01 else self.rms
 
 
 def measure_levels(audio: np.ndarray, rate: int, frame_length: int, hop_length: int) -> Levels:
-    """The levels of ``(L,)`` samples, as of ``frame_rms``."""
+    """Return the levels of ``(L,)`` samples; lengths as in ``frame_rms``."""
     meter = LevelMeter(rate, frame_length, hop_length)
     for block in in_blocks(audio):
         meter.add(block)
@@ -79,7 +79,7 @@ def measure_levels(audio: np.ndarray, rate: int, frame_length: int, hop_length: 
 
 
 class LevelMeter:
-    """Measures the levels of consecutive blocks, as of ``frame_rms``."""
+    """Measures the levels of consecutive blocks; lengths as in ``frame_rms``."""
 
     def __init__(self, rate: int, frame_length: int, hop_length: int):
         from scipy import signal
@@ -87,7 +87,7 @@ class LevelMeter:
         self.shortest, self.samples = SHORTEST * rate, 0
         self.whole, self.above = _RmsCurve(frame_length, hop_length), _RmsCurve(frame_length, hop_length)
         self.high_pass = signal.cheby2(8, 40, RUMBLE, "highpass", fs=rate, output="sos")
-        self.state = signal.sosfilt_zi(self.high_pass)  # for a constant 1: a DC offset must not start with a step
+        self.state = signal.sosfilt_zi(self.high_pass)  # state of a constant 1: a DC offset starts without a step
 
     def add(self, block: np.ndarray) -> None:
         from scipy import signal
@@ -107,9 +107,9 @@ class LevelMeter:
 
 
 def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
-    """Loudness a frame, the volume embedding's input: ``(L,)`` -> ``(L // hop_length,)``, of the kind that came in.
+    """Loudness per frame, the input of the volume embedding: ``(L,)`` -> ``(L // hop_length,)``, of the input's type.
 
-    Root of the mean square of the ``hop_length`` samples around each frame's first one; ends are mirrored.
+    RMS of the ``hop_length`` samples around each frame's first sample, with reflect padding at the ends.
     """
     import torch
     from torch.nn import functional as F
@@ -125,10 +125,9 @@ def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
 
 
 def random_gain(audio: Tensor, generator: torch.Generator) -> float:
-    """A factor for ``(L,)`` from a tenth to tenfold, uniform in its logarithm, that leaves every sample within [-1, 1].
+    """Return a random gain for ``(L,)`` from 0.1 to 10, log-uniform, that keeps every sample within [-1, 1].
 
-    The published loudness augmentation. For a sound beyond full scale: from a tenth to the factor that brings its peak
-    to 1.
+    The published loudness augmentation. For audio above full scale the highest gain is the one that makes the peak 1.
     """
     import torch
 
@@ -140,9 +139,9 @@ def random_gain(audio: Tensor, generator: torch.Generator) -> float:
 def match_envelope(
     source: Tensor | np.ndarray, source_rate: int, output: Tensor, output_rate: int, rate: float
 ) -> Tensor:
-    """Give ``output`` ``(L,)`` the loudness of ``source`` over time, whole (``rate`` 0), in part, or not at all (1).
+    """Give ``output`` ``(L,)`` the loudness envelope of ``source``: fully (``rate`` 0), partly, or not at all (1).
 
-    Both envelopes are taken twice a second and drawn out linearly to the length of the output.
+    Both envelopes have two points per second and are interpolated linearly to the length of the output.
     """
     if rate == 1:
         return output

@@ -1,4 +1,4 @@
-"""A sound file of any length, read part by part as mono sound that the program can work with."""
+"""An audio file of any length, read in parts as mono audio with corrected level."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from modules.console import UserError, get_logger
 log = get_logger("sound")
 
 SAFE_PEAK = 0.98
-OFFSET = 1e-3  # of full scale, or of a peak beyond; a smaller mean is no DC offset
-CANCELLED = 10  # dB by which the channels' mean must be fainter than the loudest channel to be given up
-UNKNOWN = 0x7FFFF000  # bytes; programs that write WAV to a pipe give this length or a greater one
-TOLERANCE = 0.1  # seconds that may be missing: encoders count their delay differently
+OFFSET = 1e-3  # of full scale, or of a peak above it; a smaller mean is not treated as DC offset
+CANCELLED = 10  # dB; channels cancel if their mean is fainter than the loudest one by more
+UNKNOWN = 0x7FFFF000  # bytes; WAV headers from pipes give this length or a greater one
+TOLERANCE = 0.1  # seconds that may be missing, because encoders count their delay differently
 
-# How libsndfile notes that a header gives more bytes than there are: WAV, AIFF, W64, RF64, AU.
-SHORT_OF = re.compile(r"^ *(?:data|SSND|riff|Riff size|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+# libsndfile's log line about a header that gives more bytes than the file has: WAV, AIFF, W64, RF64, AU.
+TRUNCATED = re.compile(r"^ *(?:data|SSND|riff|Riff size|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 OGG_PAGE = 65307  # bytes at most
 
 
 class MonoFile:
-    """A sound file as mono float32, ``(n,)`` samples a part.
+    """An audio file as mono float32, ``(n,)`` samples a part.
 
-    That is the mean of its channels, or the loudest one where they cancel each other; without DC offset; lowered as a
-    whole where it exceeds full scale. Whatever is done besides the mean is logged.
+    Mono is the mean of the channels, or the loudest channel if they cancel each other. A DC offset is removed, and the
+    whole file is lowered if its peak exceeds full scale. Every correction is logged.
 
     Raises UserError when the file is missing, not audio, damaged, empty, or holds NaN or infinity.
     """
@@ -44,9 +44,9 @@ class MonoFile:
         self._offset, self._gain = 0.0, 1.0
 
     def measure(self, frame_length: int, hop_length: int) -> Levels:
-        """Read the file once, before its parts are; returns its levels in frames as of ``frame_rms``.
+        """Read the whole file once and return its levels in frames as of ``frame_rms``; call it before ``parts``.
 
-        Sets ``samples``, the length that was read, ``peak``, and ``cut_off``, a sentence when the end is missing.
+        Sets ``samples``, the length that was read, ``peak``, and ``cut_off``, a message if the end is missing.
         """
         totals, levels = self._scan(frame_length, hop_length)
         self._channel = totals.cancelled_channel()
@@ -54,7 +54,7 @@ class MonoFile:
             log.info("%s: channel %d is used, since the mean of all is far fainter", self.path, self._channel + 1)
             totals, levels = self._scan(frame_length, hop_length)
         self.samples: int = totals.samples
-        self.cut_off: str | None = self._describe_lack()
+        self.cut_off: str | None = self._describe_truncation()
         if self.cut_off:
             log.warning("%s", self.cut_off)
         mean, low, high = totals.mean[0], totals.low[0], totals.high[0]
@@ -70,24 +70,24 @@ class MonoFile:
 
     @property
     def seconds(self) -> float:
-        """The length that was read."""
+        """The length that was read, in seconds."""
         return self.samples / self.sampling_rate
 
     def parts(self, ranges: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
         """Yield the samples ``[start, end)`` of each range. Ranges are sorted by their start and may overlap.
 
-        Memory is one range and a block.
+        Needs memory for one range and one block.
         """
-        held, position = np.zeros(0, np.float32), 0  # the samples before position
+        buffer, position = np.zeros(0, np.float32), 0  # the samples before position
         with open_audio(self.path) as file:
             for start, end in ranges:
                 while position < start:
                     position += len(self._read_exactly(file, min(start - position, BLOCK)))
-                held = held[len(held) - (position - start) :]
+                buffer = buffer[len(buffer) - (position - start) :]
                 if end > position:
-                    new = self._settle(self._mono(self._read_exactly(file, end - position)))
-                    held, position = np.concatenate((held, new)), end
-                yield held[: end - start]
+                    new = self._correct_level(self._mono(self._read_exactly(file, end - position)))
+                    buffer, position = np.concatenate((buffer, new)), end
+                yield buffer[: end - start]
 
     def _read_exactly(self, file: SoundFile, samples: int) -> np.ndarray:
         block = read_block(file, samples)
@@ -96,7 +96,7 @@ class MonoFile:
         return block
 
     def read(self) -> np.ndarray:
-        """All of it."""
+        """Return all samples, ``(samples,)``."""
         return np.concatenate(list(self.parts([(0, self.samples)])))
 
     def _scan(self, frame_length: int, hop_length: int) -> tuple[_Totals, Levels]:
@@ -114,17 +114,17 @@ class MonoFile:
     def _mono(self, block: np.ndarray) -> np.ndarray:
         return block.mean(axis=1) if self._channel is None else block[:, self._channel]
 
-    def _settle(self, mono: np.ndarray) -> np.ndarray:
+    def _correct_level(self, mono: np.ndarray) -> np.ndarray:
         if self._offset:
             mono = mono - np.float32(self._offset)
         return mono * np.float32(self._gain) if self._gain != 1 else mono
 
-    def _describe_lack(self) -> str | None:
-        """The sentence about an end that is missing by the header, or by the lack of an end mark."""
-        promised = self._frames if self._frames < 1 << 60 else 0  # FLAC from a pipe: the greatest number there is
-        if found := SHORT_OF.search(self._notes):
-            declared, there = map(int, found.groups())
-            promised = self.samples * declared // max(there, 1) if declared < UNKNOWN else 0
+    def _describe_truncation(self) -> str | None:
+        """Return a message if the header gives more audio than was read or the end-of-stream mark is missing."""
+        promised = self._frames if self._frames < 1 << 60 else 0  # FLAC from a pipe gives the highest number
+        if found := TRUNCATED.search(self._notes):
+            declared, present = map(int, found.groups())
+            promised = self.samples * declared // max(present, 1) if declared < UNKNOWN else 0
         cure = "copy or export it again"
         if promised > self.samples + TOLERANCE * self.sampling_rate:
             whole = promised / self.sampling_rate
@@ -135,7 +135,7 @@ class MonoFile:
 
 
 def _lacks_ogg_end(path: Path) -> bool:
-    """Whether the last page of an Ogg file (RFC 3533) lacks the mark of the end of its stream."""
+    """Return whether the last page of an Ogg file (RFC 3533) lacks the end-of-stream flag."""
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - OGG_PAGE))
         tail = file.read()
@@ -144,13 +144,13 @@ def _lacks_ogg_end(path: Path) -> bool:
 
 
 class _Totals:
-    """Sums and extremes of the mono sound, and then of each channel: ``(1 + channels,)``."""
+    """Sums and extremes of the mono audio, followed by those of each channel: ``(1 + channels,)``."""
 
     def __init__(self):
         self.samples, self.sum, self.squares, self.low, self.high = 0, 0.0, 0.0, np.inf, -np.inf
 
     def add(self, mono: np.ndarray, block: np.ndarray) -> None:
-        """``(n,)`` mono samples and the ``(n, channels)`` that they were made of."""
+        """Add ``(n,)`` mono samples and the ``(n, channels)`` that they were mixed from."""
         columns = [mono, *block.T] if block.shape[1] > 1 else [mono]
         self.samples += len(mono)
         self.sum = self.sum + np.array([column.sum(dtype=np.float64) for column in columns])
@@ -163,7 +163,7 @@ class _Totals:
         return self.sum / self.samples
 
     def cancelled_channel(self) -> int | None:
-        """The channel to use in place of their mean: the loudest, where that is louder by more than CANCELLED dB."""
+        """Return the loudest channel if it is louder than the mean of all by more than CANCELLED dB, else None."""
         power = self.squares / self.samples - self.mean**2
         if len(power) == 1:
             return None

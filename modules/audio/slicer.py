@@ -1,11 +1,11 @@
-"""Cut a recording where it is silent.
+"""Cut a recording at its silences.
 
-Sound is looked at in frames of ``hop_size`` milliseconds. A run of silent frames that is long enough, and far enough
-from the last cut, is cut where it is quietest; what of a long silence lies farther than ``max_sil_kept`` from sound on
-both sides becomes a silent chunk of its own::
+The level is measured in frames of ``hop_size`` milliseconds. A run of silent frames that is long enough, and far enough
+from the last cut, is cut at its quietest frame. The part of a long silence that is farther than ``max_sil_kept`` from
+the sound on both sides becomes a silent chunk::
 
     sound ~~~~~~~~|....silence....|~~~~~~~~ sound        up to max_sil_kept: one cut, a silent chunk of length 0
-    sound ~~~~~~~~|..|  chunk  |..|~~~~~~~~ sound        longer: what is kept of it stays with its neighbours
+    sound ~~~~~~~~|..|  chunk  |..|~~~~~~~~ sound        longer: up to max_sil_kept stays with each neighbour
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Slicer:
-    """Where to cut; ``threshold`` in dB below full scale, the other lengths in milliseconds."""
+    """Settings of the cuts: ``threshold`` in dB relative to full scale, lengths in milliseconds."""
 
     sampling_rate: int
     threshold: float = -40
@@ -48,29 +48,29 @@ class Slicer:
 
     @property
     def hop(self) -> int:
-        """Samples from one frame to the next."""
+        """Samples per frame."""
         return round(self.sampling_rate * self.hop_size / 1000)
 
     @property
     def window(self) -> int:
-        """Samples that a frame's loudness is measured over."""
+        """Samples over which a frame's loudness is measured."""
         return min(round(self.sampling_rate * self.min_interval / 1000), 4 * self.hop)
 
     @property
     def limit(self) -> float:
-        """The loudness of the threshold."""
+        """The threshold as an amplitude."""
         return 10 ** (self.threshold / 20)
 
     def frames(self, milliseconds: float) -> int:
         return round(self.sampling_rate * milliseconds / 1000 / self.hop)
 
     def slice(self, audio: np.ndarray) -> list[Chunk]:
-        """Chunks of ``(L,)``: sounding and silent ones in turn, together the whole; silent ones may be empty."""
+        """Return the chunks of ``(L,)``, alternately sounding and silent, without gaps; silent ones may be empty."""
         return self.slice_curve(frame_rms(audio, self.window, self.hop), len(audio))
 
     def slice_curve(self, rms: np.ndarray, samples: int) -> list[Chunk]:
-        """The same from the loudness curve alone, ``frame_rms(audio, window, hop)``, of a recording of that length."""
-        if samples <= self.frames(self.min_length):  # samples against frames: the published comparison
+        """``slice`` from the curve ``frame_rms(audio, window, hop)`` of a recording of ``samples`` samples."""
+        if samples <= self.frames(self.min_length):  # compares samples with frames, as published
             return [Chunk(False, 0, samples)]
         chunks, done = [], 0
         for first, last in self._cuts(rms):
@@ -84,7 +84,7 @@ class Slicer:
         return chunks
 
     def _cuts(self, rms: np.ndarray) -> Iterator[tuple[int, int]]:
-        """Ranges of frames to take out; an empty one is a mere cut."""
+        """Yield ranges of frames to remove; an empty range is a cut."""
         kept, interval, length = map(self.frames, (self.max_sil_kept, self.min_interval, self.min_length))
         last_cut = 0
         for start, end in _silent_runs(rms < self.limit):
@@ -92,29 +92,29 @@ class Slicer:
                 if end - start >= interval:
                     yield _quietest(rms, start, min(end, start + kept)), end + 1
             elif (start == 0 and end > kept) or (end - start >= interval and end - last_cut >= length):
-                first, last = _place_cut(rms, start, end, kept)
+                first, last = _choose_cut(rms, start, end, kept)
                 yield (0, last) if start == 0 else (first, last)
                 last_cut = last
 
 
 def _silent_runs(silent: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges ``[start, end)`` of consecutive silent frames."""
+    """Return the ranges ``[start, end)`` of consecutive silent frames."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], silent, [0]))))
     return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
-def _place_cut(rms: np.ndarray, start: int, end: int, kept: int) -> tuple[int, int]:
-    """The frames to take out of the silence ``[start, end)`` so that at most ``kept`` frames remain on either side."""
+def _choose_cut(rms: np.ndarray, start: int, end: int, kept: int) -> tuple[int, int]:
+    """Return the frames to remove from the silence ``[start, end)``; at most ``kept`` frames remain on either side."""
     if end - start <= kept:
-        place = _quietest(rms, start, end)
-        return place, place
+        frame = _quietest(rms, start, end)
+        return frame, frame
     left, right = _quietest(rms, start, start + kept), _quietest(rms, end - kept, end)
     if end - start <= 2 * kept:
-        place = _quietest(rms, end - kept, start + kept)
-        return min(left, place), max(right, place)
+        frame = _quietest(rms, end - kept, start + kept)
+        return min(left, frame), max(right, frame)
     return left, right
 
 
 def _quietest(rms: np.ndarray, first: int, last: int) -> int:
-    """The first of the quietest frames from ``first`` to ``last``, both included."""
+    """Return the first of the quietest frames from ``first`` to ``last``, both included."""
     return first + int(rms[first : last + 1].argmin())

@@ -1,6 +1,6 @@
 """Linear and mel spectrograms: the synthesizer's, and the mel vocoder's with key shift and speed.
 
-All of it is computed in float32, inside autocast too: a square of a half-precision sample loses the quiet bins.
+Everything is computed in float32, also inside autocast: the square of a half-precision sample loses the quiet bins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from modules.device import without_autocast
 
 FLOOR = 1e-5  # the smallest amplitude whose logarithm is taken
 LINEAR_EPSILON = 1e-6  # added to the power of each bin of a linear spectrogram
-VOCODER_EPSILON = 1e-9  # of one that a vocoder's mel is made of
+VOCODER_EPSILON = 1e-9  # the same for the spectrogram of a vocoder's mel
 
 # -- the synthesizer's ------------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ VOCODER_EPSILON = 1e-9  # of one that a vocoder's mel is made of
 def linear_spectrogram(audio: Tensor, n_fft: int, hop_length: int, win_length: int) -> Tensor:
     """Magnitudes ``(B, n_fft // 2 + 1, T)`` of ``(B, L)`` in [-1, 1]; ``T = L // hop_length`` for an even overlap.
 
-    Raises ValueError when the sound is too short to be mirrored at its ends: L must exceed (n_fft - hop_length) / 2.
+    Raises ValueError when the audio is too short for reflect padding: L must exceed (n_fft - hop_length) / 2.
     """
     padding = (n_fft - hop_length) // 2
     if audio.shape[-1] <= padding:
@@ -36,7 +36,7 @@ def linear_spectrogram(audio: Tensor, n_fft: int, hop_length: int, win_length: i
 
 
 def scale_spectrogram(spec: Tensor, gain: float) -> Tensor:
-    """The linear spectrogram of a sound ``gain`` times as loud, from that of the sound itself (any shape)."""
+    """Return the linear spectrogram of audio amplified by ``gain``, computed from ``spec`` (any shape)."""
     power = (spec.square() - LINEAR_EPSILON).clamp(min=0)
     return (power * gain**2 + LINEAR_EPSILON).sqrt()
 
@@ -60,7 +60,7 @@ def mel_spectrogram(
     fmin: float,
     fmax: float | None,
 ) -> Tensor:
-    """Log-mel ``(B, n_mels, T)`` of ``(B, L)``: the two above in a row."""
+    """Log-mel ``(B, n_mels, T)`` of ``(B, L)``: linear_spectrogram, then mel_from_linear."""
     spec = linear_spectrogram(audio, n_fft, hop_length, win_length)
     return mel_from_linear(spec, sampling_rate, n_fft, n_mels, fmin, fmax)
 
@@ -70,7 +70,7 @@ def mel_spectrogram(
 
 @dataclass(frozen=True)
 class VocoderMel:
-    """The log-mel that NSF-HiFiGAN vocoders and FCPE take; FCPE's and the vocoder's files carry these sizes."""
+    """The log-mel of NSF-HiFiGAN vocoders and FCPE, whose weight or config files give these sizes."""
 
     sampling_rate: int = 44100
     n_mels: int = 128
@@ -81,9 +81,9 @@ class VocoderMel:
     fmax: float | None = 16000
 
     def __call__(self, audio: Tensor, keyshift: float = 0, speed: float = 1) -> Tensor:
-        """``(B, L)`` -> ``(B, n_mels, T)``, heard ``keyshift`` semitones higher and ``speed`` times faster.
+        """``(B, L)`` -> ``(B, n_mels, T)``, shifted up by ``keyshift`` semitones and ``speed`` times faster.
 
-        A key shift stretches the analysis window, and so the distance between bins, and leaves time as it is.
+        A key shift scales the analysis window, and with it the distance between bins, and leaves time unchanged.
         """
         factor = 2 ** (keyshift / 12)
         n_fft, window = round(self.n_fft * factor), round(self.win_length * factor)
@@ -97,7 +97,7 @@ class VocoderMel:
 
 
 def _pad_for(audio: Tensor, window: int, hop: int) -> Tensor:
-    """Extend ``(B, L)`` so that uncentred windows see L // hop frames: mirrored, or with zeros where L is too short."""
+    """Pad ``(B, L)`` so that uncentred windows give L // hop frames: by reflection, or with zeros if L is too short."""
     length = audio.shape[-1]
     left = (window - hop) // 2
     right = max((window - hop + 1) // 2, window - length - left)
@@ -105,18 +105,18 @@ def _pad_for(audio: Tensor, window: int, hop: int) -> Tensor:
     return F.pad(audio[:, None], (left, right), mode=mode)[:, 0]
 
 
-# -- what both stand on -----------------------------------------------------------------------------------------------
+# -- shared by both ---------------------------------------------------------------------------------------------------
 
 
 def _magnitude(padded: Tensor, n_fft: int, hop_length: int, win_length: int, epsilon: float) -> Tensor:
-    """Root of power plus ``epsilon``, ``(B, n_fft // 2 + 1, T)``: so the root has a finite slope at silence."""
+    """Square root of power plus ``epsilon``, which keeps the gradient finite at silence: ``(B, n_fft // 2 + 1, T)``."""
     window = _hann(win_length, padded.device)
     spec = torch.stft(padded, n_fft, hop_length, win_length, window, center=False, return_complex=True)
     return (spec.real.square() + spec.imag.square() + epsilon).sqrt()
 
 
 @functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # kept for training too, whoever asks first
+@torch.inference_mode(False)  # cached for training too, even if first computed for inference
 def _hann(length: int, device: torch.device) -> Tensor:
     return torch.hann_window(length, device=device)
 
@@ -134,7 +134,7 @@ def mel_filters(
 ) -> Tensor:
     """Triangles of equal area, ``(n_mels, n_fft // 2 + 1)`` float32, evenly spaced on a mel scale, "slaney" or "htk".
 
-    ``fmax`` None is half the sampling rate. librosa has the same filters, and takes a second to import.
+    ``fmax`` None is half the sampling rate. librosa has the same filters but takes a second to import.
     """
     highest = sampling_rate / 2 if fmax is None else fmax
     make = import_torchaudio().functional.melscale_fbanks

@@ -1,8 +1,8 @@
-"""Makes ``torchaudio`` importable beside a PyTorch that its compiled part was not built for.
+"""Import ``torchaudio`` even if its compiled part was built for another PyTorch.
 
-The wheels of torchaudio are linked against CUDA. Beside a CPU build of PyTorch ``import torchaudio`` ends in an
-OSError, and so does the import of every package that imports it: torchcrepe, and the HuBERT of transformers. What
-these packages use of it is written in Python and works without the compiled part.
+The wheels of torchaudio are linked against CUDA. With a CPU build of PyTorch ``import torchaudio`` raises an OSError,
+and so does the import of every package that imports it: torchcrepe, and the HuBERT of transformers. These packages use
+only its Python part, which works without the compiled one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ EXTENSION = "torchaudio._extension"
 
 
 def import_torchaudio() -> ModuleType:
-    """Return torchaudio, with its compiled part left out when that cannot be loaded (forced alignment is absent then).
+    """Return torchaudio, without its compiled part if that cannot be loaded (forced alignment is missing then).
 
     Call it before the first import of anything that imports torchaudio. Raises ImportError when it is not installed.
     """
@@ -31,13 +31,13 @@ def import_torchaudio() -> ModuleType:
 
 
 def _forget(package: str) -> None:
-    """Drop the half-imported modules that a failed import leaves behind."""
+    """Delete the half-imported modules that a failed import leaves behind."""
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]
 
 
 def _stand_ins() -> dict[str, ModuleType]:
-    """Empty modules in the place of the compiled part, with the names that torchaudio's Python part asks for."""
+    """Return empty modules in place of the compiled part, with the names that torchaudio's Python part uses."""
     extension, utils = ModuleType(EXTENSION), ModuleType(f"{EXTENSION}.utils")
     extension.__path__ = []  # a package, for ``import torchaudio._extension.utils``
     extension.utils = utils

@@ -1,8 +1,8 @@
 """The configuration files: ``config.json`` of the synthesizer and ``diffusion.yaml``, as typed dataclasses.
 
-Every key of the published files is here at its published default, so a 4.0 file, which lacks some, loads. Unknown keys
-are kept and written back. A few keys are ours (they say so); their defaults are the published behaviour, and they are
-written only where they differ, so a file stays as the original writes it.
+Every key of the published files has its published default, so a 4.0 file, which lacks some, loads. Unknown keys are
+kept and written back. A few keys exist only here (fields made with ``ours``); their defaults give the published
+behaviour, and they are written only where they differ, so files stay as the original writes them.
 """
 
 from modules.config.diffusion import DiffusionConfig, DiffusionTrain, load_diffusion_config, save_diffusion_config

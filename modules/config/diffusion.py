@@ -19,10 +19,10 @@ from modules.config.schema import (
     positive,
     read_text,
 )
-from modules.console import UserError, shown
+from modules.console import UserError, short_repr
 from modules.untrusted.tree_bounds import check_tree
 
-LONGEST_NUMBER = 4300  # digits that Python reads
+LONGEST_NUMBER = 4300  # digits; Python's limit
 
 
 @dataclass
@@ -88,8 +88,8 @@ class DiffusionTrain(Section):
     gamma: float = positive(0.5)
     weight_decay: float = at_least(0, 0)
     save_opt: bool = False
-    accumulate_steps: int = ours(1, least=1)  # batches of each process whose gradients make one step
-    seed: int = ours(1234, any_size=True)  # of first weights, order, crops and noise; the original has none
+    accumulate_steps: int = ours(1, least=1)  # batches per process whose gradients form one step
+    seed: int = ours(1234, any_size=True)  # of initial weights, order, crops and noise; the original has none
 
 
 @dataclass
@@ -110,16 +110,16 @@ class DiffusionConfig(Section):
 
 
 def load_diffusion_config(path: str | Path) -> DiffusionConfig:
-    """Read ``diffusion.yaml``, in memory of some 500 times its size. Raises UserError as load_config does."""
+    """Read ``diffusion.yaml``, which needs about 500 times its size of memory. Raises UserError as load_config does."""
     values = _parse_yaml(read_text(path, "python preprocess_flist_config.py"), path)
     data = values.get("data") if isinstance(values, dict) else None
-    if isinstance(data, dict) and "hop_length" in data:  # JSON is YAML too, and most sections have the same names
+    if isinstance(data, dict) and "hop_length" in data:  # JSON is valid YAML, and most sections have the same names
         raise UserError(f"{path} is the main model's configuration, not a diffusion model's; name a diffusion.yaml")
     config = DiffusionConfig.from_dict(values, f"{path}: ")
     if config.train.cache_device.partition(":")[0] not in ("cpu", "cuda", "mps"):
         raise UserError(f"{path}: train.cache_device is {config.train.cache_device!r}; allowed: 'cpu', 'cuda', 'mps'")
     if abs(config.train.seed) >= 10**18:
-        seed = shown(config.train.seed)
+        seed = short_repr(config.train.seed)
         raise UserError(f"{path}: train.seed is {seed}; it must be a whole number of at most 18 digits")
     if config.model.n_chans % 2:
         raise UserError(f"{path}: model.n_chans is {config.model.n_chans}; it must be even")
@@ -127,7 +127,7 @@ def load_diffusion_config(path: str | Path) -> DiffusionConfig:
 
 
 def _parse_yaml(text: str, path: str | Path) -> Any:
-    """What a YAML text holds; its aliases may not make it larger than it is. Raises UserError when it is not sound."""
+    """Parse YAML. Raises UserError for invalid text, and for aliases that expand beyond the text's length."""
     import yaml
 
     def parts(node: yaml.Node) -> Iterable[yaml.Node]:
@@ -145,16 +145,16 @@ def _parse_yaml(text: str, path: str | Path) -> Any:
         check_tree(node, len(text), parts)
         return loader.construct_document(node)
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        raise UserError(f"{path} is not valid YAML{f' (line {place.line + 1})' if place else ''}") from None
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"{path} is not valid YAML{f' (line {mark.line + 1})' if mark else ''}") from None
     except RecursionError:
         raise UserError(f"{path} is no configuration: its lists nest too deep") from None
-    except Exception as error:  # of dates and numbers that are none: ValueError, KeyError, AttributeError
+    except Exception as error:  # invalid dates and numbers: ValueError, KeyError, AttributeError
         raise UserError(f"{path} is no configuration: {error}") from None
 
 
 def save_diffusion_config(config: DiffusionConfig, path: str | Path) -> None:
-    """Write ``diffusion.yaml`` as the original does: block style, keys sorted; in ASCII, as save_config."""
+    """Write ``diffusion.yaml`` as the original does: block style, sorted keys, ASCII as in save_config."""
     import yaml
 
     write_text(path, yaml.safe_dump(config.to_dict()))

@@ -1,4 +1,4 @@
-"""The sizes of a waveform generator, as the synthesizer's and a vocoder's configuration give them alike."""
+"""Sizes of a waveform generator, with the same keys in the configurations of synthesizer and vocoder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class GeneratorSizes(Protocol):
-    """Keys of both kinds of config.json."""
+    """Keys that both kinds of config.json have."""
 
     sampling_rate: int
     upsample_rates: list[int]
@@ -19,10 +19,9 @@ class GeneratorSizes(Protocol):
 
 
 def generator_rules(sizes: GeneratorSizes, hop: tuple[str, int], section: str = "") -> dict[str, bool]:
-    """What must hold for a network of these sizes to exist: each sentence that says what is wrong, and whether it is
-    right.
+    """Return the rules for the sizes of a valid network: each rule's error message, and whether the rule holds.
 
-    ``hop`` is the key of the frames' distance and its value; ``section`` goes before the names of the sizes.
+    ``hop`` is the key and value of the hop length; ``section`` is the prefix of the sizes' keys in messages.
     """
     rates, kernels, channels = sizes.upsample_rates, sizes.upsample_kernel_sizes, sizes.upsample_initial_channel
     blocks, dilations = sizes.resblock_kernel_sizes, sizes.resblock_dilation_sizes

@@ -1,4 +1,4 @@
-"""One object of a configuration file, as a typed dataclass: checked when read, written back as it was."""
+"""Typed dataclasses for the objects of a configuration file: checked when read, written back unchanged."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modules.console import UserError, get_logger, shown
+from modules.console import UserError, get_logger, short_repr
 
 log = get_logger("config")
 
-MOST_LAYERS = 1000  # of a kind; a file with more would take years to build
+MOST_LAYERS = 1000  # per kind; a limit against files whose network would take years to build
 HIGHEST_RATE = 1_000_000  # Hz
-LARGEST = 1 << 31  # no size or count is beyond
-EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)  # 1e-4, which YAML 1.1 takes for a text
+INTEGER_LIMIT = 1 << 31  # limit of sizes and counts
+EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)  # such as 1e-4, which YAML 1.1 reads as text
 
 
 def ours(default: Any, **rules: Any) -> Any:
-    """A field the published file does not have; ``default`` means the published behaviour.
+    """A field that the published file does not have; ``default`` gives the published behaviour.
 
     ``rules`` are those of the other fields: ``allowed``, ``above``, ``least``, ``most``, ``any_size``.
     """
@@ -38,7 +38,7 @@ def choice(default: Any, *allowed: Any) -> Any:
 
 
 def positive(default: Any, **rules: Any) -> Any:
-    """A number above zero; ``most`` is the largest, where there is one."""
+    """A number above zero, and at most ``most`` if that is given."""
     return field(default=default, metadata={"above": 0, **rules})
 
 
@@ -48,7 +48,7 @@ def at_least(least: float, default: Any) -> Any:
 
 
 def any_size(default: int) -> Any:
-    """A whole number that may be beyond LARGEST."""
+    """A whole number that may exceed INTEGER_LIMIT."""
     return field(default=default, metadata={"any_size": True})
 
 
@@ -59,18 +59,18 @@ def listed(*default: Any) -> Any:
 
 @dataclass
 class Section:
-    """One object of a configuration file. ``extra`` holds the keys that nobody here knows."""
+    """One object of a configuration file. ``extra`` holds the unknown keys."""
 
     extra: dict[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "") -> typing.Self:
-        """Build the section from a file's values; ``where`` ("config.json: train") is how errors name the place.
+        """Build the section from a file's values; ``where`` ("config.json: train") is its name in errors.
 
-        Keys that are missing get their defaults. Raises UserError naming the key, what was found and what is allowed.
+        Missing keys get their defaults. Raises UserError naming the key, what was found and what is allowed.
         """
         if not isinstance(values, dict):
-            raise UserError(f"{where.rstrip(': ')} is {shown(values)}; it must be an object of keys and values")
+            raise UserError(f"{where.rstrip(': ')} is {short_repr(values)}; it must be an object of keys and values")
         hints = typing.get_type_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.name != "extra"}
         for key in values.keys() - known.keys():
@@ -84,7 +84,7 @@ class Section:
         return cls(**found, extra={key: value for key, value in values.items() if key not in known})
 
     def to_dict(self) -> dict[str, Any]:
-        """The section as a file holds it; keys of ours only where they differ from the default."""
+        """Return the section as a file holds it; keys made with ``ours`` only if they differ from the default."""
         values = {}
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
@@ -95,7 +95,7 @@ class Section:
 
 
 def _below(where: str, key: str) -> str:
-    """The place of ``key`` inside ``where``: "config.json: " -> "config.json: train" -> "config.json: train.seed"."""
+    """The name of ``key`` inside ``where``: "config.json: " -> "config.json: train" -> "config.json: train.seed"."""
     return f"{where}{key}" if where.endswith(" ") or not where else f"{where}.{key}"
 
 
@@ -105,11 +105,11 @@ def _checked(value: Any, hint: Any, rules: Mapping[str, Any], where: str) -> Any
     if isinstance(value, str) and hint is float and EXPONENT.fullmatch(value):
         value = float(value)
     if not _fits(value, hint):
-        raise UserError(f"{where} is {shown(value)}; it must be {_in_words(hint)}")
+        raise UserError(f"{where} is {short_repr(value)}; it must be {_in_words(hint)}")
     if "allowed" in rules and value not in rules["allowed"]:
-        raise UserError(f"{where} is {shown(value)}; allowed: {', '.join(map(repr, rules['allowed']))}")
-    if isinstance(value, int) and "any_size" not in rules and not -LARGEST < value < LARGEST:
-        raise UserError(f"{where} is {shown(value)}; it must be within {LARGEST - 1}")
+        raise UserError(f"{where} is {short_repr(value)}; allowed: {', '.join(map(repr, rules['allowed']))}")
+    if isinstance(value, int) and "any_size" not in rules and abs(value) >= INTEGER_LIMIT:
+        raise UserError(f"{where} is {short_repr(value)}; it must be within {INTEGER_LIMIT - 1}")
     if "most" in rules and value is not None and not value <= rules["most"]:
         raise UserError(f"{where} is {value!r}; it must be {rules['most']} or less")
     if "above" in rules and value is not None and not value > rules["above"]:
@@ -147,7 +147,7 @@ def _in_words(hint: Any) -> str:
 
 
 def read_text(path: str | Path, maker: str) -> str:
-    """Read a configuration file, which the command ``maker`` writes. Raises UserError if it is missing or empty."""
+    """Read a configuration file that the command ``maker`` writes. Raises UserError if it is missing or empty."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:

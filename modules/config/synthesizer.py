@@ -22,7 +22,7 @@ from modules.config.schema import (
     positive,
     read_text,
 )
-from modules.console import UserError, shown
+from modules.console import UserError, short_repr
 from modules.untrusted.json_file import parse_json, read_json
 
 
@@ -47,12 +47,12 @@ class TrainConfig(Section):
     use_sr: bool = True
     max_speclen: int = 512
     port: str | int = "8001"
-    keep_ckpts: int = at_least(0, 0)  # 0 keeps all, and so does a file without the key
+    keep_ckpts: int = at_least(0, 0)  # 0 keeps all, also the default of a file without the key
     all_in_mem: bool = False
     vol_aug: bool = False
-    crop_frames: int = ours(790)  # longer clips give a random crop of this many frames
-    accumulate_steps: int = ours(1, least=1)  # batches of each process whose gradients make one step
-    cosine_end: float = ours(0.0)  # share of learning_rate at the last epoch, by a cosine in place of lr_decay; 0: off
+    crop_frames: int = ours(790)  # longer clips are randomly cropped to this many frames
+    accumulate_steps: int = ours(1, least=1)  # batches per process whose gradients form one step
+    cosine_end: float = ours(0.0)  # share of learning_rate at the last epoch, by a cosine instead of lr_decay; 0: off
     discriminator_start_step: int = ours(0)  # before this step only the reconstruction losses train the generator
 
 
@@ -68,7 +68,7 @@ class DataConfig(Section):
     n_mel_channels: int = positive(80)
     mel_fmin: float = 0.0
     mel_fmax: float | None = 22050
-    # A file without this key is of version 4.0, whose models were trained with the stepper.
+    # A file without this key is of version 4.0, whose models were trained with ``left``.
     unit_interpolate_mode: str = choice("left", "left", "nearest", "nearest-exact", "linear", "area")
 
 
@@ -102,7 +102,7 @@ class ModelConfig(Section):
     flow_share_parameter: bool = False
     use_automatic_f0_prediction: bool = True
     use_transformer_flow: bool = False
-    sampling_rate: int = ours(44100, above=0)  # of the sine source; the published file never names it
+    sampling_rate: int = ours(44100, above=0)  # of the sine source; not a key of the published file
     discriminator_periods: list[int] = ours([2, 3, 5, 7, 11])
     discriminator_width: float = ours(1.0, above=0)  # factor on the discriminators' channel counts
 
@@ -119,7 +119,7 @@ class Config(Section):
 
 # -- the file -------------------------------------------------------------------------------------------------------
 
-# Keys of the model section that only another program's config.json has, whose sections have the same names.
+# Model keys that only the config.json of another program has; its sections have the same names.
 OTHER_PROGRAMS = {
     "text_enc_hidden_dim": "Applio",
     "spk_embed_dim": "RVC",
@@ -127,11 +127,11 @@ OTHER_PROGRAMS = {
     "subbands": "a fork with a multi-band iSTFT decoder",
     "gen_istft_n_fft": "a fork with an iSTFT decoder",
 }
-ENCODER_OF_4_0, FEATURES_OF_4_0 = "vec256l9", 256  # of files that lack model.speech_encoder
+ENCODER_OF_4_0, FEATURES_OF_4_0 = "vec256l9", 256  # for files without model.speech_encoder
 
 
 def load_config(path: str | Path) -> Config:
-    """Read ``config.json``, in memory of some 90 times its size.
+    """Read ``config.json``, which needs about 90 times its size of memory.
 
     Raises UserError when it is missing, empty, not JSON, or holds a wrong value.
     """
@@ -151,7 +151,7 @@ def load_config(path: str | Path) -> Config:
 
 
 def _refuse_other_programs(values: Any, path: str | Path) -> None:
-    """Raise UserError for the configuration of another program, which would load with defaults for what it lacks."""
+    """Raise UserError for another program's configuration, which would load with defaults for its missing keys."""
     if not isinstance(values, dict):
         return
     model = values.get("model")
@@ -166,7 +166,7 @@ def _refuse_other_programs(values: Any, path: str | Path) -> None:
 
 
 def _check_together(config: Config, path: str | Path) -> None:
-    """Raise UserError when values that are each allowed do not go together."""
+    """Raise UserError when values that are each allowed contradict each other."""
     train, data, model = config.train, config.data, config.model
     outside = [name for name, number in config.spk.items() if not 0 <= number < model.n_speakers]
     uses = Counter(config.spk.values())
@@ -198,7 +198,9 @@ def _check_together(config: Config, path: str | Path) -> None:
         f"train.betas is {train.betas}; it must be two numbers from 0 to below 1": (
             len(train.betas) == 2 and all(0 <= beta < 1 for beta in train.betas)
         ),
-        f"train.seed is {shown(train.seed)}; it must be a whole number of at most 18 digits": abs(train.seed) < 10**18,
+        f"train.seed is {short_repr(train.seed)}; it must be a whole number of at most 18 digits": (
+            abs(train.seed) < 10**18
+        ),
         "train.vol_aug needs model.vol_embedding": model.vol_embedding or not train.vol_aug,
         f"spk gives {', '.join(shared)} the same number; each speaker needs one of its own": not shared,
         f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
@@ -209,14 +211,14 @@ def _check_together(config: Config, path: str | Path) -> None:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write ``config.json`` as the original does, with two spaces of indent.
+    """Write ``config.json`` as the original does, with an indent of two spaces.
 
-    Names are written in ASCII escapes: the original reads the file in the encoding of the locale.
+    Names are written as ASCII escapes, because the original reads the file in the locale's encoding.
     """
     write_text(path, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def copy_config(source: str | Path, target: str | Path) -> None:
-    """Copy a ``config.json`` with every value that it has, in the form of save_config."""
+    """Copy a ``config.json`` with all its values, formatted as by save_config."""
     values = read_json(source)
     write_text(target, json.dumps(values, indent=2) + "\n")

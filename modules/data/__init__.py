@@ -1,1 +1,1 @@
-"""The data set on disk: the features beside each clip, filelists, and the order of training batches."""
+"""The data set on disk: feature files beside each clip, filelists, and the order of training batches."""

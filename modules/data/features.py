@@ -1,21 +1,21 @@
-"""The files beside a clip: their names, containers, shapes, and how they line up in time.
+"""The files beside a clip: their names, formats, shapes, and alignment in time.
 
-A clip ``X.wav`` of L samples has T = L // hop_length frames. Beside it lie
+A clip ``X.wav`` of L samples has T = L // hop_length frames. Its files are
 
     X.wav.soft.pt   content units      (1, C, N) float32, N at the speech encoder's own rate
-    X.wav.f0.npy    F0 and voicing     (2, T) float32: Hz, interpolated through unvoiced frames; 1 = voiced
+    X.wav.f0.npy    F0 and voicing     (2, T) float32: Hz, interpolated across unvoiced frames; 1 = voiced
     X.spec.pt       linear spectrogram (filter_length // 2 + 1, T) float32
     X.wav.vol.npy   volume             (T,) float32
     X.wav.mel.npy   the vocoder's mel  (T, M) float32
-    X.wav.aug_mel.npy  the mel (T, M) of the clip at another loudness and moved in pitch, and by how many semitones: a
-                    pickled object array of the two
-    X.wav.aug_vol.npy  the volume (T,) of the clip at that loudness
+    X.wav.aug_mel.npy  the augmented mel (T, M), at another loudness and pitch, and its shift in semitones: a pickled
+                    object array of the two
+    X.wav.aug_vol.npy  volume at the augmented loudness (T,) float32
     X.wav.meta.json what the others were made from (preparation/fingerprints.py)
-    X.wav.f0.edited.npy  an F0 that may be somebody's work and could not be kept
+    X.wav.f0.edited.npy  an F0 that may have been edited by hand and no longer fits the clip
 
-Those that so-vits-svc 4.1 knows are in its formats and load there. Its own ``.f0.npy`` is a pickled object array of the
-same two rows, which is read here too. Earlier versions of this program wrote ``.aug_mel.npy`` as the mel only and the
-semitones, () float32, to ``X.wav.aug_shift.npy``; that is read as well. The reader of pickles can run no code.
+The files that so-vits-svc 4.1 also has are in its formats and load there. Its ``.f0.npy`` is a pickled object array of
+the same two rows, which is read here too. Earlier versions of this program wrote only the mel to ``.aug_mel.npy`` and
+the shift, () float32, to ``X.wav.aug_shift.npy``; these are read as well. Reading a pickle here cannot run code.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from modules.console import UserError
 from modules.data.file_name import length_flaw, list_flaw
 from modules.untrusted.array_pickle import read_header, write_mel_and_shift
 
-if TYPE_CHECKING:  # torch is imported where it is used: the stages that only handle files start without it
+if TYPE_CHECKING:  # imported where it is used, so that stages that only handle files start without torch
     from torch import Tensor
 
-SHORTEST_CLIP = 0.3  # seconds; shorter clips take no part in training
+SHORTEST_CLIP = 0.3  # seconds; shorter clips are not used for training
 MAKER = "python preprocess_hubert_f0.py"
 DIFFUSION_MAKER = f"{MAKER} --use_diff"
 DIFFUSION_ENDINGS = (".mel.npy", ".aug_mel.npy", ".aug_vol.npy", ".aug_shift.npy")
 COMPANIONS = ("units", "f0", "spec", "volume", "mel", "augmented")
 AUGMENTED = ("aug_mel", "aug_volume")
-LONGEST_ENDING = ".f0.edited.npy"  # of all files beside a clip: its name has to leave room for it
+LONGEST_ENDING = ".f0.edited.npy"  # of the files beside a clip, whose name must leave room for it
 
 
 def frames(samples: int, hop_length: int) -> int:
-    """How many frames each per-frame companion of a clip of ``samples`` has."""
+    """Return the number of frames of a clip of ``samples``."""
     return samples // hop_length
 
 
 def find_clips(folder: str | Path) -> dict[str, list[Path]]:
-    """Speaker name -> the ``.wav`` files of that speaker's folder, both in alphabetical order.
+    """Return the ``.wav`` files of each speaker's folder by speaker name, both in alphabetical order.
 
-    Hidden names, plain files beside the speakers' folders and files that are not ``.wav`` are passed over.
-    Raises UserError when there is no such folder, or no speaker in it.
+    Hidden names, files beside the speakers' folders and files that are not ``.wav`` are skipped.
+    Raises UserError when the folder is missing or holds no speaker.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -67,19 +67,18 @@ def find_clips(folder: str | Path) -> dict[str, list[Path]]:
 
 
 def clip_flaw(name: str) -> str | None:
-    """Why a clip cannot be called ``name`` (``X.wav``) in every stage, as half a sentence; None if it can."""
+    """Return why a clip cannot be named ``name`` (``X.wav``) in every stage, as a clause; None if it can."""
     return list_flaw(name) or length_flaw(name, LONGEST_ENDING)
 
 
 def _is_clip(path: Path) -> bool:
-    """Whether a file in a speaker's folder is a clip by its name."""
+    """Return whether a file in a speaker's folder is a clip, by its name."""
     return path.name.endswith(".wav") and not path.name.startswith(".") and path.is_file()
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """A clip as diffusion meets it every other time: ``mel`` (T, M) moved by ``shift`` semitones, and its ``volume``
-    (T,) at the loudness that this mel has."""
+    """An augmented clip for diffusion: ``mel`` (T, M), shifted by ``shift`` semitones, and ``volume`` (T,)."""
 
     mel: NDArray[np.float32]
     volume: NDArray[np.float32]
@@ -88,8 +87,11 @@ class Augmented:
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """The companions of one clip. Readers raise UserError naming the file and how to make it anew; writers raise
-    UserError when a value is not finite or the file cannot be written, and leave a former one as it was then."""
+    """The companion files of one clip.
+
+    Readers raise UserError naming the file and the command that makes it again. Writers raise UserError when a value is
+    not finite or the file cannot be written; an existing file then stays unchanged.
+    """
 
     wav: Path
 
@@ -131,12 +133,12 @@ class ClipFiles:
 
     @property
     def edited_f0(self) -> Path:
-        """Where an F0 goes that was corrected by hand and no longer fits the clip."""
+        """Path for an F0 that was edited by hand and no longer fits the clip."""
         return self._beside(LONGEST_ENDING)
 
     @property
     def beside(self) -> tuple[Path, ...]:
-        """All files that may lie beside the clip."""
+        """All files that may exist beside the clip."""
         made = (self.units, self.f0, self.spec, self.volume, self.mel, self.aug_mel, self.aug_volume, self.aug_shift)
         return *made, self.fingerprint, self.edited_f0
 
@@ -144,11 +146,11 @@ class ClipFiles:
         return self.wav.with_name(self.wav.name + ending)
 
     def paths(self, companion: str) -> tuple[Path, ...]:
-        """The files of one companion: ``augmented`` has two, each other one has one, of its own name."""
+        """Return the files of one companion: two for ``augmented``, one for the others."""
         return tuple(getattr(self, name) for name in (AUGMENTED if companion == "augmented" else (companion,)))
 
     def read_units(self, features: int | None = None) -> Tensor:
-        """Content units (1, C, N) float32. UserError too when there are not as many ``features``, if that is given."""
+        """Read content units (1, C, N) float32. Raises UserError also when C is not ``features``, if that is given."""
         units = _read_tensor(self.units, dimensions=3)
         if features not in (None, units.shape[1]):
             raise UserError(
@@ -161,14 +163,14 @@ class ClipFiles:
         _write_tensor(self.units, units, dimensions=3)
 
     def read_spec(self) -> Tensor:
-        """Linear magnitude spectrogram (filter_length // 2 + 1, T) float32."""
+        """Read the linear magnitude spectrogram (filter_length // 2 + 1, T) float32."""
         return _read_tensor(self.spec, dimensions=2)
 
     def write_spec(self, spec: Tensor) -> None:
         _write_tensor(self.spec, spec, dimensions=2)
 
     def read_f0(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """F0 (T,) in Hz and voicing (T,), 1 = voiced; reads the original's pickled array as well."""
+        """Read F0 (T,) in Hz and voicing (T,), 1 = voiced, from either format."""
         rows = _read_array(self.f0)
         try:
             f0, uv = (np.asarray(row, dtype=np.float32) for row in rows)
@@ -182,21 +184,21 @@ class ClipFiles:
         _write_array(self.f0, np.stack([f0, uv]))
 
     def read_volume(self) -> NDArray[np.float32]:
-        """Volume (T,) float32."""
+        """Read the volume (T,) float32."""
         return _numbers(_read_array(self.volume), self.volume, "frames")
 
     def write_volume(self, volume: NDArray | Tensor) -> None:
         _write_array(self.volume, np.asarray(volume))
 
     def read_mel(self, n_mels: int | None = None) -> NDArray[np.float32]:
-        """The vocoder's mel (T, M) float32. UserError too when M is not ``n_mels``, if that is given."""
+        """Read the vocoder's mel (T, M) float32. Raises UserError also when M is not ``n_mels``, if that is given."""
         return _mel(_read_array(self.mel), self.mel, n_mels)
 
     def write_mel(self, mel: NDArray | Tensor) -> None:
         _write_array(self.mel, np.asarray(mel))
 
     def read_augmented(self, n_mels: int | None = None) -> Augmented:
-        """The augmented mel, volume and shift, as read_mel."""
+        """Read the augmented mel, volume and shift; errors as in read_mel."""
         pair = _read_array(self.aug_mel)
         if pair.dtype == object and pair.shape == (2,):
             mel, shift = map(np.asarray, pair)
@@ -209,8 +211,7 @@ class ClipFiles:
         )
 
     def write_augmented(self, augmented: Augmented) -> None:
-        """Write the two files together: whenever this is interrupted, readers find both of the former ones, both of
-        the new ones, or that the mel is missing."""
+        """Write both files together. After an interruption readers find both old files, both new ones, or no mel."""
         mel, shift = _float32(self.aug_mel, augmented.mel), float(_float32(self.aug_mel, augmented.shift))
         with output_paths(self.aug_volume, self.aug_mel) as (volume_file, mel_file):
             _save_array(self.aug_volume, augmented.volume, volume_file)
@@ -221,7 +222,7 @@ class ClipFiles:
 
 
 def _read_tensor(path: Path, dimensions: int) -> Tensor:
-    """In memory of some three times the file's size."""
+    """Needs memory of about three times the file's size."""
     import torch
 
     from modules.untrusted.torch_file import load_torch
@@ -230,7 +231,7 @@ def _read_tensor(path: Path, dimensions: int) -> Tensor:
         tensor = load_torch(path, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no {path}; '{MAKER}' makes it") from None
-    except Exception as error:  # a damaged file shows itself as almost anything: EOFError, KeyError, RuntimeError
+    except Exception as error:  # a damaged file raises almost anything: EOFError, KeyError, RuntimeError
         raise _unusable(path, f"no readable tensor ({type(error).__name__})") from error
     if not isinstance(tensor, torch.Tensor):
         raise _unusable(path, f"a {type(tensor).__name__} where a tensor is expected")
@@ -251,7 +252,7 @@ def _write_tensor(path: Path, tensor: Tensor, dimensions: int) -> None:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
-    """Arrays of numbers are read here, without PyTorch, in memory of the file's size."""
+    """Arrays of numbers are read without PyTorch, in memory of the file's size."""
     try:
         with open(path, "rb") as file:
             array = read_header(file)[1]
@@ -269,7 +270,7 @@ def _read_array(path: Path) -> NDArray[Any]:
 
 
 def _numbers(array: NDArray, path: Path, *dimensions: str) -> NDArray[np.float32]:
-    """The array as float32. Raises UserError when it is none of numbers in these dimensions."""
+    """Return the array as float32. Raises UserError unless it holds numbers and has these dimensions."""
     if array.ndim != len(dimensions) or array.dtype.kind not in "fiu":
         wanted = ", ".join(dimensions) + ("," if len(dimensions) == 1 else "")
         raise _unusable(path, f"an array of shape {array.shape} where ({wanted}) is expected")
@@ -293,7 +294,7 @@ def _save_array(path: Path, array: NDArray, temporary: Path) -> None:
 
 
 def _float32(path: Path, values: NDArray | float) -> NDArray[np.float32]:
-    """The values as ``path`` is to hold them. Raises UserError when one is not finite."""
+    """Return the values as float32. Raises UserError naming ``path`` when one is not finite."""
     array = np.asarray(values, dtype=np.float32, order="C")
     _refuse_non_finite(path, bool(np.isfinite(array).all()))
     return array
@@ -312,22 +313,22 @@ def _maker(path: Path) -> str:
     return DIFFUSION_MAKER if path.name.endswith(DIFFUSION_ENDINGS) else MAKER
 
 
-# -- lining up in time ------------------------------------------------------------------------------------------------
+# -- alignment in time ------------------------------------------------------------------------------------------------
 
 
 def stretch_units(units: Tensor, length: int, mode: str) -> Tensor:
     """Bring content units (C, N) to ``length`` frames: (C, length).
 
-    ``left`` holds each of the N source frames until the next one is due and never skips one (the first ``length``
-    frames when shrinking), as 4.0 models were trained; the others are modes of torch.nn.functional.interpolate:
-    ``nearest``, ``nearest-exact``, ``linear``, ``area``.
+    ``left`` repeats each of the N source frames until the next one is due and never skips one (when shrinking it takes
+    the first ``length`` frames), as in the training of 4.0 models. The others are modes of
+    torch.nn.functional.interpolate: ``nearest``, ``nearest-exact``, ``linear``, ``area``.
     """
     import torch
 
     if mode != "left":
         return torch.nn.functional.interpolate(units[None], size=length, mode=mode)[0]
     source = units.shape[-1]
-    # A step takes one source frame at most, hence the running minimum. Boundaries in float32, as the original rounds.
+    # Each step advances by at most one source frame, hence the running minimum. Float32, to round as the original does.
     boundaries = torch.arange(1, source + 1) * length / source
     target = torch.arange(length)
     due = torch.searchsorted(boundaries, target.to(boundaries.dtype), right=True)
@@ -337,7 +338,7 @@ def stretch_units(units: Tensor, length: int, mode: str) -> Tensor:
 
 @dataclass
 class Clip:
-    """What training needs of one clip: ``units`` (C, T), ``f0`` and ``uv`` (T,), ``spec`` (F, T), ``audio``
+    """Training data of one clip: ``units`` (C, T), ``f0`` and ``uv`` (T,), ``spec`` (F, T), ``audio``
     (hop_length * T,) and ``volume`` (T,) or None."""
 
     units: Tensor
@@ -349,7 +350,7 @@ class Clip:
 
 
 def align(clip: Clip, hop_length: int, name: str | Path) -> Clip:
-    """Cut everything to the frames that all have. Raises UserError as common_frames does."""
+    """Cut all parts to their common frames. Raises UserError as common_frames does."""
     per_frame = {
         part.name: getattr(clip, part.name)
         for part in dataclasses.fields(clip)
@@ -362,9 +363,9 @@ def align(clip: Clip, hop_length: int, name: str | Path) -> Clip:
 
 
 def common_frames(lengths: Mapping[str, int], name: str | Path, maker: str = MAKER) -> int:
-    """The frames that all parts of a clip have.
+    """Return the number of frames that all parts of a clip have.
 
-    Raises UserError naming the clip when they lie 3 frames or more apart: then they are of different audio.
+    Raises UserError naming the clip when lengths differ by 3 frames or more: then the parts are of different audio.
     """
     common = min(lengths.values())
     if max(lengths.values()) - common >= 3:

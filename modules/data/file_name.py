@@ -1,6 +1,6 @@
-"""Which names a speaker, a clip or a result may have, so that every stage and every system can handle its files.
+"""Checks of the names of speakers, clips and results, so that every stage and operating system can handle the files.
 
-The sentences are halves: what is wrong with a name, and the cure. The caller puts the file before them.
+The messages are clauses with the flaw of a name and the cure. The caller puts the file in front.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from pathlib import Path
 
 from modules.console import option
 
-LONGEST = 255  # as _units counts
-LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # of str.splitlines, which so-vits-svc 4.1 parts a filelist by
-SEPARATORS = "|\\"  # a line's fields lie between '|', and readers take '\' for '/'
+LONGEST = 255  # in the units of _units
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # of str.splitlines, with which so-vits-svc 4.1 splits a filelist
+SEPARATORS = "|\\"  # '|' separates a line's fields, and readers replace '\' by '/'
 NOT_ON_WINDOWS = '<>:"/\\|?*' + "".join(map(chr, range(32)))
 
 
 def speaker_flaw(name: str) -> str | None:
-    """Why a speaker's folder cannot be called ``name``; None if it can."""
+    """Return why a speaker's folder cannot be named ``name``; None if it can."""
     if not is_one_folder(name):
         return "has a name that no folder inside another can have; rename it"
     return list_flaw(name) or length_flaw(name)
 
 
 def result_flaw(name: str, speaker: str) -> str | None:
-    """Why no song of ``speaker`` can be written to a file called ``name``; None if one can."""
+    """Return why no song of ``speaker`` can be written to a file named ``name``; None if it can."""
     odd = sorted(set(name) & set(NOT_ON_WINDOWS if os.name == "nt" else "/\0"))
     if odd:
         return f"would have {odd[0]!r} in its name, from the speaker '{speaker}'; {_number()}"
@@ -45,7 +45,7 @@ def _number() -> str:
 
 
 def list_flaw(text: str) -> str | None:
-    """Why ``text`` cannot be a part of a filelist's line, be it read here or by so-vits-svc 4.1; None if it can."""
+    """Return why ``text`` cannot be part of a filelist's line, for this program or so-vits-svc 4.1; None if it can."""
     odd = sorted(set(text) & set(SEPARATORS + LINE_ENDS))
     if odd:
         return f"has {odd[0]!r} in its name, which a filelist cannot hold; rename it"
@@ -57,7 +57,7 @@ def list_flaw(text: str) -> str | None:
 
 
 def length_flaw(name: str, ending: str = "") -> str | None:
-    """Why no file can be called ``name`` if another one is called after it, with ``ending`` behind; None if one can."""
+    """Return why a file cannot be named ``name`` if another one is named ``name + ending``; None if it can."""
     surplus = _units(name + ending) - LONGEST
     if surplus <= 0:
         return None
@@ -66,23 +66,23 @@ def length_flaw(name: str, ending: str = "") -> str | None:
 
 
 def is_one_folder(name: str) -> bool:
-    """Whether ``folder / name`` lies in ``folder`` itself, whatever a configuration calls its speaker."""
+    """Return whether ``folder / name`` is a direct child of ``folder``: names come from configuration files."""
     return Path(name).name == name and name not in ("", "..")
 
 
 def same_file_key(name: str) -> str:
-    """Equal for the names of one file where case, Unicode's normal form, and blanks and dots at the end make no
-    difference: for all of Windows' and macOS' file systems."""
+    """Return a key that is equal for names of the same file on file systems that ignore case, Unicode normal form, or
+    trailing blanks and dots, as those of Windows and macOS do."""
     return nfd(nfd(name).casefold()).rstrip(" .")
 
 
 def nfd(text: str) -> str:
-    """Equal for texts that are the same to a reader: accents are apart from their letters."""
+    """Return the text in Unicode normal form D, with accents separate from their letters."""
     return unicodedata.normalize("NFD", text)
 
 
 def _units(name: str) -> int:
-    """The length by which a file system limits names: in bytes, on Windows in UTF-16 code units."""
+    """Return the length that file systems limit: bytes, on Windows UTF-16 code units."""
     return len(name.encode("utf-16-le", "surrogatepass")) // 2 if os.name == "nt" else len(os.fsencode(name))
 
 

@@ -1,7 +1,7 @@
-"""In which order a training run meets its clips, and where the random numbers about each of them come from.
+"""The order of clips in a training run, and the random seeds for each clip.
 
-Both are functions of a seed, the epoch and the clip alone. So a run that was stopped goes on with the very batches that
-it would have had, whatever the number of loader workers, and several processes agree without a word on who has which.
+Both depend only on a seed, the epoch and the clip. So a resumed run continues with the same batches, for any number of
+loader workers, and several processes share the batches without communication.
 """
 
 from __future__ import annotations
@@ -18,72 +18,72 @@ from modules.console import UserError
 
 Batch = TypeVar("Batch")
 
-# Clips of similar lengths are sought among those of so many batches: of clips of 2 to 10 seconds in batches of six, a
-# third of the frames would be padding otherwise, and so a sixteenth is.
+# Batches of clips of similar lengths are formed within pools of this many batches. For clips of 2 to 10 seconds in
+# batches of six, 1/16 of the frames is padding, against 1/3 without.
 POOL = 8
 
 
-def generator_of(*place: int) -> torch.Generator:
-    """The random numbers that belong to a place in training: (seed, epoch), or (seed, epoch, clip)."""
-    return torch.Generator().manual_seed(seed_of(*place))
+def seeded_generator(*key: int) -> torch.Generator:
+    """Return the random generator of a point in training, ``key`` being (seed, epoch) or (seed, epoch, clip)."""
+    return torch.Generator().manual_seed(derive_seed(*key))
 
 
-def seed_of(seed: int, *place: int) -> int:
-    """The seed of the random numbers that belong to a place in training, by numpy's SeedSequence."""
-    sequence = np.random.SeedSequence(seed % 2**64, spawn_key=place)
+def derive_seed(seed: int, *key: int) -> int:
+    """Derive the seed of a point in training from the run's seed and ``key``, by numpy's SeedSequence."""
+    sequence = np.random.SeedSequence(seed % 2**64, spawn_key=key)
     return int(sequence.generate_state(1, np.uint64)[0])
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, clip): a new order each epoch, the same for the same seed, resumable at any batch.
 
-    An optimisation step takes ``accumulated`` batches in each of ``processes`` processes, ``per_step`` together, one
-    after the other in the epoch's order; process number ``process`` iterates over its own. No batch is left out: where
-    the last step of an epoch lacks some, the first of the same epoch come again, and so all processes have as many.
+    An optimisation step takes ``accumulated`` batches in each of ``world_size`` processes, ``per_step`` in total,
+    consecutive in the epoch's order; each ``rank`` iterates over its own. No batch is dropped: the
+    last step of an epoch is filled up with the epoch's first batches, so that all ranks have equally many.
 
         batches of the epoch   0 1 2 3 | 4 5 6 7 | 8 0 1 2      9 batches, 2 processes that accumulate 2
-        process 0              0 1     | 4 5     | 8 0
-        process 1                  2 3 |     6 7 |     1 2
+        rank 0                 0 1     | 4 5     | 8 0
+        rank 1                     2 3 |     6 7 |     1 2
 
-    Given the ``frames`` of each clip, a batch has clips of similar lengths, so that little of it is padding: those of
-    eight batches in the epoch's order are shared out by length, and come in an order of their own.
+    Given the ``frames`` of each clip, a batch has clips of similar lengths, which saves padding: the clips of POOL
+    batches are sorted by length, split into batches, and these are shuffled.
 
-    Iteration goes from epoch to epoch without an end, so that a loader has the next one's first batches ready in time.
-    The length is the number of batches of an epoch for all processes, none counted twice.
+    Iteration continues from epoch to epoch without end, so that a loader prefetches across epochs. The length is the
+    number of batches of an epoch for all processes together, without repeated ones.
     """
 
     def __init__(
-        self, clips: int, batch_size: int, seed: int, *, process: int = 0, processes: int = 1, accumulated: int = 1,
+        self, clips: int, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1, accumulated: int = 1,
         frames: Sequence[int] | None = None,
     ):  # fmt: skip
         self.frames = frames
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
-        self.process, self.accumulated = process, accumulated
-        self.per_step = processes * accumulated
+        self.rank, self.accumulated = rank, accumulated
+        self.per_step = world_size * accumulated
         self.epoch, self.first_batch = 1, 0
 
     def start(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose where the next iteration begins: at batch number ``first_batch`` of ``epoch``."""
+        """Start the next iteration at batch number ``first_batch`` of ``epoch``."""
         self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:
         return -(-self.clips // self.batch_size)
 
     def steps(self, first_batch: int = 0) -> int:
-        """How many optimisation steps an epoch takes, from batch number ``first_batch`` on."""
+        """Return the number of optimisation steps of an epoch, from batch number ``first_batch`` on."""
         return -(-(len(self) - first_batch) // self.per_step)
 
-    def plan(self) -> str:
-        """How an epoch's batches make steps, in a sentence."""
+    def describe_steps(self) -> str:
+        """Return a message about how an epoch's batches form steps."""
         again = self.steps() * self.per_step - len(self)
         return (
             f"an epoch's {len(self)} batches make {self.steps()} steps of {self.per_step}"
             f"{f'; the last repeats {again} of them' if again else ''}"
         )
 
-    def of_epoch(self, epoch: int) -> list[list[int]]:
-        """The clips of each batch of an epoch, for all processes."""
-        generator = generator_of(self.seed, epoch)
+    def epoch_batches(self, epoch: int) -> list[list[int]]:
+        """Return the clips of each batch of an epoch, for all processes."""
+        generator = seeded_generator(self.seed, epoch)
         order = torch.randperm(self.clips, generator=generator).tolist()
         if self.frames is None:
             return list(_pieces(order, self.batch_size))
@@ -93,18 +93,18 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             batches += [alike[number] for number in torch.randperm(len(alike), generator=generator)]
         return batches
 
-    def of_process(self, epoch: int, first_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
-        """What this process has of an epoch, from batch number ``first_batch`` on."""
-        batches = self.of_epoch(epoch)
+    def rank_batches(self, epoch: int, first_batch: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """Yield this rank's batches of an epoch, from batch number ``first_batch`` on."""
+        batches = self.epoch_batches(epoch)
         for step in range(first_batch, len(batches), self.per_step):
-            for place in range(self.accumulated):
-                number = step + self.process * self.accumulated + place
+            first = step + self.rank * self.accumulated
+            for number in range(first, first + self.accumulated):
                 yield [(epoch, clip) for clip in batches[number % len(batches)]]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first_batch = self.first_batch
         for epoch in itertools.count(self.epoch):
-            yield from self.of_process(epoch, first_batch)
+            yield from self.rank_batches(epoch, first_batch)
             first_batch = 0
 
 
@@ -114,7 +114,7 @@ def _pieces(clips: list[int], size: int) -> Iterator[list[int]]:
 
 
 def in_steps(batches: Iterable[Batch | UserError], accumulated: int) -> Iterator[list[Batch]]:
-    """The batches of each optimisation step. An error in the place of a batch is raised."""
+    """Group batches into optimisation steps. Raises an error that a worker passes in place of a batch."""
     step = []
     for batch in batches:
         if isinstance(batch, UserError):

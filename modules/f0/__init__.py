@@ -1,4 +1,9 @@
-"""F0 predictors by key. Adding one is a file here, a row below and a test."""
+"""F0 predictors by key.
+
+To add one, write modules/f0/<key>.py, a row in F0_PREDICTORS below, its key in README.md's lists of predictors (the
+--f0_predictor flags), and a test in tests/test_f0.py, or in tests/test_pitch_networks.py for a network. A weight file
+needs an entry in FAMILIES of modules/weights/weight_file.py and a line in pretrain/README.md.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +21,20 @@ from modules.registry import Registry, Row
 if TYPE_CHECKING:
     import torch
 
-F0_MIN, F0_MAX = 50.0, 1100.0  # Hz; the coarse scale that models are trained on spans the same
+F0_MIN, F0_MAX = 50.0, 1100.0  # Hz; the coarse F0 scale of the models has the same range
 
 
 @dataclass(frozen=True)
 class F0Row(Row):
-    """A predictor: its class, its file under ``pretrain/`` if there is one, whether it has weights without it, whether
-    ``threshold`` means anything to it, and whether it is a network, which runs on the device and is worth loading once.
+    """One F0 predictor.
 
-    ``lowest`` and ``highest`` (Hz) are the F0 that it can find; a note outside of them is unvoiced or octaves off.
+    Attributes:
+        target: its class.
+        weight: its file under ``pretrain/``, or None.
+        weight_is_optional: it has other weights if the file is missing.
+        uses_threshold: ``threshold`` has an effect.
+        neural: it is a network, which runs on the device and is loaded once.
+        lowest, highest: its range in Hz; a note outside comes out unvoiced or octaves off.
     """
 
     weight: str | None = None
@@ -36,11 +46,14 @@ class F0Row(Row):
 
     @property
     def range(self) -> str:
-        """``lowest`` and ``highest`` in words."""
+        """The range as text, such as ``50 to 1100 Hz``."""
         return f"{self.lowest:.0f} to {self.highest:.0f} Hz"
 
     def find_weight(self, key: str, folder: str | Path) -> Path | None:
-        """Its file in ``folder``; None where it does without. Raises UserError naming the file and the alternatives."""
+        """Return the path of its weight file in ``folder``; None if it needs none.
+
+        Raises UserError naming the file and the alternatives if a required file is missing.
+        """
         path = Path(folder) / self.weight if self.weight else None
         if path is None or path.is_file():
             return path
@@ -63,12 +76,12 @@ F0_PREDICTORS: Registry[F0Row] = Registry(
         "dio": F0Row("modules.f0.dio:Dio"),
         "harvest": F0Row("modules.f0.harvest:Harvest"),
         "crepe": F0Row("modules.f0.crepe:Crepe", uses_threshold=True, neural=True),
-        # The first and the last of its bins.
+        # Range: its first and last bin.
         "rmvpe": F0Row(
             "modules.f0.rmvpe:Rmvpe", "rmvpe.pt", uses_threshold=True, neural=True, lowest=32.0, highest=2005.0
         ),
-        # From its first bin to what torchfcpe's weights reach: its bins go to 1975 Hz, but above 1107 Hz notes come out
-        # an octave low.
+        # Range: from its first bin to the limit of torchfcpe's weights. Its bins go to 1975 Hz, but notes above 1107 Hz
+        # come out an octave low.
         "fcpe": F0Row(
             "modules.f0.fcpe:Fcpe", "fcpe.pt", weight_is_optional=True, uses_threshold=True, neural=True, lowest=33.0
         ),
@@ -77,7 +90,7 @@ F0_PREDICTORS: Registry[F0Row] = Registry(
 
 
 def list_predictors() -> str:
-    """All keys, each group with its range, for help texts: ``pm, dio (50 to 1100 Hz), rmvpe (32 to 2005 Hz)``."""
+    """Return all keys, grouped by range, for help texts: ``pm, dio (50 to 1100 Hz), rmvpe (32 to 2005 Hz)``."""
     groups: dict[str, list[str]] = {}
     for key, row in F0_PREDICTORS.rows.items():
         groups.setdefault(row.range, []).append(key)
@@ -85,10 +98,10 @@ def list_predictors() -> str:
 
 
 class F0Predictor(ABC):
-    """``predictor(audio)`` -> (f0, uv), one value a frame of ``hop_length`` samples.
+    """``predictor(audio)`` -> (f0, uv), one value per frame of ``hop_length`` samples.
 
-    ``threshold`` is the confidence below which a frame is unvoiced, in those predictors that have one; ``weight`` the
-    weight file of those that read one.
+    ``threshold`` is the confidence below which a frame is unvoiced, for predictors that use it; ``weight`` is the
+    weight file, for predictors that read one.
     """
 
     def __init__(
@@ -108,9 +121,9 @@ class F0Predictor(ABC):
     def __call__(self, audio: np.ndarray, frames: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """``(L,)`` float32 -> f0 ``(frames,)`` in Hz and uv ``(frames,)``, 1 where voiced; both float32.
 
-        ``frames`` is ``L // hop_length`` unless given, and may differ from it by 3. F0 is drawn through unvoiced
-        frames; where nothing is voiced (silence, noise, less than one analysis window of sound) both are zeros.
-        Raises ValueError when ``frames`` cannot belong to the sound.
+        ``frames`` defaults to ``L // hop_length`` and may differ from it by up to 3. F0 is interpolated across unvoiced
+        frames. If no frame is voiced (silence, noise, less than one analysis window of audio), both are zeros. Raises
+        ValueError when ``frames`` differs by more.
         """
         frames = self._checked(len(audio), frames)
         return interpolate_unvoiced(self.contour(np.ascontiguousarray(audio, np.float32), frames))
@@ -118,12 +131,12 @@ class F0Predictor(ABC):
     def _checked(self, samples: int, frames: int | None) -> int:
         natural = samples // self.hop_length
         if frames is not None and abs(frames - natural) > 3:
-            raise ValueError(f"{frames} frames were asked for, but the sound has {natural}")
+            raise ValueError(f"{frames} frames are requested, but the sound has {natural}")
         return natural if frames is None else frames
 
     @abstractmethod
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
-        """F0 in Hz of ``(L,)`` as ``(frames,)``, zero where unvoiced."""
+        """Return F0 in Hz of ``(L,)`` as ``(frames,)``, zero where unvoiced."""
 
 
 def build_f0_predictor(
@@ -134,10 +147,10 @@ def build_f0_predictor(
     threshold: float = 0.05,
     folder: str | Path = "pretrain",
 ) -> F0Predictor:
-    """The predictor called ``key``; ``folder`` is where its weight file lies.
+    """Build the predictor ``key``, with its weight file from ``folder``.
 
-    A network's weights are read once a process and shared by all predictors of that file and device. Raises UserError
-    with the known keys when there is none of that name, and for a weight file that is missing, truncated or another's.
+    A network's weights are read once per process and shared by all predictors of the same file and device. Raises
+    UserError for an unknown key, and for a weight file that is missing, truncated or of another model.
     """
     row = F0_PREDICTORS[key]
     weight = row.find_weight(key, folder)

@@ -1,4 +1,4 @@
-"""What becomes of a raw F0 curve: frames made to fit, gaps drawn through. In raw curves zero is unvoiced."""
+"""Post-processing of raw F0 curves, in which zero means unvoiced: resizing to frames and filling gaps."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import numpy as np
 
 
 def interpolate_unvoiced(f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draw F0 ``(T,)`` through unvoiced frames: linear between voiced ones, constant at both ends.
+    """Interpolate F0 ``(T,)`` across unvoiced frames: linearly between voiced ones, constant at both ends.
 
-    Returns f0 and uv, ``(T,)`` float32; uv is 1 where the frame was voiced. Where none was, both are zeros; where one
-    was, its value stands everywhere.
+    Returns f0 and uv, ``(T,)`` float32; uv is 1 for voiced frames. If no frame is voiced, both are zeros.
     """
     voiced = f0 > 0
-    places = np.flatnonzero(voiced)
-    if len(places) == 0:
+    indices = np.flatnonzero(voiced)
+    if len(indices) == 0:
         return np.zeros(len(f0), np.float32), np.zeros(len(f0), np.float32)
-    drawn = np.interp(np.arange(len(f0)), places, f0[places])
-    return drawn.astype(np.float32), voiced.astype(np.float32)
+    filled = np.interp(np.arange(len(f0)), indices, f0[indices])
+    return filled.astype(np.float32), voiced.astype(np.float32)
 
 
 def resize_linear(f0: np.ndarray, frames: int) -> np.ndarray:
-    """Read ``(S,)`` at positions ``i * S / frames``; zero between two frames of which one is unvoiced.
+    """Sample ``(S,)`` at positions ``i * S / frames`` by linear interpolation; zero next to an unvoiced frame.
 
-    The last frame is held beyond its place, and a position exactly on a frame takes that frame's value.
+    Positions after the last frame take its value, and a position exactly on a frame takes that frame's value.
     """
     source = len(f0)
     if source == 0:
@@ -36,10 +35,10 @@ def resize_linear(f0: np.ndarray, frames: int) -> np.ndarray:
 
 
 def resize_nearest(f0: np.ndarray, frames: int) -> np.ndarray:
-    """Read ``(S,)`` at the frame at or before ``i * S / frames``, in float32 as torch's ``interpolate`` does."""
+    """Take the frame of ``(S,)`` at or before ``i * S / frames``, computed in float32 as torch's ``interpolate``."""
     source = len(f0)
     if source == 0:
         return np.zeros(frames, np.float32)
     scale = np.float32(source) / np.float32(max(frames, 1))
-    places = np.floor(np.arange(frames, dtype=np.float32) * scale).astype(np.int64)
-    return f0[np.minimum(places, source - 1)]
+    indices = np.floor(np.arange(frames, dtype=np.float32) * scale).astype(np.int64)
+    return f0[np.minimum(indices, source - 1)]

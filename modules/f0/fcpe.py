@@ -1,4 +1,4 @@
-"""FCPE: the quickest of the networks."""
+"""FCPE: the fastest of the networks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from modules.f0.salience import SaliencePredictor, log
 from modules.layers.weight_norm import fold_normed_weights
 from modules.weights.weight_file import assign, read_weight_file, read_weights_and_settings
 
-BUNDLED = "torchfcpe", "assets/fcpe_c_v001.pt"  # the package and its weight file, of a network without attention
-# That file's names in those of the published one, for they are two formats; what has no new name is unused.
+BUNDLED = "torchfcpe", "assets/fcpe_c_v001.pt"  # the package and its weight file; its network has no attention
+# From the names of that file to those of the published format; a tensor without a new name is unused.
 NAMES = (
     (r"input_stack\.(.*)", r"stack.\1"),
     (r"net\.encoder_layers\.(.*)", r"decoder._layers.\1"),
@@ -30,7 +30,7 @@ NAMES = (
 
 
 class Fcpe(SaliencePredictor):
-    """The network of ``pretrain/fcpe.pt`` or, without that file, the one that comes with torchfcpe; read once."""
+    """The network of ``pretrain/fcpe.pt`` or, without that file, of the package torchfcpe; loaded once per process."""
 
     edges_count_twice = True
 
@@ -49,36 +49,36 @@ class Fcpe(SaliencePredictor):
 
 
 def bundled_weight() -> Path:
-    """The weight file inside the package torchfcpe, which is not imported. Raises UserError when there is none."""
+    """Return the weight file of the package torchfcpe without importing it. Raises UserError if it is missing."""
     package, name = BUNDLED
     found = importlib.util.find_spec(package)
     path = Path(found.submodule_search_locations[0]) / name if found else None
     if path is None or not path.is_file():
         raise UserError(
-            "the F0 predictor 'fcpe' needs pretrain/fcpe.pt (pretrain/README.md describes it) or the model that "
-            f"{package} 0.0.4 brings along: pip install {package}==0.0.4"
+            "the F0 predictor 'fcpe' needs pretrain/fcpe.pt (pretrain/README.md describes it) or the model in "
+            f"{package} 0.0.4: pip install {package}==0.0.4"
         )
     return path
 
 
 @functools.lru_cache(maxsize=1)
 def load_network(path: Path, device: torch.device) -> tuple[FcpeNetwork, VocoderMel]:
-    """The network with a file's weights, ready for inference, and the spectrogram that it takes.
+    """Load a weight file; returns the network, ready for inference, and its input spectrogram.
 
-    Both formats are read, whatever the file is called. Raises UserError when it is truncated, refused, of another
-    family, not whole, or its settings do not fit its tensors.
+    Reads both formats, whatever the file's name. Raises UserError when the file is truncated, unsafe, of another model,
+    incomplete, or its settings do not fit its tensors.
     """
-    torchfcpes = any(name.startswith("input_stack.") for name in read_weight_file(path, "FCPE"))
-    weights, settings = read_weights_and_settings(path, "FCPE", "config_dict" if torchfcpes else "config")
-    if torchfcpes:
+    from_torchfcpe = any(name.startswith("input_stack.") for name in read_weight_file(path, "FCPE"))
+    weights, settings = read_weights_and_settings(path, "FCPE", "config_dict" if from_torchfcpe else "config")
+    if from_torchfcpe:
         weights = _renamed(weights)
     sizes = _sizes(weights, path)
     with torch.device("meta"):
         network = FcpeNetwork(sizes)
     assign(network, weights, path, "FCPE")
     fold_normed_weights(network)
-    mel = _mel_of(settings.get("mel", {}))
-    _refuse_impossible(mel, sizes.mels, path)
+    mel = _read_mel_settings(settings.get("mel", {}))
+    _check_mel(mel, sizes.mels, path)
     bundled = path.match("/".join(BUNDLED))
     log.info("F0 predictor fcpe: %s", f"the model that comes with {BUNDLED[0]}" if bundled else path)
     return network.eval().to(device), mel
@@ -94,7 +94,7 @@ def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sizes(weights: Mapping[str, Tensor], path: Path) -> FcpeSizes:
-    """Sizes as the tensors have them; what they hold besides is compared when the network is filled."""
+    """Read the sizes from the tensors' shapes; ``assign`` checks the other tensors."""
     try:
         channels, mels, _ = weights["stack.0.weight"].shape
         return FcpeSizes(
@@ -108,7 +108,7 @@ def _sizes(weights: Mapping[str, Tensor], path: Path) -> FcpeSizes:
         raise UserError(f"{path} does not hold a whole FCPE; pretrain/README.md says what goes there") from None
 
 
-def _mel_of(settings: Mapping[str, Any]) -> VocoderMel:
+def _read_mel_settings(settings: Mapping[str, Any]) -> VocoderMel:
     return VocoderMel(
         sampling_rate=settings.get("sampling_rate", settings.get("sr", 16000)),
         n_mels=settings.get("num_mels", 128),
@@ -120,8 +120,8 @@ def _mel_of(settings: Mapping[str, Any]) -> VocoderMel:
     )
 
 
-def _refuse_impossible(mel: VocoderMel, bands: int, path: Path) -> None:
-    """UserError when a file describes a spectrogram that cannot be, or one of other ``bands`` than its tensors take."""
+def _check_mel(mel: VocoderMel, bands: int, path: Path) -> None:
+    """Raise UserError if the spectrogram's settings are impossible or do not have the tensors' number of ``bands``."""
     counts = (mel.sampling_rate, mel.hop_length, mel.win_length, mel.n_fft)
     numbers = all(type(n) is int and n > 0 for n in counts)
     numbers = numbers and all(type(edge) in (int, float) for edge in (mel.fmin, mel.fmax))
@@ -130,6 +130,6 @@ def _refuse_impossible(mel: VocoderMel, bands: int, path: Path) -> None:
 
 
 def log_mel(wave: Tensor, mel: VocoderMel) -> Tensor:
-    """``(B, L)`` -> ``(B, n_mels, L // hop + 1)``; the last frame stands twice, as the networks were trained."""
+    """``(B, L)`` -> ``(B, n_mels, L // hop + 1)``; the last frame is repeated, as in the networks' training."""
     frames = mel(wave)
     return torch.cat((frames, frames[..., -1:]), dim=-1)

@@ -1,7 +1,7 @@
 """The network of FCPE: convolutions over the log-mel, then layers of linear attention and depthwise convolution.
 
-Yang Luo et al., "FCPE: A Fast Context-based Pitch Estimation Model" (2025); the attention is that of K. Choromanski et
-al., "Rethinking Attention with Performers" (2021). Modules are named as in the published weight files.
+Yang Luo et al., "FCPE: A Fast Context-based Pitch Estimation Model" (2025); attention by K. Choromanski et al.,
+"Rethinking Attention with Performers" (2021). Modules are named as in the published weight files.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from modules.layers.weight_norm import WeightNorm
 HEADS, HEAD_SIZE = 8, 64
 RANDOM_FEATURES = int(HEAD_SIZE * math.log(HEAD_SIZE))
 KERNEL = 31  # frames, of the depthwise convolution
-GROUPS = 4  # that the first layer's channels are normalised in
+GROUPS = 4  # of the group norm after the first convolution
 
 
 @dataclass(frozen=True)
 class FcpeSizes:
-    """What a weight file decides; the defaults are the published ones. ``f0_min`` and ``f0_max`` (Hz) are the pitches
-    of the first and the last bin."""
+    """Sizes of the network; the defaults are the published ones. ``f0_min`` and ``f0_max`` (Hz) are the pitches of the
+    first and the last bin."""
 
     mels: int = 128
     channels: int = 512
@@ -51,15 +51,15 @@ class FcpeNetwork(nn.Module):
         self.dense_out = NormedLinear(sizes.channels, sizes.bins)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Salience ``(B, N, bins)`` in [0, 1] of the log-mel ``(B, mels, N)``."""
-        x = self.stack(mel).transpose(1, 2).float()  # what the layers add to is kept in float32 within autocast
+        """Log-mel ``(B, mels, N)`` -> salience ``(B, N, bins)`` in [0, 1]."""
+        x = self.stack(mel).transpose(1, 2).float()  # the residual stream stays float32 inside autocast
         for layer in self.decoder._layers:
             x = layer(x)
         return torch.sigmoid(self.dense_out(self.norm(x)))
 
 
 def cents(f0: float) -> float:
-    """Above 10 Hz."""
+    """Cents above 10 Hz."""
     return 1200 * math.log2(f0 / 10)
 
 
@@ -119,7 +119,7 @@ class DepthwiseConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of all frames to all, in time linear in their number: the softmax's kernel by random features."""
+    """Attention in linear time, with the softmax kernel approximated by random features."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -135,9 +135,9 @@ class Attention(nn.Module):
         with without_autocast(x.device):
             queries, keys, values = (_heads(layer(x.float())) for layer in (self.to_q, self.to_k, self.to_v))
             queries, keys = self.fast_attention.queries(queries), self.fast_attention.keys(keys)
-            gathered = queries @ (keys.transpose(-1, -2) @ values)
+            attended = queries @ (keys.transpose(-1, -2) @ values)
             weight = (queries * keys.sum(dim=-2, keepdim=True)).sum(-1, keepdim=True) + 1e-8
-            return self.to_out((gathered / weight).transpose(1, 2).flatten(2))
+            return self.to_out((attended / weight).transpose(1, 2).flatten(2))
 
 
 def _heads(x: Tensor) -> Tensor:

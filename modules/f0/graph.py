@@ -1,4 +1,4 @@
-"""A pitch network as the ONNX graph that ``onnx_export.py`` writes, in the place of ``rmvpe`` or ``fcpe``."""
+"""F0 by the ONNX graph that ``onnx_export.py`` writes, in place of ``rmvpe`` or ``fcpe``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CURE = "make it anew with onnx_export.py --f0"
 
 
 class GraphPredictor(F0Predictor):
-    """F0 by the graph in the file ``weight``, which hears the whole sound at once.
+    """F0 by the graph in the file ``weight``, which processes the whole audio at once.
 
-    Raises UserError when onnxruntime is not installed, or the file is no such graph or does not bear the sound.
+    Raises UserError when onnxruntime is not installed, the file is no such graph, or the graph fails on the audio.
     """
 
     network_rate, window = SaliencePredictor.network_rate, SaliencePredictor.window

@@ -7,13 +7,13 @@ import numpy as np
 from modules.f0 import F0_MAX, F0_MIN, F0Predictor
 
 VOICING_THRESHOLD = 0.6
-PERIODS_IN_WINDOW = 3  # Praat's analysis window, in periods of the lowest F0; it refuses a shorter sound
+PERIODS_IN_WINDOW = 3  # Praat's analysis window in periods of the lowest F0; Praat rejects shorter audio
 
 
 class Praat(F0Predictor):
     """P. Boersma, "Accurate short-term analysis of the fundamental frequency" (1993), through parselmouth."""
 
-    octave_cost = 0.01  # Praat's default: how much a candidate gains by being an octave higher
+    octave_cost = 0.01  # Praat's default; bonus of a candidate per octave
 
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
         import parselmouth
@@ -32,7 +32,7 @@ class Praat(F0Predictor):
 
 
 def _centred(f0: np.ndarray, frames: int) -> np.ndarray:
-    """Add zeros on both sides, or cut them, until ``(frames,)``: Praat has no frames within half a window of an end."""
+    """Pad with zeros or cut on both sides to ``(frames,)``: Praat has no frames within half a window of an end."""
     missing = frames - len(f0)
     left = -(-missing // 2)
     if missing < 0:

@@ -20,7 +20,7 @@ BIN_WIDTH, FIRST_BIN = 20, 1997.3794084376191  # cents above 10 Hz
 
 
 class Rmvpe(SaliencePredictor):
-    """The network with the weights of ``pretrain/rmvpe.pt``, read once a process."""
+    """The network with the weights of ``pretrain/rmvpe.pt``, read once per process."""
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
@@ -36,9 +36,9 @@ class Rmvpe(SaliencePredictor):
 
 @functools.lru_cache(maxsize=1)
 def load_network(path: Path, device: torch.device) -> RmvpeNetwork:
-    """The network with a file's weights, ready for inference.
+    """Load a weight file; returns the network, ready for inference.
 
-    Raises UserError when the file is truncated, refused, of another family, or not whole.
+    Raises UserError when the file is truncated, unsafe, of another model, or incomplete.
     """
     weights = read_weight_file(path, "RMVPE")
     with torch.device("meta"):
@@ -49,7 +49,7 @@ def load_network(path: Path, device: torch.device) -> RmvpeNetwork:
 
 
 def log_mel(wave: Tensor) -> Tensor:
-    """``(B, L)`` at 16 kHz -> ``(B, 128, 1 + L // 160)``: natural logarithm of magnitudes, the floor 1e-5; L > 512."""
+    """``(B, L)`` at 16 kHz -> ``(B, 128, 1 + L // 160)``: natural logarithm of magnitudes, floor 1e-5; L > 512."""
     window = torch.hann_window(WINDOW, device=wave.device)
     spec = torch.stft(wave.float(), WINDOW, HOP_LENGTH, window=window, return_complex=True).abs()
     return (mel_filters(*MEL_FILTERS, wave.device, "htk") @ spec).clamp(min=FLOOR).log()

@@ -15,10 +15,11 @@ from modules.device import without_autocast
 
 BINS = 360
 MELS = 128
-LEVELS = 5  # at each the U-Net halves time and frequency
-CELL = 2**LEVELS  # frames that become one at the bottom
+LEVELS = 5  # each halves time and frequency
+CELL = 2**LEVELS  # frames per bottleneck frame
 BLOCKS_A_LEVEL = 4
-BOTTOM_LAYERS = 4
+BOTTLENECK_LAYERS = 4
+
 
 class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int):
@@ -59,18 +60,18 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Level(*pair) for pair in zip([1, *widths], widths, strict=False))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The bottom ``(B, widths[-1], N / 32, F / 32)``, and what each level held before it was halved."""
-        x, held = self.bn(x), []
+        """Return the bottom ``(B, widths[-1], N / 32, F / 32)``, and each level's output before pooling."""
+        x, skips = self.bn(x), []
         for level in self.layers:
-            held.append(level(x))
-            x = F.avg_pool2d(held[-1], 2)
-        return x, held
+            skips.append(level(x))
+            x = F.avg_pool2d(skips[-1], 2)
+        return x, skips
 
 
-class Bottom(nn.Module):
+class Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.layers = nn.ModuleList(Level(outputs if i else inputs, outputs) for i in range(BOTTOM_LAYERS))
+        self.layers = nn.ModuleList(Level(outputs if i else inputs, outputs) for i in range(BOTTLENECK_LAYERS))
 
     def forward(self, x: Tensor) -> Tensor:
         for level in self.layers:
@@ -78,8 +79,8 @@ class Bottom(nn.Module):
         return x
 
 
-class RisingLevel(nn.Module):
-    """Doubles time and frequency, and adds what the encoder held there."""
+class DecoderLevel(nn.Module):
+    """Doubles time and frequency, and concatenates the encoder's output of that level."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -87,8 +88,8 @@ class RisingLevel(nn.Module):
         self.conv1 = nn.Sequential(rise, nn.BatchNorm2d(outputs, momentum=0.01), nn.ReLU())
         self.conv2 = _residual_blocks(2 * outputs, outputs)
 
-    def forward(self, x: Tensor, held: Tensor) -> Tensor:
-        x = torch.cat((self.conv1(x), held), dim=1)
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = torch.cat((self.conv1(x), skip), dim=1)
         for block in self.conv2:
             x = block(x)
         return x
@@ -97,16 +98,16 @@ class RisingLevel(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, widths: list[int]):
         super().__init__()
-        self.layers = nn.ModuleList(RisingLevel(2 * width, width) for width in reversed(widths))
+        self.layers = nn.ModuleList(DecoderLevel(2 * width, width) for width in reversed(widths))
 
-    def forward(self, x: Tensor, held: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         for level in self.layers:
-            x = level(x, held.pop())
+            x = level(x, skips.pop())
         return x
 
 
 class UnusedFilters(nn.Module):
-    """Weights that published files hold and no computation uses."""
+    """Weights that published files hold but the network does not use."""
 
     def __init__(self, widths: list[int]):
         super().__init__()
@@ -120,13 +121,13 @@ class UNet(nn.Module):
         super().__init__()
         widths = [width * 2**level for level in range(LEVELS)]
         self.encoder = Encoder(widths)
-        self.intermediate = Bottom(widths[-1], 2 * widths[-1])
+        self.intermediate = Bottleneck(widths[-1], 2 * widths[-1])
         self.tf = UnusedFilters(widths)
         self.decoder = Decoder(widths)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, held = self.encoder(x)
-        return self.decoder(self.intermediate(x), held)
+        x, skips = self.encoder(x)
+        return self.decoder(self.intermediate(x), skips)
 
 
 class Recurrent(nn.Module):
@@ -141,7 +142,7 @@ class Recurrent(nn.Module):
 
 
 class RmvpeNetwork(nn.Module):
-    """``width`` is 16 in all published files; a narrow network serves in tests."""
+    """``width`` is 16 in all published files; tests use narrower networks."""
 
     def __init__(self, width: int = 16):
         super().__init__()
@@ -150,19 +151,19 @@ class RmvpeNetwork(nn.Module):
         self.fc = nn.Sequential(Recurrent(3 * MELS, 256), nn.Linear(512, BINS), nn.Dropout(0.25), nn.Sigmoid())
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Salience ``(B, N, 360)`` in [0, 1] of the log-mel ``(B, 128, N)``."""
+        """Log-mel ``(B, 128, N)`` -> salience ``(B, N, 360)`` in [0, 1]."""
         frames = mel.shape[-1]
-        features = self.features(F.pad(mel, (0, -frames % CELL)))  # the published weights know this 0, not silence
+        features = self.features(F.pad(mel, (0, -frames % CELL)))  # trained with zeros, not log-mel silence
         with without_autocast(mel.device):
             return self.fc(features.float())[:, :frames]
 
     def features(self, mel: Tensor) -> Tensor:
-        """What the recurrent layer reads, ``(B, N, 384)``, of ``(B, 128, N)``; N is a multiple of 32."""
+        """Log-mel ``(B, 128, N)`` -> input of the recurrent layer ``(B, N, 384)``; N is a multiple of 32."""
         x = self.cnn(self.unet(mel.transpose(1, 2)[:, None]))
         return x.transpose(1, 2).flatten(2)
 
     def fold(self) -> RmvpeNetwork:
-        """For inference: normalisation folded into the convolutions, unused weights dropped; equal to rounding."""
+        """Fold batch norms into the convolutions and drop unused weights, for inference; equal up to rounding."""
         del self.unet.tf
         for part in list(self.eval().modules()):
             if isinstance(part, nn.Sequential):

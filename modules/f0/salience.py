@@ -1,4 +1,4 @@
-"""What the pitch networks share: sound at their rate in, the salience of 360 pitches a frame, F0 out of it."""
+"""Base of the pitch networks: resampling, the salience of 360 pitches per frame, and its decoding to F0."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from modules.f0.contour import resize_nearest
 
 log = get_logger("f0")
 
-ZERO_CROSSINGS = 128  # of the resampling filter on one side; the networks were trained behind one as steep
-REACH = 4  # bins on both sides of the likeliest one that F0 is averaged over
+ZERO_CROSSINGS = 128  # of the resampling filter on one side; as steep as in the networks' training
+REACH = 4  # bins on each side of the likeliest one over which F0 is averaged
 
 
 class SaliencePredictor(F0Predictor):
-    """A network that says for each frame and each of 360 pitches how likely that pitch is sung.
+    """A network that gives the salience of 360 pitches in each frame.
 
-    On CUDA devices it computes in half precision; what comes out not finite is computed again in float32.
+    On CUDA devices it computes in half precision; if the result is not finite, again in float32.
     """
 
     network_rate = 16000  # Hz
-    window = 1024  # samples at that rate: a shorter sound is too short to have a pitch
+    window = 1024  # samples at that rate; shorter audio is unvoiced
     network: nn.Module  # ``(B, n_mels, N)`` -> the salience ``(B, N, 360)`` in [0, 1]
     edges_count_twice = False  # see ``decode``
 
@@ -44,7 +44,7 @@ class SaliencePredictor(F0Predictor):
 
     @abstractmethod
     def log_mel(self, wave: Tensor) -> Tensor:
-        """What the network sees of ``(B, L)``: ``(B, n_mels, N)``, a frame every 10 ms."""
+        """``(B, L)`` -> the network's input ``(B, n_mels, N)``, a frame every 10 ms."""
 
     @property
     @abstractmethod
@@ -52,7 +52,7 @@ class SaliencePredictor(F0Predictor):
         """The pitch of each of the 360 bins, in cents above 10 Hz."""
 
     def _track(self, mel: Tensor) -> Tensor:
-        """F0 in Hz ``(B, N)`` of ``(B, n_mels, N)``, zero where unvoiced."""
+        """``(B, n_mels, N)`` -> F0 in Hz ``(B, N)``, zero where unvoiced."""
         if self.half:
             with torch.autocast(mel.device.type, dtype=torch.float16):
                 f0 = self._decoded(mel)
@@ -69,16 +69,16 @@ class SaliencePredictor(F0Predictor):
 
 
 def decode(salience: Tensor, cents: Tensor, threshold: float, edges_count_twice: bool = False) -> Tensor:
-    """F0 in Hz ``(...,)`` of saliences ``(..., bins)``; zero where none is above ``threshold``, NaN where one is NaN.
+    """Saliences ``(..., bins)`` -> F0 in Hz ``(...,)``; zero if none is above ``threshold``, NaN if one is NaN.
 
-    The pitch is the mean of the nine bins around the likeliest one, weighted by their salience. Beyond the first and
-    the last bin there are none, or, with ``edges_count_twice``, that bin again. ``cents`` ``(bins,)`` count from 10 Hz.
+    The pitch is the mean of the nine bins around the likeliest one, weighted by salience. Neighbours outside the range
+    are ignored, or, with ``edges_count_twice``, replaced by the edge bin. ``cents`` ``(bins,)`` are above 10 Hz.
     """
     peak, likeliest = salience.max(dim=-1)
-    places = likeliest[..., None] + torch.arange(-REACH, REACH + 1, device=salience.device)
-    bins = places.clamp(0, len(cents) - 1)
+    neighbours = likeliest[..., None] + torch.arange(-REACH, REACH + 1, device=salience.device)
+    bins = neighbours.clamp(0, len(cents) - 1)
     weights = salience.gather(-1, bins)
     if not edges_count_twice:
-        weights = weights * (places == bins)
+        weights = weights * (neighbours == bins)
     pitch = (weights * cents[bins]).sum(-1) / weights.sum(-1)
     return torch.where(peak <= threshold, 0.0, 10 * 2 ** (pitch / 1200))

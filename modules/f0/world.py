@@ -1,4 +1,4 @@
-"""What the two trackers of the WORLD vocoder share."""
+"""Base of the two trackers of the WORLD vocoder."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class World(F0Predictor):
 
     @abstractmethod
     def track(self, sound: np.ndarray, frame_period: float) -> tuple[np.ndarray, np.ndarray]:
-        """F0 (Hz) and times (seconds) of ``(L,)`` float64, one frame every ``frame_period`` milliseconds."""
+        """Return F0 (Hz) and times (seconds) of ``(L,)`` float64, one frame every ``frame_period`` milliseconds."""
 
     def rounded(self, f0: np.ndarray) -> np.ndarray:
-        """F0 to the precision that the tracker's curves are published with."""
+        """Round F0 to the precision of the published curves."""
         return f0

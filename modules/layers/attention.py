@@ -35,7 +35,7 @@ class LayerNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Projections and heads; what a query may look at is the subclass's affair (``attend``)."""
+    """Projections and heads. A subclass implements ``attend``, which chooses the frames that a query attends to."""
 
     def __init__(self, channels: int, n_heads: int, p_dropout: float = 0.0):
         super().__init__()
@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
         return groups[0] if len(groups) == 1 else torch.cat(groups, dim=2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, start: int, mask: Tensor) -> Tensor:
-        """The heads' outputs (B, heads, rows, d) for the queries of frames ``start`` to ``start + rows``."""
+        """Return the heads' outputs (B, heads, rows, d) for the queries of frames ``start`` to ``start + rows``."""
         raise NotImplementedError
 
     def _split_heads(self, x: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ class SelfAttention(nn.Module):
 
 
 class WindowedSelfAttention(SelfAttention):
-    """Attention to every frame, with learnt terms for keys and values at most ``window`` frames away.
+    """Attention to every frame, with learned terms for keys and values at most ``window`` frames away.
 
     score(i, j) = q_i/√d · (k_j + rel_k[j - i]) and output_i = Σ_j p_ij · (v_j + rel_v[j - i]), the relative terms
-    being zero outside the window. They touch 2·window + 1 keys a query and cost as much, not T.
+    being zero outside the window. Their cost per query is that of 2·window + 1 keys, not T.
     """
 
     def __init__(self, channels: int, n_heads: int, p_dropout: float = 0.0, window: int = 4):
@@ -94,7 +94,7 @@ class WindowedSelfAttention(SelfAttention):
         return weights @ v + (weights.gather(3, near) * inside.to(v.dtype)) @ self.emb_rel_v[0]
 
     def _neighbours(self, q: Tensor, start: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Indices of each query's neighbours (B, heads, rows, 2w + 1), and whether they lie inside the signal."""
+        """Each query's neighbours as indices (B, heads, rows, 2w + 1), and whether they lie inside the signal."""
         batch, heads, rows, _ = q.shape
         queries = torch.arange(start, start + rows, device=q.device)
         near = queries[:, None] + torch.arange(-self.window, self.window + 1, device=q.device)
@@ -103,9 +103,9 @@ class WindowedSelfAttention(SelfAttention):
 
 
 class CausalSelfAttention(SelfAttention):
-    """Attention to the frame itself and those before it. Padding comes after and needs no mask.
+    """Attention to the frame itself and those before it. Padding comes last, so it needs no mask.
 
-    Keys start as queries' copies (proximal initialisation): near frames attract each other from the first step.
+    The key projection starts as a copy of the query projection (proximal initialisation), which favours near frames.
     """
 
     def __init__(self, channels: int, n_heads: int, p_dropout: float = 0.0):
@@ -122,14 +122,14 @@ class CausalSelfAttention(SelfAttention):
 
 
 class FeedForward(nn.Module):
-    """Two convolutions with a ReLU between; ``causal`` ones see no frame to the right."""
+    """Two convolutions with a ReLU between; with ``causal``, no output depends on later frames."""
 
     def __init__(
         self, channels: int, filter_channels: int, kernel_size: int, p_dropout: float = 0.0, causal: bool = False
     ):
         super().__init__()
         self.p_dropout = p_dropout
-        # Padded alike on both sides, which needs no copy of the frames; the surplus is cut off.
+        # Symmetric padding needs no copy of the frames; the surplus frames are cut off.
         padding = kernel_size - 1 if causal else kernel_size // 2
         self.surplus = 0 if causal else padding - (kernel_size - 1) // 2
         self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=padding)
@@ -175,9 +175,9 @@ class RelativeEncoder(nn.Module):
 
 
 class CausalEncoder(nn.Module):
-    """As RelativeEncoder, but each frame sees itself and its past alone, without relative positions.
+    """As RelativeEncoder, but each frame attends only to itself and earlier frames, without relative positions.
 
-    With ``gin_channels`` a gate before each layer tells it the speaker, as in the layers of a WN.
+    With ``gin_channels`` a gate before each layer adds the speaker condition, as in the layers of a WN.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class CausalEncoder(nn.Module):
         layers = range(n_layers)
         self.p_dropout = p_dropout
         if gin_channels is not None:
-            self.cond_pre = Conv1d(channels, 2 * channels, 1)  # one, before every layer, as published
+            self.cond_pre = Conv1d(channels, 2 * channels, 1)  # shared by all layers, as published
             self.cond_layer = WeightNormConv1d(gin_channels, 2 * channels * n_layers, 1)
         self.self_attn_layers = nn.ModuleList(CausalSelfAttention(channels, n_heads, p_dropout) for _ in layers)
         self.norm_layers_0 = nn.ModuleList(LayerNorm(channels) for _ in layers)

@@ -13,21 +13,21 @@ from modules.layers.weight_norm import WeightNormConv1d
 
 
 class WN(nn.Module):
-    """``n_layers`` gated convolutions with residual and skip paths; the skips' sum is the output.
+    """``n_layers`` gated convolutions with residual and skip paths; the output is the sum of the skips.
 
     Args:
-        channels: of input and output.
-        kernel_size: odd, of the gated convolutions.
-        n_layers: how many; all have dilation 1.
-        gin_channels: size of the speaker's condition.
-        depthwise: gated convolutions in two steps, with a fraction of the weights.
+        channels: size of input and output.
+        kernel_size: size of the gated convolutions, odd.
+        n_layers: number of layers; all have dilation 1.
+        gin_channels: size of the speaker condition.
+        depthwise: use depthwise-separable convolutions, which have a fraction of the weights.
     """
 
     def __init__(self, channels: int, kernel_size: int, n_layers: int, gin_channels: int, *, depthwise: bool = False):
         super().__init__()
         conv = DepthwiseConv if depthwise else _dense_conv
         self.in_layers = nn.ModuleList(conv(channels, 2 * channels, kernel_size) for _ in range(n_layers))
-        # The last layer has no successor, so it gives a skip and no residual.
+        # The last layer has only a skip output, no residual.
         widths = [2 * channels] * (n_layers - 1) + [channels]
         self.res_skip_layers = nn.ModuleList(WeightNormConv1d(channels, width, 1) for width in widths)
         self.cond_layer = WeightNormConv1d(gin_channels, 2 * channels * n_layers, 1)
@@ -48,13 +48,13 @@ class WN(nn.Module):
 
 
 def gated(x: Tensor) -> Tensor:
-    """(B, 2·C, T) -> (B, C, T): the tanh of the first half of the channels, let through by the second half."""
+    """(B, 2·C, T) -> (B, C, T): tanh of the first half of the channels times sigmoid of the second half."""
     signal, gate = x.chunk(2, dim=1)
     return torch.tanh(signal) * torch.sigmoid(gate)
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution along time for each channel by itself, then a mix of the channels in each frame.
+    """Depthwise-separable convolution: one filter over time per channel, then a 1x1 convolution over the channels.
 
     Howard et al., https://arxiv.org/abs/1704.04861, without an activation between the two. (B, C, T) -> (B, out, T).
     """

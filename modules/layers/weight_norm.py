@@ -1,7 +1,7 @@
-"""Convolutions whose weight is normalised: weight norm and spectral norm, with the published parameter names.
+"""Convolutions with weight norm or spectral norm, with the published parameter names.
 
-Plain classes with plain parameters, so that they copy, pickle and list their parameters in the published order
-(``bias``, ``weight_g``, ``weight_v``), which optimizer states depend on.
+Plain classes with plain parameters can be copied and pickled and list their parameters in the published order
+(``bias``, ``weight_g``, ``weight_v``), on which optimizer states depend.
 
 Weight norm: Salimans and Kingma, https://arxiv.org/abs/1602.07868.
 Spectral norm: Miyato et al., https://arxiv.org/abs/1802.05957.
@@ -20,28 +20,28 @@ from modules.layers.convolution import Conv1d, Conv2d, ConvTranspose1d
 
 
 class NormedWeight(nn.Module):
-    """Mixed in before a convolution class: ``forward`` convolves with ``normed_weight()`` in place of ``weight``."""
+    """Mixin before a convolution class: ``forward`` convolves with ``normed_weight()`` in place of ``weight``."""
 
-    held: list[Tensor] | None = None  # see held_weights
+    cached: list[Tensor] | None = None  # see cached_weights
 
     def normed_weight(self) -> Tensor:
         raise NotImplementedError
 
     def fold(self) -> None:
-        """Replace the normalised weight by its present value, for inference: same numbers, no cost per call."""
+        """Replace the normalised weight by its current value, for inference: same result, no cost per call."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self._present_weight(), self.bias)
+        return self._conv_forward(x, self._current_weight(), self.bias)
 
-    def _present_weight(self) -> Tensor:
+    def _current_weight(self) -> Tensor:
         if self.weight is not None:
             return self.weight
-        if self.held is None:
+        if self.cached is None:
             return self.normed_weight()
-        if not self.held:
-            self.held.append(self.normed_weight())
-        return self.held[0]
+        if not self.cached:
+            self.cached.append(self.normed_weight())
+        return self.cached[0]
 
 
 class WeightNorm(NormedWeight):
@@ -66,7 +66,7 @@ class WeightNorm(NormedWeight):
 class SpectralNorm(NormedWeight):
     """``weight = weight_orig / σ``, σ the largest singular value by one power iteration per training pass.
 
-    The weight is seen as a matrix of ``out_channels`` rows; ``weight_u`` and ``weight_v`` are its singular vectors.
+    The weight is reshaped to a matrix of ``out_channels`` rows; ``weight_u`` and ``weight_v`` are its singular vectors.
     """
 
     def __init__(self, *args, **kwargs):
@@ -83,7 +83,7 @@ class SpectralNorm(NormedWeight):
         if self.training:
             self._iterate(matrix)
         # Copies, because another pass before the backward changes the buffers in place. Sums of products here and
-        # below, because autocast would take matrix products in half precision.
+        # below, because autocast would compute matrix products in half precision.
         u, v = self.weight_u.clone(), self.weight_v.clone()
         return self.weight_orig / (u * (matrix * v).sum(dim=1)).sum()
 
@@ -108,7 +108,7 @@ class WeightNormConv2d(WeightNorm, Conv2d):
 
 
 class WeightNormConvTranspose1d(WeightNorm, ConvTranspose1d):
-    """The first dimension of a transposed convolution's weight is its input channels: ``weight_g`` has as many."""
+    """``weight_g`` has one value per input channel, the first dimension of a transposed convolution's weight."""
 
 
 class SpectralNormConv1d(SpectralNorm, Conv1d):
@@ -120,20 +120,20 @@ class SpectralNormConv2d(SpectralNorm, Conv2d):
 
 
 @contextlib.contextmanager
-def held_weights(net: nn.Module) -> Iterator[None]:
-    """Inside, each normalised weight is computed once and not in every pass; nothing may learn meanwhile."""
+def cached_weights(net: nn.Module) -> Iterator[None]:
+    """Compute each normalised weight once inside the context; the parameters must not change there."""
     parts = [part for part in net.modules() if isinstance(part, NormedWeight)]
     for part in parts:
-        part.held = []
+        part.cached = []
     try:
         yield
     finally:
         for part in parts:
-            del part.held
+            del part.cached
 
 
 def fold_normed_weights(module: nn.Module) -> None:
-    """Fold every normalised convolution inside ``module``, which is then fit for inference alone."""
+    """Fold every normalised convolution inside ``module``, which then serves only for inference."""
     for part in module.modules():
         if isinstance(part, NormedWeight):
             part.fold()

@@ -1,1 +1,1 @@
-"""ONNX graphs: run by ONNX Runtime, and made deterministic for comparison."""
+"""ONNX graphs: running them with ONNX Runtime, and making them deterministic for comparison."""

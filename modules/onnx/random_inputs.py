@@ -1,24 +1,24 @@
-"""The random numbers that a graph draws inside, taken out of it: a graph that does the same to the same numbers."""
+"""Replace the random operations of a graph by inputs, so that the caller supplies the random numbers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-DRAWS = ("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike")
+RANDOM_OPS = ("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike")
 
 
-def draws_as_inputs(model: Any) -> Any:
-    """A copy of an ``onnx.ModelProto`` that takes as further inputs ``draw_0``, ``draw_1`` ... what it would draw.
+def random_ops_as_inputs(model: Any) -> Any:
+    """Return a copy of an ``onnx.ModelProto`` with its random operations as inputs ``random_0``, ``random_1``, ...
 
-    They come in the order of the graph and have the shapes that it would draw them in.
+    The inputs are in the order of the operations in the graph and have their output shapes.
     """
     from onnx import ModelProto, TensorProto, helper
 
-    given = ModelProto()
-    given.CopyFrom(model)
-    draws = [node for node in given.graph.node if node.op_type in DRAWS]
-    for number, node in enumerate(draws):
-        name = f"draw_{number}"
-        given.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    nodes = [node for node in changed.graph.node if node.op_type in RANDOM_OPS]
+    for number, node in enumerate(nodes):
+        name = f"random_{number}"
+        changed.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         node.CopyFrom(helper.make_node("Identity", [name], list(node.output), node.name))
-    return given
+    return changed

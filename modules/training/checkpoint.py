@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from modules import temporary_file
-from modules.console import UserError, get_logger, shown
+from modules.console import UserError, get_logger, short_repr
 from modules.memory import is_lack_of_memory
 from modules.training.saving import delete_together, delete_unfinished, save_together
 from modules.untrusted.torch_file import load_torch
@@ -117,7 +117,7 @@ def whole_number(content: dict[str, Any], name: str, path: str | Path, default: 
     """A count that a checkpoint holds under ``name``. Raises UserError when it is none, or not there."""
     value = content.get(name, default)
     if not isinstance(value, int | float) or not 0 <= value < MOST_STEPS:
-        raise UserError(f"{path} is damaged: its {name} is {shown(value)} and should be a count; move it away")
+        raise UserError(f"{path} is damaged: its {name} is {short_repr(value)} and should be a count; move it away")
     return int(value)
 
 

@@ -111,7 +111,7 @@ class TrainingRun(ABC):
         """
         log.info(self.beginning)
         if self.batches.per_step > 1:
-            log.info(self.batches.plan())
+            log.info(self.batches.describe_steps())
         self._close_epoch()
         if self.epoch > self.epochs:
             log.info("all %d epochs are done; raise train.epochs to go on", self.epochs)

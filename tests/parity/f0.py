@@ -115,7 +115,7 @@ def fcpe_network(ins: Arrays, meta: dict) -> dict:
     assert (config["model"]["type"], config["model"]["use_siren"]) == ("ConfNaiveMelPE", False)
     assert not config["model"]["use_full"] and not config["model"]["confidence"]
     outputs = _predicted("fcpe", {"config": config, "model": _filled(network, meta)}, ins, meta)
-    mel_of = fcpe._mel_of(config["mel"])
+    mel_of = fcpe._read_mel_settings(config["mel"])
     outputs["wav2mel_16k"] = fcpe.log_mel(torch.from_numpy(ins["wav_16000"])[None], mel_of).mT
     wave = sinc_resample(torch.from_numpy(ins["wav_44100"]), 44100, mel_of.sampling_rate, salience.ZERO_CROSSINGS)
     outputs["wav2mel_44k"] = fcpe.log_mel(wave[None], mel_of).mT
