@@ -127,8 +127,8 @@ class Counting:
     def __call__(self, task: Any) -> tuple[Any, int]:
         return self.job(task), loads() - self.before
 
-    def lost(self, task: Any, reason: str) -> tuple[Any, int]:
-        return self.job.lost(task, reason), 0
+    def worker_died(self, task: Any, reason: str) -> tuple[Any, int]:
+        return self.job.worker_died(task, reason), 0
 
 
 def loads() -> int:
