@@ -1,8 +1,8 @@
-# make demo   a converted song, from nothing
-# make test   the whole test suite, from nothing
-# make lint   ruff
+# make demo   install everything, run all stages, convert a song
+# make test   install everything, run all tests, print the ten slowest
+# make lint   run ruff
 #
-# Everything is installed into .venv, made with $(PYTHON); an active virtual environment is used instead.
+# Packages are installed into .venv, which $(PYTHON) creates; an active virtual environment is used instead.
 
 PYTHON ?= python3
 export PYTHONUTF8 = 1
@@ -22,7 +22,7 @@ demo: $(ENV)/.installed
 	$(RUN) demo.py
 
 test: $(ENV)/.installed-dev
-	$(RUN) -m pytest -n auto --dist loadfile
+	$(RUN) -m pytest -n auto --dist loadfile --durations=10
 
 lint: $(ENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -28,7 +28,7 @@ def make_clip(path, seconds=1.0, rate=44100, **how):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """Two speakers of five clips each, names that are neither ASCII nor without spaces among them."""
+    """Two speakers of five clips each, with names that include spaces and non-ASCII letters."""
     folder = tmp_path / "dataset" / "44k"
     for speaker in ("名 前", "alto"):
         for number in range(5):
@@ -51,7 +51,7 @@ def test_the_seed_decides_the_split(data_set):
     assert len({tuple(sorted(validation)) for _, validation in splits}) > 5
 
 
-def test_a_new_speaker_moves_nobody_elses_clips(data_set):
+def test_a_new_speaker_changes_no_other_speakers_split(data_set):
     before = set(split(take_inventory(data_set, 44100), "d", seed=1)[1])
     for number in range(3):
         make_clip(data_set / "aaa" / f"{number}.wav")
@@ -83,7 +83,7 @@ def test_sound_that_is_no_clip_by_its_name_or_place_is_counted_and_named_with_th
     assert "dataset_raw/<speaker>/" in line and "resample.py" in line
 
 
-def test_a_speaker_whose_clips_are_all_of_another_format_is_told_why(data_set):
+def test_the_error_for_a_speaker_without_wav_clips_gives_the_reason(data_set):
     make_clip(data_set / "bass" / "a.flac")
     with pytest.raises(UserError, match=r"bass 0 \(.*bass/a.flac is no .wav\)"):
         take_inventory(data_set, 44100)
@@ -127,7 +127,7 @@ LISTS_CANNOT_HOLD = ["a|b", "a\\b", *(f"a{sign}b" for sign in "\n\r\v\f\x1c\x1d\
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", LISTS_CANNOT_HOLD)
-def test_a_clip_whose_name_a_filelist_cannot_hold_is_left_out_and_told(data_set, name):
+def test_a_clip_whose_name_a_filelist_cannot_hold_is_left_out_and_named(data_set, name):
     before = take_inventory(data_set, 44100)
     clip = data_set / "alto" / f"{name}.wav"
     shutil.copyfile(data_set / "alto" / "空 格 (0).wav", clip)
@@ -158,7 +158,7 @@ def test_a_folder_of_speakers_that_a_filelist_cannot_hold_is_refused(data_set, n
         take_inventory(name, 44100)
 
 
-def test_a_clip_whose_companions_would_have_too_long_names_is_left_out_and_the_longest_that_fit_stay(data_set):
+def test_a_clip_whose_sidecar_files_would_have_too_long_names_is_left_out(data_set):
     longest = data_set / "alto" / ("n" * (255 - len(".wav.f0.edited.npy")) + ".wav")
     make_clip(longest)
     make_clip(longest.with_name(f"n{longest.name}"))
@@ -267,7 +267,7 @@ def test_the_script_writes_lists_and_configurations_twice_the_same(data_set, tmp
 
 
 def edit(path, **values):
-    """Change keys of the JSON file's ``train`` section, and add one that nobody knows."""
+    """Change keys of the JSON file's ``train`` section, and add an unknown one."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["train"].update(values)
     config["model"]["p_dropout"], config["note"] = 0.2, "mine"

@@ -158,7 +158,7 @@ def test_a_file_that_is_no_weight_file_is_refused_and_runs_no_code(tmp_path, key
             return os.system, (f"touch {marker}",)
 
     torch.save({"model": {"a": torch.zeros(1)}, "cfg": Hostile()}, path)
-    with pytest.raises(UserError, match=r"refused: its pickle asks for \w+.system|looks like a PyTorch checkpoint"):
+    with pytest.raises(UserError, match=r"refused: its pickle uses \w+.system|looks like a PyTorch checkpoint"):
         build_encoder(key, folder=tmp_path)
     assert not marker.exists()
     for content, sentence in ((b"<!DOCTYPE html>", "web page"), (b"version https://git-lfs.github.com", "Git LFS")):

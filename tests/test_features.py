@@ -1,4 +1,4 @@
-"""Companions of every clip: right, made once, made anew when something changed, and never half or wrong."""
+"""Sidecar files of every clip: correct, made once, made anew after a change, and never partial."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ def folder(clips):
     return clips[0].parent.parent
 
 
-def companion_bytes(clips):
+def sidecar_bytes(clips):
     return {
         (clip.name, name): getattr(ClipFiles(clip), name).read_bytes()
         for clip in clips
@@ -57,7 +57,7 @@ def companion_bytes(clips):
 
 
 @pytest.mark.parametrize("predictor", ["pm", "dio", "harvest"])
-def test_every_companion_has_as_many_frames_as_whole_hops(config, predictor, tmp_path):
+def test_every_sidecar_file_has_one_frame_per_whole_hop(config, predictor, tmp_path):
     recipes = make_recipes(config, predictor)
     job = FeatureJob(config, predictor, "cpu", recipes, frozenset(recipes))
     job.set_up(0, 1)
@@ -72,7 +72,7 @@ def test_every_companion_has_as_many_frames_as_whole_hops(config, predictor, tmp
         assert files.read_units().shape == (1, 72, max(resampled - 400, 0) // 320 + 1)
 
 
-def test_companions_describe_their_clip(config, clips, folder):
+def test_sidecar_files_describe_their_clip(config, clips, folder):
     assert prepare_features(folder, config, "pm").made == 3
     files = ClipFiles(clips[0])
     f0, uv = files.read_f0()
@@ -85,12 +85,12 @@ def test_companions_describe_their_clip(config, clips, folder):
 
 def test_a_second_run_makes_nothing_and_builds_no_model(config, folder, clips, monkeypatch):
     prepare_features(folder, config, "pm")
-    before = companion_bytes(clips)
+    before = sidecar_bytes(clips)
     monkeypatch.setattr(feature_job, "build_encoder", None)
     monkeypatch.setattr(feature_job, "build_f0_predictor", None)
     report = prepare_features(folder, config, "pm")
     assert (report.made, report.ready) == (0, 3)
-    assert companion_bytes(clips) == before
+    assert sidecar_bytes(clips) == before
 
 
 def test_what_a_killed_run_left_is_deleted_though_all_clips_are_ready(config, folder, clips):
@@ -103,7 +103,7 @@ def test_what_a_killed_run_left_is_deleted_though_all_clips_are_ready(config, fo
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clips, monkeypatch):
     prepare_features(folder, config, "pm")
-    before = companion_bytes(clips)
+    before = sidecar_bytes(clips)
     for path in set(clips[0].parent.iterdir()) - set(clips):
         path.unlink()
     write, calls = ClipFiles.write_spec, []
@@ -120,12 +120,12 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(config, folder, clip
     monkeypatch.undo()
     report = prepare_features(folder, config, "pm")
     assert (report.made, report.ready, report.kept) == (2, 1, {})
-    assert report.reasons["that were unfinished"] >= 2, "units and F0 are not taken for somebody else's"
-    assert companion_bytes(clips) == before
+    assert report.reasons["that were unfinished"] >= 2, "units and F0 do not count as of another origin"
+    assert sidecar_bytes(clips) == before
 
 
 def like_the_original(clips):
-    """Companions with other values, in the layouts of so-vits-svc 4.1, and no fingerprints."""
+    """Sidecar files with other values, in the layouts of so-vits-svc 4.1, without fingerprints."""
     for clip in clips:
         files = ClipFiles(clip)
         f0, uv = files.read_f0()
@@ -134,7 +134,7 @@ def like_the_original(clips):
         files.fingerprint.unlink()
 
 
-def test_companions_of_the_original_that_fit_are_kept_and_named_once(config, folder, clips, monkeypatch, caplog):
+def test_matching_files_of_the_original_are_kept_and_named_once(config, folder, clips, monkeypatch, caplog):
     caplog.set_level("INFO")
     prepare_features(folder, config, "pm", mel=VocoderMel())
     like_the_original(clips)
@@ -181,21 +181,21 @@ def test_what_does_not_fit_its_clip_is_made_anew(config, folder, clips, name, sp
 
 def test_another_predictor_makes_f0_anew_and_nothing_else(config, folder, clips, monkeypatch):
     prepare_features(folder, config, "pm")
-    before = companion_bytes(clips)
+    before = sidecar_bytes(clips)
     monkeypatch.setattr(feature_job, "build_encoder", None)
     assert prepare_features(folder, config, "dio").reasons == {"that had other settings": 3}
-    after = companion_bytes(clips)
+    after = sidecar_bytes(clips)
     assert {name for (clip, name), content in after.items() if content != before[clip, name]} == {"f0", "fingerprint"}
     prepare_features(folder, config, "pm")
-    assert companion_bytes(clips) == before
+    assert sidecar_bytes(clips) == before
 
 
 def test_half_precision_is_handed_to_the_encoder_and_is_another_recipe(config, folder, monkeypatch):
     prepare_features(folder, config, "pm")
-    asked, build = [], feature_job.build_encoder
-    monkeypatch.setattr(feature_job, "build_encoder", lambda *args: asked.append(args[3]) or build(*args))
+    halves, build = [], feature_job.build_encoder
+    monkeypatch.setattr(feature_job, "build_encoder", lambda *args: halves.append(args[3]) or build(*args))
     assert prepare_features(folder, config, "pm", half=True).reasons == {"that had other settings": 3}
-    assert asked == [True]
+    assert halves == [True]
     assert prepare_features(folder, config, "pm", half=True).ready == 3
 
 
@@ -210,9 +210,9 @@ def test_a_changed_clip_is_noticed(config, folder, clips):
 def test_two_workers_build_one_model_each_and_make_the_same_bytes(config, folder, clips):
     report = prepare_features(folder, config, "pm", num_processes=2)
     assert set(report.load_seconds) <= {0, 1} and report.made == 3
-    before = companion_bytes(clips)
+    before = sidecar_bytes(clips)
     prepare_features(folder, config, "pm", num_processes=1, remake=True)
-    assert companion_bytes(clips) == before
+    assert sidecar_bytes(clips) == before
 
 
 def test_a_clip_is_read_once_whatever_is_made_of_it(config, folder, clips, monkeypatch):
@@ -256,7 +256,7 @@ def test_one_bad_clip_does_not_stop_the_rest(config, folder, clips):
     assert sorted(path.name for path in (folder / "b").iterdir()) == ["nan.wav", "short.wav", "slow.wav", "text.wav"]
 
 
-def test_a_silent_clip_has_zero_f0_and_finite_companions(config, tmp_path):
+def test_a_silent_clip_has_zero_f0_and_finite_sidecar_files(config, tmp_path):
     path = tmp_path / "44k" / "a" / "silent.wav"
     path.parent.mkdir(parents=True)
     soundfile.write(path, np.zeros(22050), 44100)
@@ -265,7 +265,7 @@ def test_a_silent_clip_has_zero_f0_and_finite_companions(config, tmp_path):
     assert not np.any(files.read_f0()) and torch.isfinite(files.read_units()).all()
 
 
-def test_a_bad_clip_fails_alone_and_each_clip_has_its_own_companions(config, tmp_path):
+def test_a_bad_clip_fails_and_the_others_have_their_sidecar_files(config, tmp_path):
     clips = [make_clip(tmp_path / "44k" / "a" / f"{n}.wav", 15000 + 500 * n, f0=150 + 20 * n) for n in range(9)]
     clips[4].write_text("no sound", encoding="utf-8")
     soundfile.write(clips[7], np.full(30000, np.nan), 44100, subtype="FLOAT")
@@ -294,7 +294,7 @@ def test_a_clip_that_ends_its_worker_takes_no_other_with_it(config, tmp_path, mo
     def dies_over_the_last_clip(job, tasks, workers):
         job.set_up(0, 1)
         for task in tasks:
-            yield job.lost(task, "a worker process died") if task.files.wav == clips[3] else job(task)
+            yield job.worker_died(task, "a worker process died") if task.files.wav == clips[3] else job(task)
 
     monkeypatch.setattr(features, "run_job", dies_over_the_last_clip)
     report = prepare_features(tmp_path / "44k", config, "pm")
@@ -314,7 +314,7 @@ def test_features_that_are_not_finite_are_never_kept(config, folder, clips, monk
     assert not any(ClipFiles(clip).units.exists() for clip in clips)
 
 
-def test_what_cannot_serve_is_refused_before_any_work(config, folder, clips, tmp_path, monkeypatch):
+def test_unusable_settings_are_refused_before_any_work(config, folder, clips, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="'harvst'; known: harvest"):
         prepare_features(folder, config, "harvst")

@@ -1,4 +1,4 @@
-"""What is noticed about a clip's companions, and what is not mistaken for a change."""
+"""Which sidecar files of a clip are stale, valid or kept."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ RECIPES = {"f0": {"f0_predictor": "pm", "hop_length": 512}, "volume": {"hop_leng
 
 @pytest.fixture
 def files(tmp_path):
-    """A clip whose two companions are there and vouched for."""
+    """A clip with two valid sidecar files."""
     files = ClipFiles(tmp_path / "speaker" / "x.wav")
     files.wav.parent.mkdir()
     files.wav.write_bytes(b"sound of a certain length")
@@ -34,11 +34,11 @@ def fits(files, name):
     return True
 
 
-def test_what_is_vouched_for_is_fresh(files):
+def test_files_that_match_the_fingerprint_are_valid(files):
     assert check(files, RECIPES).stale == {}
 
 
-def test_another_setting_makes_only_its_companion_stale(files):
+def test_another_setting_makes_only_its_file_stale(files):
     changed = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
     assert check(files, changed).stale == {"f0": "that had other settings"}
     make(files, changed)
@@ -51,7 +51,7 @@ def test_a_changed_clip_of_the_same_length_makes_all_stale(files):
     assert check(files, RECIPES).stale == dict.fromkeys(RECIPES, "of changed clips")
 
 
-def test_what_nobody_asks_for_is_deleted_when_the_clip_changed_and_kept_when_not(files):
+def test_files_outside_the_recipes_are_deleted_only_if_the_clip_changed(files):
     def meant(names):
         return {name: recipe for name, recipe in RECIPES.items() if name in names}
 
@@ -64,7 +64,7 @@ def test_what_nobody_asks_for_is_deleted_when_the_clip_changed_and_kept_when_not
     assert not files.volume.exists() and files.f0.exists()
 
 
-def test_both_files_of_one_companion_are_fresh_only_together(files):
+def test_both_augmented_files_are_valid_only_together(files):
     recipes = {"augmented": {"sampling_rate": 44100}}
     found = check(files, recipes)
     assert found.stale == {"augmented": "that were missing"}
@@ -87,21 +87,21 @@ def test_a_copy_or_a_touch_is_no_change(files, tmp_path):
     assert check(copied, RECIPES).stale == {}
 
 
-def test_missing_damaged_and_unknown_companions_are_told_apart(files):
+def test_missing_and_damaged_files_have_different_reasons(files):
     files.volume.unlink()
     files.f0.write_bytes(files.f0.read_bytes()[:-4])
     assert check(files, RECIPES).stale == {"f0": "that were damaged", "volume": "that were missing"}
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"clip": 3}', '{"f0": {}}', "[" * 100_000, "9" * 9000])
-def test_companions_without_a_readable_fingerprint_are_not_trusted(files, content):
+def test_files_without_a_readable_fingerprint_are_stale(files, content):
     files.fingerprint.unlink()
     if content is not None:
         files.fingerprint.write_text(content, encoding="utf-8")
     assert set(check(files, RECIPES).stale) == {"f0", "volume"}
 
 
-def test_a_run_killed_between_two_settings_leaves_nothing_trusted_wrongly(files):
+def test_files_of_a_killed_run_are_stale_for_both_settings(files):
     changed = {**RECIPES, "f0": {"f0_predictor": "dio", "hop_length": 512}}
     found = check(files, changed)
     invalidate(files, found)
@@ -110,7 +110,7 @@ def test_a_run_killed_between_two_settings_leaves_nothing_trusted_wrongly(files)
     assert check(files, changed, fits).stale == {"f0": "that were unfinished"}
 
 
-def test_companions_that_this_run_does_not_need_stay_vouched_for(files):
+def test_files_outside_the_recipes_stay_valid(files):
     make(files, {"f0": {"f0_predictor": "dio", "hop_length": 512}})
     assert set(check(files, RECIPES).stale) == {"f0"}
 
@@ -127,13 +127,13 @@ def test_an_edited_f0_is_kept_where_it_fits_and_then_stays_with_any_predictor(fi
         found = check(files, recipes, fits)
         assert (found.stale, found.kept) == ({}, ["f0"])
         write_fingerprint(files, found, recipes)
-    assert check(files, other).kept == ["f0"], "the fingerprint knows it now"
+    assert check(files, other).kept == ["f0"], "the fingerprint marks it as kept now"
     edit_f0(files, 4)
     assert check(files, other).stale == {"f0": "that were damaged"}
 
 
 @pytest.mark.parametrize("how", ["does not fit", "the clip changed", "no fingerprint"])
-def test_an_f0_that_may_be_somebodys_work_is_renamed_and_not_overwritten(files, how):
+def test_an_f0_that_may_be_edited_by_hand_is_renamed_and_not_overwritten(files, how):
     edit_f0(files, 4)
     edited = files.f0.read_bytes()
     if how == "the clip changed":
@@ -169,7 +169,7 @@ def test_what_is_older_than_its_clip_is_not_kept(files):
     assert (found.kept, found.stale) == (["f0"], {"volume": "of unknown origin"})
 
 
-def test_what_was_kept_is_made_anew_for_another_recipe_another_clip_or_when_asked(files):
+def test_kept_files_are_made_anew_for_another_recipe_another_clip_or_on_request(files):
     files.fingerprint.unlink()
     write_fingerprint(files, check(files, RECIPES, fits), RECIPES)
     other = {**RECIPES, "volume": {"hop_length": 256}}

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.stem != "spkmix")  # the user's map
-LEVELS = {
+LAYERS = {
     "modules": 0,
     "vdecoder": 1,
     "vencoder": 1,
@@ -34,12 +34,12 @@ def imports(path):
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize("package", sorted(LEVELS))
-def test_a_package_imports_only_packages_of_lower_levels(package):
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_a_package_imports_only_packages_of_lower_layers(package):
     for path in (ROOT / package).rglob("*.py"):
         for name in set(imports(path)) - {package}:
-            if name in LEVELS:
-                assert LEVELS[name] < LEVELS[package], f"{path.relative_to(ROOT)} imports {name}"
+            if name in LAYERS:
+                assert LAYERS[name] < LAYERS[package], f"{path.relative_to(ROOT)} imports {name}"
             assert name not in ("tests", "benchmarks"), f"{path.relative_to(ROOT)} imports {name}"
 
 
@@ -62,7 +62,7 @@ def texts(path):
             yield node.value
 
 
-@pytest.mark.parametrize("package", sorted(LEVELS))
+@pytest.mark.parametrize("package", sorted(LAYERS))
 def test_packages_contain_no_flags_because_programs_without_flags_use_them(package):
     """``modules.console.option`` names settings, in a script by their flags."""
     exceptions = {ROOT / "modules/audio/ffmpeg.py", ROOT / "cluster/train_cluster.py"}  # not our flags; a script
@@ -73,7 +73,7 @@ def test_packages_contain_no_flags_because_programs_without_flags_use_them(packa
 
 def test_nothing_imports_a_script_but_the_users_own_map():
     scripts = {path.stem for path in SCRIPTS}
-    for package in LEVELS:
+    for package in LAYERS:
         for path in (ROOT / package).rglob("*.py"):
             assert not scripts & set(imports(path)), path
 
@@ -116,6 +116,6 @@ def test_a_script_is_a_page(script):
 
 
 def test_every_file_has_a_docstring():
-    for folder in (*LEVELS, "benchmarks", "."):
+    for folder in (*LAYERS, "benchmarks", "."):
         for path in (ROOT / folder).glob("*.py"):
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path

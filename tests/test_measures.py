@@ -54,7 +54,7 @@ def test_silent_frames_of_the_reference_do_not_count():
     assert mel_cepstral_distance(other, half, RATE) < 0.1
 
 
-def test_a_modulation_at_the_frame_rate_is_found_and_its_depth_is_told():
+def test_a_modulation_at_the_frame_rate_is_found_with_its_depth():
     rate = RATE / 512
     carrier = noise(20.0)
     time = np.arange(len(carrier)) / RATE

@@ -41,7 +41,7 @@ def test_an_object_with_a_number_beyond_all_counting_is_refused(number):
         scan_pickle(b"\x80\x02K\x00" + number + b".")
 
 
-def test_objects_nest_as_deep_as_told_and_no_deeper():
+def test_objects_nest_as_deep_as_allowed_and_no_deeper():
     for code in (b"\x85", b"R", b"\x81", b"b"):
         whole = b"\x80\x02" + MOST_NESTED // 2 * (b"N" if code in b"R\x81b" else b"") + b")"
         assert scan_pickle(whole + code * (MOST_NESTED // 2) + b".")

@@ -103,7 +103,7 @@ def test_a_hostile_file_is_refused_and_runs_nothing(key, pretrain):
 
     checkpoint = torch.load(pretrain / f"{key}.pt", weights_only=True)
     torch.save(checkpoint | {"optimizer": Hostile()}, pretrain / f"{key}.pt")
-    with pytest.raises(UserError, match=rf"{key}.pt is refused: its pickle asks for \w+.system"):
+    with pytest.raises(UserError, match=rf"{key}.pt is refused: its pickle uses \w+.system"):
         build_f0_predictor(key, folder=pretrain)
     assert not (pretrain / "ran").exists()
 

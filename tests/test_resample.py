@@ -39,8 +39,8 @@ def run(tmp_path):
     """Run the script on ``raw`` and ``out`` under the test's folder."""
 
     def run_script(*flags: str) -> int:
-        places = ["--in_dir", str(tmp_path / "raw"), "--out_dir2", str(tmp_path / "out"), "--num_processes", "1"]
-        return resample.main([*places, *flags])
+        folders = ["--in_dir", str(tmp_path / "raw"), "--out_dir2", str(tmp_path / "out"), "--num_processes", "1"]
+        return resample.main([*folders, *flags])
 
     return run_script
 
@@ -98,7 +98,7 @@ def test_clips_that_cannot_be_used_are_named_and_do_not_stop_the_others(run, tmp
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", ["b\udcfc", "b|", "b\\", "b\n", "b\u2028", "n" * 238])
-def test_names_that_cannot_go_through_all_stages_are_told_at_once_and_do_not_stop_the_others(
+def test_names_that_a_later_stage_refuses_are_named_and_do_not_stop_the_others(
     run, tmp_path, caplog, name
 ):
     put(tmp_path / "raw/anna/a.wav", tone())
@@ -116,7 +116,7 @@ def test_names_that_cannot_go_through_all_stages_are_told_at_once_and_do_not_sto
         assert (tmp_path / "out" / name[:20]).exists() != speaker_is_refused
 
 
-def test_the_longest_name_whose_companions_fit_is_prepared(run, tmp_path):
+def test_the_longest_allowed_name_is_prepared(run, tmp_path):
     put(tmp_path / "raw/anna" / f"{'n' * 237}.flac", tone())
     assert run() == 0
     assert [path.name for path in (tmp_path / "out/anna").iterdir()] == [f"{'n' * 237}.wav"]
@@ -132,7 +132,7 @@ def test_recordings_whose_clips_are_one_file_elsewhere_do_not_replace_each_other
     assert f"{tmp_path}/raw/anna/{second} and {first} would be one file on Windows or macOS" in caplog.text
 
 
-def test_hidden_folders_are_told(run, tmp_path, caplog):
+def test_hidden_folders_are_named(run, tmp_path, caplog):
     caplog.set_level("INFO", "svc")
     for speaker in ("anna", ".anna"):
         put(tmp_path / "raw" / speaker / "a.wav", tone())
@@ -189,7 +189,7 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(run, tmp_path):
     assert all(np.abs(made(path)).max() < 11000 for path in clips.values())
 
 
-def test_clips_of_recordings_that_are_gone_are_named_and_pruned_and_nobodys_own(run, tmp_path, caplog):
+def test_clips_of_deleted_recordings_are_named_and_pruned_but_not_those_of_the_user(run, tmp_path, caplog):
     caplog.set_level("INFO", "svc")
     for name in ("anna/a", "anna/b", "anna/edited", "berta/c", "berta/stays", "carla/only"):
         put(tmp_path / f"raw/{name}.flac", tone())
@@ -226,8 +226,8 @@ def test_clips_of_another_folder_and_of_a_moved_project_are_known(run, tmp_path,
     put(tmp_path / "other/anna/x.wav", tone())
 
     def prepare(root, source, *flags):
-        places = ["--in_dir", str(tmp_path / root / source), "--out_dir2", str(tmp_path / root / "out")]
-        return resample.main([*places, "--num_processes", "1", *flags])
+        folders = ["--in_dir", str(tmp_path / root / source), "--out_dir2", str(tmp_path / root / "out")]
+        return resample.main([*folders, "--num_processes", "1", *flags])
 
     assert prepare("one", "raw") == 0
     assert prepare("one", "../other", "--prune") == 0, "clips of raw are no business of this run"
@@ -253,7 +253,7 @@ def test_clips_without_recording_are_read_only_when_they_have_changed(run, tmp_p
     assert read == ["c.wav"] and ": 2 clips (" in caplog.text
 
 
-def test_a_ledger_that_a_kill_has_cut_off_costs_its_last_line_alone(run, tmp_path):
+def test_a_truncated_ledger_loses_only_its_last_line(run, tmp_path):
     for name in "abc":
         put(tmp_path / f"raw/anna/{name}.wav", tone())
     assert run() == 0
@@ -281,14 +281,14 @@ def test_worker_processes_make_the_same_clips_and_report_failures(run, tmp_path,
 
 
 def test_processes_are_one_a_cpu_for_0_and_all_but_two_without_the_flag(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(resampling, "run_job", lambda job, items, n: asked.append(n) or (job(item) for item in items))
+    counts = []
+    monkeypatch.setattr(resampling, "run_job", lambda job, items, n: counts.append(n) or (job(item) for item in items))
     monkeypatch.setattr("preparation.workers.cpu_count", lambda: 6)
     monkeypatch.setattr(resampling, "cpu_count", lambda: 6)
     put(tmp_path / "raw/anna/a.wav", tone())
     for processes in (0, None, 3):
         resampling.resample_folder(tmp_path / "raw", tmp_path / str(processes), 44100, processes=processes)
-    assert asked == [6, 4, 3]
+    assert counts == [6, 4, 3]
 
 
 def test_what_a_killed_run_left_is_deleted_though_all_clips_are_ready(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Retrieval equals a search by brute force, and its file is the published one and can run nothing."""
+"""Retrieval equals an exhaustive search; its file has the published format, and reading it runs no code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def features(count: int, seed: int = 0, size: int = SIZE) -> np.ndarray:
 
 
 def feature_index(folder: Path, *sets: np.ndarray, nprobe: int = ALL):
-    """Of speakers 0, 1, ..., by way of the file."""
+    """An index of speakers 0, 1, ..., written and read."""
     write_indexes(folder / "a.pkl", ((speaker, build_index(rows)) for speaker, rows in enumerate(sets)))
     return load_feature_index(folder / "a.pkl", nprobe)
 
@@ -183,24 +183,24 @@ def test_sparse_lists_and_a_direct_map_are_read(tmp_path):
     np.testing.assert_array_equal(read_indexes(tmp_path / "a.pkl")[0].reconstruct_n(0, 3), features(3))
 
 
-def test_an_index_knows_its_speakers_and_is_refused_for_a_model_of_others(tmp_path):
+def test_an_index_has_its_speakers_names_and_is_refused_for_other_models(tmp_path):
     names = {"名 前": 0, "bob": 3}
     write_indexes(tmp_path / "a.pkl", [(0, build_index(features(40))), (3, build_index(features(40)))], names)
     index = load_feature_index(tmp_path / "a.pkl")
     index.check_speakers(names | {"carol": 4})
-    index.check_speakers({"0": 0, "1": 1, "2": 2, "3": 3})  # of a model that names nobody
+    index.check_speakers({"0": 0, "1": 1, "2": 2, "3": 3})  # a model without names
     with pytest.raises(UserError, match="a.pkl is for other voices: its speaker 3 is 'bob', the model's is 'carol'"):
         index.check_speakers({"名 前": 0, "carol": 3})
     with open(tmp_path / "a.pkl", "rb") as file:  # as the published program reads it
         assert sorted(pickle.load(file)) == [0, 3]
 
 
-@pytest.mark.parametrize("told", [b'{"a": 0', b'["a"]', b'{"a": "0"}', b"[" * 100_000, b"\xff"])
-def test_damaged_names_are_told(tmp_path, told):
+@pytest.mark.parametrize("names", [b'{"a": 0', b'["a"]', b'{"a": "0"}', b"[" * 100_000, b"\xff"])
+def test_damaged_names_are_refused(tmp_path, names):
     write_indexes(tmp_path / "a.pkl", [(0, build_index(features(40)))])
     data = (tmp_path / "a.pkl").read_bytes()
-    for length in (len(told), 2**32 - 1):
-        (tmp_path / "a.pkl").write_bytes(data + told + struct.pack("<I8s", length, b"speakers"))
+    for length in (len(names), 2**32 - 1):
+        (tmp_path / "a.pkl").write_bytes(data + names + struct.pack("<I8s", length, b"speakers"))
         with pytest.raises(UserError, match="a.pkl is damaged: its speakers' names cannot be read"):
             load_feature_index(tmp_path / "a.pkl")
 
@@ -232,7 +232,7 @@ class Runs:
         return self.parts
 
     def __call__(self):
-        """Only what can be called may stand where a function does."""
+        """Makes the instance callable, so that it can be in place of a function."""
 
 
 class Trick(faiss.IndexIVFFlat):
@@ -270,11 +270,11 @@ def os_module() -> Runs:
 )
 def test_a_malicious_file_runs_nothing(tmp_path, monkeypatch, protocol, trap):
     monkeypatch.chdir(tmp_path)
-    for place, saved in {"whole": trap, "value": {0: trap}, "later": {0: 1, "x": [trap]}, "key": {trap: 0}}.items():
+    for position, saved in {"whole": trap, "value": {0: trap}, "later": {0: 1, "x": [trap]}, "key": {trap: 0}}.items():
         Path("a.pkl").write_bytes(pickle.dumps(saved, protocol))
-        with pytest.raises(UserError, match="a.pkl is refused: its pickle asks for"):
+        with pytest.raises(UserError, match="a.pkl is refused: its pickle uses"):
             read_indexes("a.pkl")
-        assert not Path("ran").exists(), place
+        assert not Path("ran").exists(), position
 
 
 def test_the_traps_of_these_tests_would_run_in_an_ordinary_reader(tmp_path, monkeypatch):
@@ -314,7 +314,7 @@ def test_a_file_that_is_no_pickle_of_indexes_is_refused(tmp_path, payload):
 
 
 def as_pickle(data: bytes) -> bytes:
-    """Of speaker 0, with these bytes of faiss's."""
+    """Write an index file of speaker 0 with these bytes in faiss's format."""
     size = len(data).to_bytes(8, "little")
     return b"\x80\x04}K\x00" + GLOBAL + b")\x81}\x8c\x04this\x8e" + size + data + b"sbs."
 
@@ -348,7 +348,7 @@ def test_lists_in_a_file_of_their_own_are_refused_and_the_file_not_opened(tmp_pa
         read_indexes(tmp_path / "a.pkl")
 
 
-def test_damage_anywhere_is_told_or_harmless(tmp_path):
+def test_damage_anywhere_is_refused_or_harmless(tmp_path):
     """Every byte before the vectors is turned; what is still read can be searched."""
     index = build_index(features(80))
     data = faiss.serialize_index(index).tobytes()
@@ -385,7 +385,7 @@ def test_indexes_of_two_feature_sizes_are_refused(tmp_path):
 
 
 def with_direct_map(kind: int, entries: bytes) -> bytes:
-    """An index of 8 vectors whose map from vectors to places is this."""
+    """Make an index of 8 vectors with this direct map."""
     data = faiss.serialize_index(build_index(features(8))).tobytes()
     at = data.index(b"ilar")
     return data[: at - 9] + bytes([kind]) + (len(entries) // 8).to_bytes(8, "little") + entries + data[at:]

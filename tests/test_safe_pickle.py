@@ -1,4 +1,4 @@
-"""Files of strangers are read for their numbers and run nothing."""
+"""Readers of untrusted pickles return the numbers and run no code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_dtypes_views_and_parameters_come_back_as_saved(tmp_path, zipped):
 def test_a_hostile_checkpoint_is_refused_by_the_name_it_asks_for(tmp_path, zipped, function):
     marker = tmp_path / "ran"
     torch.save({"x": Calls(function, f"touch {marker}")}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=rf"refused: its pickle asks for \w[\w.]*\.{function.__name__}"):
+    with pytest.raises(UserError, match=rf"refused: its pickle uses \w[\w.]*\.{function.__name__}"):
         load_torch_inert(tmp_path / "a.pt")
     assert not marker.exists()
 
@@ -168,7 +168,7 @@ def test_a_container_that_holds_itself_is_called_damaged(tmp_path):
 
 
 class Point:
-    """Stands for a class of another program."""
+    """Stand-in for a class of another program."""
 
     def __setstate__(self, state):
         self.state = dict(state)
@@ -179,7 +179,7 @@ def test_objects_become_those_of_the_class_that_the_caller_chose(tmp_path):
     (tmp_path / "a.pkl").write_bytes(stated)
     point = load_pickle(tmp_path / "a.pkl", lambda module, name: Point if (module, name) == ("a.b", "Point") else None)
     assert type(point) is Point and point.state == {"x": 5}
-    with pytest.raises(UserError, match="a.pkl is refused: its pickle asks for a.b.Point"):
+    with pytest.raises(UserError, match="a.pkl is refused: its pickle uses a.b.Point"):
         load_pickle(tmp_path / "a.pkl", lambda module, name: None)
     with pytest.raises(UserError, match="b.pkl cannot be read: No such file"):
         load_pickle(tmp_path / "b.pkl", lambda module, name: None)
@@ -219,7 +219,7 @@ def test_a_hostile_or_odd_array_file_is_refused(tmp_path, monkeypatch, item):
     array = np.empty(2, dtype=object)
     array[:] = [1.0, item]
     np.save("f0.npy", array, allow_pickle=True)
-    with pytest.raises(UserError, match="f0.npy is refused: its pickle asks for"):
+    with pytest.raises(UserError, match="f0.npy is refused: its pickle uses"):
         load_object_array("f0.npy")
     assert not os.path.exists("ran")
 

@@ -71,10 +71,10 @@ def test_unvoiced_sounds_are_noise_without_a_period(consonant):
     song = sing(DARK, [Note(57, 0.3, "a"), Note(57, 0.3, consonant + "a")] * 8, seed=4)
     quiet = inside(~song.voiced, 1)
     lag = int(round(SAMPLING_RATE / 220))
-    places = np.flatnonzero(quiet) * HOP_LENGTH
-    frames = np.stack([song.audio[p - 400 : p + 400] for p in places])
+    samples = np.flatnonzero(quiet) * HOP_LENGTH
+    frames = np.stack([song.audio[p - 400 : p + 400] for p in samples])
     correlation = (frames[:, lag:] * frames[:, :-lag]).sum() / np.square(frames[:, lag:]).sum()
-    assert len(places) >= 8
+    assert len(samples) >= 8
     assert abs(correlation) < 0.3
     assert (song.f0[~song.voiced] == 0).all() and (song.f0[song.voiced] > 0).all()
 
@@ -120,6 +120,6 @@ def test_every_phone_can_be_sung_and_no_song_clips_or_breaks():
 
 
 @pytest.mark.parametrize("syllable", ["x", "sae", "st", "qa"])
-def test_a_syllable_that_nobody_can_sing_is_refused(syllable):
+def test_a_syllable_without_exactly_one_vowel_is_refused(syllable):
     with pytest.raises(ValueError, match=syllable):
         sing(DARK, [Note(60, 0.3, syllable)])

@@ -49,7 +49,7 @@ def lengths(folder) -> dict[str, float]:
     return {path.name: soundfile.info(path).duration for path in sorted(folder.glob("*.wav"))}
 
 
-def test_every_clip_is_as_long_as_asked_and_no_sound_is_lost():
+def test_every_clip_has_the_requested_length_and_no_sound_is_lost():
     rng = np.random.default_rng(1)
     for shortest, longest in ((1, 2), (1, 5), (2, 7)):
         settings = CutSettings(shortest, longest)
@@ -91,7 +91,7 @@ def test_silence_makes_no_clips():
     assert choose(sung(-30), CutSettings()) == ([], [])
 
 
-def test_speakers_folders_of_any_format_are_cut_and_the_sum_is_told(run, tmp_path, caplog):
+def test_speakers_folders_of_any_format_are_cut_and_counted(run, tmp_path, caplog):
     put(tmp_path / "in/名 前/長 い (1).flac", np.stack((sung(6, -2, 7), sung(6, -2, 7)), 1))
     put(tmp_path / "in/anna/b.mp3", sung(6, -2, 7, rate=16000), 16000)
     put(tmp_path / "in/anna/c.ogg", sung(40))
@@ -137,7 +137,7 @@ def test_a_second_run_keeps_what_was_removed_by_hand_away(run, tmp_path):
     assert list(lengths(tmp_path / "out/anna")) == ["a_0001.wav"]
 
 
-def test_other_settings_replace_the_former_clips_and_leave_strangers_alone(run, tmp_path, capsys):
+def test_other_settings_replace_the_former_clips_and_no_other_files(run, tmp_path, capsys):
     put(tmp_path / "in/anna/a.wav", sung(12, -2, 12))
     put(tmp_path / "out/anna/mine.wav", sung(6))
     assert run("--min_length", "2", "--max_length", "5") == 0
@@ -154,7 +154,7 @@ def test_other_settings_replace_the_former_clips_and_leave_strangers_alone(run, 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", ["b\udcfc", "b|", "b\\", "b\n", "b\u2028", "n" * 232])
-def test_names_that_cannot_go_through_all_stages_are_told_at_once_and_do_not_stop_the_others(
+def test_names_that_a_later_stage_refuses_are_named_and_do_not_stop_the_others(
     run, tmp_path, caplog, capsys, name
 ):
     put(tmp_path / "in/anna/a.wav", sung(6))
@@ -174,7 +174,7 @@ def test_names_that_cannot_go_through_all_stages_are_told_at_once_and_do_not_sto
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("speaker", ["b\udcfc", "b|", "b\u2028", "b" * 250])
-def test_a_speaker_whose_name_cannot_go_through_all_stages_is_told_once(run, tmp_path, caplog, speaker):
+def test_a_speaker_whose_name_a_later_stage_refuses_is_named_once(run, tmp_path, caplog, speaker):
     put(tmp_path / "in/anna/a.wav", sung(6))
     for name in "ab":
         put(tmp_path / "in/anna" / f"{name}.wav", sung(6))
@@ -185,7 +185,7 @@ def test_a_speaker_whose_name_cannot_go_through_all_stages_is_told_once(run, tmp
     assert (tmp_path / "out" / speaker).exists() != refused
 
 
-def test_a_kill_between_the_ledger_and_the_clips_leaves_no_strangers(run, tmp_path, monkeypatch):
+def test_a_kill_between_ledger_and_clips_leaves_no_unknown_clips(run, tmp_path, monkeypatch):
     put(tmp_path / "in/anna/a.wav", sung(12, -2, 12))
     assert run("--min_length", "2", "--max_length", "5") == 0
 
@@ -331,7 +331,7 @@ def test_lengths_that_leave_no_choice_are_refused():
         None,
     ],
 )
-def test_a_ledger_of_a_stranger_deletes_nothing_of_mine(run, tmp_path, capsys, entry):
+def test_an_untrusted_ledger_deletes_no_other_files(run, tmp_path, capsys, entry):
     put(tmp_path / "in" / "alto" / "a.wav", sung(6))
     (tmp_path / "mine.wav").touch()
     assert run() == 0

@@ -1,6 +1,6 @@
 """modules/untrusted/torch_file.py: readers of PyTorch's files bound memory and time by the file's size, or refuse it.
 
-The files here are of a few hundred bytes and ask for gigabytes, or for ever; each reader gets 64 MiB and half a minute.
+The test files have a few hundred bytes and would take gigabytes or endless time; each reader gets 64 MiB and 30 s.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def archive(path: Path, pickled: bytes, packing: int = zipfile.ZIP_STORED, **sto
 
 
 def stream(path: Path, pickled: bytes, keys: bytes = b"](" + text("0") + b"e", data: bytes = b"") -> Path:
-    content = pickled.replace(b"tQ", b"NtQ")  # here a storage has a fifth part, for views
+    content = pickled.replace(b"tQ", b"NtQ")  # in a stream a storage has a fifth part, for views
     parts = whole(torch.serialization.MAGIC_NUMBER), b"M\xe9\x03", b"}", content, keys
     path.write_bytes(b"".join(b"\x80\x02" + part + b"." for part in parts) + data)
     return path
@@ -91,7 +91,7 @@ WASTE = {
     + b"ccollections\nOrderedDict\nq\x01" + b"h\x01)Rh\x00b" * 20_000,
     "a name without end": b"ctorch\n" + b"a" * 100_000 + b"\n",
     "a shape of a number": tensor(16, (10**6, 10**6), (0, 0)),
-    "a number of a far place": tensor(16, (2,), (10**12,)),
+    "a far offset": tensor(16, (2,), (10**12,)),
     "a shape without end": tensor(16, (2**62,) * 60, (0,) * 60),
     "a shape below none": tensor(16, (-4, -4), (1, 1)),
     "a tensor without end": tensor(10**12, (10**12,)),
@@ -102,7 +102,7 @@ WASTE = {
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("waste", WASTE)
 @pytest.mark.parametrize("container", [archive, stream])
-def test_a_small_file_takes_little_memory_and_time_and_is_told(tmp_path, container, waste, reader):
+def test_a_small_file_takes_little_memory_and_time_and_is_refused(tmp_path, container, waste, reader):
     path = tmp_path / ("a.wav.soft.pt" if reader == "units" else "a.pt")
     if container is archive:
         archive(path, WASTE[waste], _0=bytes(64))

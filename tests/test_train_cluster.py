@@ -88,7 +88,7 @@ def rewrite_pickle(path: Path, change) -> None:
             archive.writestr(name, change(data) if name.endswith("data.pkl") else data)
 
 
-def test_fewer_features_than_centres_give_fewer_and_that_is_said(run, tmp_path, caplog):
+def test_fewer_features_than_centres_give_fewer_and_the_log_says_so(run, tmp_path, caplog):
     few = features(7)
     write_features(tmp_path / "data/alto", few)
     write_features(tmp_path / "data/tenor", features(50))
@@ -113,9 +113,9 @@ def test_speakers_without_features_are_named_before_any_work(run, tmp_path, caps
     for name in ("bass", "tenor"):
         (tmp_path / "data" / name).mkdir()
     assert run() == 2
-    told = capsys.readouterr().err
-    assert "data/bass" in told and "data/tenor" in told and "alto" not in told
-    assert "run 'python preprocess_hubert_f0.py'" in told
+    errors = capsys.readouterr().err
+    assert "data/bass" in errors and "data/tenor" in errors and "alto" not in errors
+    assert "run 'python preprocess_hubert_f0.py'" in errors
     assert not (tmp_path / "out").exists()
 
 
@@ -142,7 +142,7 @@ def test_unusable_features_are_named_and_nothing_is_written(run, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_flags_are_told_in_a_sentence(run, tmp_path, capsys):
+def test_wrong_flags_are_refused_in_a_sentence(run, tmp_path, capsys):
     assert run() == 2
     assert "there is no folder" in capsys.readouterr().err
     (tmp_path / "out").write_text("x", encoding="utf-8")
@@ -176,8 +176,8 @@ def test_the_same_features_give_the_same_centres(run, tmp_path):
 
 def test_it_runs_as_a_script_and_its_help_loads_nothing_heavy(tmp_path):
     write_features(tmp_path / "data/alto", features())
-    places = ["--dataset", str(tmp_path / "data"), "--output", str(tmp_path)]
-    command = [sys.executable, "cluster/train_cluster.py", *places]
+    folders = ["--dataset", str(tmp_path / "data"), "--output", str(tmp_path)]
+    command = [sys.executable, "cluster/train_cluster.py", *folders]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert load_cluster_model(tmp_path / "kmeans_10000.pt").centres["alto"].shape == (60, 5)
     program = (
@@ -186,8 +186,8 @@ def test_it_runs_as_a_script_and_its_help_loads_nothing_heavy(tmp_path):
         "except SystemExit as end:\n    assert not end.code\n"
         f"assert not set({HEAVY!r}) & set(sys.modules)\n"
     )
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert "python cluster/train_cluster.py" in told
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "python cluster/train_cluster.py" in run.stdout
 
 
 # -- files that are not what they should be ---------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class ListOfTricks(list):
     """A subclass whose very making would import this module."""
 
 
-@pytest.mark.parametrize("place", ["whole", "entry", "array", "key"])
+@pytest.mark.parametrize("position", ["whole", "entry", "array", "key"])
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     ("function", "arguments"),
@@ -255,7 +255,7 @@ class ListOfTricks(list):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_malicious_file_runs_nothing(tmp_path, monkeypatch, place, zipped, function, arguments):
+def test_a_malicious_file_runs_nothing(tmp_path, monkeypatch, position, zipped, function, arguments):
     monkeypatch.chdir(tmp_path)
     trap = Runs(function, *arguments)
     saved = {
@@ -263,9 +263,9 @@ def test_a_malicious_file_runs_nothing(tmp_path, monkeypatch, place, zipped, fun
         "entry": {"alto": trap},
         "array": {"alto": {"n_features_in_": 4, "_n_threads": 4, "cluster_centers_": trap}},
         "key": {"alto": {"cluster_centers_": features()}, HashableTrap(trap): 1},
-    }[place]
+    }[position]
     torch.save(saved, "a.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="a.pt is refused: its pickle asks for"):
+    with pytest.raises(UserError, match="a.pt is refused: its pickle uses"):
         load_cluster_model("a.pt")
     assert not Path("ran").exists()
 
@@ -280,7 +280,7 @@ class HashableTrap:
         return self.trap.parts
 
 
-def test_a_damaged_file_is_told_at_any_length(tmp_path):
+def test_a_damaged_file_is_refused_at_any_length(tmp_path):
     save_cluster_model(tmp_path / "a.pt", {"alto": features()})
     data = (tmp_path / "a.pt").read_bytes()
     for length in range(0, len(data), max(1, len(data) // 25)):

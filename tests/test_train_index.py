@@ -28,8 +28,8 @@ def run(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
 
     def run_script(*flags: str) -> int:
-        places = ["-c", str(tmp_path / "config.json"), "--root_dir", str(tmp_path / "data")]
-        return train_index.main([*places, "--output_dir", str(tmp_path / "out/new"), *flags])
+        folders = ["-c", str(tmp_path / "config.json"), "--root_dir", str(tmp_path / "data")]
+        return train_index.main([*folders, "--output_dir", str(tmp_path / "out/new"), *flags])
 
     return run_script
 
@@ -81,8 +81,8 @@ def test_speakers_without_features_and_odd_features_are_named(run, tmp_path, cap
     write_features(tmp_path / "data/tenor", features(50))
     (tmp_path / "data/名 前").mkdir()
     assert run() == 2
-    told = capsys.readouterr().err
-    assert "data/名 前" in told and "tenor" not in told and "preprocess_hubert_f0.py" in told
+    errors = capsys.readouterr().err
+    assert "data/名 前" in errors and "tenor" not in errors and "preprocess_hubert_f0.py" in errors
     write_features(tmp_path / "data/名 前", features(50, size=4))
     assert run() == 2
     assert "空 0.wav.soft.pt holds features of size 4, those before it have 8" in capsys.readouterr().err
@@ -115,11 +115,11 @@ def test_a_speaker_whose_name_is_no_folder_of_the_data_is_left_out(run, tmp_path
     assert f"holds no folder of the speakers of {tmp_path}/odd.json ({name})" in capsys.readouterr().err
 
 
-def test_wrong_flags_are_told_in_a_sentence(run, tmp_path, capsys):
+def test_wrong_flags_are_refused_in_a_sentence(run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/new").write_text("x", encoding="utf-8")
     assert run() == 2
-    assert "--output_dir" in (told := capsys.readouterr().err) and "is a file" in told
+    assert "--output_dir" in (errors := capsys.readouterr().err) and "is a file" in errors
     assert run("--output_dir", str(tmp_path), "-c", str(tmp_path / "none.json")) == 2
     assert "none.json" in capsys.readouterr().err
     values = tiny_config().to_dict() | {"spk": {}}

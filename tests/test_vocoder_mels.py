@@ -1,4 +1,4 @@
-"""preparation/vocoder_mels.py: mels for diffusion are right, repeatable, and made together with what they belong to."""
+"""preparation/vocoder_mels.py: mels for diffusion are correct, reproducible, and made together with their volume."""
 
 import json
 import math
@@ -82,7 +82,7 @@ def test_shifts_and_loudnesses_cover_the_published_range_and_nothing_clips():
     assert abs(np.corrcoef(shifts, gains)[0, 1]) < 0.3
 
 
-def test_the_draws_belong_to_the_sound_and_the_seed():
+def test_random_values_depend_on_the_sound_and_the_seed():
     audio = harmonic_tone(220, seconds=0.1)
     state = torch.get_rng_state()
     one, again, other = (augment(audio, MEL, seed) for seed in (2**127 + 1, 2**127 + 1, 2))
@@ -145,7 +145,7 @@ def contents(clips):
     return {path.name: path.read_bytes() for path in clips[0].parent.iterdir()}
 
 
-def test_a_second_run_for_diffusion_adds_its_companions_and_touches_no_other(configs, clips, monkeypatch):
+def test_a_second_run_for_diffusion_adds_its_files_and_changes_no_others(configs, clips, monkeypatch):
     prepare(clips, configs[0], mel=None)
     before = contents(clips)
     monkeypatch.setattr(feature_job, "build_encoder", None)
@@ -164,7 +164,7 @@ def test_a_second_run_for_diffusion_adds_its_companions_and_touches_no_other(con
     assert prepare(clips, configs[0]).ready == prepare(clips, configs[0], mel=None).ready == 3
 
 
-def test_made_anew_the_companions_have_the_same_bytes(configs, clips):
+def test_files_made_anew_have_the_same_bytes(configs, clips):
     prepare(clips, configs[0])
     before = contents(clips)
     for name in OF_DIFFUSION:

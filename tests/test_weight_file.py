@@ -13,10 +13,10 @@ from tests.checkpoint_files import contentvec_weights
 SMALL = {"layers": 1, "width": 64, "convolutions": 8, "final": 16}
 
 
-@pytest.mark.parametrize("place", [None, "model", "state_dict"])
-def test_weights_are_found_wherever_a_program_keeps_them(tmp_path, place):
+@pytest.mark.parametrize("key", [None, "model", "state_dict"])
+def test_weights_are_found_wherever_a_program_keeps_them(tmp_path, key):
     weights = contentvec_weights(**SMALL)
-    torch.save({place: weights, "epoch": 3} if place else weights, tmp_path / "a.pt")
+    torch.save({key: weights, "epoch": 3} if key else weights, tmp_path / "a.pt")
     assert read_weight_file(tmp_path / "a.pt", "fairseq HuBERT").keys() == weights.keys()
 
 
@@ -51,6 +51,6 @@ def test_a_file_of_no_known_family_is_refused(tmp_path, content):
         ("H_whisper_medium", "Whisper"),
     ],
 )
-def test_families_are_told_apart_by_the_original_programs_names(fixture, family):
+def test_families_are_recognised_by_the_original_programs_names(fixture, family):
     names = parity.load_meta(fixture)["state_dict"]
     assert recognise(dict.fromkeys(names)) == family

@@ -1,4 +1,4 @@
-"""Worker processes: each sets up once, a dead one is survived, and none outlives its caller."""
+"""Worker processes: each sets up once, a dead one is replaced, and none outlives its parent."""
 
 import contextlib
 import os
@@ -65,8 +65,8 @@ def test_the_ends_of_finished_and_of_dead_workers_are_closed(monkeypatch):
     assert all(worker.pipe.closed and not worker.process.is_alive() for worker in made)
 
 
-class Deaf(Squares):
-    """Does not end when it is told to."""
+class Stubborn(Squares):
+    """Ignores SIGTERM."""
 
     def set_up(self, rank, workers):
         super().set_up(rank, workers)
@@ -75,7 +75,7 @@ class Deaf(Squares):
 
 def test_workers_that_do_not_end_are_waited_for_together(monkeypatch):
     monkeypatch.setattr(workers, "SECONDS_TO_END", 1)
-    results = run_job(Deaf(), range(100, 100_000), 3)
+    results = run_job(Stubborn(), range(100, 100_000), 3)
     ranks = set()
     while ranks != {0, 1, 2}:  # until all are set up
         ranks.add(next(results)[2])
@@ -120,7 +120,7 @@ if __name__ == "__main__":
 
 
 def start_slow_writers(folder):
-    """A run of two workers in the midst of writing, and the ids of these."""
+    """Start a run of two workers that are writing files; returns the process and the workers' ids."""
     (folder / "slow.py").write_text(SLOW_WRITER, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen([sys.executable, "slow.py"], cwd=folder, env=environment, start_new_session=True)
@@ -132,7 +132,7 @@ def start_slow_writers(folder):
 
 
 def is_running(pid):
-    with contextlib.suppress(FileNotFoundError):  # a zombie has ended, and waits for init to take note
+    with contextlib.suppress(FileNotFoundError):  # a zombie has ended but is not reaped yet
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text("utf-8")
     return False
 

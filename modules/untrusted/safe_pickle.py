@@ -86,7 +86,7 @@ def _user_errors(path: Path) -> Iterator[None]:
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except RefusedError as error:
-        raise UserError(f"{path} is refused: its pickle asks for {error}, which no such file needs") from None
+        raise UserError(f"{path} is refused: its pickle uses {error}, which no such file needs") from None
     except Exception as error:  # a damaged or hostile pickle can raise anything
         if _is_truncation(error):
             size = f"{path.stat().st_size:,} bytes"
@@ -114,7 +114,7 @@ def load_object_array(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"there is no {path}") from None
     except RefusedError as error:
-        raise UserError(f"{path} is refused: its pickle asks for {error}, which no array of numbers needs") from None
+        raise UserError(f"{path} is refused: its pickle uses {error}, which no array of numbers needs") from None
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path} is damaged and cannot be read as an array: {_first_line(error)}") from None
 

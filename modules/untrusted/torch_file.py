@@ -205,7 +205,7 @@ class _DryRun(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if len(module) + len(name) > LONGEST_NAME:  # torch formats an error message about it in quadratic time
-            raise ValueError("its pickle asks for a name that is too long")
+            raise ValueError("its pickle has a name that is too long")
         if name.endswith("Storage") and name.removesuffix("Storage") in ITEM_SIZES:
             return _StorageType(ITEM_SIZES[name.removesuffix("Storage")])
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):

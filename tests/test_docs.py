@@ -1,0 +1,95 @@
+"""README.md, configs_template/README.md and DEVELOPING.md match the code: flags, keys, paths and names."""
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from modules.config import Config, DiffusionConfig
+from modules.config.schema import Section
+from modules.f0 import F0_PREDICTORS
+from vencoder import ENCODERS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEVELOPING = (ROOT / "DEVELOPING.md").read_text(encoding="utf-8")
+SCRIPTS = [path.stem for path in sorted(ROOT.glob("*.py")) if path.stem != "spkmix"] + ["cluster.train_cluster"]
+
+
+def flags_of(script):
+    """The flags of a script's parser."""
+    parser = importlib.import_module(script).build_parser()
+    return {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+
+
+def rows():
+    """Yield (script names, flags) for each table row of the README that begins with a flag.
+
+    A row belongs to the scripts that it names, otherwise to those of the code block before it.
+    """
+    in_code, scripts = False, set()
+    for line in README.splitlines():
+        if line.startswith("```"):
+            in_code = not in_code
+            scripts = set() if in_code else scripts
+        elif in_code:
+            scripts = scripts | set(re.findall(r"python (?:\w+/)?(\w+)\.py", line))
+        elif line.startswith("|"):
+            first = re.split(r"(?<!\\)\|", line)[1]
+            if flags := set(re.findall(r"(?<![\w-])--?[A-Za-z]\w*", first)):
+                yield set(re.findall(r"(\w+)\.py", first)) or scripts, flags
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_flag_has_a_row_in_the_readme(script):
+    name = script.rpartition(".")[2]
+    described = set().union(*(flags for scripts, flags in rows() if name in scripts))
+    assert flags_of(script) - described == set()
+
+
+def test_every_flag_in_the_readmes_tables_exists():
+    existing = {script.rpartition(".")[2]: flags_of(script) for script in SCRIPTS}
+    for scripts, flags in rows():
+        assert flags <= set().union(*(existing[name] for name in scripts)), scripts
+
+
+def keys_of(section, prefix=""):
+    """Yield the dotted keys of a configuration."""
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if isinstance(value, Section):
+            yield from keys_of(value, f"{prefix}{field.name}.")
+        elif field.name != "extra":
+            yield prefix + field.name
+
+
+@pytest.mark.parametrize(("config", "heading"), [(Config(), "config.json"), (DiffusionConfig(), "diffusion.yaml")])
+def test_every_configuration_key_is_described(config, heading):
+    page = (ROOT / "configs_template" / "README.md").read_text(encoding="utf-8")
+    (section,) = [part for part in page.split("\n## ")[1:] if part.startswith(heading)]
+    cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+    described = {key for cell in cells for key in re.findall(r"`(.*?)`", cell)}
+    assert described == set(keys_of(config))
+
+
+@pytest.mark.parametrize(
+    ("table", "scripts"),
+    [(ENCODERS, ["preprocess_flist_config"]), (F0_PREDICTORS, ["preprocess_hubert_f0", "inference_main"])],
+    ids=["encoders", "F0 predictors"],
+)
+def test_every_key_of_a_table_is_in_the_readme_and_in_the_help(table, scripts):
+    for script in scripts:
+        actions = importlib.import_module(script).build_parser()._actions
+        words = re.split(r"[ ,;()]+", " ".join(action.help or "" for action in actions))
+        assert [key for key in table if key not in words or f"`{key}`" not in README] == []
+
+
+def test_developing_is_short_and_names_what_exists():
+    assert len(DEVELOPING.splitlines()) <= 80
+    paths = set(re.findall(r"(?<![\w<>/*])[\w/\\]+\.(?:py|md)\b", DEVELOPING))
+    assert [path for path in paths if "/" in path and not (ROOT / path.replace("\\", "")).exists()] == []
+    code = " ".join(path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py") if ".venv" not in path.parts)
+    names = {name for name in re.findall(r"`([A-Za-z_.]+)(?:\(\))?`", DEVELOPING)}
+    assert [name for name in names if not re.search(rf"\b{name.rpartition('.')[2]}\b", code)] == []
