@@ -138,4 +138,4 @@ class Wait(NamedTuple):
     @property
     def idle_seconds(self) -> float:
         """How long the device was idle during the wait."""
-        return self.start_message.elapsed_time(self.end) / 1000
+        return self.beginning.elapsed_time(self.end) / 1000
