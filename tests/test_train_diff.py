@@ -481,6 +481,7 @@ def test_the_validation_loss_is_the_mean_over_clips_and_samples(work):
 
 def test_a_missing_configured_device_has_a_fallback_and_the_flags_device_has_none(work, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    caplog.set_level("INFO", "svc")
     config = tiny_diffusion_config()
     config.device = "cuda"
     assert training.choose_device(config, None).type != "cuda"
