@@ -436,25 +436,25 @@ def test_a_name_with_mathematics_characters_gives_a_picture(work):
 @pytest.mark.parametrize("k_step_max", [0, 10])
 def test_two_validations_of_one_model_are_equal(work, k_step_max):
     run = run_of(change(prepare(work), "model", k_step_max=k_step_max))
-    heard = []
+    logged = []
 
-    class Ear:
-        def picture(self, step, name, target, made):
-            heard.append((name, target, made))
+    class FakeLog:
+        def log_clip_picture(self, step, name, target, made):
+            logged.append((name, target, made))
 
-        def sound(self, step, name, real, made, sampling_rate):
-            heard.append((name, real, made))
+        def log_clip_audio(self, step, name, real, made, sampling_rate):
+            logged.append((name, real, made))
 
-        def validation(self, step, loss):
-            heard.append(loss)
+        def log_validation(self, step, loss):
+            logged.append(loss)
 
     for _ in range(2):
-        run.validation.run(run.learner.model, Ear(), 0, StopSignal())
+        run.validation.run(run.learner.model, FakeLog(), 0, StopSignal())
         run.step += 1
-    (name, target, mel), (_, real, audio), loss = heard[:3]
+    (name, target, mel), (_, real, audio), loss = logged[:3]
     assert name == "alto_0" and target.shape == mel.shape == (len(real) // 512, MEL.n_mels)
     assert len(audio) == len(real) // 512 * 512 and audio.abs().max() > 0
-    assert torch.equal(mel, heard[3][2]) and torch.equal(audio, heard[4][2]) and loss == heard[5]
+    assert torch.equal(mel, logged[3][2]) and torch.equal(audio, logged[4][2]) and loss == logged[5]
     assert run.learner.model.training
 
 
@@ -481,10 +481,11 @@ def test_the_validation_loss_is_the_mean_over_clips_and_samples(work):
 
 def test_a_missing_configured_device_has_a_fallback_and_the_flags_device_has_none(work, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    caplog.set_level("INFO", "svc")
     config = tiny_diffusion_config()
     config.device = "cuda"
     assert training.choose_device(config, None).type != "cuda"
-    assert "this machine has no cuda:0, which the configuration asks for" in caplog.text
+    assert "this machine has no cuda:0 (the configuration's device)" in caplog.text
     assert training.choose_device(config, "cpu") == CPU
     with pytest.raises(UserError, match="'cuda' is not available"):
         training.choose_device(config, "cuda")
@@ -512,7 +513,7 @@ def test_a_run_without_its_vocoder_is_refused_with_advice(work, capsys):
         ("data", {"duration": 1}, "lower data.duration"),
         ("data", {"encoder": "vec768l13"}, "unknown speech encoder 'vec768l13'"),
         ("data", {"encoder_out_channels": 7}, "run 'python preprocess_hubert_f0.py"),
-        ("data", {"block_size": 256}, "of 44100 Hz and 512 samples a frame"),
+        ("data", {"block_size": 256}, "has 44100 Hz and 512 samples a frame"),
         ("data", {"training_files": "filelists/none.txt"}, "there is no filelists/none.txt"),
         ("model", {"n_spk": 1, "n_chans": 0}, "model.n_chans is 0"),
     ],
