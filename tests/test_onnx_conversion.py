@@ -241,13 +241,13 @@ def test_what_only_a_song_shows_of_another_models_config_is_told_in_a_sentence(p
     values = load_config(other)
     values.spk = {"bass": 5}
     save_config(values, other)
-    with pytest.raises(UserError, match=r"G.onnx cannot compute with .*Gather.*; if its config .* with config_path"):
+    with pytest.raises(UserError, match=r"G.onnx cannot process.*Gather.*; if its config .* with config_path"):
         song(Svc(graph, other, "cpu"), glide, "bass")
 
 
 @pytest.mark.parametrize(
     ("op", "words"),
-    [("RandomUniform", "cannot compute with"), ("RandomNormal", "gives 512 samples a frame, its config 256")],
+    [("RandomUniform", "cannot process its input"), ("RandomNormal", "gives 512 samples a frame, its config 256")],
 )
 def test_a_graph_that_does_not_tell_its_hop_refuses_another_by_its_sound(pairs, glide, tmp_path, op, words):
     _, config, path = pairs["several"]

@@ -59,7 +59,7 @@ def test_a_graph_of_one_length_is_refused_in_a_sentence_at_another(tmp_path):
     onnx.save(model, path)
     encoder = OnnxEncoder("a", 8, None, path)
     assert encoder(torch.ones(16000)).shape == (1, 8, 49)
-    with pytest.raises(UserError, match="fixed.onnx cannot compute with .*16000.*; onnx_export.py --encoder makes one"):
+    with pytest.raises(UserError, match="fixed.onnx cannot process.*16000.*; onnx_export.py --encoder makes one"):
         encoder(torch.ones(8000))
 
 

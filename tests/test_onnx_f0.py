@@ -140,7 +140,7 @@ def test_a_graph_of_one_length_is_refused_in_a_sentence_at_another(made, tmp_pat
     onnx.save(graph, tmp_path / "fixed.onnx")
     predictor = GraphPredictor(16000, 160, "cpu", 0.05, tmp_path / "fixed.onnx")
     assert predictor(song(16000))[0].any()
-    with pytest.raises(UserError, match="fixed.onnx cannot compute with .*16000.*; make it anew with onnx_export.py"):
+    with pytest.raises(UserError, match="fixed.onnx cannot process.*16000.*; make it anew with onnx_export.py"):
         predictor(song(20000))
 
 

@@ -38,8 +38,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, clip): a new order each epoch, the same for the same seed, resumable at any batch.
 
     An optimisation step takes ``accumulated`` batches in each of ``world_size`` processes, ``per_step`` in total,
-    consecutive in the epoch's order; each ``rank`` iterates over its own. No batch is dropped: the
-    last step of an epoch is filled up with the epoch's first batches, so that all ranks have equally many.
+    consecutive in the epoch's order; each ``rank`` iterates over its own. No batch is dropped: the last
+    step of an epoch is filled up with the epoch's first batches, so that all ranks have equally many.
 
         batches of the epoch   0 1 2 3 | 4 5 6 7 | 8 0 1 2      9 batches, 2 processes that accumulate 2
         rank 0                 0 1     | 4 5     | 8 0

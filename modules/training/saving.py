@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from modules.atomic_file import FULL, atomic_paths
+from modules.atomic_file import DISK_FULL, atomic_paths
 from modules.console import UserError
 from modules.temporary_file import temporary_name
 
@@ -41,7 +41,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         with open(path, "wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch speaks of positions in the file
-        if shutil.disk_usage(path.parent).free < FULL:  # now, while the unfinished file still takes its room
+        if shutil.disk_usage(path.parent).free < DISK_FULL:  # now, while the unfinished file still takes its room
             raise OSError("the disk is full") from error
         raise
 
