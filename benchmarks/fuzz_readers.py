@@ -276,7 +276,7 @@ def _models(folder: Path) -> list[Reader]:
 
     def search(path: Path) -> None:
         index = load_feature_index(path)
-        for speaker in index.speaker_ids:
+        for speaker in index.indexes:
             index.neighbours(torch.zeros(2, index.feature_size), speaker)
 
     centres = {name: rows[:4].copy() for name in ("alto", "tenor")}

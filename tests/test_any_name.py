@@ -210,7 +210,7 @@ def train_tiny() -> dict[str, int]:
     output.run("index", train_index.main)
     assert set(output.codes.values()) == {0}, output
     assert set(load_cluster_model("logs/44k/kmeans_10000.pt").speakers) == set(config.spk)
-    assert set(load_feature_index("logs/44k/feature_and_index.pkl").speaker_ids) == set(config.spk.values())
+    assert set(load_feature_index("logs/44k/feature_and_index.pkl").indexes) == set(config.spk.values())
     return config.spk
 
 

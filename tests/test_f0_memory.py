@@ -11,13 +11,13 @@ import torch
 from modules.f0 import F0_PREDICTORS, crepe
 
 MIB = 2**20
-# Bound per second of sound at 44100 Hz, about twice the measured values (benchmarks/README.md).
+# Bounds per second of sound at 44100 Hz, at least twice the measured values (benchmarks/README.md).
 BYTES_PER_SECOND = {
-    "pm": 8 * MIB,
-    "dio": 8 * MIB,
-    "harvest": 32 * MIB,
-    "crepe": 16 * MIB,
-    "rmvpe": 16 * MIB,
+    "pm": 2 * MIB,
+    "dio": 10 * MIB,
+    "harvest": 10 * MIB,
+    "crepe": 2 * MIB,
+    "rmvpe": 30 * MIB,
     "fcpe": 8 * MIB,
 }
 

@@ -107,7 +107,7 @@ def test_a_speaker_whose_name_is_no_folder_of_the_data_is_left_out(run, tmp_path
     config.spk = {name: 0, "tenor": 1}
     save_config(config, tmp_path / "odd.json")
     assert run("-c", str(tmp_path / "odd.json")) == 0
-    assert load_feature_index(tmp_path / "out/new/feature_and_index.pkl").speaker_ids == [1]
+    assert list(load_feature_index(tmp_path / "out/new/feature_and_index.pkl").indexes) == [1]
     assert f"left out: {name}, without a folder" in caplog.text
     config.spk = {name: 0}
     save_config(config, tmp_path / "odd.json")

@@ -118,7 +118,7 @@ def test_configurations_that_do_not_fit_together_are_refused_by_value(configs, t
     with pytest.raises(UserError, match="'mfcc' in config.json and 'vec768l12' in diffusion.yaml"):
         vocoder_mel(config, diffusion)
     diffusion.data.encoder, diffusion.data.block_size = "mfcc", 256
-    with pytest.raises(UserError, match="hop is 512 .*config.json 512 .*diffusion.yaml 256"):
+    with pytest.raises(UserError, match="hop is 512 .*config.json has 512 .*diffusion.yaml 256"):
         vocoder_mel(config, diffusion)
     diffusion.data.block_size, diffusion.vocoder.ckpt = 512, str(tmp_path / "nowhere" / "model")
     with pytest.raises(UserError, match="nowhere/config.json"):
