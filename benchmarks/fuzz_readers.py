@@ -39,7 +39,8 @@ sys.path[0] = str(ROOT)  # in place of this folder, whose onnx.py would stand fo
 from modules.console import UserError, script  # noqa: E402
 
 BATCH = 80  # files to a process
-MEMORY, SECONDS = 1 << 30, 10  # that a file of some kilobytes may take
+MEMORY, SECONDS = 1 << 30, 10  # of processor time, that a file of some kilobytes may take
+WAIT = 120  # seconds by the clock, in case a reader waits for something
 LARGEST = 200_000  # bytes of a damaged file
 NOISE = 16 << 20  # bytes that a process may grow by without the file's doing: buffers, what is used the first time
 
@@ -132,7 +133,8 @@ def run_batch(reader: Reader, whole: list[bytes], chance: random.Random, finds_f
 
 def _read_all(reader: Reader, cases: list[tuple[Path, bytes]], send: int) -> None:
     """In the child: read each case, and send a line about it."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -142,9 +144,10 @@ def _read_all(reader: Reader, cases: list[tuple[Path, bytes]], send: int) -> Non
     for file, content in cases:
         former = file.read_bytes()
         file.write_bytes(content)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, WAIT)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-        before, began = _status("VmRSS"), time.perf_counter()
+        before, began = _status("VmRSS"), time.process_time()
         outcome, what = "read", ""
         try:
             reader.read(file)
@@ -153,8 +156,9 @@ def _read_all(reader: Reader, cases: list[tuple[Path, bytes]], send: int) -> Non
         except BaseException as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             outcome, what = "finds", f"{type(error).__name__}: {str(error)[:200]!r} at {place.filename}:{place.lineno}"
-        result = {"outcome": outcome, "what": what, "seconds": time.perf_counter() - began}
+        result = {"outcome": outcome, "what": what, "seconds": time.process_time() - began}
         result["growth"] = max(0, _status("VmHWM") - before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         with contextlib.suppress(OSError):
             file.write_bytes(former)
