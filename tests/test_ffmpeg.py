@@ -85,7 +85,7 @@ def test_a_file_is_known_by_its_first_bytes_whatever_it_is_called(tmp_path, prog
     path = tmp_path / "anna" / name
     path.parent.mkdir()
     path.write_bytes(start + bytes(100_000))
-    with pytest.raises(UserError, match=f"{name} cannot be read: ffmpeg says 'Invalid data found"):
+    with pytest.raises(UserError, match=f"{name} cannot be read: ffmpeg reports 'Invalid data found"):
         read_audio(path)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=f"{name} needs ffmpeg to be read; install it"):

@@ -31,6 +31,7 @@ from modules.training.run_config import refuse_another_model
 from modules.training.run_lock import exclusive_run
 from vencoder import ENCODERS
 from vits import saved_models
+from vits.compression import refuse_compressed
 from vits.dataset import Batch, ClipDataset, collate
 from vits.saved_models import Best
 from vits.step import Learner, Losses, Preview, mel_of_spec
@@ -187,6 +188,7 @@ class Run(TrainingRun):
             checkpoint.load_base_weights(learner.net_g, content_g["model"], pair.generator)
             checkpoint.load_base_weights(learner.net_d, content_d["model"], pair.discriminator)
             return f"a new run in {self.folder} from the base model {pair.generator.name}"
+        refuse_compressed(content_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_g, content_g["model"], pair.generator)
         checkpoint.load_weights(learner.net_d, content_d["model"], pair.discriminator)
         load_optimizer(learner.optim_g, content_g.get("optimizer"), pair.generator)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from modules.audio.files import sinc_resample
+from modules.audio.torchaudio_guard import import_torchaudio
 from modules.f0 import F0_MAX, F0_MIN, build_f0_predictor, fcpe, rmvpe, salience
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
 from modules.f0.crepe import FILTER
@@ -52,6 +53,7 @@ def post_process(ins: Arrays, meta: dict) -> dict:
 
 
 def masked_pool(ins: Arrays, meta: dict) -> dict:
+    import_torchaudio()
     import torchcrepe
 
     filters = {"median": torchcrepe.filter.median, "mean": torchcrepe.filter.mean}
