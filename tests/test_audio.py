@@ -212,10 +212,10 @@ def test_volume_has_a_frame_for_each_whole_hop(samples, frames):
     assert volume(noise(samples), 512).shape == (frames,)
 
 
-@pytest.mark.parametrize(("rate", "level"), [(0, 0.1), (0.5, 0.2), (1, 0.4)])
-def test_match_envelope_moves_loudness_by_the_rate(rate, level):
+@pytest.mark.parametrize(("share", "level"), [(0, 0.1), (0.5, 0.2), (1, 0.4)])
+def test_match_envelope_keeps_a_share_of_the_loudness(share, level):
     source, output = np.full(88200, 0.1, np.float32), torch.full((88200,), 0.4)
-    np.testing.assert_allclose(match_envelope(source, 44100, output, 44100, rate)[30000:60000], level, rtol=1e-4)
+    np.testing.assert_allclose(match_envelope(source, 44100, output, 44100, share)[30000:60000], level, rtol=1e-4)
 
 
 @pytest.mark.parametrize("peak", [0.0, 0.01, 0.5, 0.99])
@@ -230,9 +230,9 @@ def test_a_random_gain_is_even_in_its_logarithm_up_to_tenfold_and_full_scale(pea
 
 def test_match_envelope_of_silence_is_finite():
     silent = torch.zeros(44100)
-    for rate in (0, 0.3):
-        assert torch.isfinite(match_envelope(silent, 44100, torch.from_numpy(noise(44100)), 44100, rate)).all()
-        assert torch.isfinite(match_envelope(noise(44100), 44100, silent, 44100, rate)).all()
+    for share in (0, 0.3):
+        assert torch.isfinite(match_envelope(silent, 44100, torch.from_numpy(noise(44100)), 44100, share)).all()
+        assert torch.isfinite(match_envelope(noise(44100), 44100, silent, 44100, share)).all()
 
 
 def test_handling_files_needs_no_torch():
