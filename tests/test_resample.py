@@ -380,4 +380,4 @@ def test_a_link_to_a_speakers_folder_that_is_not_there_is_named(tmp_path, caplog
     arguments = ["--in_dir", str(tmp_path / "in"), "--out_dir2", str(tmp_path / "out"), "--num_processes", "1"]
     assert resample.main(arguments) == 1
     assert f"passed over {tmp_path / 'in' / 'berta'}: a link whose target does not exist" in caplog.text
-    assert f"no clip came of {tmp_path / 'in' / 'berta'}" in caplog.text
+    assert f"no clip was made from {tmp_path / 'in' / 'berta'}" in caplog.text
