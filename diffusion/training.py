@@ -146,7 +146,7 @@ class Run(TrainingRun):
     def resume(self) -> str:
         """Resume from the newest readable checkpoint of the run's folder, or start from a base model, step 0.
 
-        Returns a message that says which of them it was.
+        Returns a message that names the source of the weights.
         """
         # Only rank 0 reads: other machines may not have the folder.
         found = distributed.broadcast_from_rank_zero(lambda: read_newest_diffusion(self.folder))

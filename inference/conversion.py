@@ -12,7 +12,7 @@ from modules.f0 import F0_PREDICTORS
 
 
 def within(default: float, lowest: float, highest: float) -> Any:
-    """A field whose value must lie between two numbers, inclusive."""
+    """Return a field whose value must lie between two numbers, inclusive."""
     return field(default=default, metadata={"range": (lowest, highest)})
 
 

@@ -58,9 +58,9 @@ class OnnxSynthesizer:
         }
         if self.mixes:
             facts["speakers"] = (self.inputs["sid"].shape[-1], len(self.rows))
-        for what, (ours, theirs) in facts.items():
-            if ours != theirs:
-                raise UserError(f"{path} has {ours} {what}, its config {theirs}; {_hint()}")
+        for what, (in_graph, in_config) in facts.items():
+            if in_graph != in_config:
+                raise UserError(f"{path} has {in_graph} {what}, its config {in_config}; {_hint()}")
 
     def infer(
         self,

@@ -1,4 +1,4 @@
-"""Checks whether a predictor finds F0 in most of a song; where it does not, the result is whispered or out of tune."""
+"""Check whether a predictor finds F0 in most of a song. Without F0 the result is whispered or out of tune."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Voicing:
 
     @property
     def share(self) -> float:
-        """Share of the loud frames that have F0; 1 where there are no frames.
+        """Share of the loud frames that have F0; 1 without any frames.
 
         A frame is loud when its RMS is at most 20 dB below the level that one frame in twenty exceeds.
         """

@@ -230,7 +230,7 @@ class Ledger:
             raise UserError(f"{self.path} cannot be read; remove it together with the clips beside it") from None
 
     def is_done(self, recording: Recording, settings: CutSettings) -> bool:
-        """Whether all clips of the recording are made. False if it gave none, so that this is reported again."""
+        """Return whether all clips of the recording are made; False if it gave none, so that every run reports it."""
         entry = self.entries.get(_key(recording), {"done": False})
         return entry["done"] and bool(entry["clips"]) and entry["made_from"] == _made_from(recording, settings)
 
@@ -251,7 +251,7 @@ class Ledger:
         entry["clips"] = names
 
     def speakers(self) -> set[str]:
-        """The speakers with clips."""
+        """Return the speakers with clips."""
         return {key.partition("/")[0] for key, entry in self.entries.items() if entry["clips"]}
 
     def finish(self, recording: Recording) -> None:
@@ -266,7 +266,7 @@ class Ledger:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether the value is a valid entry whose clips all lie in speaker folders, since these files get deleted."""
+    """Return whether the value is an entry whose clips all lie in speaker folders; ``begin`` deletes such files."""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("done"), bool)

@@ -16,7 +16,7 @@ from preparation.termination import SECONDS_TO_END, exit_with_parent
 
 
 class Job(Protocol):
-    """What the workers do. It is pickled and sent to each worker before ``set_up``."""
+    """The work on one item after the other. It is pickled and sent to each worker before ``set_up``."""
 
     def set_up(self, rank: int, workers: int) -> None:
         """Load the models; ``rank`` counts the workers from 0. A UserError here ends the whole run."""

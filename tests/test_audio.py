@@ -23,7 +23,7 @@ from modules.audio.files import (
     to_pcm16,
     write_audio,
 )
-from modules.audio.loudness import frame_rms, match_envelope, random_gain, volume
+from modules.audio.loudness import Levels, frame_rms, match_envelope, measure_levels, random_gain, volume
 from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 from tests.bounded import bounded
@@ -212,10 +212,10 @@ def test_volume_has_a_frame_for_each_whole_hop(samples, frames):
     assert volume(noise(samples), 512).shape == (frames,)
 
 
-@pytest.mark.parametrize(("rate", "level"), [(0, 0.1), (0.5, 0.2), (1, 0.4)])
-def test_match_envelope_moves_loudness_by_the_rate(rate, level):
+@pytest.mark.parametrize(("share", "level"), [(0, 0.1), (0.5, 0.2), (1, 0.4)])
+def test_match_envelope_keeps_a_share_of_the_loudness(share, level):
     source, output = np.full(88200, 0.1, np.float32), torch.full((88200,), 0.4)
-    np.testing.assert_allclose(match_envelope(source, 44100, output, 44100, rate)[30000:60000], level, rtol=1e-4)
+    np.testing.assert_allclose(match_envelope(source, 44100, output, 44100, share)[30000:60000], level, rtol=1e-4)
 
 
 @pytest.mark.parametrize("peak", [0.0, 0.01, 0.5, 0.99])
@@ -228,11 +228,23 @@ def test_a_random_gain_is_even_in_its_logarithm_up_to_tenfold_and_full_scale(pea
     assert counts.sum() == 4000 and (np.abs(counts - 500) < 100).all()
 
 
+@pytest.mark.parametrize(("above", "frames", "used"), [(0.006, 200, False), (0.004, 2, False), (0.004, 3, True)])
+def test_the_level_above_rumble_is_used_if_it_is_6_db_lower_in_more_than_a_hundredth(above, frames, used):
+    levels = Levels(np.full(200, 0.02), np.where(np.arange(200) < frames, above, 0.02))
+    assert (levels.curve(limit=0.01) is levels.above_rumble) == used
+
+
+def test_an_offset_is_40_db_lower_above_rumble_from_the_first_frame_on():
+    levels = measure_levels(np.full(44100, 0.5, np.float32), 44100, 2048, 512)
+    assert levels.rms[10] == pytest.approx(0.5)
+    assert levels.above_rumble.max() < 0.5 * 10 ** (-40 / 20) * 1.001
+
+
 def test_match_envelope_of_silence_is_finite():
     silent = torch.zeros(44100)
-    for rate in (0, 0.3):
-        assert torch.isfinite(match_envelope(silent, 44100, torch.from_numpy(noise(44100)), 44100, rate)).all()
-        assert torch.isfinite(match_envelope(noise(44100), 44100, silent, 44100, rate)).all()
+    for share in (0, 0.3):
+        assert torch.isfinite(match_envelope(silent, 44100, torch.from_numpy(noise(44100)), 44100, share)).all()
+        assert torch.isfinite(match_envelope(noise(44100), 44100, silent, 44100, share)).all()
 
 
 def test_handling_files_needs_no_torch():

@@ -249,6 +249,7 @@ def test_an_exponent_without_a_point_is_a_number_in_yaml(tmp_path):
         ({"data": {"mel_fmin": 9000, "mel_fmax": 8000}}, r"data.mel_fmin \(9000\) and data.mel_fmax"),
         ({"data": {"mel_fmax": 30000}}, "data.mel_fmax"),
         ({"spk": {"alto": 0, "bass": 1, "tenor": 0}}, "spk gives alto, tenor the same number"),
+        ({"train": {"batch_size": 2**31}}, "train.batch_size is 2147483648; it must be within 2147483647"),
         ({"train": {"batch_size": 10**12}}, "train.batch_size is 1000000000000; it must be within 2147483647"),
     ],
 )

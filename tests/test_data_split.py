@@ -58,6 +58,16 @@ def test_a_new_speaker_changes_no_other_speakers_split(data_set):
     assert before < set(split(take_inventory(data_set, 44100), "d", seed=1)[1])
 
 
+def test_speakers_with_equal_clip_names_are_split_independently(tmp_path):
+    for speaker in "abcdef":
+        for number in range(8):
+            make_clip(tmp_path / speaker / f"{number}.wav")
+    _, validation = split(take_inventory(tmp_path, 44100), "d", seed=1)
+    names = {speaker: {n for n in range(8) if f"d/{speaker}/{n}.wav" in validation} for speaker in "abcdef"}
+    assert all(len(numbers) == 2 for numbers in names.values())
+    assert len({tuple(sorted(numbers)) for numbers in names.values()}) > 2
+
+
 def test_speakers_are_numbered_in_alphabetical_order(data_set):
     assert take_inventory(data_set, 44100).speakers == {"alto": 0, "名 前": 1}
 

@@ -47,6 +47,14 @@ def test_a_long_clip_has_another_crop_each_epoch_repeatably(config):
     assert torch.equal(whole.audio[start * HOP : (start + 20) * HOP], first.clip.audio)
 
 
+def test_clips_up_to_ten_frames_over_the_limit_are_not_cropped(config):
+    frames = training_set(config).frames()
+    for surplus, cropped in ((10, frames[0]), (11, frames[0] - 11)):
+        config.train.crop_frames = frames[0] - surplus
+        dataset = training_set(config)
+        assert dataset.frames()[0] == dataset[1, 0].frames == cropped
+
+
 def test_items_in_memory_equal_items_from_disk(config):
     from_disk = training_set(config)[1, 2]
     config.train.all_in_mem = True

@@ -21,7 +21,7 @@ from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_neare
 from modules.f0.crepe import FourierConv
 
 RATE, HOP = 44100, 512
-CHEAP = ["pm", "dio", "harvest"]
+CHEAP = [key for key, row in F0_PREDICTORS.rows.items() if not row.neural]
 
 
 def glide(seconds: float, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:

@@ -169,6 +169,14 @@ def test_what_is_older_than_its_clip_is_not_kept(files):
     assert (found.kept, found.stale) == (["f0"], {"volume": "of unknown origin"})
 
 
+def test_what_is_as_old_as_its_clip_is_kept(files):
+    """A copy can give all files of a folder the same time."""
+    files.fingerprint.unlink()
+    for path in (files.wav, files.f0, files.volume):
+        os.utime(path, ns=(10**18, 10**18))
+    assert check(files, RECIPES, fits).kept == ["f0", "volume"]
+
+
 def test_kept_files_are_made_anew_for_another_recipe_another_clip_or_on_request(files):
     files.fingerprint.unlink()
     write_fingerprint(files, check(files, RECIPES, fits), RECIPES)

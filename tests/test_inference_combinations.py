@@ -371,6 +371,14 @@ def test_speakers_of_the_diffusion_model_are_those_of_the_same_name(here, tmp_pa
     assert torch.equal(svc.refiner.speaker(weights, svc.voices), weights.flip(1))
 
 
+def test_weights_of_speakers_that_share_a_row_of_the_diffusion_model_add_up(here, tmp_path):
+    """It does not have the tenor, who gets the alto's row as he has this row in the synthesizer."""
+    model, config = write_diffusion(tmp_path, spk={"bass": 0, "alto": 1})
+    svc = Svc(here / "logs/44k/G_1.pth", here / "logs/44k/config.json", "cpu", "", False, model, config, True)
+    weights = svc.refiner.speaker(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), svc.voices)
+    torch.testing.assert_close(weights, torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+
+
 def test_a_diffusion_model_of_one_speaker_is_used_for_all(here, tmp_path):
     model, config = write_diffusion(tmp_path, spk={"nyaru": 0})
     flags = ["-shd", "-ks", "20", "-dm", str(model), "-dc", str(config), "-o", str(tmp_path / "out")]

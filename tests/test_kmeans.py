@@ -57,6 +57,24 @@ def test_groups_that_lie_apart_are_found_exactly(search):
     np.testing.assert_allclose(found[nearest], wanted, atol=1e-3)
 
 
+def test_pruning_keeps_the_centres_that_take_over_features():
+    """On a line: 0 costs least and its feature goes to 1; so 1 stays, though it costs less than 1.5."""
+    positions = np.repeat([0, 1, 1.5, 100], [1, 8, 100, 100])
+    features, centres = (np.float32(x)[:, None] for x in (positions, [0, 1, 1.5, 100]))
+    kept = kmeans._prune(features, centres, 2, gpu=False)
+    assert kept[:, 0].tolist() == [1, 100]
+
+
+def test_the_last_iteration_searches_all_centres(monkeypatch):
+    """So every centre is the mean of the features that were nearest to it."""
+    exact, index = [], kmeans._index
+    monkeypatch.setattr(kmeans, "MAX_EXACT_CENTRES", 10)
+    monkeypatch.setattr(kmeans, "_index", lambda *arguments: exact.append(arguments[-1]) or index(*arguments))
+    monkeypatch.setattr(kmeans, "_prune", lambda features, centres, count, gpu: centres[:count])
+    k_means(noise(600, 4), 50)
+    assert exact[-1] and not any(exact[:-1])
+
+
 def test_the_seed_decides_and_global_random_numbers_are_left_alone():
     features = speechlike(600, 8)
     state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002

@@ -52,6 +52,8 @@ def test_linear_shares_are_the_weights_and_a_sum_other_than_a_hundred_is_a_warni
     assert shares([33.3, 33.3, 33.3], "linear") == pytest.approx([1 / 3] * 3, abs=1e-3) and not caplog.text
     assert shares([100, 50], "linear") == [1.0, 0.5]
     assert "sum to 150" in caplog.text
+    shares([33, 33, 33], "linear")
+    assert "sum to 99" in caplog.text
 
 
 @pytest.mark.parametrize("weight", [-1, 101, math.nan, math.inf])

@@ -189,6 +189,18 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(run, tmp_path):
     assert all(np.abs(made(path)).max() < 11000 for path in clips.values())
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no time of the last change")
+def test_a_recording_replaced_by_an_older_file_is_prepared_again(run, tmp_path):
+    recording, clip = tmp_path / "raw/anna/a.wav", tmp_path / "out/anna/a.wav"
+    put(recording, tone())
+    assert run() == 0
+    former = clip.read_bytes()
+    time.sleep(0.02)
+    put(recording, tone(0.7))
+    os.utime(recording, ns=(0, 0))  # as a copy that keeps the modification time
+    assert run() == 0 and clip.read_bytes() != former
+
+
 def test_clips_of_deleted_recordings_are_named_and_pruned_but_not_those_of_the_user(run, tmp_path, caplog):
     caplog.set_level("INFO", "svc")
     for name in ("anna/a", "anna/b", "anna/edited", "berta/c", "berta/stays", "carla/only"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cluster.index_file import read_indexes, write_indexes
-from cluster.retrieval import build_index, load_feature_index
+from cluster.retrieval import _recall, build_index, load_feature_index
 from modules.console import UserError
 from tests.bounded import bounded
 
@@ -92,6 +92,19 @@ def test_searching_more_lists_never_misses_more(tmp_path):
         farthest.append(inner.search(units, 8)[0].astype(np.float64).sum())
         assert inner.nprobe == min(nprobe, index.indexes[0].nlist)
     assert farthest[0] > farthest[1] > farthest[2]
+
+
+@pytest.mark.parametrize(
+    ("found", "nearest", "recall"),
+    [
+        ([[0, 7]], [[7, 0]], 1.0),
+        ([[5, -1]], [[0, -1]], 0.0),
+        ([[3, 1], [2, 9]], [[1, 2], [9, 2]], 0.75),
+        ([[-1, -1]], [[-1, -1]], 1.0),
+    ],
+)
+def test_recall_is_the_share_of_the_nearest_that_are_found(found, nearest, recall):
+    assert _recall(np.array(found), np.array(nearest)) == recall
 
 
 def test_automatic_nprobe_finds_95_percent_with_as_few_lists_as_it_can(tmp_path, caplog):

@@ -15,7 +15,7 @@ import slice_audio
 from modules.audio.loudness import frame_rms
 from modules.console import UserError
 from preparation import cutting
-from preparation.cutting import LEDGER, CutSettings, choose_ranges
+from preparation.cutting import LEDGER, CutSettings, _join_short, choose_ranges
 
 RATE = 8000
 
@@ -85,6 +85,21 @@ def test_short_phrases_join_over_short_pauses_and_lonely_ones_are_dropped():
     assert clips and not dropped
     clips, dropped = choose(sung(6, -20, 1, -20, 6), CutSettings())
     assert len(clips) == 2 and len(dropped) == 1
+
+
+def test_a_short_stretch_joins_a_neighbour_over_a_silence_of_its_own_length_and_no_longer_one():
+    for silence, joined in ((10, [(0, 45)]), (11, [(0, 10), (21, 46)])):
+        assert _join_short([(0, 10), (10 + silence, 35 + silence)], shortest=12) == joined
+
+
+def test_a_stretch_barely_longer_than_the_longest_clip_is_cut():
+    settings = CutSettings(1, 2)
+    slicer = settings.slicer(RATE)
+    for surplus in (1, slicer.hop - 1, slicer.hop):
+        samples = 2 * RATE + surplus
+        clips, _ = choose(sung(3)[:samples], settings)
+        assert len(clips) == 2 and clips[0][0] == 0 and clips[-1][1] == samples
+        assert max(end - start for start, end in clips) <= 2 * RATE
 
 
 def test_silence_makes_no_clips():

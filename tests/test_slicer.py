@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modules.audio.slicer import Slicer
+from modules.audio.slicer import Slicer, _choose_cut
 from modules.console import UserError
 
 RATE = 44100
@@ -27,6 +27,7 @@ def signal(*parts: float) -> np.ndarray:
         ((6,), [(0, 0, 264600)]),
         ((3, -1, 3), [(0, 0, 308700)]),
         ((6, -0.2, 6), [(0, 0, 538020)]),
+        ((4.5, -1, 6), [(0, 0, 200214), (1, 200214, 200214), (0, 200214, 507150)]),  # longer with the silence
         ((6, -1, 6), [(0, 0, 266364), (1, 266364, 266364), (0, 266364, 573300)]),
         ((6, -7, 6), [(0, 0, 266364), (1, 266364, 351918), (0, 351918, 837900)]),
         ((6, -12, 6), [(0, 0, 266364), (1, 266364, 572418), (0, 572418, 1058400)]),
@@ -59,6 +60,17 @@ def test_what_is_cut_out_is_silent_and_all_sound_is_kept():
     for chunk in chunks:
         if chunk.is_silence:
             assert not audio[chunk.start : chunk.end].any()
+
+
+def test_a_long_silence_is_removed_between_the_quietest_frames_near_its_ends():
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        start, kept = 3, int(rng.integers(1, 12))
+        end = start + kept + int(rng.integers(1, 2 * kept + 2))
+        rms = rng.integers(0, 6, end + 4)
+        first, last = _choose_cut(rms, start, end, kept)
+        assert start <= first <= start + kept and end - kept <= last <= end and first <= last
+        assert rms[first] == rms[start : start + kept + 1].min() and rms[last] == rms[end - kept : end + 1].min()
 
 
 def test_shortest_sounds_are_one_chunk():

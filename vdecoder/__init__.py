@@ -1,8 +1,9 @@
 """Waveform generators: decoders of the synthesizer, by the config's ``model.vocoder_name``, and mel vocoders, by the
 diffusion config's ``vocoder.type``.
 
-To add a decoder, write vdecoder/<name>.py with a subclass of NsfHifigan, a row in DECODERS below, and
-tests/test_<name>.py. A mel vocoder needs a row in MEL_VOCODERS, its key in DiffusionVocoder of
+To add a decoder, write vdecoder/<name>.py with a subclass of NsfHifigan, a row in DECODERS below, its key in README.md
+and configs_template/README.md (``model.vocoder_name``), and tests/test_<name>.py. tests/test_vdecoder.py covers every
+row. A mel vocoder needs a row in MEL_VOCODERS, its key in DiffusionVocoder of
 modules/config/diffusion.py, and a test in tests/test_mel_vocoder.py.
 """
 

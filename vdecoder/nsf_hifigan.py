@@ -75,6 +75,9 @@ class NsfHifigan(nn.Module):
         in_channels: channels of the input, latent or mel.
         gin_channels: channels of the speaker condition; None for a generator without one.
         phases_per_frame: how the sine source accumulates phases, see HarmonicSource.
+
+    A subclass may set ``activation`` and, before the last convolution, ``last_activation``. Both build a module for a
+    number of channels, whose ``reach`` is its receptive field to each side in samples of its input.
     """
 
     activation: Callable[[int], nn.Module] = LeakyRelu

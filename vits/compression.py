@@ -46,14 +46,17 @@ def refuse_compressed(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def release_path(source: str | Path, *, half: bool = False) -> Path:
-    """The default path of a release: ``G_800.pth`` -> ``G_800_release.pth``, or ``G_800_release_half.pth``."""
+    """Return the default path of a release: ``G_800.pth`` -> ``G_800_release.pth``, or ``G_800_release_half.pth``."""
     source = Path(source)
     suffix = source.suffix if source.suffix in (".pth", ".pt") else ".pth"
     return source.with_name(f"{source.stem}_release{'_half' if half else ''}{suffix}")
 
 
 def _fresh_optimizer(kept: dict[str, Tensor], config: Config, source: str | Path) -> dict[str, Any]:
-    """The initial state of an optimizer for the network of ``config``. Raises UserError if ``kept`` does not fit it."""
+    """Return the initial state of an optimizer for the network of ``config``.
+
+    Raises UserError if ``kept`` does not fit the network.
+    """
     network, train = Synthesizer(config.model, config.data.filter_length // 2 + 1), config.train
     optimizer = torch.optim.AdamW(network.parameters(), train.learning_rate, tuple(train.betas), train.eps)
     del network.enc_q

@@ -74,7 +74,7 @@ def train(
 
 
 def run_folder(name: str) -> Path:
-    """The folder of a run below ``logs``. The path ``logs/44k`` means the same as the name ``44k``.
+    """Return the folder of a run below ``logs``. The path ``logs/44k`` means the same as the name ``44k``.
 
     Raises UserError for a name without a folder below ``logs``, and if ``logs/logs/44k`` exists, which earlier versions
     made for that path.
@@ -176,7 +176,7 @@ class Run(TrainingRun):
     def resume(self) -> str:
         """Resume from the newest readable pair of the run's folder, or start from a base model, the pair of step 0.
 
-        Returns a message that says which of them it was.
+        Returns a message that names the source of the weights.
         """
         # Only rank 0 reads: other machines may not have the folder.
         found = distributed.broadcast_from_rank_zero(lambda: saved_models.read_newest(self.folder))

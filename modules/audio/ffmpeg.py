@@ -13,9 +13,9 @@ from modules.console import UserError
 
 SUFFIXES = frozenset(".3gp .aac .ac3 .amr .m4a .m4b .mka .mkv .mov .mp4 .webm .wma".split())
 
-# Where which bytes stand in such files, whatever they are called: downloads are often named mp3 or wav.
+# Positions and bytes that identify such files; names do not, because downloads are often called mp3 or wav.
 SIGNATURES = (
-    (4, b"ftyp"),  # MP4 and its kin: m4a, mov, 3gp
+    (4, b"ftyp"),  # MP4 and related formats: m4a, mov, 3gp
     (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
     (0, b"0&\xb2u\x8ef\xcf\x11"),  # ASF: wma
     (0, b"wvpk"),  # WavPack
@@ -24,7 +24,7 @@ SIGNATURES = (
     (0, b"#!AMR"),
 )
 
-NO_TRACK = "matches no streams"  # says ffmpeg of 0:a:0, and then how other callers may do without
+NO_TRACK = "matches no streams"  # in ffmpeg's message if there is no audio track; general advice follows it
 
 
 def is_needed(path: str | os.PathLike) -> bool:

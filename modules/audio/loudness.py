@@ -137,17 +137,17 @@ def random_gain(audio: Tensor, generator: torch.Generator) -> float:
 
 
 def match_envelope(
-    source: Tensor | np.ndarray, source_rate: int, output: Tensor, output_rate: int, rate: float
+    source: Tensor | np.ndarray, source_rate: int, output: Tensor, output_rate: int, share: float
 ) -> Tensor:
-    """Give ``output`` ``(L,)`` the loudness envelope of ``source``: fully (``rate`` 0), partly, or not at all (1).
+    """Give ``output`` ``(L,)`` the loudness envelope of ``source``: fully (``share`` 0), partly, or not at all (1).
 
     Both envelopes have two points per second and are interpolated linearly to the length of the output.
     """
-    if rate == 1:
+    if share == 1:
         return output
     wanted = _envelope(source, source_rate, output)
     present = _envelope(output, output_rate, output).clamp(min=1e-6)
-    return output * wanted.pow(1 - rate) * present.pow(rate - 1)
+    return output * wanted.pow(1 - share) * present.pow(share - 1)
 
 
 def _envelope(audio: Tensor | np.ndarray, rate: int, like: Tensor) -> Tensor:

@@ -108,11 +108,7 @@ def _choose_cut(rms: np.ndarray, start: int, end: int, kept: int) -> tuple[int, 
     if end - start <= kept:
         frame = _quietest(rms, start, end)
         return frame, frame
-    left, right = _quietest(rms, start, start + kept), _quietest(rms, end - kept, end)
-    if end - start <= 2 * kept:
-        frame = _quietest(rms, end - kept, start + kept)
-        return min(left, frame), max(right, frame)
-    return left, right
+    return _quietest(rms, start, start + kept), _quietest(rms, end - kept, end)
 
 
 def _quietest(rms: np.ndarray, first: int, last: int) -> int:

@@ -26,7 +26,7 @@ EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)  # such as 1e-4, whic
 
 
 def ours(default: Any, **rules: Any) -> Any:
-    """A field that the published file does not have; ``default`` gives the published behaviour.
+    """Return a field that the published file does not have; ``default`` gives the published behaviour.
 
     ``rules`` are those of the other fields: ``allowed``, ``above``, ``least``, ``most``, ``any_size``.
     """
@@ -34,27 +34,27 @@ def ours(default: Any, **rules: Any) -> Any:
 
 
 def choice(default: Any, *allowed: Any) -> Any:
-    """A field that takes one of a few values."""
+    """Return a field that takes one of a few values."""
     return field(default=default, metadata={"allowed": allowed})
 
 
 def positive(default: Any, **rules: Any) -> Any:
-    """A number above zero, and at most ``most`` if that is given."""
+    """Return a field for a number above zero; ``most`` in the rules is its upper limit."""
     return field(default=default, metadata={"above": 0, **rules})
 
 
 def at_least(least: float, default: Any) -> Any:
-    """A number that is ``least`` or more."""
+    """Return a field for a number that is ``least`` or more."""
     return field(default=default, metadata={"least": least})
 
 
 def any_size(default: int) -> Any:
-    """A whole number that may exceed INTEGER_LIMIT."""
+    """Return a field for a whole number that may exceed INTEGER_LIMIT."""
     return field(default=default, metadata={"any_size": True})
 
 
 def listed(*default: Any) -> Any:
-    """A list, with its own copy of the default in each section."""
+    """Return a field for a list; each section has its own copy of the default."""
     return field(default_factory=lambda: copy.deepcopy(list(default)))
 
 
@@ -96,7 +96,7 @@ class Section:
 
 
 def _below(where: str, key: str) -> str:
-    """The name of ``key`` inside ``where``: "config.json: " -> "config.json: train" -> "config.json: train.seed"."""
+    """Return the name of ``key`` inside ``where``: "config.json: train", then "config.json: train.seed"."""
     return f"{where}{key}" if where.endswith(" ") or not where else f"{where}.{key}"
 
 

@@ -1,6 +1,6 @@
 """Checks of the names of speakers, clips and results, so that every stage and operating system can handle the files.
 
-The messages are clauses with the flaw of a name and the cure. The caller puts the file in front.
+The messages are clauses that give the flaw of a name and its remedy; the caller puts the file's name before them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """F0 predictors by key.
 
-To add one, write modules/f0/<key>.py, a row in F0_PREDICTORS below, its key in README.md's lists of predictors (the
---f0_predictor flags), and a test in tests/test_f0.py, or in tests/test_pitch_networks.py for a network. A weight file
-needs an entry in FAMILIES of modules/weights/weight_file.py and a line in pretrain/README.md.
+To add one, write modules/f0/<key>.py, a row in F0_PREDICTORS below, and its key in README.md (the --f0_predictor flags)
+and pretrain/README.md. A weight file needs an entry in FAMILIES of modules/weights/weight_file.py. tests/test_f0.py
+covers every row that is not neural; for a network write a test in tests/test_pitch_networks.py. The memory that it may
+take is a row in tests/test_f0_memory.py.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def list_predictors() -> str:
 
 
 class F0Predictor(ABC):
-    """``predictor(audio)`` -> (f0, uv), one value per frame of ``hop_length`` samples.
+    """``predictor(audio)`` -> (f0, uv), one value every ``hop_length`` samples; frame i is centred on sample
+    ``i * hop_length``.
 
     ``threshold`` is the confidence below which a frame is unvoiced, for predictors that use it; ``weight`` is the
     weight file, for predictors that read one.
@@ -136,7 +138,7 @@ class F0Predictor(ABC):
 
     @abstractmethod
     def contour(self, audio: np.ndarray, frames: int) -> np.ndarray:
-        """Return F0 in Hz of ``(L,)`` as ``(frames,)``, zero where unvoiced."""
+        """Return F0 in Hz of ``(L,)`` around the samples ``0, hop_length, ...``: ``(frames,)``, zero where unvoiced."""
 
 
 def build_f0_predictor(

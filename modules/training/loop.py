@@ -34,7 +34,8 @@ class TrainingRun(ABC):
     run resumes exactly from them, with any number of processes.
 
     A subclass implements a step (``learn_from``), its display (``progress_fields``, ``log_step``) and checkpoints
-    (``save``, ``validate_and_save``). Its constructor resumes, and sets ``start_message`` to say from what.
+    (``save``, ``validate_and_save``). Its constructor resumes, and sets ``start_message``, which names the
+    checkpoint.
     """
 
     epochs: int
