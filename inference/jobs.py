@@ -116,16 +116,20 @@ def find_songs(name: str) -> dict[str, Path]:
         if songs := _recordings(found.iterdir()):
             return songs
         raise UserError(f"the folder {found} holds no recording (folders within it are not looked into)")
-    for path in candidates:
-        others = path.parent.glob("*") if os.path.isdir(path.parent) else ()
-        if found := next((other for other in others if nfd(other.name) == nfd(path.name) and other.is_file()), None):
-            return {Path(name).name: found}
+    if found := next(filter(None, map(_in_other_normal_form, candidates)), None):
+        return {Path(name).name: found}
     if set(name) & set("*?["):
         matches = (_recordings(map(Path, glob.glob(str(path)))) for path in paths)
         if songs := next(filter(None, matches), None):
             return songs
         raise UserError(f"no recording matches '{name}', neither as a path nor under {RAW}/ ({_raw_files(name)})")
     raise UserError(f"there is no song '{name}', neither as a path nor under {RAW}/ ({_raw_files(name)})")
+
+
+def _in_other_normal_form(path: Path) -> Path | None:
+    """The file beside ``path`` whose name is equal in Unicode's normal form D."""
+    others = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+    return next((other for other in others if nfd(other.name) == nfd(path.name) and other.is_file()), None)
 
 
 def _recordings(paths: Iterable[Path]) -> dict[str, Path]:
