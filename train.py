@@ -1,6 +1,6 @@
 """Stage 4: train a model on the prepared clips.
 
-Reads configs/config.json, the filelists and the companions that preprocess_hubert_f0.py made.
+Reads configs/config.json, the filelists and the sidecar files that preprocess_hubert_f0.py made.
 Writes logs/<model>/: G_<step>.pth, D_<step>.pth, state_<step>.pth, config.json, train.log and TensorBoard events;
 best_G.pth is the generator of the best validation, without its optimizer. run.lock exists while it trains.
 

@@ -1,7 +1,7 @@
 """Stage 4: train the diffusion model, which refines the main model's output or sings by itself.
 
-Reads configs/diffusion.yaml, the filelists, the companions that 'python preprocess_hubert_f0.py --use_diff' made, and
-the vocoder in pretrain/nsf_hifigan/, which makes the validation clips audible.
+Reads configs/diffusion.yaml, the filelists, the sidecar files that 'python preprocess_hubert_f0.py --use_diff' made,
+and the vocoder in pretrain/nsf_hifigan/, which makes the validation clips audible.
 Writes the configuration's env.expdir (logs/44k/diffusion/): model_<step>.pt, model_<step>.state.pth, config.yaml,
 log_info.txt and TensorBoard events in logs/; run.lock exists while it trains.
 

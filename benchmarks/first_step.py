@@ -3,9 +3,9 @@
     python benchmarks/first_step.py                                   # an hour, the default configuration, on the CPU
     python benchmarks/first_step.py --device cuda --batch_size 16 --half bf16 --steps 5
 
-The data set is one generated clip with its companions under many names (hard links where the file system has them), so
-the disk's own speed is no part of the figures. The script itself runs, and its log is read. On a GPU, which the program
-does not wait for at every step, ten steps count as one. The last line is JSON.
+The data set is one generated clip with its sidecar files, hard-linked (or copied) under many names, so the speed of the
+disk hardly affects the figures. train.py runs as a process, and its log is read. On a GPU, a step is the mean of ten,
+because train.py does not wait for the device at every step. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def report(readers: list[Reader], finds: list[str]) -> None:
 
 
 def build_readers(folder: Path) -> list[Reader]:
-    return [*_sounds(folder), *_companions(folder), *_models(folder), *_texts(folder), *_graphs(folder)]
+    return [*_sounds(folder), *_sidecars(folder), *_models(folder), *_texts(folder), *_graphs(folder)]
 
 
 def _sounds(folder: Path) -> list[Reader]:
@@ -206,7 +206,7 @@ def _sounds(folder: Path) -> list[Reader]:
     return readers
 
 
-def _companions(folder: Path) -> list[Reader]:
+def _sidecars(folder: Path) -> list[Reader]:
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""Clips and their companion files as batches for diffusion.
+"""Clips and their sidecar files as batches for diffusion.
 
 A clip's crop in an epoch, and whether it is augmented, are functions of (seed, epoch, clip), so a resumed run gets the
 same items as an uninterrupted one, with any number of loader workers.
@@ -63,7 +63,7 @@ class DiffusionBatch:
 
 
 class DiffusionDataset(Dataset):
-    """The clips of a filelist with their companions, read on each access or, with ``cache_all_data``, once.
+    """The clips of a filelist with their sidecar files, read on each access or, with ``cache_all_data``, once.
 
     Indexed by the (epoch, clip) pairs of EpochBatches. With ``training`` an item is a crop of ``data.duration``, with
     probability 1/2 of the augmented mel; for validation it is the complete, unchanged clip.
@@ -76,7 +76,8 @@ class DiffusionDataset(Dataset):
         device: for the training clips, unless ``cache_device`` is the CPU.
 
     Raises UserError when no clip can be used, a training clip is too short for the crop, a speaker is not in the
-    configuration, or a companion of the first clip (with ``cache_all_data`` of any) is damaged or of another setting.
+    configuration, or a sidecar file of the first clip (with ``cache_all_data``, of any clip) is damaged or was made
+    with other settings.
     """
 
     def __init__(
@@ -93,8 +94,8 @@ class DiffusionDataset(Dataset):
         self.crop_frames = max(1, frames(int(data.duration * data.sampling_rate), data.block_size))
         self.device = torch.device(device if training and train.cache_device != "cpu" else "cpu")
         self.half = training and train.cache_all_data and train.cache_fp16
-        companions = ("units", "f0", "volume", "mel") + (("aug_mel", "aug_volume") if training else ())
-        self.paths = usable_clips(read_filelist(filelist), companions, data.sampling_rate, maker=DIFFUSION_MAKER)
+        sidecars = ("units", "f0", "volume", "mel") + (("aug_mel", "aug_volume") if training else ())
+        self.paths = usable_clips(read_filelist(filelist), sidecars, data.sampling_rate, maker=DIFFUSION_MAKER)
         if training:
             self._refuse_short_clips(filelist)
         self.speakers = [self._speaker(path) for path in self.paths]
@@ -150,7 +151,7 @@ class DiffusionDataset(Dataset):
         return Features(units, f0, features.aug_volume[cut], features.aug_mel[cut]), features.shift
 
     def read(self, path: Path) -> Features:
-        """Read one clip's companions, cut to the same frames.
+        """Read one clip's sidecar files, cut to the same frames.
 
         Raises UserError naming the clip when one is missing, of another encoder or vocoder, or of another length.
         """

@@ -36,8 +36,8 @@ class Validation:
     def run(self, model: Unit2Mel, training_log: TrainingLog, step: int, stop: StopSignal) -> float | None:
         """Sing and log every clip; returns the mean loss, or None when ``stop`` comes before the end.
 
-        A clip's loss is the mean over ``batch_size`` random steps and noises. Raises UserError when a clip's companions
-        cannot be read.
+        A clip's loss is the mean over ``batch_size`` random steps and noises. Raises UserError when a clip's sidecar
+        files cannot be read.
         """
         model.eval()
         losses = []

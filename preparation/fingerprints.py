@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modules.atomic_file import write_text
-from modules.data.features import COMPANIONS, ClipFiles
+from modules.data.features import SIDECARS, ClipFiles
 from modules.untrusted.json_file import read_json
 
 Recipe = dict[str, Any]  # what a sidecar file is made with; JSON values
@@ -68,7 +68,7 @@ def check(
     known = _read(files)
     clip = identify(files.wav, known.get("clip", {}))
     if known and _content(known.get("clip", {})) != _content(clip):
-        outdated = tuple(name for name in COMPANIONS if name in known and name not in recipes)
+        outdated = tuple(name for name in SIDECARS if name in known and name not in recipes)
         return _mark_backup(Check(clip, dict.fromkeys(recipes, CHANGED_CLIP), {}, outdated), files, known)
     found = Check(clip, {}, {name: entry for name, entry in known.items() if name != "clip"})
     for name, recipe in recipes.items():
@@ -169,5 +169,5 @@ def _read(files: ClipFiles) -> dict[str, Any]:
     return known if isinstance(known, dict) and all(isinstance(entry, dict) for entry in known.values()) else {}
 
 
-def _write(files: ClipFiles, clip: Mapping[str, Any], companions: Mapping[str, Any]) -> None:
-    write_text(files.fingerprint, json.dumps({"clip": clip, **companions}, indent=1, sort_keys=True) + "\n")
+def _write(files: ClipFiles, clip: Mapping[str, Any], sidecars: Mapping[str, Any]) -> None:
+    write_text(files.fingerprint, json.dumps({"clip": clip, **sidecars}, indent=1, sort_keys=True) + "\n")

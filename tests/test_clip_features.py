@@ -1,4 +1,4 @@
-"""Companion files: names, formats, refusals, and alignment in time."""
+"""Sidecar files: names, formats, refusals, and alignment in time."""
 
 import pickle
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_the_same_values_give_the_same_bytes(files, tmp_path):
 
 @pytest.mark.parametrize("name", ["units", "f0", "spec", "volume", "mel"])
 @pytest.mark.parametrize(("free", "words"), [(0, "the disk is full"), (1 << 30, "")])
-def test_a_write_that_finds_no_room_names_the_companion(files, monkeypatch, no_room, name, free, words):
+def test_a_write_that_finds_no_room_names_the_sidecar_file(files, monkeypatch, no_room, name, free, words):
     values = {"units": [torch.rand(1, 9, 900)], "f0": [np.ones(9000), np.ones(9000)]}
     values |= {"spec": [torch.rand(9, 900)], "volume": [np.ones(9000)], "mel": [np.ones((90, 100))]}
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
@@ -112,7 +112,7 @@ def test_values_that_are_not_finite_are_never_written(files, value):
 
 @pytest.mark.parametrize("name", ["units", "f0", "spec", "volume", "mel"])
 @pytest.mark.parametrize("content", [None, b"", b"no such format", b"\x93NUMPY\x01\x00", b"PK\x03\x04cut"])
-def test_a_missing_or_damaged_companion_is_an_error_that_names_it(files, name, content):
+def test_a_missing_or_damaged_sidecar_file_is_an_error_that_names_it(files, name, content):
     path = getattr(files, name)
     if content is not None:
         path.write_bytes(content)
@@ -121,7 +121,7 @@ def test_a_missing_or_damaged_companion_is_an_error_that_names_it(files, name, c
     assert str(path) in str(caught.value)
 
 
-def test_a_companion_of_another_shape_is_refused(files):
+def test_a_sidecar_file_of_another_shape_is_refused(files):
     torch.save(torch.zeros(3), files.units)
     torch.save({"a": 1}, files.spec)
     np.save(files.f0, np.zeros((3, 4)))
@@ -141,7 +141,7 @@ def test_units_and_mels_of_another_network_are_refused(files):
         files.read_mel(128)
 
 
-# -- the augmented companion ------------------------------------------------------------------------------------------
+# -- the augmented sidecar files --------------------------------------------------------------------------------------
 
 
 def augmented(value, frames=7):
@@ -153,7 +153,7 @@ def holds(files, value):
     return (read.mel == value).all() and (read.volume == value).all() and read.shift == value
 
 
-def test_the_augmented_companion_is_the_published_pair_and_a_volume(files):
+def test_the_augmented_sidecar_files_are_the_published_pair_and_a_volume(files):
     files.write_augmented(augmented(-2.5))
     mel, shift = np.load(files.aug_mel, allow_pickle=True)  # as the original's train_diff.py reads it
     assert (type(mel), mel.shape, mel.dtype.str, mel.flags.writeable) == (np.ndarray, (7, 4), "<f4", True)
@@ -238,7 +238,7 @@ def test_an_interrupted_write_leaves_the_former_pair_the_new_one_or_a_named_gap(
     assert holds(files, 3) and len(list(files.wav.parent.iterdir())) == 2
 
 
-def test_an_augmented_companion_that_is_not_finite_is_refused_whole(files):
+def test_augmented_sidecar_files_that_are_not_finite_are_refused_whole(files):
     files.write_augmented(augmented(1))
     with pytest.raises(UserError, match=r"aug_mel\.npy would hold values that are not finite"):
         files.write_augmented(Augmented(np.full((7, 4), np.nan), np.ones(7), 0.0))

@@ -184,13 +184,13 @@ def prepare_clips(count):
         path = Path("dataset/44k/alto") / f"{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_clip(path, 0.4 + 0.05 * (number % 8), seed=number)
-    for path in companions():
+    for path in sidecars():
         path.unlink()
     config, _ = fitted_configs({"alto": 0}, "mfcc", vol_aug=True)
     save_config(config, "configs/config.json")
 
 
-def companions():
+def sidecars():
     """The files beside the clips, except unfinished ones, which all stages ignore."""
     return [
         path for path in Path("dataset/44k").glob("*/*") if path.suffix != ".wav" and not path.name.startswith(".")
@@ -202,25 +202,25 @@ def test_preparing_killed_at_any_moment_and_continued_gives_the_bytes_of_an_unin
     arguments = "preprocess_hubert_f0.py", "-d", "cpu", "--f0_predictor", "pm"
     began = time.monotonic()
     process = start(*arguments)
-    assert wait_for(companions, process, "companion")
+    assert wait_for(sidecars, process, "sidecar file")
     first = time.monotonic()
     assert process.wait(PATIENCE) == 0, Path("errors.txt").read_text(encoding="utf-8")
     working = time.monotonic() - first
-    whole = {path: path.read_bytes() for path in companions()}
+    whole = {path: path.read_bytes() for path in sidecars()}
     assert len(whole) == 5 * len(list(Path("dataset/44k").glob("*/*.wav"))), "units, F0, spectrogram, volume and origin"
     for path in whole:
         path.unlink()
 
     draw, kills = random.Random(SEED), 0
     for _ in range(max(KILLS * 2 // 5, 2)):
-        process, there = start(*arguments), len(companions())
-        if wait_for(lambda there=there: len(companions()) > there, process, "companion"):
+        process, there = start(*arguments), len(sidecars())
+        if wait_for(lambda there=there: len(sidecars()) > there, process, "sidecar file"):
             time.sleep(draw.uniform(0, 2 * working / max(KILLS * 2 // 5, 2)))
         kills += process.poll() is None
         process.kill()
         process.wait()
     assert start(*arguments).wait(PATIENCE) == 0
     print(f"\n{kills} kills within {working:.1f} s of work of {first - began + working:.1f} s")
-    assert {path: path.read_bytes() for path in companions()} == whole
+    assert {path: path.read_bytes() for path in sidecars()} == whole
     for clip in Path("dataset/44k").glob("*/*.wav"):
         assert torch.isfinite(ClipFiles(clip).read_units()).all()

@@ -85,7 +85,7 @@ def test_an_error_passes_through_a_loader_unchanged(config):
     assert isinstance(batch, UserError) and "has 5 features" in str(batch)
 
 
-def test_companions_of_another_recording_are_named(config):
+def test_sidecar_files_of_another_recording_are_named(config):
     dataset = training_set(config)
     long, short = ClipFiles(dataset.paths[3]), ClipFiles(dataset.paths[0])
     short.write_f0(*long.read_f0())

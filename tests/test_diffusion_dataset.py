@@ -194,7 +194,7 @@ def test_clips_without_mels_are_skipped_naming_the_command_that_makes_them(confi
     assert f"{paths[1]} is left out" in caplog.text
 
 
-def test_damaged_and_foreign_companions_are_named(config):
+def test_damaged_and_foreign_sidecar_files_are_named(config):
     config.train.cache_all_data = False
     dataset = training_set(config)
     paths = dataset.paths

@@ -22,7 +22,7 @@ from preparation.features import default_predictor, make_recipes, prepare_featur
 from preparation.fingerprints import check
 
 ROOT = Path(__file__).parent.parent
-COMPANIONS = ("units", "f0", "spec", "volume")
+SIDECARS = ("units", "f0", "spec", "volume")
 
 
 def make_clip(path, samples=22050, rate=44100, f0=220.0):
@@ -52,7 +52,7 @@ def sidecar_bytes(clips):
     return {
         (clip.name, name): getattr(ClipFiles(clip), name).read_bytes()
         for clip in clips
-        for name in (*COMPANIONS, "fingerprint")
+        for name in (*SIDECARS, "fingerprint")
     }
 
 

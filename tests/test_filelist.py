@@ -16,7 +16,7 @@ RATE = 44100
 
 @pytest.fixture
 def clips(tmp_path):
-    """Four clips with their companions."""
+    """Four clips with their sidecar files."""
     paths = [tmp_path / "声 a" / f"{index}.wav" for index in range(4)]
     paths[0].parent.mkdir()
     for index, path in enumerate(paths):
@@ -56,7 +56,7 @@ def test_an_impossible_file_name_counts_as_missing(clips, tmp_path):
             read_filelist(tmp_path / "list.txt")
 
 
-def test_a_clip_whose_companions_can_have_no_name_is_left_out(clips, caplog):
+def test_a_clip_whose_sidecar_files_can_have_no_name_is_left_out(clips, caplog):
     long = clips[0].rename(clips[0].with_name("n" * 250 + ".wav"))
     assert usable_clips([long, clips[1]], ("units",), RATE) == [clips[1]]
     assert f"{long} is left out: there is no {long.name}.soft.pt" in caplog.text

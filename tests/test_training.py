@@ -376,7 +376,7 @@ def test_a_second_ctrl_c_ends_without_a_save(work, monkeypatch):
     assert not saved_models.pairs(run.folder)
 
 
-def test_a_clip_whose_companions_are_not_finite_is_named(work):
+def test_a_clip_whose_sidecar_files_are_not_finite_is_named(work):
     config = load_config(prepare(work))
     clip = Path(Path(config.data.training_files).read_text(encoding="utf-8").splitlines()[0])
     spec = ClipFiles(clip).read_spec()
@@ -614,7 +614,7 @@ def test_a_run_resumes_with_its_stored_config(work):
     assert kept.read_bytes() == config.read_bytes()
 
 
-def test_a_clip_without_companions_is_skipped_with_a_warning(work, caplog):
+def test_a_clip_without_sidecar_files_is_skipped_with_a_warning(work, caplog):
     config = load_config(prepare(work))
     clip = Path(Path(config.data.training_files).read_text(encoding="utf-8").splitlines()[2])
     clip.with_name(clip.name + ".soft.pt").unlink()

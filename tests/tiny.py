@@ -57,7 +57,7 @@ def tiny_config(**train) -> Config:
 
 
 def write_clip(path: Path, seconds: float, seed: int, features: int = 8) -> None:
-    """A clip of a noisy tone with all the companions that training reads."""
+    """A clip of a noisy tone with all the sidecar files that training reads."""
     rng = np.random.default_rng(seed)
     length = int(seconds * RATE)
     frames = length // HOP
@@ -111,7 +111,7 @@ def tiny_diffusion_config(**train) -> DiffusionConfig:
 
 
 def write_diffusion_dataset(root: Path, config: DiffusionConfig, clips: int = 5) -> None:
-    """What write_dataset makes, with the companions of diffusion, mels of 16 bins, and ``configs/diffusion.yaml``."""
+    """Write a data set as write_dataset does, and the sidecar files for diffusion (mels of 16 bins) and its YAML."""
     of_synthesizer = tiny_config()
     write_dataset(root, of_synthesizer, clips)
     config.data.training_files = of_synthesizer.data.training_files

@@ -1,4 +1,4 @@
-"""Clips and their companion files as training batches.
+"""Clips and their sidecar files as training batches.
 
 All randomness of an item (its crop, its loudness) is a function of (seed, epoch, clip), so a resumed run gets the same
 items as an uninterrupted one, with any number of loader workers.
@@ -27,7 +27,7 @@ from modules.data.sampler import seeded_generator
 
 @dataclass
 class Item:
-    """One clip with its companions, cut to the same T frames, and its speaker's id (1,)."""
+    """One clip with its sidecar files, cut to the same T frames, and its speaker's id (1,)."""
 
     clip: Clip
     speaker_id: Tensor
@@ -99,7 +99,7 @@ class Batch:
 
 
 class ClipDataset(Dataset):
-    """The clips of a filelist with their companions, read on each access or, with ``all_in_mem``, once.
+    """The clips of a filelist with their sidecar files, read on each access or, with ``all_in_mem``, once.
 
     Indexed by the (epoch, clip) pairs of EpochBatches. With ``training``, long clips are cropped and, with ``vol_aug``,
     changed in loudness; validation clips are complete and unchanged.
@@ -110,9 +110,9 @@ class ClipDataset(Dataset):
 
     def __init__(self, filelist: str | Path, config: Config, *, training: bool):
         self.config, self.training = config, training
-        companions = ("units", "f0", "volume") if config.model.vol_embedding else ("units", "f0")
+        sidecars = ("units", "f0", "volume") if config.model.vol_embedding else ("units", "f0")
         shortest = config.train.segment_size if training else 0
-        self.paths = usable_clips(read_filelist(filelist), companions, config.data.sampling_rate, shortest)
+        self.paths = usable_clips(read_filelist(filelist), sidecars, config.data.sampling_rate, shortest)
         self.speakers = {path: speaker_id(path, config.spk) for path in self.paths}
         self.read(self.paths[0])  # a configuration that fits no clip raises an error before the run starts
         self.cache = [self.read(path) for path in self.paths] if config.train.all_in_mem else None
@@ -157,9 +157,9 @@ class ClipDataset(Dataset):
         return item if gain is None else item.louder(gain)
 
     def read(self, path: Path) -> Item:
-        """Read one clip and its companions.
+        """Read one clip and its sidecar files.
 
-        Raises UserError naming the clip when a companion is missing, of another encoder, or of another length.
+        Raises UserError naming the clip when a sidecar file is missing, of another encoder, or of another length.
         """
         data, model, files = self.config.data, self.config.model, ClipFiles(path)
         audio = torch.from_numpy(read_audio(path)[0])
@@ -178,7 +178,7 @@ class ClipDataset(Dataset):
         return Item(align(clip, data.hop_length, path), torch.tensor([self.speakers[path]]))
 
     def spectrogram(self, files: ClipFiles, audio: Tensor) -> Tensor:
-        """The clip's linear spectrogram (F, T), from its companion file; computes and writes a missing one."""
+        """The clip's linear spectrogram (F, T), from its sidecar file; computes and writes a missing one."""
         if files.spec.exists():
             return files.read_spec()
         data = self.config.data

@@ -31,7 +31,7 @@ class Validation:
     def run(self, net_g: Synthesizer, training_log: TrainingLog, step: int, stop: StopSignal) -> Metrics | None:
         """Sing and log every clip, and return the mean metrics; None when ``stop`` comes before the end.
 
-        Raises UserError when a clip's companions cannot be read.
+        Raises UserError when a clip's sidecar files cannot be read.
         """
         net_g.eval()
         try:

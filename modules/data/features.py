@@ -41,7 +41,7 @@ SHORTEST_CLIP = 0.3  # seconds; shorter clips are not used for training
 MAKER = "python preprocess_hubert_f0.py"
 DIFFUSION_MAKER = f"{MAKER} --use_diff"
 DIFFUSION_ENDINGS = (".mel.npy", ".aug_mel.npy", ".aug_vol.npy", ".aug_shift.npy")
-COMPANIONS = ("units", "f0", "spec", "volume", "mel", "augmented")
+SIDECARS = ("units", "f0", "spec", "volume", "mel", "augmented")
 AUGMENTED = ("aug_mel", "aug_volume")
 LONGEST_ENDING = ".f0.edited.npy"  # of the files beside a clip, whose name must leave room for it
 
@@ -87,7 +87,7 @@ class Augmented:
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """The companion files of one clip.
+    """The sidecar files of one clip.
 
     Readers raise UserError naming the file and the command that makes it again. Writers raise UserError when a value is
     not finite or the file cannot be written; an existing file then stays unchanged.
@@ -145,9 +145,9 @@ class ClipFiles:
     def _beside(self, ending: str) -> Path:
         return self.wav.with_name(self.wav.name + ending)
 
-    def paths(self, companion: str) -> tuple[Path, ...]:
-        """Return the files of one companion: two for ``augmented``, one for the others."""
-        return tuple(getattr(self, name) for name in (AUGMENTED if companion == "augmented" else (companion,)))
+    def paths(self, sidecar: str) -> tuple[Path, ...]:
+        """Return the files of one kind of sidecar: two for ``augmented``, one for the others."""
+        return tuple(getattr(self, name) for name in (AUGMENTED if sidecar == "augmented" else (sidecar,)))
 
     def read_units(self, features: int | None = None) -> Tensor:
         """Read content units (1, C, N) float32. Raises UserError also when C is not ``features``, if that is given."""

@@ -42,16 +42,16 @@ def read_filelist(path: str | Path) -> list[Path]:
 
 
 def usable_clips(
-    clips: Sequence[Path], companions: Iterable[str], sampling_rate: int, shortest: int = 0, maker: str = MAKER
+    clips: Sequence[Path], sidecars: Iterable[str], sampling_rate: int, shortest: int = 0, maker: str = MAKER
 ) -> list[Path]:
-    """Return the readable clips with these ``companions`` (names in ClipFiles) and at least ``shortest`` samples.
+    """Return the readable clips with these ``sidecars`` (names in ClipFiles) and at least ``shortest`` samples.
 
-    Logs each other clip with the reason; ``maker`` is the command that makes missing companions. Raises UserError when
-    no clip is left.
+    Logs each other clip with the reason; ``maker`` is the command that makes missing sidecar files. Raises UserError
+    when no clip is left.
     """
     reasons = {}
     for clip in clips:
-        flaw = _find_missing(ClipFiles(clip), companions, maker) or _find_audio_flaw(clip, sampling_rate, shortest)
+        flaw = _find_missing(ClipFiles(clip), sidecars, maker) or _find_audio_flaw(clip, sampling_rate, shortest)
         if flaw:
             reasons[clip] = flaw
     if len(reasons) == len(clips):
@@ -61,9 +61,9 @@ def usable_clips(
     return [clip for clip in clips if clip not in reasons]
 
 
-def _find_missing(files: ClipFiles, companions: Iterable[str], maker: str) -> str | None:
-    """Return a message if a companion of the clip is missing, else None."""
-    absent = (path for companion in companions if not os.path.exists(path := getattr(files, companion)))
+def _find_missing(files: ClipFiles, sidecars: Iterable[str], maker: str) -> str | None:
+    """Return a message if a sidecar file of the clip is missing, else None."""
+    absent = (path for sidecar in sidecars if not os.path.exists(path := getattr(files, sidecar)))
     if path := next(absent, None):
         return f"there is no {path.name}; run '{maker}' again and read its messages"
     return None
