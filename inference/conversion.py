@@ -38,7 +38,7 @@ class Conversion:
         k_step: depth of the shallow diffusion.
         second_encoding: take the content for the diffusion from the synthesizer's output.
         loudness_envelope_adjustment: 1 keeps the output's envelope, 0 imposes the input's.
-        seed: of all random numbers; the same seed gives the same song.
+        seed: seed of all random numbers; the same seed gives the same song.
 
     Raises UserError for a value out of range, values that exclude each other, and an unknown predictor.
     """

@@ -70,18 +70,18 @@ class FeatureExtractor:
         return Features(units[None], f0[None], uv[None], volume(wav, self.voices.hop_length)[None], start)
 
     def units(self, wav: Tensor, frames: int) -> Tensor:
-        """Content units (C, frames) of wav (L,)."""
+        """Compute the content units (C, frames) of wav (L,)."""
         audio = sinc_resample(wav, self.voices.sampling_rate, self.encoder.sampling_rate)
         units = self.encoder(audio)[0].to(self.device)
         return stretch_units(units, frames, self.voices.unit_interpolate_mode)
 
     def f0(self, wav: Tensor, key: str, threshold: float) -> tuple[Tensor, Tensor]:
-        """F0 in Hz and voicing, (T,) each, of wav (L,), by the predictor of this key and threshold."""
+        """Compute F0 in Hz and voicing, (T,) each, of wav (L,), by the predictor of this key and threshold."""
         f0, uv = map(torch.from_numpy, self.predictor(key, threshold)(wav.cpu().numpy()))
         return f0.to(self.device), uv.to(self.device)
 
     def predictor(self, key: str, threshold: float) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """The F0 predictor of this key and threshold, cached."""
+        """Return the F0 predictor of this key and threshold, cached."""
         if (key, threshold) not in self._predictors:
             voices = self.voices
             settings = voices.sampling_rate, voices.hop_length, self.device, threshold
@@ -100,7 +100,7 @@ class FeatureExtractor:
         return build_encoder(key, self.device, self.pretrain_folder)
 
     def _has_graph(self, graph: Path | None, what: str, maker: str) -> bool:
-        """Whether ONNX is on and the graph is there; logs which of graph and network is used."""
+        """Return whether ONNX is on and the graph exists; logs whether the graph or the network is used."""
         if not self.onnx or graph is None:
             return False
         if graph.is_file():

@@ -127,13 +127,13 @@ def find_songs(name: str) -> dict[str, Path]:
 
 
 def _in_other_normal_form(path: Path) -> Path | None:
-    """The file beside ``path`` whose name is equal in Unicode's normal form D."""
+    """Return the file beside ``path`` whose name is equal in Unicode's normal form D, or None."""
     others = path.parent.glob("*") if os.path.isdir(path.parent) else ()
     return next((other for other in others if nfd(other.name) == nfd(path.name) and other.is_file()), None)
 
 
 def _recordings(paths: Iterable[Path]) -> dict[str, Path]:
-    """The audio files among the paths by name, sorted."""
+    """Return the audio files among the paths by name, sorted."""
     from preparation.recordings import is_recording
 
     return {path.name: path for path in sorted(paths) if path.is_file() and is_recording(path)}

@@ -105,7 +105,7 @@ def find_timbre(path: str, retrieval: bool, generator: Path | None = None) -> Pa
 
 
 def _folders(generator: Path | None) -> list[Path]:
-    """The folders to search for files of a generator: its own first."""
+    """Return the folders to search for files of a generator, its own first."""
     return [MODELS] if generator is None or _is_in_models(generator) else [generator.parent, MODELS]
 
 

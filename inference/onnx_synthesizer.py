@@ -73,9 +73,10 @@ class OnnxSynthesizer:
         predict_f0: bool = False,
         volume: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``Synthesizer.infer`` for one song, without ``predict_f0``, which raises ValueError.
+        """Run the graph on one song; arguments and result are those of ``Synthesizer.infer``.
 
-        Raises UserError as ``speakers``, and if running the graph shows that it does not match the config.
+        Raises ValueError for ``predict_f0``, and UserError as ``speakers`` does and if the graph's input or output does
+        not match the config.
         """
         if predict_f0:
             raise ValueError("a synthesizer's graph takes F0 and does not predict it")

@@ -144,7 +144,7 @@ def lay_out(song: Song, conversion: Conversion, rate: int, hop_length: int) -> l
 
 def _lay_out(chunk: Chunk, song_rate: int, conversion: Conversion, rate: int, hop_length: int) -> SliceLayout:
     def length(first: int, last: int) -> int:
-        """Length of these samples of the slice at the model's rate, as the difference of positions in the song."""
+        """Return the length of these samples of the slice at the model's rate, as the difference of song positions."""
         return at_rate(chunk.start + last, song_rate, rate) - at_rate(chunk.start + first, song_rate, rate)
 
     samples = chunk.end - chunk.start

@@ -20,7 +20,7 @@ class Song(MonoFile):
         self._chunks: dict[float, list[Chunk]] = {}
 
     def chunks(self, threshold: float = -40) -> list[Chunk]:
-        """The song's slices, silence apart from sound; below the ``threshold`` in dB it is silence.
+        """Return the song's slices, either silence or sound; what is below the ``threshold`` in dB is silence.
 
         Raises UserError if the whole song is silent or quieter than the threshold.
         """

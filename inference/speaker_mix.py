@@ -54,7 +54,7 @@ class SpeakerMix:
             )
 
     def weights(self, frames: int) -> Tensor:
-        """The share of each speaker in each frame: (frames, S), where S is the highest id + 1; rows sum to 1.
+        """Compute the share of each speaker in each frame: (frames, S), where S is the highest id + 1; rows sum to 1.
 
         If all weights of a frame are zero, all speakers have the same share.
         """

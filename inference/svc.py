@@ -274,7 +274,7 @@ class Svc:
         f0_predictor: str,
         cr_threshold: float = Conversion.cr_threshold,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Content units (1, C, T), F0 in Hz shifted by ``tran`` semitones (1, T) and voicing (1, T) of wav (L,).
+        """Extract content units (1, C, T), F0 (1, T) in Hz, shifted by ``tran`` semitones, and voicing (1, T) of (L,).
 
         Raises UserError if ``f0_filter`` is set and no frame has F0, and as ``Timbre`` if the ratio is not 0.
         """
@@ -285,7 +285,7 @@ class Svc:
     def _features(
         self, wav: Tensor, conversion: Conversion, f0_filter: bool, mix: Tensor | None, start: int
     ) -> Features:
-        """The features of wav (L,), adapted to the conversion's shift and, without a mix, to its speaker."""
+        """Extract the features of wav (L,), adapted to the conversion's shift and, without a mix, to its speaker."""
         key, threshold = conversion.f0_predictor, conversion.cr_threshold
         features = self.feature_extractor.extract(wav, key, threshold, f0_filter, start)
         ratio = conversion.cluster_infer_ratio if mix is None else 0

@@ -28,7 +28,7 @@ class Voices:
     unit_interpolate_mode: str
 
     def id_of(self, speaker: str | int) -> int:
-        """The embedding row of a speaker's name or id. Raises UserError listing the speakers, nearest first."""
+        """Return the embedding row of a speaker's name or id. Raises UserError listing the speakers, nearest first."""
         if speaker in self.spk2id:
             return self.spk2id[speaker]
         if str(speaker).isdecimal() and int(speaker) in self.spk2id.values():
@@ -40,12 +40,12 @@ class Voices:
         raise UserError(f"the model has no speaker '{speaker}'; it has: {known}")
 
     def name_of(self, speaker: str | int) -> str:
-        """The name of a speaker given by name or id. Raises UserError as ``id_of``."""
+        """Return the name of a speaker given by name or id. Raises UserError as ``id_of``."""
         row = self.id_of(speaker)
         return next(name for name, number in self.spk2id.items() if number == row)
 
     def only(self) -> str:
-        """The speaker of a model that has one. Raises UserError listing the speakers if it has several."""
+        """Return the name of a model's only speaker. Raises UserError listing the speakers if it has several."""
         if len(self.spk2id) > 1:
             known = ", ".join(sorted(self.spk2id))
             raise UserError(f"the model has several speakers; choose with {option('spk')}: {known}")
@@ -53,7 +53,7 @@ class Voices:
 
 
 def synthesizer_voices(config: Config, path: str | Path) -> Voices:
-    """The voices of a ``config.json`` at ``path``. Raises UserError as ``encoder_key``."""
+    """Return the voices of a ``config.json`` at ``path``. Raises UserError as ``encoder_key``."""
     model, data = config.model, config.data
     return Voices(
         # Without names in the config, speakers are named by their rows.
@@ -66,7 +66,7 @@ def synthesizer_voices(config: Config, path: str | Path) -> Voices:
 
 
 def diffusion_voices(config: DiffusionConfig, path: str | Path) -> Voices:
-    """The voices of a ``diffusion.yaml`` at ``path``. Raises UserError as ``encoder_key``."""
+    """Return the voices of a ``diffusion.yaml`` at ``path``. Raises UserError as ``encoder_key``."""
     data = config.data
     return Voices(
         config.spk or {str(row): row for row in range(config.model.n_spk)},
@@ -78,7 +78,7 @@ def diffusion_voices(config: DiffusionConfig, path: str | Path) -> Voices:
 
 
 def encoder_key(key: str, size: int, path: str | Path) -> str:
-    """The key of the speech encoder that a model was trained on; a 4.0 config does not name it, only a feature size.
+    """Return the key of the speech encoder that a model was trained on. A 4.0 config has only the feature size.
 
     Raises UserError if the encoder's features have another size than the model's; ``path`` names the config.
     """

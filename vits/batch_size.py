@@ -20,7 +20,7 @@ from vits.step import FRAME_MULTIPLE, Learner
 
 log = get_logger("train")
 
-USABLE = 0.9  # of the free memory; the rest is for validation, fragmentation and other programs
+USABLE = 0.9  # share of the free memory; the rest is for validation, fragmentation and other programs
 
 
 def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_graphs: bool = True) -> int:
@@ -50,7 +50,7 @@ def find_batch_size(config_path: str | Path, device: str | None = None, *, cuda_
 
 
 def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number from 1 to ``most`` that ``fits``, or 0. Assumes that everything below it fits too."""
+    """Return the largest number from 1 to ``most`` that ``fits``, or 0. Assumes that all smaller numbers fit too."""
     good, size = 0, 1
     while size <= most and fits(size):
         good, size = size, 2 * size
@@ -64,8 +64,8 @@ def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
 class Trials:
     """Tries batch sizes by training steps; ``peaks`` maps each size that fitted to its peak memory, GiB.
 
-    On a CPU, a size that by extrapolation would exceed the ``limit`` is not tried, because the system kills programs
-    when the main memory runs out.
+    Except on CUDA devices, a size that by extrapolation would exceed the ``limit`` is not tried, because the system
+    kills programs when the main memory runs out.
     """
 
     def __init__(self, config: Config, device: torch.device, *, cuda_graphs: bool = True):
@@ -83,7 +83,7 @@ class Trials:
         self.peaks: dict[int, float] = {}
 
     def fits(self, size: int) -> bool:
-        """Whether training on a batch of ``size`` copies of the longest clip stays within the limit."""
+        """Return whether training on a batch of ``size`` copies of the longest clip stays within the limit."""
         if self.device.type != "cuda" and self._expected(size) > self.limit:
             log.info("batch size %d: would take about %.2f GiB", size, self._expected(size))
             return False
@@ -96,14 +96,14 @@ class Trials:
         return True
 
     def _expected(self, size: int) -> float:
-        """The memory of a batch, GiB, extrapolated from the two largest sizes tried."""
+        """Extrapolate the memory of a batch, GiB, from the two largest sizes tried."""
         if len(self.peaks) < 2:
             return max(self.peaks.values(), default=0.0)
         (less, at_less), (more, at_more) = sorted(self.peaks.items())[-2:]
         return at_more + (size - more) * (at_more - at_less) / (more - less)
 
     def _try(self, size: int) -> float | None:
-        """The peak memory, GiB, of steps with batches of ``size``; None if it runs out.
+        """Return the peak memory, GiB, of steps with batches of ``size``; None if memory runs out.
 
         Each size gets new networks, because running out of memory leaves networks and scaler in an undefined state.
         """
@@ -123,7 +123,7 @@ class Trials:
             return None
 
     def _batches(self, size: int, *, graphed: bool) -> Iterator[Batch]:
-        """The batches to try a size with: the same batch twice, as the first step allocates the optimizers' state.
+        """Yield the batches to try a size with: one batch twice, since the first step allocates the optimizers' state.
 
         With ``graphed`` steps, whose memory adds up, batches of ``size`` and ``size - 1`` clips (an epoch's last batch
         may have fewer): first the longest clips, which run eagerly, then each length of the data set, longest first.
@@ -136,7 +136,7 @@ class Trials:
             yield collate([self.item.crop(0, frames, self.config.data.hop_length)] * clips)
 
     def _peak(self) -> float:
-        """The peak memory of the current size, GiB."""
+        """Return the peak memory of the current size, GiB."""
         taken = peak_memory(self.device)
         if self.device.type == "cuda":  # PyTorch does not count the driver's memory, mostly for CUDA graphs
             taken += max(0.0, self.total - free_memory(self.device) - torch.cuda.memory_reserved(self.device) / GIB)
@@ -144,7 +144,7 @@ class Trials:
 
 
 def longest_item(dataset: ClipDataset) -> Item:
-    """The longest item that training can get from the clips."""
+    """Return the longest item that training can get from the clips."""
     frames = dataset.frames()
     path = dataset.paths[max(range(len(frames)), key=frames.__getitem__)]
     return dataset.crop_and_augment(dataset.read(path), seeded_generator(dataset.config.train.seed, 0, 0))

@@ -49,7 +49,7 @@ class Item:
         return Item(cropped, self.speaker_id)
 
     def louder(self, gain: float) -> Item:
-        """The same clip, ``gain`` times as loud."""
+        """Return the same clip, ``gain`` times as loud."""
         clip = self.clip
         louder = replace(
             clip, audio=clip.audio * gain, volume=clip.volume * gain, spec=scale_spectrogram(clip.spec, gain)
@@ -81,7 +81,7 @@ class Batch:
         return replace(self, **{name: tensor.pin_memory() for name, tensor in self._present_fields()})
 
     def padded(self, multiple: int) -> Batch:
-        """The batch with zeros appended, so that its number of frames is a multiple of ``multiple``."""
+        """Append zeros, so that the number of frames is a multiple of ``multiple``; returns a new batch."""
         frames = self.f0.shape[1]
         surplus = -frames % multiple
         hop_length = self.audio.shape[2] // frames
@@ -91,7 +91,7 @@ class Batch:
         )
 
     def tensors(self) -> list[Tensor | None]:
-        """Every field, in the order of the constructor."""
+        """Return every field, in the order of the constructor."""
         return [getattr(self, f.name) for f in fields(self)]
 
     def _present_fields(self) -> list[tuple[str, Tensor]]:
@@ -105,7 +105,7 @@ class ClipDataset(Dataset):
     changed in loudness; validation clips are complete and unchanged.
 
     Raises UserError when no clip can be used, a speaker is not in the configuration, or the first clip (with
-    ``all_in_mem`` any) is damaged or of another setting.
+    ``all_in_mem``, any clip) is damaged or was made with other settings.
     """
 
     def __init__(self, filelist: str | Path, config: Config, *, training: bool):
@@ -121,7 +121,7 @@ class ClipDataset(Dataset):
         return len(self.paths)
 
     def frames(self) -> list[int]:
-        """The number of frames that training uses of each clip, from the clip's header."""
+        """Return the number of frames that training uses of each clip, from the clip's header."""
         return [self._cropped(self._frames(path)) for path in self.paths]
 
     def _frames(self, path: Path) -> int:
@@ -129,12 +129,12 @@ class ClipDataset(Dataset):
             return file.frames // self.config.data.hop_length
 
     def _cropped(self, frames: int) -> int:
-        """The frames left after cropping. As published, only clips more than ten frames over the limit are cropped."""
+        """Return the frames left after cropping. As published, only clips more than ten over the limit are cropped."""
         limit = self.config.train.crop_frames
         return limit if frames > limit + 10 else frames
 
     def __getitem__(self, key: tuple[int, int]) -> Item | UserError:
-        """The item, or a UserError as a value: raised in a loader's worker, it would become a traceback."""
+        """Return the item, or a UserError as a value: raised in a loader's worker, it would become a traceback."""
         epoch, index = key
         try:
             item = self.cache[index] if self.cache else self.read(self.paths[index])
@@ -145,7 +145,7 @@ class ClipDataset(Dataset):
         return self.crop_and_augment(item, seeded_generator(self.config.train.seed, epoch, index))
 
     def crop_and_augment(self, item: Item, generator: torch.Generator) -> Item:
-        """The item of one epoch: long ones are cropped and, with ``vol_aug``, half of them changed in loudness."""
+        """Crop a long item for one epoch and, with ``vol_aug``, change its loudness with probability 1/2."""
         train = self.config.train
         gain = None
         if train.vol_aug and torch.rand((), generator=generator) < 0.5:
@@ -178,7 +178,7 @@ class ClipDataset(Dataset):
         return Item(align(clip, data.hop_length, path), torch.tensor([self.speakers[path]]))
 
     def spectrogram(self, files: ClipFiles, audio: Tensor) -> Tensor:
-        """The clip's linear spectrogram (F, T), from its sidecar file; computes and writes a missing one."""
+        """Read the clip's linear spectrogram (F, T) from its sidecar file; compute and write a missing one."""
         if files.spec.exists():
             return files.read_spec()
         data = self.config.data

@@ -48,7 +48,7 @@ class ScaleDiscriminator(_Discriminator):
         self.conv_post = conv(channels[-1], 1, 3, padding=1)
 
     def forward(self, y: Tensor) -> list[Tensor]:
-        """``y`` (B, 1, L) -> seven feature maps (B, C, length), the last with ceil(L / 256) scores."""
+        """Map ``y`` (B, 1, L) to seven feature maps (B, C, length), the last with ceil(L / 256) scores."""
         return self._feature_maps(y)
 
 
@@ -68,7 +68,7 @@ class PeriodDiscriminator(_Discriminator):
         self.conv_post = conv(channels[-1], 1, (3, 1), padding=(1, 0))
 
     def forward(self, y: Tensor) -> list[Tensor]:
-        """``y`` (B, 1, L) -> six feature maps (B, C, rows, period), the last with the scores."""
+        """Map ``y`` (B, 1, L) to six feature maps (B, C, rows, period), the last with the scores."""
         y = F.pad(y, (0, -y.shape[2] % self.period), "reflect").unflatten(2, (-1, self.period))
         return self._feature_maps(y)
 
@@ -91,13 +91,13 @@ class MultiPeriodDiscriminator(nn.Module):
         self.discriminators.extend(PeriodDiscriminator(period, use_spectral_norm, width) for period in periods)
 
     def forward(self, y: Tensor) -> list[list[Tensor]]:
-        """``y`` (B, 1, L) -> each discriminator's feature maps; the last of them has the scores, see scores_of."""
+        """Map ``y`` (B, 1, L) to each discriminator's feature maps; the last map has the scores, see scores_of."""
         return [discriminator(y) for discriminator in self.discriminators]
 
     def scores(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Each discriminator's scores of ``real`` and ``fake``, both (B, 1, L), in one pass if that equals two passes.
+        """Return each discriminator's scores of ``real`` and ``fake``, both (B, 1, L), in one pass if possible.
 
-        Spectral norm advances its estimate in every pass, and so needs two.
+        With spectral norm there are two passes, because each pass advances its estimate.
         """
         if self.use_spectral_norm:
             return scores_of(self(real)), scores_of(self(fake))
@@ -106,8 +106,8 @@ class MultiPeriodDiscriminator(nn.Module):
 
 
 def scores_of(maps: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Each discriminator's scores (B, n), a view of its last feature map.
+    """Return each discriminator's scores (B, n), a view of its last feature map.
 
-    Not part of ``forward``, because PyTorch 2.11's compiler loses the gradient of such a view.
+    This is not part of ``forward``, because PyTorch 2.11's compiler loses the gradient of such a view.
     """
     return [features[-1].flatten(1) for features in maps]

@@ -16,7 +16,7 @@ F0_MIN, F0_MAX = 50.0, 1100.0  # Hz, the ends of the coarse scale
 
 
 def f0_to_coarse(f0: Tensor) -> Tensor:
-    """Hz -> bins 1 to 255 of a mel scale, int64, any shape; unvoiced (0 Hz) and everything up to 50 Hz is bin 1.
+    """Map Hz to bins 1 to 255 of a mel scale, int64, any shape; unvoiced (0 Hz) and everything up to 50 Hz is bin 1.
 
     From about 1103 Hz up the bin is 0, not 255, because published models were trained with bin 0 for very high F0.
     """
@@ -28,12 +28,12 @@ def f0_to_coarse(f0: Tensor) -> Tensor:
 
 
 def f0_to_lf0(f0: Tensor) -> Tensor:
-    """Hz -> the log scale that the network predicts: 0 at 0 Hz and about 2 at 1000 Hz."""
+    """Map Hz to the log scale that the network predicts: 0 at 0 Hz and about 2 at 1000 Hz."""
     return 2595 * torch.log10(1 + f0.float() / 700) / 500
 
 
 def lf0_to_f0(lf0: Tensor) -> Tensor:
-    """Inverse of f0_to_lf0."""
+    """Map the log scale to Hz, as the inverse of f0_to_lf0."""
     return 700 * (10 ** (lf0.float() * 500 / 2595) - 1)
 
 
@@ -70,7 +70,7 @@ class F0Decoder(nn.Module):
         self.cond = Conv1d(model.gin_channels, hidden, 1)
 
     def forward(self, x: Tensor, norm_lf0: Tensor, mask: Tensor, g: Tensor) -> Tensor:
-        """``x`` (B, hidden, T), ``norm_lf0`` (B, 1, T), ``g`` (B, G, 1) or (B, G, T) -> log F0 (B, 1, T).
+        """Map ``x`` (B, hidden, T), ``norm_lf0`` (B, 1, T) and ``g`` (B, G, 1) or (B, G, T) to log F0 (B, 1, T).
 
         The content is detached, so that the F0 loss trains only this network.
         """

@@ -61,14 +61,14 @@ class Flow(nn.Module):
             self.wn = shared
 
     def forward(self, z: Tensor, mask: Tensor, g: Tensor, reverse: bool = False) -> Tensor:
-        """Posterior to prior, or back with ``reverse``: ``z`` (B, inter, T), ``g`` (B, G, 1 or T) -> (B, inter, T)."""
+        """Map ``z`` (B, inter, T) from the posterior to the prior, or back with ``reverse``; ``g`` (B, G, 1 or T)."""
         for flow in reversed(self.flows) if reverse else self.flows:
             z = flow(z, mask, g, reverse)
         return z
 
 
 def build_stack(model: ModelConfig) -> nn.Module:
-    """The network inside a coupling: (B, hidden, T), mask, g -> (B, hidden, T)."""
+    """Build the network inside a coupling, which maps (B, hidden, T), mask and g to (B, hidden, T)."""
     if model.use_transformer_flow:
         return CausalEncoder(
             model.hidden_channels,

@@ -22,7 +22,7 @@ ALIAS = re.compile(r"^flow\.flows\.\d+\.enc\.")  # aliases of flow.wn, if the co
 
 
 def load_generator(path: str | Path, config: Config) -> Synthesizer:
-    """The network in float32 with folded weight norm, without the posterior encoder, which only training needs.
+    """Load the network in float32 with folded weight norm, without the posterior encoder, which only training needs.
 
     Raises UserError when the file is unreadable, no generator, or of other sizes than the config's.
     """
@@ -37,7 +37,7 @@ def load_generator(path: str | Path, config: Config) -> Synthesizer:
 
 
 def _network(config: Config) -> Synthesizer:
-    """A network of the configuration's sizes, for inference."""
+    """Build a network of the configuration's sizes, for inference."""
     network = Synthesizer(
         config.model,
         spec_channels=config.data.filter_length // 2 + 1,
@@ -60,7 +60,7 @@ def read_generator(path: str | Path) -> dict[str, Any]:
 def write_generator(path: str | Path, weights: dict[str, Tensor], **entries: Any) -> None:
     """Write a checkpoint with the four published entries; those not given describe a network without training state.
 
-    In the file, too, all names of a flow's shared stack share its tensors.
+    All names of a flow's shared stack share its tensors in the file, too.
     """
     weights = {name: weights.get(ALIAS.sub("flow.wn.", name), tensor) for name, tensor in weights.items()}
     save_checkpoint(path, {**UNTRAINED, **entries, "model": weights})

@@ -27,7 +27,7 @@ def generator_loss(fake: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """Twice the mean distance of the discriminators' feature maps; the real ones are targets and get no gradient."""
+    """Return twice the mean distance of the feature maps; the real ones are targets and get no gradient."""
     return 2 * sum(
         (target.detach().float() - feature.float()).abs().mean()
         for targets, features in zip(real, fake, strict=True)
@@ -36,9 +36,9 @@ def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
 
 
 def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor) -> Tensor:
-    """The divergence of the posterior from the prior, estimated from one sample through the flow: nats per frame.
+    """Estimate the KL divergence of the posterior from the prior by one sample through the flow, in nats per frame.
 
-    All (B, inter, T) but ``mask`` (B, 1, T).
+    All tensors are (B, inter, T) except ``mask`` (B, 1, T).
     """
     z_p, logs_q, m_p, logs_p, mask = (x.float() for x in (z_p, logs_q, m_p, logs_p, mask))
     kl = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p) ** 2 * torch.exp(-2 * logs_p)
@@ -46,9 +46,9 @@ def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tens
 
 
 def lf0_loss(predicted: Tensor, lf0: Tensor, mask: Tensor) -> Tensor:
-    """Squared error of log F0, averaged over the batch size times the frames of the longest clip.
+    """Return the squared error of log F0, summed and divided by the batch size times the frames of the longest clip.
 
-    All (B, 1, T). Beyond a clip's end ``mask`` is 0, and both contours must be 0.
+    All tensors are (B, 1, T). Beyond a clip's end ``mask`` is 0, and both contours must be 0.
     """
     frames = mask.sum(dim=2).max() * len(lf0)
     return (predicted.float() - lf0.float()).square().sum() / frames

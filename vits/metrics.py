@@ -1,4 +1,4 @@
-"""How far a converted clip is from its recording, in sound, pitch and voicing."""
+"""Distances of a converted clip from its recording, in timbre, pitch and voicing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Curve = tuple[NDArray[np.float32], NDArray[np.float32]]  # f0 (T,) in Hz, uv (T,
 
 @dataclass(frozen=True)
 class Metrics:
-    """Means over the validation clips, each sung with its own pitch and, with loudness embedding, its own loudness.
+    """Means over the validation clips, each generated with its own pitch and, with loudness embedding, loudness.
 
     ``mel_distance``: mean absolute difference of the log mel spectrograms (natural logarithm); lower is better.
     ``f0_correlation``: Pearson's, of log F0 where both sounds are voiced; NaN if no clip has enough such frames.
@@ -27,7 +27,7 @@ class Metrics:
 
     @classmethod
     def mean(cls, clips: list[Metrics]) -> Metrics:
-        """The means over the clips. The F0 correlation skips clips where it is NaN."""
+        """Average over the clips. The F0 correlation skips clips where it is NaN."""
         distance, correlation, error = np.array([astuple(clip) for clip in clips]).T
         known = correlation[~np.isnan(correlation)]
         return cls(float(distance.mean()), float(known.mean()) if len(known) else float("nan"), float(error.mean()))
@@ -40,7 +40,7 @@ class Metrics:
 
 
 def compare_pitch(made: Curve, real: Curve) -> tuple[float, float]:
-    """The correlation of two curves' log F0 where both are voiced (NaN if unknown), and their V/UV error."""
+    """Return the correlation of two curves' log F0 where both are voiced (NaN if unknown), and their V/UV error."""
     voiced_made, voiced_real = made[1] > 0, real[1] > 0
     error = float((voiced_made != voiced_real).mean()) if len(voiced_real) else float("nan")
     both = voiced_made & voiced_real

@@ -38,7 +38,7 @@ def mix_models(paths: Sequence[str | Path], weights: Sequence[float], mode: str,
 
 
 def shares(weights: Sequence[float], mode: str) -> list[float]:
-    """Each model's share of the mix, from weights in percent.
+    """Return each model's share of the mix, from weights in percent.
 
     ``convex``: the softmax of weight / 100, as published. Shares sum to 1 and equal weights give the mean, but weights
     of 100 and 0 give 0.73 and 0.27. ``linear``: weight / 100, with a warning if they do not sum to 100.
@@ -57,7 +57,7 @@ def shares(weights: Sequence[float], mode: str) -> list[float]:
 
 
 def mixed(models: Iterable[dict[str, Tensor]], fractions: Sequence[float]) -> dict[str, Tensor]:
-    """The weighted sum of the models' tensors of each name, computed in float32 and stored in their highest precision.
+    """Compute the weighted sum of the models' tensors by name, in float32, stored in their highest precision.
 
     The models are read one after the other, so memory use does not grow with their number.
     """

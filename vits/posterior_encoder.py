@@ -26,7 +26,7 @@ class PosteriorEncoder(nn.Module):
         self.proj = Conv1d(model.hidden_channels, 2 * model.inter_channels, 1)
 
     def forward(self, spec: Tensor, mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``spec`` (B, bins, T), ``g`` (B, G, 1) -> a sample, its mean and log standard deviation, (B, inter, T)."""
+        """Map ``spec`` (B, bins, T) and ``g`` (B, G, 1) to a sample, mean and log standard deviation (B, inter, T)."""
         x = self.enc(self.pre(spec) * mask, mask, g)
         mean, log_std = (self.proj(x) * mask).chunk(2, dim=1)
         mean, log_std = mean.float(), log_std.float()

@@ -27,7 +27,7 @@ class PriorEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor, coarse_f0: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` (B, hidden, T), integer ``coarse_f0`` (B, T) -> mean and log standard deviation, (B, inter, T)."""
+        """Map ``x`` (B, hidden, T), integer ``coarse_f0`` (B, T) to mean and log standard deviation (B, inter, T)."""
         x = x + self.f0_emb(coarse_f0).transpose(1, 2)
         mean, log_std = (self.proj(self.enc_(x, mask)) * mask).chunk(2, dim=1)
         return mean, log_std

@@ -51,7 +51,7 @@ class Pair(SavedStep):
         return self.generator, self.discriminator, self.state
 
     def read(self) -> tuple[dict, dict, dict | None]:
-        """The contents of the three files; the state is None for a base model, and where read_state returns None."""
+        """Read the three files; the state is None for a base model, and where read_state returns None."""
         if self.step == 0:
             return load_base_model(self.generator), load_base_model(self.discriminator), None
         generator, discriminator = load_checkpoint(self.generator), load_checkpoint(self.discriminator)
@@ -60,7 +60,7 @@ class Pair(SavedStep):
         return generator, discriminator, self.read_state()
 
     def leftovers(self) -> list[Path]:
-        """Discriminators left by a run that was killed between two renames.
+        """Return the discriminators left by a run that was killed between two renames.
 
         They are recognised by an unfinished file in the folder and by their extra state. A generator is renamed last
         when saving and first when deleting, so a single generator came from elsewhere and stays.
@@ -70,7 +70,7 @@ class Pair(SavedStep):
 
 
 def _networks(folder: Path) -> dict[str, set[int]]:
-    """The steps of the generators (G) and discriminators (D) in a folder; step 0 may be in safetensors."""
+    """Return the steps of the generators (G) and discriminators (D) in a folder; step 0 may be in safetensors."""
     steps = {prefix: set() for prefix in "GD"}
     for path in folder.glob("[GD]_*"):
         if match := re.fullmatch(r"([GD])_(?:(0|[1-9]\d*)\.pth|0\.safetensors)", path.name):
@@ -79,7 +79,7 @@ def _networks(folder: Path) -> dict[str, set[int]]:
 
 
 def _unpaired(folder: Path) -> list[tuple[Pair, Path]]:
-    """The networks whose partner is missing and was not set aside."""
+    """Return the networks whose partner is missing and was not set aside."""
     steps, found = _networks(folder), []
     for step in sorted(steps["G"] ^ steps["D"]):
         pair = Pair(folder, step)
@@ -90,16 +90,16 @@ def _unpaired(folder: Path) -> list[tuple[Pair, Path]]:
 
 
 def pairs(folder: str | Path) -> list[Pair]:
-    """Every complete pair of a run's folder, newest first; step 0 is the base model."""
+    """Return every complete pair of a run's folder, newest first; step 0 is the base model."""
     steps = _networks(Path(folder))
     return [Pair(Path(folder), step) for step in sorted(steps["G"] & steps["D"], reverse=True)]
 
 
 def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None]] | None:
-    """The newest pair that is not truncated, and its contents; None when the folder holds no checkpoint.
+    """Read the newest pair that is not truncated; returns it and its contents, or None if there is no checkpoint.
 
     Truncated files, except a base model's, are skipped with a warning and set aside. Raises UserError when there are
-    checkpoints but none is usable, or half of a base model: a run must not silently start from nothing.
+    checkpoints but none is usable, or half of a base model: a run must not silently start with new weights.
     """
     folder = Path(folder)
     if found := read_newest_intact(folder, pairs(folder)):
@@ -136,19 +136,19 @@ class Best(NamedTuple):
 
     @classmethod
     def of(cls, pair: Any) -> Best | None:
-        """The validation stored in a file as (distance, step); None if the values are invalid."""
+        """Return the validation stored in a file as (distance, step); None if the values are invalid."""
         if isinstance(pair, list | tuple) and len(pair) == 2 and tuple(map(type, pair)) == (float, int):
             return cls(*pair)
         return None
 
 
 def best_generator(folder: Path) -> Path:
-    """The path of the best generator. It must not match ``G_*.pth``, from which the original would resume."""
+    """Return the path of the best generator. It must not match ``G_*.pth``, from which the original would resume."""
     return folder / "best_G.pth"
 
 
 def read_best(folder: Path) -> Best:
-    """The validation of the best generator; Best() if there is none or it cannot be read."""
+    """Read the validation of the best generator; Best() if there is none or it cannot be read."""
     path = best_generator(folder)
     try:
         content = load_checkpoint(path) if path.exists() else {}
@@ -165,6 +165,6 @@ def write_best(folder: Path, generator: dict[str, Any], best: Best) -> None:
 
 
 def newest_generator(folder: str | Path) -> Path | None:
-    """The ``G_<step>.pth`` of the highest step in a folder, or None."""
+    """Return the ``G_<step>.pth`` of the highest step in a folder, or None."""
     found = [(int(m[1]), p) for p in Path(folder).glob("G_*.pth") if (m := re.fullmatch(r"G_(\d+)\.pth", p.name))]
     return max(found)[1] if found else None

@@ -1,6 +1,6 @@
-"""One optimisation step of the synthesizer and its discriminators (VITS, Kim et al. 2021, section 2; spec of 4.1).
+"""One optimisation step of the synthesizer and its discriminators (VITS, Kim et al. 2021, section 2), as in 4.1.
 
-The discriminator trains first, on a slice that the generator made; then the generator, against the updated
+The discriminator trains first, on a slice that the generator made; then the generator trains against the updated
 discriminator.
 
 A step may take several batches, on this rank (``train.accumulate_steps``) and on others. Its gradient is then the mean
@@ -93,7 +93,7 @@ class Losses:
         return sum(self.generator.values())
 
     def by_name(self) -> dict[str, Tensor]:
-        """All losses and gradient norms in one dictionary."""
+        """Return all losses and gradient norms in one dictionary."""
         norms = {"grad_norm_d": self.grad_norm_d, "grad_norm_g": self.grad_norm_g}
         return {"discriminator": self.discriminator, **self.generator, **norms}
 
@@ -140,8 +140,8 @@ class Learner:
 
         Args:
             batches: this rank's batches.
-            number: of the step. With the seed and the batch's index among all ranks' batches it determines the random
-                numbers for a batch. None leaves torch's generator as it is, and is for a single batch only.
+            number: the step's number. With the seed and the batch's index among all ranks' batches it determines the
+                random numbers for a batch. None leaves torch's generator unchanged, and is for a single batch only.
             adversarial: False trains the generator on its reconstruction losses, and not the discriminator.
 
         Returns a preview of the last batch, and the losses, averaged over all ranks. The next step may overwrite both.
@@ -155,7 +155,7 @@ class Learner:
         return self.graphed_step(batch.tensors(), adversarial)
 
     def _single_batch_step(self, tensors: Sequence[Tensor | None], adversarial: bool) -> tuple[Preview, Losses]:
-        """A step on one batch, where one forward pass of the generator serves both networks."""
+        """Train on one batch, with one forward pass of the generator for both networks."""
         batch = Batch(*tensors)
         generated = self.generate(batch)
         return self._train_networks([generated], [generated], batch, 1, adversarial)
@@ -163,7 +163,7 @@ class Learner:
     def _multi_batch_step(
         self, batches: Sequence[Batch], number: int | None, adversarial: bool
     ) -> tuple[Preview, Losses]:
-        """A step on several batches, each generated twice: their autograd graphs would not fit into memory together."""
+        """Train on several batches. Each is generated twice, because all autograd graphs would not fit into memory."""
         for_d, for_g = self._generated(batches, number, with_grad=False), self._generated(batches, number)
         return self._train_networks(for_d, for_g, batches[-1], len(batches), adversarial)
 
@@ -197,7 +197,7 @@ class Learner:
         self.net_d.compile(dynamic=False, options=options)
 
     def generate(self, batch: Batch) -> Generated:
-        """The generator's forward pass on a batch, with the mel spectrograms for the losses (float32)."""
+        """Run the generator on a batch and compute the mel spectrograms for the losses (float32)."""
         train, data = self.config.train, self.config.data
         with self._autocast():
             output = self.net_g(batch.c, batch.f0, batch.uv, batch.spec, batch.speaker_id, batch.lengths, batch.volume)
@@ -239,7 +239,7 @@ class Learner:
         return output, dict(zip(losses, mean, strict=True)), self._update(self.net_g, self.optim_g)
 
     def generator_losses(self, generated: Generated, *, adversarial: bool) -> dict[str, Tensor]:
-        """The losses by name, times their weights. Every loss in this dictionary is trained on, averaged and logged."""
+        """Return the losses by name, times their weights. All of them are trained on, averaged and logged."""
         output, zero = generated.output, torch.zeros((), device=self.device)
         loss_adversarial, loss_feature = self._adversarial_losses(generated) if adversarial else (zero, zero)
         loss_kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
@@ -252,7 +252,7 @@ class Learner:
         }
 
     def _adversarial_losses(self, generated: Generated) -> tuple[Tensor, Tensor]:
-        """The adversarial and the feature matching loss. The discriminator's weights get no gradient."""
+        """Compute the adversarial and the feature matching loss. The discriminator's weights get no gradient."""
         self.net_d.requires_grad_(False)
         try:
             with self._autocast(), cached_weights(self.net_d):
@@ -278,7 +278,7 @@ class Learner:
 
 
 def mel_of(audio: Tensor, data: DataConfig) -> Tensor:
-    """Log-mel (B, n_mels, T) of (B, 1, L), with the configuration's sizes."""
+    """Compute the log-mel (B, n_mels, T) of audio (B, 1, L), with the configuration's sizes."""
     return mel_spectrogram(
         audio.squeeze(1).float(),
         data.sampling_rate,
@@ -292,14 +292,14 @@ def mel_of(audio: Tensor, data: DataConfig) -> Tensor:
 
 
 def mel_of_spec(spec: Tensor, data: DataConfig) -> Tensor:
-    """Log-mel (..., n_mels, T) of a linear spectrogram (..., bins, T), with the configuration's sizes."""
+    """Compute the log-mel (..., n_mels, T) of a linear spectrogram (..., bins, T), with the configuration's sizes."""
     return mel_from_linear(
         spec, data.sampling_rate, data.filter_length, data.n_mel_channels, data.mel_fmin, data.mel_fmax
     )
 
 
 def learning_rate(config: Config, epoch: int) -> float:
-    """Learning rate of an epoch (from 1): a linear warm-up over ``warmup_epochs``, then ``lr_decay`` once an epoch.
+    """Return the learning rate of an epoch, from 1: linear warm-up over ``warmup_epochs``, then ``lr_decay`` per epoch.
 
     With ``cosine_end``, half a cosine replaces ``lr_decay``: it reaches that share of ``learning_rate`` at the last of
     ``epochs`` (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, equation 5, without restarts).

@@ -21,7 +21,7 @@ from vits.flow import Flow
 from vits.posterior_encoder import PosteriorEncoder
 from vits.prior_encoder import PriorEncoder
 
-PUBLISHED_SEED = 52468  # for every conversion
+PUBLISHED_SEED = 52468  # of every conversion, as published
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Synthesizer(nn.Module):
         lengths: Tensor,
         volume: Tensor | None = None,
     ) -> SynthesizerOutput:
-        """One training pass over padded clips; a random slice of each is decoded to audio.
+        """Run a training pass over padded clips; a random slice of each is decoded to audio.
 
         Args:
             c: content (B, C, T).
@@ -114,7 +114,7 @@ class Synthesizer(nn.Module):
         predict_f0: bool = False,
         volume: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Convert. A generator on the CPU in the same state gives the same audio on every device.
+        """Convert content and F0 to audio, the same on every device if ``generator`` is on the CPU in the same state.
 
         Args:
             c, f0, uv, volume: as in forward, without padding.
@@ -138,16 +138,16 @@ class Synthesizer(nn.Module):
         return self.dec.decode(z, f0, g, generator), f0
 
     def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
-        """The shape (B, inter, T) of the noise that ``latent`` needs for ``f0`` (B, T)."""
+        """Return the shape (B, inter, T) of the noise that ``latent`` needs for ``f0`` (B, T)."""
         return len(f0), self.enc_p.proj.out_channels // 2, f0.shape[1]
 
     def latent(self, x: Tensor, f0: Tensor, mask: Tensor, g: Tensor, noise: Tensor, noice_scale: float = 1.0) -> Tensor:
-        """The decoder's input (B, inter, T): a sample of the prior of ``x`` (B, hidden, T), through the flow."""
+        """Compute the decoder's input (B, inter, T): sample the prior of ``x`` (B, hidden, T), and invert the flow."""
         m_p, logs_p = self.enc_p(x, mask, f0_to_coarse(f0))
         return self.flow(m_p + noise * logs_p.exp() * noice_scale, mask, g, reverse=True)
 
     def speaker_condition(self, speaker: Tensor) -> Tensor:
-        """Ids (B, 1) -> (B, G, 1); weights (T, S) of the first S speakers -> their mix, (1, G, T)."""
+        """Map ids (B, 1) to (B, G, 1), or weights (T, S) of the first S speakers to their mix (1, G, T)."""
         if not speaker.is_floating_point():
             return self.emb_g(speaker).transpose(1, 2)
         table = self.emb_g.weight[: speaker.shape[1]]
@@ -158,7 +158,7 @@ class Synthesizer(nn.Module):
         fold_normed_weights(self)
 
     def content(self, c: Tensor, uv: Tensor, mask: Tensor, volume: Tensor | None) -> Tensor:
-        """The sum of content, voicing and, with loudness embedding, loudness: (B, hidden, T)."""
+        """Sum the embeddings of content, voicing and, if the model has one, loudness: (B, hidden, T)."""
         x = self.pre(c) * mask + self.emb_uv(uv.long()).transpose(1, 2)
         if self.emb_vol is None or volume is None:
             return x
@@ -169,18 +169,18 @@ class Synthesizer(nn.Module):
 
 
 def sequence_mask(lengths: Tensor, frames: int) -> Tensor:
-    """``lengths`` (B,) -> (B, 1, frames), 1 before the length and 0 from it on."""
+    """Map ``lengths`` (B,) to masks (B, 1, frames): 1 before the length and 0 from it on."""
     return (torch.arange(frames, device=lengths.device) < lengths[:, None]).float()[:, None]
 
 
 def random_slice_starts(lengths: Tensor, slice_frames: int) -> Tensor:
-    """A random first frame for each clip (B,), uniform over the starts from which a whole slice fits."""
+    """Choose a random first frame for each clip (B,), uniform over the starts from which a whole slice fits."""
     starts = (lengths - slice_frames + 1).clamp(min=1)
     return (torch.rand(len(lengths), device=lengths.device) * starts).long()
 
 
 def cut_slices(x: Tensor, starts: Tensor, size: int) -> Tensor:
-    """``size`` values along the last dimension of ``x`` (B, ..., T), from its own start for each item."""
+    """Cut ``size`` values along the last dimension of ``x`` (B, ..., T), from each item's start in ``starts`` (B,)."""
     index = starts[:, None] + torch.arange(size, device=x.device)
     index = index.view(len(x), *[1] * (x.dim() - 2), size)
     return x.gather(-1, index.expand(*x.shape[:-1], size))

@@ -1,4 +1,4 @@
-"""Validation: sing clips that the model does not train on, and compare them with their recordings."""
+"""Validation: generate clips that the model does not train on, and compare them with their recordings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Validation:
 
     @torch.inference_mode()
     def run(self, net_g: Synthesizer, training_log: TrainingLog, step: int, stop: StopSignal) -> Metrics | None:
-        """Sing and log every clip, and return the mean metrics; None when ``stop`` comes before the end.
+        """Generate and log every clip; returns the mean metrics, or None when ``stop`` is set before the end.
 
         Raises UserError when a clip's sidecar files cannot be read.
         """
@@ -48,7 +48,7 @@ class Validation:
     def _sing(
         self, net_g: Synthesizer, training_log: TrainingLog, step: int, stop: StopSignal
     ) -> tuple[list[Metrics], tuple[Tensor, Tensor]] | None:
-        """Every clip's metrics, and the mels (n_mels, T) of the last clip, made and real."""
+        """Return all clips' metrics, and the generated and real mels (n_mels, T) of the last clip; None on ``stop``."""
         clip_metrics = []
         for index in range(len(self.dataset)):
             if stop.number:
@@ -64,7 +64,7 @@ class Validation:
         return clip_metrics, mels
 
     def _compare(self, index: int, made: Tensor, real: Tensor, mels: tuple[Tensor, Tensor]) -> Metrics:
-        """The metrics of one clip, from 1-D audio and the mels (n_mels, T) of the same two sounds."""
+        """Compute the metrics of one clip from the generated and the real audio (1-D) and their mels (n_mels, T)."""
         if index not in self.real_curves:
             self.real_curves[index] = self._track(real)
         distance = float((mels[0] - mels[1]).abs().mean())
