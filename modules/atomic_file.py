@@ -30,8 +30,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_paths(*paths: str | os.PathLike, mark: str = MARK) -> Iterator[list[Path]]:
-    """``atomic_path`` for files that belong together: all of them are flushed to disk before the first is renamed.
+    """Yield temporary paths as ``atomic_path`` does, for files that belong together.
 
+    All of them are flushed to disk before the first is renamed.
     Files are renamed in the given order, so a kill can separate them only between two renames. Unfinished files of
     killed runs in these folders are deleted first (modules/temporary_file.py); with another ``mark`` in the temporary
     names the caller deletes them. Raises IsADirectoryError if one of ``paths`` is a folder; nothing is written then.
@@ -55,7 +56,7 @@ def atomic_paths(*paths: str | os.PathLike, mark: str = MARK) -> Iterator[list[P
 
 @contextlib.contextmanager
 def _temporary_for(path: Path, mark: str) -> Iterator[Path]:
-    """Like ``locked_temporary``, but an OSError names ``path``, which the user knows, instead of the temporary file."""
+    """Yield a ``locked_temporary``; an OSError names ``path``, which the user knows, instead of the temporary file."""
     with contextlib.ExitStack() as stack:
         try:
             temporary = stack.enter_context(locked_temporary(path, mark))
@@ -79,7 +80,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 @contextlib.contextmanager
 def output_path(path: str | os.PathLike, library_error: type[Exception] = OSError) -> Iterator[Path]:
-    """``atomic_path`` that turns failures into a UserError naming ``path``, the reason, and any file in the way.
+    """Yield an ``atomic_path``; turn failures into a UserError naming ``path``, the reason, and any file in the way.
 
     ``library_error`` is the exception of the library that writes. Few libraries report a full disk, so free space is
     checked here.
@@ -90,7 +91,7 @@ def output_path(path: str | os.PathLike, library_error: type[Exception] = OSErro
 
 @contextlib.contextmanager
 def output_paths(*paths: str | os.PathLike, library_error: type[Exception] = OSError) -> Iterator[list[Path]]:
-    """``output_path`` for files that belong together, as in ``atomic_paths``; the error names the first blocked one."""
+    """Yield ``atomic_paths``, with errors as in ``output_path``; the error names the first path that is blocked."""
     targets = [Path(path) for path in paths]
     try:
         with atomic_paths(*targets) as temporaries:

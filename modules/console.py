@@ -28,7 +28,7 @@ WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 class UserError(Exception):
-    """Wrong input. The message is a complete sentence for the user: what is wrong, in which file or setting, the cure.
+    """Wrong input. The message is a whole sentence for the user: what is wrong, in which file or setting, what to do.
 
     ``option`` gives the names of settings.
     """

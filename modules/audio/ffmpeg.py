@@ -28,7 +28,7 @@ NO_TRACK = "matches no streams"  # in ffmpeg's message if there is no audio trac
 
 
 def is_needed(path: str | os.PathLike) -> bool:
-    """Whether a file is one for ffmpeg, by its suffix or by its first bytes. Raises OSError when it cannot be read."""
+    """Return whether a file needs ffmpeg, by its suffix or its first bytes. Raises OSError when it cannot be read."""
     if os.path.splitext(path)[1].lower() in SUFFIXES:
         return True
     with open(path, "rb") as file:
@@ -49,7 +49,7 @@ def decode_to_wav(path: str | os.PathLike) -> Path:
 
 @functools.lru_cache(maxsize=1)
 def _decode(path: str, size: int, changed: int) -> tempfile.TemporaryDirectory:
-    """``size`` and ``changed`` are part of the cache key, so that a changed file is decoded again."""
+    """Decode into a new folder. ``size`` and ``changed`` make the cache decode a file again after a change."""
     program = shutil.which("ffmpeg")
     if program is None:
         raise UserError(f"{path} needs ffmpeg to be read; install it (ffmpeg.org), or export the file as wav or flac")

@@ -195,7 +195,7 @@ def _resampler(source: int, target: int, lowpass_filter_width: int, device: torc
 
 
 def _resample_rows(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """``resample`` of each ``(L,)`` in ``(..., L)``."""
+    """Apply ``resample`` to each ``(L,)`` in ``(..., L)``."""
     import torch
 
     rows = audio.detach().reshape(-1, audio.shape[-1]).float().cpu().numpy()

@@ -107,9 +107,9 @@ class LevelMeter:
 
 
 def volume(audio: Tensor | np.ndarray, hop_length: int) -> Tensor | np.ndarray:
-    """Loudness per frame, the input of the volume embedding: ``(L,)`` -> ``(L // hop_length,)``, of the input's type.
+    """Compute the loudness per frame, input of the volume embedding: ``(L,)`` -> ``(L // hop_length,)``, type kept.
 
-    RMS of the ``hop_length`` samples around each frame's first sample, with reflect padding at the ends.
+    It is the RMS of the ``hop_length`` samples around each frame's first sample, with reflect padding at the ends.
     """
     import torch
     from torch.nn import functional as F

@@ -46,7 +46,7 @@ class MonoFile:
         self._offset, self._gain = 0.0, 1.0
 
     def measure(self, frame_length: int, hop_length: int) -> Levels:
-        """Read the whole file once and return its levels in frames as of ``frame_rms``; call it before ``parts``.
+        """Read the whole file once and return its levels, in frames as in ``frame_rms``; call it before ``parts``.
 
         Sets ``samples``, the length that was read, ``peak``, and ``cut_off``, a message if the end is missing.
         """
@@ -58,7 +58,7 @@ class MonoFile:
         elif (likeness := totals.likeness()) is not None and likeness < ALIKE:
             log.warning(
                 "%s: its two channels hold different sound (correlation %.2f), and their mean is used; if one of them "
-                "is the voice, export that one alone", self.path, likeness,
+                "is the voice, export only that one", self.path, likeness,
             )  # fmt: skip
         self.samples: int = totals.samples
         self.cut_off: str | None = self._describe_truncation()
@@ -170,7 +170,7 @@ class _Totals:
         return self.sum / self.samples
 
     def likeness(self) -> float | None:
-        """The correlation of two channels; None when they are not two, or one of them is silent or much fainter."""
+        """Return the correlation of two channels; None for another number, or if one is silent or much fainter."""
         power = self.squares / self.samples - self.mean**2
         if len(power) != 3 or power[1:].min() <= power[1:].max() * 10 ** (-MUCH_FAINTER / 10):
             return None

@@ -69,7 +69,7 @@ class Slicer:
         return self.slice_curve(frame_rms(audio, self.window, self.hop), len(audio))
 
     def slice_curve(self, rms: np.ndarray, samples: int) -> list[Chunk]:
-        """``slice`` from the curve ``frame_rms(audio, window, hop)`` of a recording of ``samples`` samples."""
+        """Return the chunks as ``slice``, from the curve ``frame_rms(audio, window, hop)`` of ``samples`` samples."""
         if samples <= self.frames(self.min_length):  # compares samples with frames, as published
             return [Chunk(False, 0, samples)]
         chunks, done = [], 0

@@ -23,7 +23,7 @@ VOCODER_EPSILON = 1e-9  # the same for the spectrogram of a vocoder's mel
 
 
 def linear_spectrogram(audio: Tensor, n_fft: int, hop_length: int, win_length: int) -> Tensor:
-    """Magnitudes ``(B, n_fft // 2 + 1, T)`` of ``(B, L)`` in [-1, 1]; ``T = L // hop_length`` for an even overlap.
+    """Compute magnitudes ``(B, n_fft // 2 + 1, T)`` of ``(B, L)`` in [-1, 1]; T is L // hop_length for even overlaps.
 
     Raises ValueError when the audio is too short for reflect padding: L must exceed (n_fft - hop_length) / 2.
     """
@@ -44,7 +44,7 @@ def scale_spectrogram(spec: Tensor, gain: float) -> Tensor:
 def mel_from_linear(
     spec: Tensor, sampling_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None
 ) -> Tensor:
-    """Log-mel ``(B, n_mels, T)`` of magnitudes ``(B, n_fft // 2 + 1, T)``; natural logarithm, floor 1e-5."""
+    """Compute the log-mel ``(B, n_mels, T)`` of magnitudes ``(B, n_fft // 2 + 1, T)``: natural log, floor 1e-5."""
     with without_autocast(spec.device):
         filters = mel_filters(sampling_rate, n_fft, n_mels, fmin, fmax, spec.device)
         return torch.matmul(filters, spec.float()).clamp(min=FLOOR).log()
@@ -60,7 +60,7 @@ def mel_spectrogram(
     fmin: float,
     fmax: float | None,
 ) -> Tensor:
-    """Log-mel ``(B, n_mels, T)`` of ``(B, L)``: linear_spectrogram, then mel_from_linear."""
+    """Compute the log-mel ``(B, n_mels, T)`` of ``(B, L)``: linear_spectrogram, then mel_from_linear."""
     spec = linear_spectrogram(audio, n_fft, hop_length, win_length)
     return mel_from_linear(spec, sampling_rate, n_fft, n_mels, fmin, fmax)
 
@@ -81,7 +81,7 @@ class VocoderMel:
     fmax: float | None = 16000
 
     def __call__(self, audio: Tensor, keyshift: float = 0, speed: float = 1) -> Tensor:
-        """``(B, L)`` -> ``(B, n_mels, T)``, shifted up by ``keyshift`` semitones and ``speed`` times faster.
+        """Map ``(B, L)`` to ``(B, n_mels, T)``, shifted up by ``keyshift`` semitones and ``speed`` times faster.
 
         A key shift scales the analysis window, and with it the distance between bins, and leaves time unchanged.
         """
@@ -109,7 +109,7 @@ def _pad_for(audio: Tensor, window: int, hop: int) -> Tensor:
 
 
 def _magnitude(padded: Tensor, n_fft: int, hop_length: int, win_length: int, epsilon: float) -> Tensor:
-    """Square root of power plus ``epsilon``, which keeps the gradient finite at silence: ``(B, n_fft // 2 + 1, T)``."""
+    """Return the root of power plus ``epsilon``, whose gradient is finite at silence: ``(B, n_fft // 2 + 1, T)``."""
     window = _hann(win_length, padded.device)
     spec = torch.stft(padded, n_fft, hop_length, win_length, window, center=False, return_complex=True)
     return (spec.real.square() + spec.imag.square() + epsilon).sqrt()
@@ -132,8 +132,9 @@ def mel_filters(
     device: torch.device,
     mel_scale: str = "slaney",
 ) -> Tensor:
-    """Triangles of equal area, ``(n_mels, n_fft // 2 + 1)`` float32, evenly spaced on a mel scale, "slaney" or "htk".
+    """Return triangular filters ``(n_mels, n_fft // 2 + 1)`` float32 of equal area, evenly spaced on a mel scale.
 
+    ``mel_scale`` is "slaney" or "htk".
     ``fmax`` None is half the sampling rate. librosa has the same filters but takes a second to import.
     """
     highest = sampling_rate / 2 if fmax is None else fmax

@@ -198,8 +198,8 @@ def _check_together(config: Config, path: str | Path) -> None:
         f"train.segment_size ({train.segment_size}) must be a multiple of data.hop_length ({data.hop_length})": (
             train.segment_size % data.hop_length == 0
         ),
-        f"train.segment_size ({train.segment_size}) must exceed {shortest} samples, half of what a mel window of "
-        f"data.filter_length ({data.filter_length}) overlaps the next": train.segment_size > shortest,
+        f"train.segment_size ({train.segment_size}) must exceed {shortest} samples, half of the overlap of two mel "
+        f"windows of data.filter_length ({data.filter_length})": train.segment_size > shortest,
         f"data.mel_fmin ({data.mel_fmin}) and data.mel_fmax ({data.mel_fmax}) must be in this order, from 0 to half of "
         f"data.sampling_rate ({data.sampling_rate})": 0 <= data.mel_fmin < mel_fmax <= data.sampling_rate / 2,
         f"train.crop_frames ({train.crop_frames}) must hold a training slice of {train.segment_size} samples": (

@@ -222,7 +222,7 @@ class ClipFiles:
 
 
 def _read_tensor(path: Path, dimensions: int) -> Tensor:
-    """Needs memory of about three times the file's size."""
+    """Read a tensor, in memory of about three times the file's size."""
     import torch
 
     from modules.untrusted.torch_file import load_torch
@@ -252,7 +252,7 @@ def _write_tensor(path: Path, tensor: Tensor, dimensions: int) -> None:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
-    """Arrays of numbers are read without PyTorch, in memory of the file's size."""
+    """Read an array. Arrays of numbers are read without PyTorch, in memory of the file's size."""
     try:
         with open(path, "rb") as file:
             array = read_header(file)[1]
@@ -317,7 +317,7 @@ def _maker(path: Path) -> str:
 
 
 def stretch_units(units: Tensor, length: int, mode: str) -> Tensor:
-    """Bring content units (C, N) to ``length`` frames: (C, length).
+    """Resample content units (C, N) to ``length`` frames: (C, length).
 
     ``left`` repeats each of the N source frames until the next one is due and never skips one (when shrinking it takes
     the first ``length`` frames), as in the training of 4.0 models. The others are modes of

@@ -121,7 +121,7 @@ class F0Predictor(ABC):
         self.weight = weight
 
     def __call__(self, audio: np.ndarray, frames: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """``(L,)`` float32 -> f0 ``(frames,)`` in Hz and uv ``(frames,)``, 1 where voiced; both float32.
+        """Map ``(L,)`` float32 to f0 ``(frames,)`` in Hz and uv ``(frames,)``, 1 where voiced; both float32.
 
         ``frames`` defaults to ``L // hop_length`` and may differ from it by up to 3. F0 is interpolated across unvoiced
         frames. If no frame is voiced (silence, noise, less than one analysis window of audio), both are zeros. Raises

@@ -102,7 +102,7 @@ class FourierConv(nn.Module):
 
 
 def _likeliest_path(salience: Tensor) -> tuple[Tensor, Tensor]:
-    """Viterbi search in ``(1, 360, T)``: the bin of each frame and its frequency in Hz, both ``(1, T)``."""
+    """Return the bin of each frame and its frequency in Hz, both ``(1, T)``, by Viterbi search in ``(1, 360, T)``."""
     import librosa
 
     probabilities = torch.softmax(salience[0], dim=0).numpy()
@@ -112,7 +112,7 @@ def _likeliest_path(salience: Tensor) -> tuple[Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=1)
 def _transitions() -> np.ndarray:
-    """Transition probabilities ``(360, 360)`` between bins: a triangle around the same bin."""
+    """Return the transition probabilities ``(360, 360)`` between bins: a triangle around the same bin."""
     bins = np.arange(360)
     weights = np.maximum(REACH - np.abs(bins[:, None] - bins), 0)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -130,6 +130,6 @@ def _check_mel(mel: VocoderMel, bands: int, path: Path) -> None:
 
 
 def log_mel(wave: Tensor, mel: VocoderMel) -> Tensor:
-    """``(B, L)`` -> ``(B, n_mels, L // hop + 1)``; the last frame is repeated, as in the networks' training."""
+    """Map ``(B, L)`` to ``(B, n_mels, L // hop + 1)``; the last frame is repeated, as in the networks' training."""
     frames = mel(wave)
     return torch.cat((frames, frames[..., -1:]), dim=-1)

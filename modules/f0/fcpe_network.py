@@ -18,8 +18,8 @@ from modules.layers.weight_norm import WeightNorm
 
 HEADS, HEAD_SIZE = 8, 64
 RANDOM_FEATURES = int(HEAD_SIZE * math.log(HEAD_SIZE))
-KERNEL = 31  # frames, of the depthwise convolution
-GROUPS = 4  # of the group norm after the first convolution
+KERNEL = 31  # frames; width of the depthwise convolution
+GROUPS = 4  # groups of the norm after the first convolution
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class FcpeNetwork(nn.Module):
         self.dense_out = NormedLinear(sizes.channels, sizes.bins)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Log-mel ``(B, mels, N)`` -> salience ``(B, N, bins)`` in [0, 1]."""
+        """Map the log-mel ``(B, mels, N)`` to the salience ``(B, N, bins)`` in [0, 1]."""
         x = self.stack(mel).transpose(1, 2).float()  # the residual stream stays float32 inside autocast
         for layer in self.decoder._layers:
             x = layer(x)
@@ -59,7 +59,7 @@ class FcpeNetwork(nn.Module):
 
 
 def cents(f0: float) -> float:
-    """Cents above 10 Hz."""
+    """Convert F0 in Hz to cents above 10 Hz."""
     return 1200 * math.log2(f0 / 10)
 
 
@@ -70,7 +70,7 @@ class Layers(nn.Module):
 
 
 class Layer(nn.Module):
-    """``(B, N, channels)`` -> the same."""
+    """Attention, then a convolution: ``(B, N, channels)`` to the same shape."""
 
     def __init__(self, channels: int, attention: bool):
         super().__init__()
@@ -85,7 +85,7 @@ class Layer(nn.Module):
 
 
 class Conformer(nn.Module):
-    """A gated depthwise convolution over time, ``(B, N, channels)`` -> the same."""
+    """A gated depthwise convolution over time: ``(B, N, channels)`` to the same shape."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -131,7 +131,7 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, N, channels)`` -> the same."""
+        """Map ``(B, N, channels)`` to the same shape."""
         with without_autocast(x.device):
             queries, keys, values = (_heads(layer(x.float())) for layer in (self.to_q, self.to_k, self.to_v))
             queries, keys = self.fast_attention.queries(queries), self.fast_attention.keys(keys)
@@ -141,7 +141,7 @@ class Attention(nn.Module):
 
 
 def _heads(x: Tensor) -> Tensor:
-    """``(B, n, heads * size)`` -> ``(B, heads, n, size)``."""
+    """Split ``(B, n, heads * size)`` into heads: ``(B, heads, n, size)``."""
     return x.unflatten(-1, (HEADS, HEAD_SIZE)).transpose(1, 2)
 
 

@@ -49,7 +49,7 @@ def load_network(path: Path, device: torch.device) -> RmvpeNetwork:
 
 
 def log_mel(wave: Tensor) -> Tensor:
-    """``(B, L)`` at 16 kHz -> ``(B, 128, 1 + L // 160)``: natural logarithm of magnitudes, floor 1e-5; L > 512."""
+    """Map ``(B, L)`` at 16 kHz to ``(B, 128, 1 + L // 160)``: natural log of magnitudes, floor 1e-5; L > 512."""
     window = torch.hann_window(WINDOW, device=wave.device)
     spec = torch.stft(wave.float(), WINDOW, HOP_LENGTH, window=window, return_complex=True).abs()
     return (mel_filters(*MEL_FILTERS, wave.device, "htk") @ spec).clamp(min=FLOOR).log()

@@ -151,14 +151,14 @@ class RmvpeNetwork(nn.Module):
         self.fc = nn.Sequential(Recurrent(3 * MELS, 256), nn.Linear(512, BINS), nn.Dropout(0.25), nn.Sigmoid())
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Log-mel ``(B, 128, N)`` -> salience ``(B, N, 360)`` in [0, 1]."""
+        """Map the log-mel ``(B, 128, N)`` to the salience ``(B, N, 360)`` in [0, 1]."""
         frames = mel.shape[-1]
         features = self.features(F.pad(mel, (0, -frames % CELL)))  # trained with zeros, not log-mel silence
         with without_autocast(mel.device):
             return self.fc(features.float())[:, :frames]
 
     def features(self, mel: Tensor) -> Tensor:
-        """Log-mel ``(B, 128, N)`` -> input of the recurrent layer ``(B, N, 384)``; N is a multiple of 32."""
+        """Map the log-mel ``(B, 128, N)``, N a multiple of 32, to the recurrent layer's input ``(B, N, 384)``."""
         x = self.cnn(self.unet(mel.transpose(1, 2)[:, None]))
         return x.transpose(1, 2).flatten(2)
 

@@ -15,7 +15,7 @@ from modules.f0.contour import resize_nearest
 
 log = get_logger("f0")
 
-ZERO_CROSSINGS = 128  # of the resampling filter on one side; as steep as in the networks' training
+ZERO_CROSSINGS = 128  # on one side of the resampling filter; as steep as in the networks' training
 REACH = 4  # bins on each side of the likeliest one over which F0 is averaged
 
 
@@ -44,7 +44,7 @@ class SaliencePredictor(F0Predictor):
 
     @abstractmethod
     def log_mel(self, wave: Tensor) -> Tensor:
-        """``(B, L)`` -> the network's input ``(B, n_mels, N)``, a frame every 10 ms."""
+        """Map ``(B, L)`` to the network's input ``(B, n_mels, N)``, a frame every 10 ms."""
 
     @property
     @abstractmethod
@@ -52,7 +52,7 @@ class SaliencePredictor(F0Predictor):
         """The pitch of each of the 360 bins, in cents above 10 Hz."""
 
     def _track(self, mel: Tensor) -> Tensor:
-        """``(B, n_mels, N)`` -> F0 in Hz ``(B, N)``, zero where unvoiced."""
+        """Map ``(B, n_mels, N)`` to F0 in Hz ``(B, N)``, zero where unvoiced."""
         if self.half:
             with torch.autocast(mel.device.type, dtype=torch.float16):
                 f0 = self._decoded(mel)
@@ -69,7 +69,7 @@ class SaliencePredictor(F0Predictor):
 
 
 def decode(salience: Tensor, cents: Tensor, threshold: float, edges_count_twice: bool = False) -> Tensor:
-    """Saliences ``(..., bins)`` -> F0 in Hz ``(...,)``; zero if none is above ``threshold``, NaN if one is NaN.
+    """Map saliences ``(..., bins)`` to F0 in Hz ``(...,)``; zero if none is above ``threshold``, NaN if one is NaN.
 
     The pitch is the mean of the nine bins around the likeliest one, weighted by salience. Neighbours outside the range
     are ignored, or, with ``edges_count_twice``, replaced by the edge bin. ``cents`` ``(bins,)`` are above 10 Hz.

@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x`` (B, C, T), ``mask`` (B, 1, T) -> (B, C, T)."""
+        """Map ``x`` (B, C, T) and ``mask`` (B, 1, T) to (B, C, T)."""
         q, k, v = (self._split_heads(projection(x)) for projection in (self.conv_q, self.conv_k, self.conv_v))
         heads = self.attend(q, k, v, 0, mask) if torch.is_grad_enabled() else self._in_groups(q, k, v, mask)
         return self.conv_o(heads.transpose(2, 3).flatten(1, 2))
@@ -74,7 +74,7 @@ class WindowedSelfAttention(SelfAttention):
     """Attention to every frame, with learned terms for keys and values at most ``window`` frames away.
 
     score(i, j) = q_i/√d · (k_j + rel_k[j - i]) and output_i = Σ_j p_ij · (v_j + rel_v[j - i]), the relative terms
-    being zero outside the window. Their cost per query is that of 2·window + 1 keys, not T.
+    being zero outside the window. Per query they cost as much as 2·window + 1 keys, not T.
     """
 
     def __init__(self, channels: int, n_heads: int, p_dropout: float = 0.0, window: int = 4):
@@ -94,7 +94,7 @@ class WindowedSelfAttention(SelfAttention):
         return weights @ v + (weights.gather(3, near) * inside.to(v.dtype)) @ self.emb_rel_v[0]
 
     def _neighbours(self, q: Tensor, start: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Each query's neighbours as indices (B, heads, rows, 2w + 1), and whether they lie inside the signal."""
+        """Return each query's neighbours as indices (B, heads, rows, 2w + 1), and whether they are in the signal."""
         batch, heads, rows, _ = q.shape
         queries = torch.arange(start, start + rows, device=q.device)
         near = queries[:, None] + torch.arange(-self.window, self.window + 1, device=q.device)
@@ -164,7 +164,7 @@ class RelativeEncoder(nn.Module):
         self.norm_layers_2 = nn.ModuleList(LayerNorm(channels) for _ in layers)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x`` (B, C, T), ``mask`` (B, 1, T) -> (B, C, T), zero where the mask is."""
+        """Map ``x`` (B, C, T) and ``mask`` (B, 1, T) to (B, C, T), zero where the mask is."""
         x = x * mask
         for attention, norm_1, feed_forward, norm_2 in zip(
             self.attn_layers, self.norm_layers_1, self.ffn_layers, self.norm_layers_2, strict=True
@@ -204,7 +204,7 @@ class CausalEncoder(nn.Module):
         self.norm_layers_1 = nn.ModuleList(LayerNorm(channels) for _ in layers)
 
     def forward(self, x: Tensor, mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """``x`` (B, C, T), ``mask`` (B, 1, T), with gates ``g`` (B, G, 1 or T) -> (B, C, T), zero where the mask is."""
+        """Map ``x`` (B, C, T), ``mask`` (B, 1, T), with gates ``g`` (B, G, 1 or T) to (B, C, T), zero where masked."""
         x = x * mask
         n_layers = len(self.ffn_layers)
         conditions = [None] * n_layers if g is None else self.cond_layer(g).chunk(n_layers, dim=1)

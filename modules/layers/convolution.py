@@ -56,5 +56,5 @@ def _helps_grouped_and_transposed(x: Tensor) -> bool:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """(B, C, L) -> (B, C, 1, L) in channels-last memory."""
+    """Map (B, C, L) to (B, C, 1, L) in channels-last memory."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)

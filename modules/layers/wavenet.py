@@ -33,7 +33,7 @@ class WN(nn.Module):
         self.cond_layer = WeightNormConv1d(gin_channels, 2 * channels * n_layers, 1)
 
     def forward(self, x: Tensor, mask: Tensor, g: Tensor) -> Tensor:
-        """``x`` (B, C, T), ``mask`` (B, 1, T), ``g`` (B, G, 1) or one condition a frame (B, G, T) -> (B, C, T)."""
+        """Map ``x`` (B, C, T), ``mask`` (B, 1, T) and ``g`` (B, G, 1), or (B, G, T) by frame, to (B, C, T)."""
         conditions = self.cond_layer(g).chunk(len(self.in_layers), dim=1)
         total = 0
         for conv, res_skip, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
@@ -48,7 +48,7 @@ class WN(nn.Module):
 
 
 def gated(x: Tensor) -> Tensor:
-    """(B, 2·C, T) -> (B, C, T): tanh of the first half of the channels times sigmoid of the second half."""
+    """Map (B, 2·C, T) to (B, C, T): tanh of the first half of the channels times sigmoid of the second half."""
     signal, gate = x.chunk(2, dim=1)
     return torch.tanh(signal) * torch.sigmoid(gate)
 

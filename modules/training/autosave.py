@@ -20,14 +20,14 @@ def minutes(text: str) -> float:
 
 
 class AutosaveTimer:
-    """Measures the time since the last checkpoint; an autosave is due after ``minutes``, with 0 never."""
+    """Measures the time since the last checkpoint; an autosave is due after ``minutes``, or never if that is 0."""
 
     def __init__(self, minutes: float = MINUTES):
         self.seconds = minutes * 60
         self.restart()
 
     def restart(self) -> None:
-        """Start anew, after a checkpoint was written or could not be."""
+        """Restart the timer, after a checkpoint was written or could not be written."""
         self.since = time.monotonic()
 
     @property

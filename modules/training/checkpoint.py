@@ -60,7 +60,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    """The error for a file for which ``torch.load`` raised ``error``: the kind of fault, and what to do."""
+    """Return an error that explains why ``torch.load`` raised ``error``: the kind of fault, and what to do."""
     start = f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint"
     if is_truncated(path, error):
         return Truncated(f"{start}; it is truncated")
@@ -93,13 +93,13 @@ def load_base_model(path: Path) -> dict[str, Any]:
 
 
 def base_file(path: Path) -> Path:
-    """The path of a base model: ``path``, or the safetensors file of that name if only that exists."""
+    """Return the path of a base model: ``path``, or the safetensors file of that name if only that exists."""
     other = path.with_suffix(SUFFIX)
     return other if other.exists() and not path.exists() else path
 
 
 def is_dense(value: Any) -> bool:
-    """Whether ``value`` is a plain tensor in memory: not sparse, nested, quantized or on the meta device."""
+    """Return whether ``value`` is a plain tensor in memory: not sparse, nested, quantized or on the meta device."""
     return (
         isinstance(value, torch.Tensor)
         and not value.is_nested
@@ -110,8 +110,10 @@ def is_dense(value: Any) -> bool:
 
 
 def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict inside a checkpoint, without the prefix that a wrapper has put before all its names; it then takes
-    the place of the one with it. Raises UserError when there is none."""
+    """Return the state dict of a checkpoint after removing wrappers' prefixes from its names, in the checkpoint too.
+
+    Raises UserError when there is none.
+    """
     if not isinstance(checkpoint.get("model"), dict):
         raise UserError(f"{path} holds no 'model': it is no checkpoint of a network")
     state = checkpoint["model"]
@@ -123,7 +125,7 @@ def model_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Te
 
 
 def whole_number(content: dict[str, Any], name: str, path: str | Path, default: int | None = None) -> int:
-    """The count that a checkpoint holds under ``name``. Raises UserError when it is missing or no count."""
+    """Return the count that a checkpoint holds under ``name``. Raises UserError when it is missing or no count."""
     value = content.get(name, default)
     if not isinstance(value, int | float) or not 0 <= value < MAX_COUNT:
         raise UserError(f"{path} is damaged: its {name} is {short_repr(value)} and should be a count; move it away")
@@ -202,19 +204,19 @@ class SavedStep:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files of the step, the extra state last."""
+        """The step's files, the extra state last."""
         raise NotImplementedError
 
     def read(self) -> tuple[dict | None, ...]:
-        """The contents of the files, in their order. Raises Truncated, or UserError when a file is invalid."""
+        """Read the contents of the files, in their order. Raises Truncated, or UserError when a file is invalid."""
         raise NotImplementedError
 
     def is_autosave(self) -> bool:
-        """Whether this is an autosave, which is deleted when the next checkpoint is written."""
+        """Return whether this is an autosave, which is deleted when the next checkpoint is written."""
         return self.step > 0 and bool(self.extra_state().get("passing"))  # the file format's key
 
     def extra_state(self) -> dict[str, Any]:
-        """The content of the extra state; empty if there is none or it cannot be read."""
+        """Read the content of the extra state; empty if there is none or it cannot be read."""
         with contextlib.suppress(UserError):
             return load_checkpoint(self.files[-1])
         return {}
@@ -243,17 +245,17 @@ class SavedStep:
             raise UserError(f"{self.files[0]} is written, but could not be read back ({error})") from error
 
     def leftovers(self) -> list[Path]:
-        """Models that a killed run left without the other files of their step."""
+        """Return the models that a killed run left without the other files of their step."""
         return []
 
     def _orphaned_states(self) -> list[Path]:
-        """Extra states without their models, left by an interrupted save or deletion."""
+        """Return the extra states without their models, left by an interrupted save or deletion."""
         found = [(path, re.fullmatch(self.STATE, path.name)) for path in self.folder.glob("*state*.pth")]
         steps = [(path, type(self)(self.folder, int(match[1]))) for path, match in found if match and int(match[1])]
         return [path for path, saved in steps if not all(file.exists() for file in saved.files)]
 
     def read_state(self) -> dict[str, Any] | None:
-        """The extra state; None if another program wrote the checkpoint, or if the state is truncated.
+        """Read the extra state; None if another program wrote the checkpoint, or if the state is truncated.
 
         A truncated state is set aside with a warning: the weights are worth more than an exact resume.
         """
@@ -290,14 +292,15 @@ def _set_aside(path: Path) -> None:
 
 
 def set_aside_name(path: Path) -> Path:
-    """The name that a file set aside gets."""
+    """Return the name that a file set aside gets."""
     return path.with_name(f"{path.name}.broken")
 
 
 def read_newest_intact(folder: str | Path, candidates: Sequence[SavedStep]) -> tuple[SavedStep, tuple] | None:
-    """The first of ``candidates`` (newest first) that is not truncated, and its contents; None if there are none.
+    """Read the first of ``candidates`` (newest first) that is not truncated; returns it and its contents.
 
-    Raises UserError when all are truncated, and when a complete file cannot be read: the user decides what to do.
+    Returns None if there are no candidates. Raises UserError when all are truncated, and when a complete file cannot be
+    read: the user decides what to do.
     """
     for saved in candidates:
         if saved.step == 0:

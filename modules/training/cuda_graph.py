@@ -74,7 +74,7 @@ class GraphedFunction:
             torch.cuda.empty_cache()
 
     def _inputs_like(self, tensors: Tensors) -> list[Tensor | None]:
-        """Views of the shared buffers with the shapes of ``tensors``. Growing a buffer drops all graphs."""
+        """Return views of the shared buffers with the shapes of ``tensors``. Growing a buffer drops all graphs."""
         for index, tensor in enumerate(tensors):
             if tensor is not None and (index not in self.buffers or self.buffers[index].numel() < tensor.numel()):
                 self._drop_graphs()
@@ -123,5 +123,5 @@ class CapturedGraph:
 
 @functools.cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream for all captures on a device; a single one, because libraries keep a workspace for each stream."""
+    """Return the stream for all captures on a device: a single one, since libraries keep a workspace per stream."""
     return torch.cuda.Stream(device)

@@ -1,9 +1,9 @@
 """Several processes that train together, as torchrun starts them; with one process every function here is a no-op.
 
 Each process trains on its own batches. The gradients are averaged over all processes, so the weights stay equal
-everywhere. Only rank 0 writes files, logs, validates and saves; the other ranks wait for it. Gradients travel by NCCL
-between GPUs and by Gloo between CPUs. Stop signals and checkpoints always travel by Gloo, which does not wait for the
-device.
+everywhere. Only rank 0 writes files, logs, validates and saves; the other ranks wait for it. Gradients are reduced by
+NCCL between GPUs and by Gloo between CPUs. Stop signals and checkpoints are always sent by Gloo, which does not wait
+for the device.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _control_group: Any = None  # the Gloo group with RANK_ZERO_TIMEOUT, while the p
 
 
 def launch_rank() -> int:
-    """The rank that the environment gives this process, 0 if it gives none. Raises UserError if it is no valid rank."""
+    """Return the rank that the environment gives this process, 0 if none. Raises UserError if it is no valid rank."""
     return _launch_rank_and_world_size()[0]
 
 
 def launch_world_size() -> int:
-    """The number of processes that the environment gives, 1 if it gives none. Raises UserError as launch_rank."""
+    """Return the world size that the environment gives, 1 if none. Raises UserError as launch_rank."""
     return _launch_rank_and_world_size()[1]
 
 
@@ -58,32 +58,32 @@ def _launch_rank_and_world_size() -> tuple[int, int]:
 
 
 def local_rank() -> int:
-    """The rank of this process among those of its machine, from 0."""
+    """Return the rank of this process among the processes of its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
 
 
 def has_rendezvous() -> bool:
-    """Whether the environment names the address where the processes meet, as torchrun's does."""
+    """Return whether the environment names the rendezvous address of the processes, as torchrun's does."""
     return "RANK" in os.environ and "MASTER_ADDR" in os.environ
 
 
 def own_share(items: Iterable[Value]) -> list[Value]:
-    """Every n-th item, starting at this process's launch rank: each item belongs to exactly one of n processes."""
+    """Return every n-th item from this process's launch rank on: each item belongs to exactly one of n processes."""
     return list(items)[launch_rank() :: launch_world_size()]
 
 
 def rank() -> int:
-    """This process's rank in the process group, 0 without a group."""
+    """Return this process's rank in the process group, 0 without a group."""
     return dist.get_rank() if _joined() else 0
 
 
 def world_size() -> int:
-    """The number of processes in the process group, 1 without a group."""
+    """Return the number of processes in the process group, 1 without a group."""
     return dist.get_world_size() if _joined() else 1
 
 
 def is_rank_zero() -> bool:
-    """Whether this process has rank 0, the only one that writes files, logs, validates and saves."""
+    """Return whether this process has rank 0, the only one that writes files, logs, validates and saves."""
     return rank() == 0
 
 
@@ -113,7 +113,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def _own_device(device: torch.device) -> torch.device:
-    """This process's own device of the same type as ``device``."""
+    """Return this process's own device of the same type as ``device``."""
     if device.type == "mps":
         raise UserError("several processes cannot share one mps device; train without torchrun, or on the cpu")
     if device.type == "cpu":
@@ -189,7 +189,7 @@ def average_gradients(network: nn.Module) -> None:
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:
-    """The mean of ``values`` over all ranks, on the same device; does not wait for the device."""
+    """Return the mean of ``values`` over all ranks, on the same device; does not wait for the device."""
     if not _joined():
         return values
     values = values.clone()
@@ -207,7 +207,7 @@ def broadcast_weights(network: nn.Module) -> None:
 
 
 def all_reduce_max(number: int) -> int:
-    """The maximum of ``number`` over all ranks. Also a barrier, at which the ranks wait while rank 0 saves."""
+    """Return the maximum of ``number`` over all ranks. Also a barrier, at which the ranks wait while rank 0 saves."""
     if not _joined():
         return number
     maximum = torch.tensor(number)
@@ -219,7 +219,7 @@ def all_reduce_max(number: int) -> int:
 def broadcast_from_rank_zero(make: Callable[[], Value]) -> Value:
     """Call ``make`` on rank 0 and return its value on all ranks; a UserError is raised on all ranks too.
 
-    The value travels pickled. Its tensors must lie on the CPU.
+    The value is pickled. Its tensors must be on the CPU.
     """
     if not _joined():
         return make()
@@ -237,7 +237,7 @@ def broadcast_from_rank_zero(make: Callable[[], Value]) -> Value:
 
 
 def all_gather(value: Value) -> list[Value]:
-    """The ``value`` of every rank, in the order of ranks; it travels pickled."""
+    """Return the ``value`` of every rank, in the order of ranks; values are pickled."""
     if not _joined():
         return [value]
     values: list[Any] = [None] * world_size()

@@ -23,7 +23,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Within the block the first STOPPING signal only sets ``number``; a second one has its default effect.
+    """Let the first STOPPING signal in the block only set ``number``; a second one has its default effect.
 
     Signals that the program was started to ignore (SIGHUP by nohup) stay ignored.
 

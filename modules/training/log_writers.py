@@ -1,5 +1,4 @@
-"""Writers of a training run's text log and TensorBoard events. When the disk is full they lose lines, but do not stop
-the run."""
+"""Writers of a training run's text log and TensorBoard events. A full disk loses lines but does not stop the run."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def progress_fields(self, result: Any) -> dict[str, str]:
-        """The fields of the progress bar: losses and learning rate."""
+        """Return the fields of the progress bar: losses and learning rate."""
 
     @abstractmethod
     def describe_not_finite(self, result: Any) -> str:
@@ -89,7 +89,7 @@ class TrainingRun(ABC):
 
     @property
     def has_diverged(self) -> bool:
-        """Whether all of the last steps were skipped, so that the former checkpoint is worth more than a new one."""
+        """Whether all of the last steps were skipped, so that the former checkpoint is better than a new one."""
         return self.skipped.read()[1] >= CHECK_EVERY
 
     def try_to_save(self, *, autosave: bool = False) -> bool:

@@ -99,7 +99,7 @@ class AdamW(torch.optim.AdamW):
 
 
 def _checked_groups(state: dict, own: list[dict]) -> list[dict]:
-    """The parameter groups of a state dict. Raises UserError unless they are as long as the optimizer's ``own``."""
+    """Return the parameter groups of a state dict. Raises UserError unless they are as long as the ``own`` groups."""
     groups = state.get("param_groups") if isinstance(state, dict) else None
     if not isinstance(groups, list) or not isinstance(state.get("state"), dict):
         raise UserError("it is no optimizer's state")
@@ -122,7 +122,7 @@ def _sizes(sizes: list[int]) -> str:
 
 
 def _checked_moments(moments: dict, parameter: Tensor, number: int) -> dict[str, Tensor]:
-    """Copies of a parameter's moments, in its memory layout. Raises UserError when they do not fit it."""
+    """Copy the moments of a parameter to its memory layout. Raises UserError when they do not fit it."""
     step = _number(moments.get("step")) if isinstance(moments, dict) else None
     if step is None:
         raise UserError(f"parameter {number} has no count of steps")
@@ -141,13 +141,13 @@ def _checked_moments(moments: dict, parameter: Tensor, number: int) -> dict[str,
 
 
 def _number(value: Any) -> float | None:
-    """A finite, non-negative number, or a tensor of one, as a float; None for anything else."""
+    """Return a finite, non-negative number, or a tensor of one, as a float; None for anything else."""
     if is_dense(value) and value.numel() == 1 and not value.is_complex():
         value = value.item()
     return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
 
 
 def gradient_norm(network: nn.Module) -> Tensor:
-    """The Euclidean norm of all gradients together, 0-dimensional; does not wait for the device."""
+    """Return the Euclidean norm of all gradients together, 0-dimensional; does not wait for the device."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

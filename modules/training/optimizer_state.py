@@ -18,13 +18,13 @@ log = get_logger("checkpoint")
 def load_optimizer(optimizer: AdamW, state: Any, where: Path) -> None:
     """Load the state that the file ``where`` holds. If it holds none, or one that does not fit, log the reason."""
     if state is None or (isinstance(state, dict) and not state.get("state")):
-        log.warning("%s comes without its optimizer's state, so that begins afresh", where)
+        log.warning("%s comes without its optimizer's state, so the optimizer starts afresh", where)
         return
     try:
         optimizer.load_state_dict(state)
     except UserError as reason:
         log.warning(
-            "the optimizer's state in %s does not fit and is dropped (%s); the weights are kept, the optimizer begins "
+            "the optimizer's state in %s does not fit and is dropped (%s); the weights are kept, the optimizer starts "
             "afresh", where, reason,
         )  # fmt: skip
 
@@ -39,4 +39,4 @@ def load_scaler(scaler: Any, state: Any, where: Path) -> None:
     if all(isinstance(number, int | float) and 0 <= number < math.inf for number in numbers) and all(numbers[:4]):
         scaler.load_state_dict(state)
     else:
-        log.warning("%s holds no loss scale of fp16 training, so that begins afresh", where)
+        log.warning("%s holds no loss scale of fp16 training, so the loss scale starts afresh", where)

@@ -34,7 +34,7 @@ def exclusive_run(folder: Path) -> Iterator[None]:
 def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
     path = folder / "run.lock"
     if why := obstacle(folder):
-        raise UserError(f"the run's folder {folder} cannot be made: {why}; move it away or mend the link")
+        raise UserError(f"the run's folder {folder} cannot be made: {why}; move it away or repair the link")
     if path.is_dir() or path.is_symlink():
         raise UserError(f"{path} is a folder or a link; delete it and run the same command")
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]

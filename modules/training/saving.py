@@ -61,7 +61,7 @@ def delete_together(paths: Sequence[Path]) -> None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Temporary files of checkpoints that a killed run was writing or deleting in this folder."""
+    """Return the temporary files of checkpoints that a killed run was writing or deleting in this folder."""
     return list(folder.glob(f".*.{MARK}.pt*"))
 
 

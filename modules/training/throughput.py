@@ -20,8 +20,8 @@ Batch = TypeVar("Batch")
 class ThroughputReport:
     """Means per step since the previous report.
 
-    ``data_seconds``: waiting for the batch. ``compute_seconds``: computing. Validations and checkpoints count in
-    neither, but in ``seconds_left``, the time until the run's last step. ``peak_memory``: GiB so far, None if unknown.
+    ``data_seconds``: waiting for the batch. ``compute_seconds``: computing. Validations and checkpoints are in neither;
+    they are in ``seconds_left``, the time until the run's last step. ``peak_memory``: GiB so far, None if unknown.
     """
 
     data_seconds: float
@@ -39,7 +39,7 @@ class ThroughputReport:
         return self.data_seconds * self.steps_per_second
 
     def scalars(self) -> dict[str, float]:
-        """The figures by TensorBoard tag."""
+        """Return the figures by TensorBoard tag."""
         figures = {
             "pace/steps_per_second": self.steps_per_second,
             "pace/data_seconds": self.data_seconds,
@@ -89,7 +89,7 @@ class ThroughputMeter:
         self.compute_seconds += time.monotonic() - self.step_began
 
     def _record_event(self) -> torch.cuda.Event | None:
-        """An event that a CUDA device records after its work so far; None on other devices."""
+        """Record an event on a CUDA device after its work so far and return it; None on other devices."""
         if self.device.type != "cuda":
             return None
         event = torch.cuda.Event(enable_timing=True)
@@ -110,7 +110,7 @@ class ThroughputMeter:
         return self.data_seconds / max(self.data_seconds + self.compute_seconds, 1e-9)
 
     def report(self, step: int) -> ThroughputReport:
-        """The figures at ``step``; the next report's means start here."""
+        """Return the figures at ``step``; the next report's means start here."""
         self._count_passed_waits()
         steps = max(step - self.reported_step, 1)
         rate = (time.monotonic() - self.began) / max(step - self.first_step, 1)
@@ -137,5 +137,5 @@ class Wait(NamedTuple):
 
     @property
     def idle_seconds(self) -> float:
-        """How long the device was idle during the wait."""
+        """The seconds for which the device was idle during the wait."""
         return self.beginning.elapsed_time(self.end) / 1000

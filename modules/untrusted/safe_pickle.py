@@ -191,7 +191,7 @@ _INERT_PICKLE = types.SimpleNamespace(__name__="inert_pickle", Unpickler=_InertU
 
 
 def _is_zip_checkpoint(path: Path) -> bool:
-    """Whether ``path`` is a zip archive, and not torch's older stream of pickles.
+    """Return whether ``path`` is a zip archive, and not torch's older stream of pickles.
 
     Raises UserError for files that torch.load passes to other readers: TorchScript archives, which are programs, and
     tar archives, which it unpacks to disk.

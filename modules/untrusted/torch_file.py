@@ -67,7 +67,7 @@ def check_torch_file(path: str | Path) -> None:
 
 
 def is_compressed(path: str | Path) -> bool:
-    """Whether an archive has compressed records, which cannot be memory-mapped."""
+    """Return whether an archive has compressed records, which cannot be memory-mapped."""
     with zipfile.ZipFile(path) as archive:
         return any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
 

@@ -16,7 +16,7 @@ STREAM = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)  # the beginning of f
 
 
 def is_truncated(path: Path, error: Exception) -> bool:
-    """Whether the file, for which ``torch.load`` raised ``error``, is only the beginning of a checkpoint, or all zeros.
+    """Return whether a file for which ``torch.load`` raised ``error`` is only the start of a checkpoint, or all zeros.
 
     Returns False for a complete file that PyTorch rejects: refused, too new, or of another kind.
     """

@@ -100,7 +100,7 @@ def _format(path: str | Path) -> tuple[str | None, str]:
 
 
 def _has_pickle(path: str | Path) -> bool:
-    """Whether a zip archive is one of torch, or cannot be listed because it is damaged."""
+    """Return whether a zip archive is one of torch, or cannot be listed because it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
