@@ -149,7 +149,7 @@ def refuse_unused(args: argparse.Namespace) -> None:
 
 
 def name_and_folder(args: argparse.Namespace) -> tuple[str, Path]:
-    """The model's name, and its folder, which may lie below other folders of checkpoints/."""
+    """Return the model's name, and its folder, which may lie below other folders of checkpoints/."""
     name = args.model_name
     if name is None:
         name = args.model.stem if args.model else PUBLISHED_NAME

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", default="./configs/config.json", help="configuration (default: %(default)s)")
     parser.add_argument("-m", "--model", required=True, help="name of the run, whose folder is logs/<model>")
-    parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1 or mps (default: the best available)")
     parser.add_argument(
         "--save_every_minutes", type=minutes, default=30, metavar="M", help="autosave when the last "
         "checkpoint is that old, until the next save; 0: save only at train.eval_interval (default: %(default)s)",

@@ -1,4 +1,4 @@
-"""Stage 4: train the diffusion model, which refines the main model's output or sings by itself.
+"""Stage 4: train the diffusion model, which refines or replaces the main model's output.
 
 Reads configs/diffusion.yaml, the filelists, the sidecar files that 'python preprocess_hubert_f0.py --use_diff' made,
 and the vocoder in pretrain/nsf_hifigan/, which makes the validation clips audible.

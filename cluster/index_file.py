@@ -120,7 +120,7 @@ def _restore(data: bytes, where: str) -> faiss.IndexIVFFlat:
 
 
 def _is_flat_index(data: bytes) -> bool:
-    """Whether the bytes are an index of full vectors in in-memory lists, with consistent sizes.
+    """Return whether the bytes are an index of full vectors in in-memory lists, with consistent sizes.
 
     The layout: header, (lists, nprobe), the lists' centres with their own header, a direct map, the lists. Raises
     struct.error or ValueError if the bytes are truncated.
@@ -160,7 +160,7 @@ def _counts(lists: int, which: NDArray[np.uint64] | slice, sizes: NDArray[np.uin
 
 
 def _is_direct_map(kind: int, locations: NDArray[np.uint64], counts: NDArray[np.uint64]) -> bool:
-    """Whether a direct map, from vectors to their locations, is absent (kind 0) or a valid array (kind 1).
+    """Return whether a direct map, from vectors to their locations, is absent (kind 0) or a valid array (kind 1).
 
     A location has the list's number in its upper half and the position in the list in its lower half. A hash table
     (kind 2) is refused. ``counts`` are the numbers of vectors in the lists.
@@ -194,7 +194,7 @@ class _Reader:
 def write_indexes(
     path: str | Path, indexes: Iterable[tuple[int, faiss.IndexIVFFlat]], names: Mapping[str, int] | None = None
 ) -> None:
-    """Write (speaker id, index) pairs one at a time, and read the file back before it gets its name.
+    """Write (speaker id, index) pairs one at a time, and read the file back before renaming it to ``path``.
 
     ``names`` maps the speakers' names to ids. The pickle is written by hand: ``pickle.dump`` would name the compiled
     module of the installed faiss, whereas every faiss has ``faiss.IndexIVFFlat``. Raises UserError if the file cannot

@@ -131,7 +131,7 @@ class _Cell:
 
 
 def _lloyd_iteration(features: Features, centres: Features, gpu: bool, exact: bool = False) -> tuple[Features, float]:
-    """One Lloyd iteration: the new centres, and the inertia of the old ones. An empty cluster keeps its centre."""
+    """Run a Lloyd iteration; returns new centres and the inertia of the old ones. An empty cluster keeps its centre."""
     distances, labels = _index(centres, gpu, exact).search(features, 1)
     labels = labels[:, 0]
     sizes = np.bincount(labels, minlength=len(centres))
@@ -141,7 +141,7 @@ def _lloyd_iteration(features: Features, centres: Features, gpu: bool, exact: bo
 
 
 def _index(centres: Features, gpu: bool, exact: bool) -> faiss.Index:
-    """A faiss index of the centres: exact, or, for many centres on a CPU, an inverted file that probes a few lists."""
+    """Build a faiss index of the centres: exact, or for many centres on a CPU an inverted file with a few probes."""
     count, size = centres.shape
     index = faiss.IndexFlatL2(size)
     if gpu:
@@ -157,8 +157,8 @@ def _index(centres: Features, gpu: bool, exact: bool) -> faiss.Index:
 def _prune(features: Features, centres: Features, count: int, gpu: bool) -> Features:
     """Remove the centres whose removal raises the inertia least; returns ``count`` of them, or a few more.
 
-    Without a centre each of its features goes to its second-nearest centre, and the inertia rises by the difference of
-    the two distances. A centre that takes over features is not removed in the same call.
+    When a centre is removed, each of its features goes to its second-nearest centre, and the inertia rises by the
+    difference of the two distances. A centre that takes over features is not removed in the same call.
     """
     distances, nearest = _index(centres, gpu, exact=False).search(features, 2)
     labels, second = nearest.T

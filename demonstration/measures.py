@@ -17,7 +17,7 @@ SILENCE_DB = -40.0  # level of silent frames, relative to the song's loudest fra
 
 
 def f0_correlation(f0: np.ndarray, voiced: np.ndarray, true_f0: np.ndarray, true_voiced: np.ndarray) -> float:
-    """Pearson correlation of two contours in Hz (T,) over the frames voiced in both; 0 if there are fewer than two."""
+    """Return the Pearson correlation of two contours in Hz (T,) over the frames voiced in both; 0 for less than two."""
     both = np.asarray(voiced, bool) & np.asarray(true_voiced, bool)
     if both.sum() < 2:
         return 0.0
@@ -25,12 +25,12 @@ def f0_correlation(f0: np.ndarray, voiced: np.ndarray, true_f0: np.ndarray, true
 
 
 def voicing_error(voiced: np.ndarray, true_voiced: np.ndarray) -> float:
-    """Share of all frames (T,), rests included, whose voicing decision is wrong."""
+    """Return the share of all frames (T,), rests included, whose voicing decision is wrong."""
     return float(np.mean(np.asarray(voiced, bool) != np.asarray(true_voiced, bool)))
 
 
 def mel_cepstral_distance(audio: np.ndarray, reference: np.ndarray, sampling_rate: int) -> float:
-    """Mean distance in dB of two time-aligned songs, over the frames where the reference is not silent.
+    """Return the mean distance in dB of two time-aligned songs, over the frames where the reference is not silent.
 
     10 / ln 10 * sqrt(2 * sum (c_m - c'_m)^2) (Kubichek 1993), where c_m, m = 1...24, are the cosine coefficients of a
     frame's ln mel spectrum (c_0, the loudness, is left out). This is the RMS difference in dB of the two smoothed
@@ -57,7 +57,7 @@ def _cepstra(audio: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, np.ndar
 
 
 def envelope_line(audio: np.ndarray, sampling_rate: int, frequency: float | None = None) -> float:
-    """Level in dB of a line at ``frequency`` Hz in the spectrum of the amplitude envelope, above its surroundings.
+    """Return the level in dB of a line at ``frequency`` Hz above its surroundings in the amplitude envelope's spectrum.
 
     The envelope is the magnitude of the analytic signal; its power spectrum is averaged over windows of two seconds
     (Welch). The result compares the strongest bin within 1 Hz of ``frequency`` with the median of the bins 2 to 15 Hz

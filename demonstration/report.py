@@ -36,7 +36,7 @@ class Report:
     buzz: float  # dB of the line at the frame rate, above the target's
 
     def figures(self) -> dict[str, float]:
-        """The values that have a goal, by name; ``correlation`` is the one of the second best predictor."""
+        """Return the values that have a goal, by name; ``correlation`` is from the second-best predictor."""
         return {
             "correlation": sorted(self.correlations.values())[-2],
             "voicing_error": self._voicing_error,
@@ -45,7 +45,7 @@ class Report:
         }
 
     def missed(self) -> list[str]:
-        """The goals that are missed, as text."""
+        """Return the goals that are missed, as text."""
         goals = {
             f"F0 correlation of at least {LEAST_CORRELATION} by two predictors": (
                 sorted(self.correlations.values())[-2] >= LEAST_CORRELATION

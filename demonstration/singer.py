@@ -191,7 +191,7 @@ def spell(syllable: str) -> list[str]:
 
 
 def smooth(curve: np.ndarray, seconds: float) -> np.ndarray:
-    """Smooth along the first axis with a Hann window of that length; the ends are padded with the edge values."""
+    """Smooth along the first axis with a Hann window of ``seconds``; the ends are padded with the edge values."""
     half = max(int(seconds * CONTROL_RATE / 2), 1)
     window = np.hanning(2 * half + 3)[1:-1]
     padding = [(half, half)] + [(0, 0)] * (curve.ndim - 1)
@@ -238,7 +238,7 @@ def _fixed_response(voice: Voice) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _resonance(frequencies: np.ndarray, centre: np.ndarray | float) -> np.ndarray:
-    """Transfer function of one pole pair, 1 at 0 Hz; the bandwidth grows with the resonance."""
+    """Compute the transfer function of one pole pair, 1 at 0 Hz; the bandwidth grows with the resonance."""
     bandwidth = 50.0 + 0.04 * centre + 4e-6 * centre**2
     square = centre**2 + bandwidth**2 / 4
     return square / (square - frequencies**2 + 1j * frequencies * bandwidth)

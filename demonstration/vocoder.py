@@ -79,7 +79,7 @@ def _crop(mel: Tensor, f0: Tensor, audio: Tensor, generator: np.random.Generator
 
 
 def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
-    """Mean absolute difference of the log magnitudes of two batches of audio (B, L), averaged over RESOLUTIONS."""
+    """Average the absolute difference of the log magnitudes of two batches of audio (B, L) over RESOLUTIONS."""
     distances = []
     for window, step in RESOLUTIONS:
         made_log, real_log = (linear_spectrogram(a, window, step, window).clamp(min=1e-2).log() for a in (made, real))
@@ -88,7 +88,7 @@ def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
 
 
 def pitch_error(path: Path, tones: Sequence[float] = (147.0, 220.0, 294.0, 330.0)) -> float:
-    """The largest pitch error, in cents, of the vocoder at ``path`` for harmonic tones (Hz) of one second.
+    """Return the largest pitch error, in cents, of the vocoder at ``path`` for harmonic tones (Hz) of one second.
 
     The pitch is the spectrum's peak within a semitone of the fundamental, to a fifth of a cent.
     """

@@ -120,7 +120,7 @@ class DiffusionDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> DiffusionBatch | UserError:
-        """The item, or a UserError as a value: raised in a loader's worker, it would become a traceback."""
+        """Return the item, or a UserError as a value: raised in a loader's worker, it would become a traceback."""
         epoch, index = key
         try:
             features = self.cache[index] if self.cache else self.read(self.paths[index])
@@ -140,7 +140,7 @@ class DiffusionDataset(Dataset):
         )
 
     def crop_and_augment(self, features: TrainingFeatures, generator: torch.Generator) -> tuple[Features, float]:
-        """One epoch's crop of a clip, and by how many semitones it is shifted."""
+        """Return one epoch's crop of a clip, augmented with probability 1/2, and its shift in semitones."""
         starts = len(features.f0) - self.crop_frames + 1
         start = int(torch.randint(starts, (), generator=generator))
         cut = slice(start, start + self.crop_frames)
@@ -169,12 +169,12 @@ class DiffusionDataset(Dataset):
         return TrainingFeatures(**tensors, shift=augmented.shift) if self.training else Features(**tensors)
 
     def _stored(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor on the device and in the precision for storage."""
+        """Return the tensor on the device and in the precision for storage."""
         small = self.half and name in ("units", "mel", "aug_mel")
         return tensor.to(self.device, torch.float16 if small else torch.float32).contiguous()
 
     def _speaker(self, path: Path) -> int:
-        """The clip's speaker id; 0 in a model with one speaker."""
+        """Return the clip's speaker id; 0 in a model with one speaker."""
         model = self.config.model
         if model.n_spk == 1:
             return 0
@@ -188,7 +188,7 @@ class DiffusionDataset(Dataset):
 
 
 def samples_of(path: Path) -> int:
-    """The length of a sound file, in samples."""
+    """Return the length of a sound file, in samples."""
     with open_audio(path) as file:
         return file.frames
 

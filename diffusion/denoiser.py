@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Denoiser(nn.Module):
-    """(noisy mel, step, condition) -> noise. The published ``WaveNet``: the same parameters, in the same order."""
+    """Predicts the noise in a mel at a step. The published ``WaveNet``: the same parameters, in the same order."""
 
     def __init__(self, n_mels: int, n_layers: int, n_chans: int, n_hidden: int):
         super().__init__()
@@ -30,15 +30,15 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.output_projection.weight)
 
     def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
-        """``x`` (B, M, T), ``step`` (B,), also fractional, ``condition`` (B, H, T) -> (B, M, T)."""
+        """Map ``x`` (B, M, T), ``step`` (B,), also fractional, and ``condition`` (B, H, T) to (B, M, T)."""
         return self.denoise(x, step, self.project(condition))
 
     def project(self, condition: Tensor) -> list[Tensor]:
-        """Each layer's projection of the condition, (B, 2·C, T). It is the same at every step, so computed once."""
+        """Return each layer's projection of the condition, (B, 2·C, T). It is the same at every step."""
         return [layer.conditioner_projection(condition) for layer in self.residual_layers]
 
     def denoise(self, x: Tensor, step: Tensor, projections: Sequence[Tensor]) -> Tensor:
-        """As ``forward``, with the condition's projections given."""
+        """Compute ``forward`` with the condition's projections given."""
         x = F.relu(self.input_projection(x))
         step = self.mlp(step_embedding(step, x.shape[1]).to(x.dtype))
         skips = 0
@@ -60,7 +60,7 @@ class ResidualLayer(nn.Module):
         self.output_projection = nn.Conv1d(channels, 2 * channels, 1)
 
     def forward(self, x: Tensor, step: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` (B, C, T), ``step`` (B, C), ``projection`` (B, 2·C, T) -> the next layer's x, a skip output."""
+        """Map ``x`` (B, C, T), ``step`` (B, C), ``projection`` (B, 2·C, T) to the next layer's x and a skip output."""
         y = self.dilated_conv(x + self.diffusion_projection(step)[:, :, None]) + projection
         gate, signal = y.chunk(2, dim=1)
         residual, skip = self.output_projection(torch.sigmoid(gate) * torch.tanh(signal)).chunk(2, dim=1)
@@ -68,8 +68,10 @@ class ResidualLayer(nn.Module):
 
 
 def step_embedding(step: Tensor, width: int) -> Tensor:
-    """Sines, then cosines, of the step (B,) at frequencies from 1 to 1/10000, (B, width); the position encoding of
-    https://arxiv.org/abs/1706.03762."""
+    """Compute sines, then cosines, of the step (B,) at frequencies from 1 to 1/10000: (B, width).
+
+    This is the position encoding of https://arxiv.org/abs/1706.03762.
+    """
     half = width // 2
     frequencies = torch.exp(torch.arange(half, device=step.device) * (-math.log(10000) / (half - 1)))
     angles = step[:, None] * frequencies

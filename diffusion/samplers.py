@@ -4,7 +4,7 @@ All have the signature ``(predict, x, schedule, speedup, noise) -> data``:
 
 - ``predict(x, label)``: the network's estimate of the noise in ``x`` at a step, which may be fractional;
 - ``x``: the sample at the schedule's last step, a tensor of any shape;
-- ``speedup``: one of so many steps is taken;
+- ``speedup``: N takes one of every N steps;
 - ``noise()``: samples standard Gaussian noise of ``x``'s shape, which only ``ddpm`` needs.
 
 The fast samplers step from one noise level to another as if the estimate were constant in between (``follow_noise``,
@@ -34,7 +34,7 @@ FEW_STEPS = 10  # with fewer steps DPM-Solver's last one is of the first order
 
 
 def data_of(x: Tensor, noise: Tensor, current: Level) -> Tensor:
-    """The data in ``x``, given its ``noise``."""
+    """Return the data in ``x``, given its ``noise``."""
     return (x - current.sigma * noise) / current.alpha
 
 
@@ -54,7 +54,7 @@ def follow_data(x: Tensor, data: Tensor, current: Level, following: Level) -> Te
 
 
 def ddpm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """Every step, each with new noise; ignores the speedup: https://arxiv.org/abs/2006.11239, algorithm 2.
+    """Take every step, each with new noise; ignores the speedup: https://arxiv.org/abs/2006.11239, algorithm 2.
 
     The data are clamped to [-1, 1].
     """
@@ -67,14 +67,14 @@ def ddpm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noi
 
 
 def ddim(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """Constant noise from each multiple of the speedup to the next: https://arxiv.org/abs/2010.02502, equation 12."""
+    """Step between multiples of the speedup with constant noise: https://arxiv.org/abs/2010.02502, equation 12."""
     for current, following in pairwise(_strided_levels(schedule, speedup)):
         x = follow_noise(x, predict(x, current.label), current, following)
     return x
 
 
 def pndm(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """Pseudo linear multistep of the fourth order over the levels of ``ddim``: https://arxiv.org/abs/2202.09778.
+    """Take pseudo linear multistep steps of order 4, at the levels of ``ddim``: https://arxiv.org/abs/2202.09778.
 
     The first step averages the estimates at both its ends; the second and third use the history that exists.
     """
@@ -98,19 +98,19 @@ ADAMS_BASHFORTH = {
 
 
 def dpm_solver(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """Extrapolates the noise linearly in λ from its last two values: https://arxiv.org/abs/2206.00927, multistep."""
+    """Extrapolate the noise linearly in λ from its last two values: https://arxiv.org/abs/2206.00927, multistep."""
     levels = _even_levels(_without_noisiest(schedule), len(schedule) // speedup)
     return _second_order(lambda x, current: predict(x, current.label), follow_noise, x, levels)
 
 
 def dpm_solver_plus_plus(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """Extrapolates the data linearly in λ from their last two values: https://arxiv.org/abs/2211.01095, algorithm 2."""
+    """Extrapolate the data linearly in λ from their last two values: https://arxiv.org/abs/2211.01095, algorithm 2."""
     levels = _even_levels(_without_noisiest(schedule), len(schedule) // speedup)
     return _second_order(lambda x, current: data_of(x, predict(x, current.label), current), follow_data, x, levels)
 
 
 def unipc(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, noise: Noise) -> Tensor:
-    """DPM-Solver++ steps, each corrected by the estimate at its end, which the next step reuses.
+    """Take DPM-Solver++ steps, each corrected by the estimate at its end, which the next step reuses.
 
     https://arxiv.org/abs/2302.04867, order 2 with B(h) = 1 - e^-h; the last step is of the first order.
     """
@@ -130,17 +130,17 @@ def unipc(predict: Predict, x: Tensor, schedule: NoiseSchedule, speedup: int, no
 
 
 def _strided_levels(schedule: NoiseSchedule, speedup: int) -> list[Level]:
-    """The multiples of the speedup among the steps, from the last to 0."""
+    """Return the levels of the multiples of the speedup among the steps, from the last to 0."""
     return [schedule.at(step) for step in range(0, len(schedule), speedup)][::-1]
 
 
 def _even_levels(schedule: NoiseSchedule, steps: int) -> list[Level]:
-    """``steps`` + 1 levels, evenly spaced from the last step to 0."""
+    """Return ``steps`` + 1 levels, evenly spaced from the last step to 0."""
     return [schedule.at(float(label)) for label in np.linspace(len(schedule) - 1, 0, steps + 1)]
 
 
 def _without_noisiest(schedule: NoiseSchedule) -> NoiseSchedule:
-    """The schedule without levels of almost pure noise (the published schedule has none)."""
+    """Return the schedule without levels of almost pure noise (the published schedule has none)."""
     return schedule.head(sum(schedule.at(n).half_log_snr >= MIN_HALF_LOG_SNR for n in range(len(schedule))))
 
 
@@ -150,7 +150,7 @@ def _second_order(
     x: Tensor,
     levels: list[Level],
 ) -> Tensor:
-    """Two-step multistep: each step follows the estimate extrapolated to its middle, in λ."""
+    """Sample by a two-step multistep method: each step follows the estimate extrapolated to its middle, in λ."""
     value, trend, before = None, 0.0, None
     for current, following in pairwise(levels):
         past, value = value, estimate(x, current)
@@ -164,7 +164,7 @@ def _second_order(
 
 
 def _corrector_weights(before: Level | None, current: Level, following: Level) -> tuple[float, float]:
-    """The weights in UniPC's corrector of the former trend (over the whole step) and of the new change."""
+    """Return the weights of UniPC's corrector for the previous trend (over the whole step) and for the new change."""
     if before is None:
         return 0.0, 1 / 2
     step = following.half_log_snr - current.half_log_snr

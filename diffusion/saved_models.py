@@ -38,7 +38,7 @@ class DiffusionCheckpoint(SavedStep):
         return self.model, self.state
 
     def read(self) -> tuple[dict, dict | None]:
-        """The contents of both files; the state is None for a base model, and where read_state returns None."""
+        """Read both files; the state is None for a base model, and where read_state returns None."""
         if self.step == 0:
             return load_base_model(self.model), None
         content = load_checkpoint(self.model)
@@ -47,7 +47,7 @@ class DiffusionCheckpoint(SavedStep):
 
 
 def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
-    """Every ``model_<step>.pt`` of a run's folder, newest first; step 0 is the base model."""
+    """Return every ``model_<step>.pt`` of a run's folder, newest first; step 0 is the base model."""
     folder = Path(folder)
     names = re.compile(r"model_(?:(0|[1-9]\d*)\.pt|0\.safetensors)")
     steps = {int(match[1] or 0) for path in folder.glob("model_*") if (match := names.fullmatch(path.name))}
@@ -55,7 +55,7 @@ def diffusion_checkpoints(folder: str | Path) -> list[DiffusionCheckpoint]:
 
 
 def read_newest_diffusion(folder: str | Path) -> tuple[DiffusionCheckpoint, tuple[dict, dict | None]] | None:
-    """The newest checkpoint that is not truncated, and its contents; None if there is none. See read_newest_intact."""
+    """Read the newest checkpoint that is not truncated, as read_newest_intact does; None if there is none."""
     return read_newest_intact(folder, diffusion_checkpoints(folder))
 
 

@@ -38,23 +38,23 @@ class NoiseSchedule:
 
     @classmethod
     def linear(cls, steps: int) -> NoiseSchedule:
-        """The published schedule: variances that rise linearly."""
+        """Build the published schedule: variances that rise linearly."""
         return cls(np.linspace(FIRST_BETA, LAST_BETA, steps))
 
     def __len__(self) -> int:
         return len(self.betas)
 
     def head(self, steps: int) -> NoiseSchedule:
-        """The schedule of the first ``steps`` steps, which shallow diffusion undoes."""
+        """Return the schedule of the first ``steps`` steps, which shallow diffusion undoes."""
         return NoiseSchedule(self.betas[:steps])
 
     def at(self, label: float) -> Level:
-        """The level of a step; ln α is interpolated at fractional steps."""
+        """Return the level of a step; ln α is interpolated at fractional steps."""
         log_alpha = float(np.interp(label, np.arange(len(self)), self.log_alphas))
         return Level(label, math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha)))
 
     def posterior(self, step: int) -> tuple[float, float, float]:
-        """The Gaussian posterior of x one step earlier, given x and the data (equations 6 and 7 of the paper).
+        """Compute the Gaussian posterior of x one step earlier, given x and the data (equations 6 and 7 of the paper).
 
         Returns the factors of the data and of x in its mean, and its standard deviation.
         """
@@ -64,7 +64,7 @@ class NoiseSchedule:
         return on_data, on_x, math.sqrt(variance)
 
     def tables(self) -> dict[str, np.ndarray]:
-        """The arrays (N,) of a checkpoint, with the names and in the order of the file format."""
+        """Return the arrays (N,) of a checkpoint, with the names and in the order of the file format."""
         kept = np.exp(2 * self.log_alphas)
         before = np.append(1.0, kept[:-1])
         variance = self.betas * (1 - before) / (1 - kept)

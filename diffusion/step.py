@@ -63,7 +63,7 @@ class Learner:
 
 
 def learning_rate(train: DiffusionTrain, number: int) -> float:
-    """The learning rate of step ``number``, from 1: multiplied by ``gamma`` after each ``decay_step`` steps.
+    """Return the learning rate of step ``number``, from 1: multiplied by ``gamma`` after each ``decay_step`` steps.
 
     As published, the first step does not count: the first decayed step is ``decay_step + 2``.
     """

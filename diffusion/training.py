@@ -74,7 +74,7 @@ def check_run_config(config: DiffusionConfig) -> None:
 
 
 def choose_device(config: DiffusionConfig, name: str | None) -> torch.device:
-    """The device called ``name``, or the configuration's. If that is missing, log it and return the best available."""
+    """Return the device ``name``, or the configuration's; if the latter is missing, log it and take the best."""
     if name:
         return pick_device(name)
     single = distributed.launch_world_size() == 1  # with several processes each takes its own GPU

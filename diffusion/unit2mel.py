@@ -78,13 +78,13 @@ class Unit2Mel(nn.Module):
         aug_shift: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The mean squared error of the predicted noise at a random step for each clip.
+        """Compute the mean squared error of the predicted noise at a random step for each clip.
 
         Args:
             units, f0 (Hz), volume, mel: shapes as in the module's docstring.
             speaker_id: (B, 1).
             aug_shift: semitones by which the clip was shifted, (B, 1, 1).
-            generator: of the steps and the noise; None uses torch's own on the mel's device.
+            generator: source of the steps and the noise; None uses torch's own on the mel's device.
         """
         condition = self.condition(units, f0, volume, speaker_id, aug_shift)
         source = mel.device if generator is None else generator.device
@@ -107,7 +107,7 @@ class Unit2Mel(nn.Module):
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """A mel spectrogram (B, T, M) that sounds like the training data.
+        """Generate a mel spectrogram (B, T, M) that sounds like the training data.
 
         Args:
             units, f0 (Hz), volume: shapes as in the module's docstring.
@@ -115,8 +115,8 @@ class Unit2Mel(nn.Module):
             mel: the mel spectrogram to refine, (B, T, M); None undoes the whole diffusion, from noise.
             k_step: how many steps of a given mel to undo; None undoes ``k_step_max``.
             method: a key of SAMPLERS.
-            speedup: one of so many steps is taken; 1 means ``ddpm`` with any method, as published.
-            generator: of all noise; None uses torch's own on the units' device.
+            speedup: N takes one of every N steps; 1 means ``ddpm`` with any method, as published.
+            generator: source of all noise; None uses torch's own on the units' device.
             watch: called with the network evaluations done and their total.
 
         Raises UserError as ``plan`` does.
@@ -133,7 +133,7 @@ class Unit2Mel(nn.Module):
         speaker: Tensor | None = None,
         aug_shift: Tensor | None = None,
     ) -> Tensor:
-        """The denoiser's condition, (B, H, T)."""
+        """Compute the denoiser's condition, (B, H, T)."""
         x = self.unit_embed(units) + self.f0_embed((1 + f0 / 700).log()) + self.volume_embed(volume)
         if self.spk_embed is not None and speaker is not None:
             x = x + self._speaker_condition(speaker)
@@ -142,7 +142,7 @@ class Unit2Mel(nn.Module):
         return x.transpose(1, 2)
 
     def _speaker_condition(self, speaker: Tensor) -> Tensor:
-        """Ids (B, 1) -> (B, 1, H); weights (..., T, S) of the first S speakers -> their mix, (..., T, H)."""
+        """Map ids (B, 1) to (B, 1, H), or weights (..., T, S) of the first S speakers to their mix (..., T, H)."""
         if not speaker.is_floating_point():
             return self.spk_embed(speaker)
         table = self.spk_embed.weight
@@ -151,7 +151,7 @@ class Unit2Mel(nn.Module):
         return speaker.to(table.dtype) @ table[: speaker.shape[-1]]
 
     def plan(self, refines: bool, k_step: int | None, method: str, speedup: int) -> tuple[int, str]:
-        """The number of steps that ``infer`` undoes, and its method; ``refines``: a mel is given.
+        """Return the number of steps that ``infer`` undoes, and its method; ``refines``: a mel is given.
 
         Raises UserError when the model was not trained for the depth, the method is unknown, or it gets too few
         steps.
@@ -163,12 +163,12 @@ class Unit2Mel(nn.Module):
         return depth, method
 
     def _depth(self, refines: bool, k_step: int | None) -> int:
-        """The number of steps to undo. Raises UserError when the model was not trained for it."""
+        """Return the number of steps to undo. Raises UserError when the model was not trained for it."""
         if not refines:
             if self.is_shallow:
                 raise UserError(
                     f"this diffusion model was trained with k_step_max {self.k_step_max} of {self.timesteps} steps: it "
-                    "refines a synthesizer's output and cannot sing alone; use "
+                    "refines a synthesizer's output and cannot replace it; use "
                     f"{option('shallow_diffusion', True)} in place of {option('only_diffusion', True)}"
                 )
             return self.timesteps
@@ -200,11 +200,11 @@ class MelDiffusion(nn.Module):
         return NoiseSchedule(self.betas.cpu().double().numpy())
 
     def normalize(self, mel: Tensor) -> Tensor:
-        """(B, T, M) -> (B, M, T), about -1 to 1."""
+        """Map (B, T, M) to (B, M, T) with values from about -1 to 1."""
         return ((mel - self.spec_min) / (self.spec_max - self.spec_min) * 2 - 1).transpose(1, 2)
 
     def denormalize(self, x: Tensor) -> Tensor:
-        """The inverse of ``normalize``."""
+        """Invert ``normalize``: (B, M, T) to (B, T, M)."""
         return (x.transpose(1, 2) + 1) / 2 * (self.spec_max - self.spec_min) + self.spec_min
 
     def diffuse(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class MelDiffusion(nn.Module):
         generator: torch.Generator | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """Undo ``depth`` steps for a condition (B, H, T), starting from a noisy ``mel`` or from noise -> (B, T, M)."""
+        """Undo ``depth`` steps for a condition (B, H, T), starting from a noisy ``mel`` or from noise: (B, T, M)."""
         batch, device = len(condition), condition.device
         shape = (batch, self.denoise_fn.n_mels, condition.shape[2])
 
@@ -272,7 +272,7 @@ def check_sampling(method: str, depth: int, speedup: int) -> None:
 
 
 def build_unit2mel(config: DiffusionConfig, n_mels: int) -> Unit2Mel:
-    """A network of a configuration's sizes with random weights, for a vocoder of ``n_mels`` bands."""
+    """Build a network of a configuration's sizes with random weights, for a vocoder of ``n_mels`` bands."""
     model = config.model
     return Unit2Mel(
         config.data.encoder_out_channels,
@@ -290,7 +290,7 @@ def build_unit2mel(config: DiffusionConfig, n_mels: int) -> Unit2Mel:
 def load_unit2mel(
     path: str | Path, config: DiffusionConfig, n_mels: int | None, device: str | torch.device
 ) -> Unit2Mel:
-    """The network of a checkpoint ``model_<step>.pt``, for inference; ``n_mels`` None uses the file's.
+    """Load the network of a checkpoint ``model_<step>.pt``, for inference; ``n_mels`` None uses the file's.
 
     Raises UserError when the file is unreadable, of another kind, or of other sizes than the configuration's.
     """

@@ -34,7 +34,7 @@ class Validation:
         )
 
     def run(self, model: Unit2Mel, training_log: TrainingLog, step: int, stop: StopSignal) -> float | None:
-        """Sing and log every clip; returns the mean loss, or None when ``stop`` comes before the end.
+        """Generate and log every clip; returns the mean loss, or None when ``stop`` is set before the end.
 
         A clip's loss is the mean over ``batch_size`` random steps and noises. Raises UserError when a clip's sidecar
         files cannot be read.
@@ -69,7 +69,7 @@ class Validation:
         return float(torch.stack(losses).mean())
 
     def _sing(self, model: Unit2Mel, clip: DiffusionBatch, index: int, name: str) -> tuple[Tensor, Tensor, float]:
-        """The clip's mel (T, n_mels) and sound (L,) as the model makes them, and the seconds that this took.
+        """Generate the clip's mel (T, n_mels) and audio (L,); returns both, and the seconds that this took.
 
         A shallow model refines the recording's mel, from the deepest step that it was trained on.
         """
@@ -86,7 +86,7 @@ class Validation:
 
 
 def load_vocoder(config: DiffusionConfig, device: torch.device) -> MelVocoder:
-    """The vocoder that the configuration names.
+    """Load the vocoder that the configuration names.
 
     Raises UserError when its files are missing or broken, or its rate or hop differs from the data's.
     """

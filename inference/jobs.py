@@ -140,6 +140,6 @@ def _recordings(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _raw_files(name: str) -> str:
-    """List the files of raw/ as half a sentence, the names nearest to ``name`` first."""
+    """List the files of raw/ as a clause of a message, the names most similar to ``name`` first."""
     found = [path.name for path in RAW.glob("*") if path.is_file() and path.name != "README.md"]
     return f"it holds {', '.join(nearest_first(name, found)[:8])}" if found else "which holds no file"

@@ -28,7 +28,7 @@ class Voices:
     unit_interpolate_mode: str
 
     def id_of(self, speaker: str | int) -> int:
-        """Return the embedding row of a speaker's name or id. Raises UserError listing the speakers, nearest first."""
+        """Return the embedding row of a speaker's name or id. Raises UserError listing similar speakers first."""
         if speaker in self.spk2id:
             return self.spk2id[speaker]
         if str(speaker).isdecimal() and int(speaker) in self.spk2id.values():

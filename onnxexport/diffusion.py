@@ -1,7 +1,7 @@
 """The diffusion model as four graphs, between which the host runs the sampler.
 
 The host runs ``encoder`` once, ``denoise`` and ``pred`` in each step, and ``after`` at the end. Between ``denoise`` and
-``pred`` it combines the noise with that of earlier steps, as in PLMS (https://arxiv.org/abs/2202.09778).
+``pred`` it combines the predicted noise of this and earlier steps, as in PLMS (https://arxiv.org/abs/2202.09778).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class AfterGraph(nn.Module):
 
 
 def diffusion_graphs(network: Unit2Mel) -> dict[str, Graph]:
-    """The four graphs by the last part of their file names."""
+    """Return the four graphs by the last part of their file names."""
     decoder, frames = network.decoder, EXAMPLE_FRAMES
     width, hidden = network.unit_embed.in_features, network.unit_embed.out_features
     speakers = 0 if network.spk_embed is None else network.spk_embed.num_embeddings

@@ -54,7 +54,7 @@ def export_encoder(key: str, out: str | Path, *, pretrain: str | Path = "pretrai
 
 
 def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
-    """The path of the graph of ``key``. Raises UserError for a key that is unknown or has no network."""
+    """Return the path of the graph of ``key``. Raises UserError for a key that is unknown or has no network."""
     path = graph_file(key, pretrain)
     if path is None:
         raise UserError(f"the speech encoder '{key}' has no network that could be exported; it runs without any file")

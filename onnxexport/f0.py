@@ -7,8 +7,8 @@
 ``salience``   float32 (1, N, 360)    probability of each pitch
 =============  =====================  ==========================================================================
 
-The graphs contain the spectrogram, in double precision. The host does what it does for every predictor: it resamples
-the sound, resamples the frames to its own hop, and interpolates F0 across unvoiced frames.
+The graphs contain the spectrogram, in double precision. The host resamples the sound, resamples the frames to its own
+hop, and interpolates F0 across unvoiced frames, as for every predictor.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def export_f0(key: str, out: str | Path, *, pretrain: str | Path = "pretrain", p
 
 
 def graph_path(key: str, pretrain: str | Path = "pretrain") -> Path:
-    """The path of the graph of ``key``. Raises UserError for a predictor that cannot be exported."""
+    """Return the path of the graph of ``key``. Raises UserError for a predictor that cannot be exported."""
     path = F0_PREDICTORS[key].graph_file(pretrain)
     if key not in GRAPHS:
         raise UserError(f"the F0 predictor '{key}' cannot be exported; {' and '.join(GRAPHS)} can")
@@ -72,7 +72,7 @@ class F0Graph(nn.Module):
         return decode(salience, self.cents, threshold, self.edges_count_twice).reshape(1, -1), salience
 
     def log_mel(self, audio: Tensor) -> Tensor:
-        """(1, L) -> (1, n_mels, N)."""
+        """Map sound (1, L) to the log-mel (1, n_mels, N)."""
         raise NotImplementedError
 
 

@@ -136,5 +136,5 @@ def run(model: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def relative_error(found: np.ndarray, exact: np.ndarray) -> float:
-    """The norm of the difference over the norm of the exact value."""
+    """Return the norm of the difference divided by the norm of the exact value."""
     return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))

@@ -25,7 +25,7 @@ class PowerSpectrum(nn.Module):
         self.register_buffer("basis", torch.cat((angles.cos(), angles.sin()), dim=1) * window[:, None])
 
     def forward(self, padded: Tensor) -> Tensor:
-        """``(B, L)`` -> ``(B, n_fft // 2 + 1, (L - n_fft) // hop_length + 1)`` float32."""
+        """Map ``(B, L)`` to ``(B, n_fft // 2 + 1, (L - n_fft) // hop_length + 1)`` float32."""
         n_fft, bins = self.basis.shape[0], self.basis.shape[1] // 2
         count = (padded.shape[1] - n_fft) // self.hop_length + 1
         starts = torch.arange(count, device=padded.device) * self.hop_length

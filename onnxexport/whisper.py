@@ -39,12 +39,12 @@ class WhisperGraph(nn.Module):
         return features.reshape(1, -1, self.width)
 
     def _starts(self, beyond: Tensor) -> Tensor:
-        """``vencoder.whisper.window_starts`` (W,) for sound that is ``beyond`` frames longer than a window."""
+        """Compute ``vencoder.whisper.window_starts`` (W,) for sound that is ``beyond`` frames longer than a window."""
         gaps = (beyond + WINDOW - OVERLAP - 1) // (WINDOW - OVERLAP)
         return (torch.arange(gaps + 1, device=beyond.device) * beyond.double() / gaps.clamp(min=1)).round().long()
 
     def _blend(self, windows: Tensor, starts: Tensor, beyond: Tensor) -> Tensor:
-        """``vencoder.whisper.blend``: (W, WINDOW, C) -> (N, C); sound shorter than a window is zero-padded."""
+        """Compute ``vencoder.whisper.blend``: (W, WINDOW, C) to (N, C). Sound shorter than a window is zero-padded."""
         weighted = torch.cat((windows * self.weight, self.weight.expand(windows.shape[0], -1, 1)), dim=2).flatten(0, 1)
         frames = (starts[:, None] + torch.arange(WINDOW, device=starts.device)).flatten()
         total = weighted.new_zeros(beyond + WINDOW, weighted.shape[1])

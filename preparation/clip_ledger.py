@@ -54,10 +54,10 @@ class ClipLedger:
             file.write(json.dumps(entry) + "\n")
 
     def without_recording(self, expected: Collection[Path]) -> tuple[list[Path], list[Path]]:
-        """Look through the clips that are not ``expected``, which are those of the present recordings.
+        """Return the clips whose recording is no longer in ``in_dir``, and the clips of unknown origin.
 
-        Returns the clips whose recording is no longer in ``in_dir``, and the clips of unknown origin. Clips made from
-        recordings in another folder are in neither list.
+        ``expected`` are the clips of the present recordings; they are in neither list, and neither are clips made from
+        recordings in another folder.
         """
         gone, unknown = [], []
         for clip in (clip for clips in find_clips(self.out_dir).values() for clip in clips if clip not in expected):
@@ -89,7 +89,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _seen_from(out_dir: Path, in_dir: Path) -> str:
-    """The path from the clips to the recordings, relative so that the whole project can be moved."""
+    """Return the path from the clips to the recordings, relative so that the whole project can be moved."""
     try:
         return Path(os.path.relpath(in_dir.resolve(), out_dir.resolve())).as_posix()
     except ValueError:  # different drives on Windows

@@ -133,7 +133,7 @@ def make_recipes(
 
 
 def _size(*names: str | None) -> int | None:
-    """The size in bytes of the first of these weight files that exists; None if there is none."""
+    """Return the size in bytes of the first of these weight files that exists; None if there is none."""
     there = (PRETRAIN / name for name in names if name and (PRETRAIN / name).is_file())
     return next((path.stat().st_size for path in there), None)
 
@@ -172,7 +172,7 @@ def _plan(
 
 
 def _run(job: FeatureJob, tasks: list[Task], workers: int, report: Report) -> None:
-    """Do the tasks, at least one, and enter their results into the report."""
+    """Run the tasks, at least one, and enter their results into the report."""
     longest_first = sorted(tasks, key=lambda task: -task.seconds)  # so that the workers finish together
     results = _do(job, longest_first, workers)
     for result in results:

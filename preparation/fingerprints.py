@@ -111,7 +111,7 @@ def _reason(files: ClipFiles, name: str, recipe: Recipe, entry: Mapping[str, Any
 
 
 def _may_be_kept(files: ClipFiles, name: str, reason: str, entry: Mapping[str, Any] | None) -> bool:
-    """Whether a stale file may come from another program or the user, and belong to this clip."""
+    """Return whether a stale file may come from another program or the user, and belong to this clip."""
     if reason == UNKNOWN:  # a file older than its clip was made from other sound
         return min(path.stat().st_mtime_ns for path in files.paths(name)) >= files.wav.stat().st_mtime_ns
     if reason == OTHER_SETTINGS:
@@ -156,7 +156,7 @@ def _digest(path: Path) -> str:
 
 
 def _content(clip: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The values to compare. Modification times are left out because copies do not preserve them."""
+    """Return the values to compare. Modification times are left out because copies do not preserve them."""
     return clip.get("bytes"), clip.get("blake2b")
 
 

@@ -26,7 +26,7 @@ class Recording:
 def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
     """Return the recordings in ``folder/<speaker>/`` in alphabetical order, and a sentence for each skipped file.
 
-    A file is a recording if its suffix is that of a sound format, or if libsndfile can read it.
+    A file is a recording if it has the suffix of a sound format, or if libsndfile can read it.
     Raises UserError if the folder does not exist.
     """
     folder = Path(folder)
@@ -48,7 +48,7 @@ def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
 
 
 def recordings_of(folder: Path, speaker: str) -> tuple[list[Recording], list[str]]:
-    """Return the same for the files of one speaker's folder."""
+    """Return the recordings in one speaker's folder, and a sentence for each skipped file."""
     recordings, notes = [], []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -117,7 +117,7 @@ def speakers_without_clips(folder: Path, speakers: Collection[str]) -> list[str]
 
 
 def _is_dangling(entry: Path) -> bool:
-    """Whether it is a link without a target, for example to a folder on a drive that is not connected."""
+    """Return whether the entry is a link without a target, for example to a drive that is not connected."""
     return entry.is_symlink() and not entry.exists()
 
 
@@ -139,12 +139,12 @@ def refuse_overlapping_folders(in_dir: Path, recordings: Iterable[Recording], ou
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file is not hidden and is sound by its suffix or readable by libsndfile."""
+    """Return whether a file is not hidden, and has the suffix of a sound format or is readable by libsndfile."""
     return is_sound_name(path) or (not path.name.startswith(".") and _is_sound(path))
 
 
 def is_sound_name(path: Path) -> bool:
-    """Whether a file is not hidden and has the suffix of a sound format."""
+    """Return whether a file is not hidden and has the suffix of a sound format."""
     return path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith(".")
 
 

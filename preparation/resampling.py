@@ -102,7 +102,7 @@ def resample_folder(
 
 
 def default_processes() -> int:
-    """30 on large machines, else all processors but two, at least one."""
+    """Return the number of processes: 30 on large machines, else all processors but two, at least one."""
     processors = cpu_count()
     return 30 if processors > 60 else max(processors - 2, 1)
 
@@ -136,7 +136,7 @@ class ResampleJob:
     full_scale: bool
 
     def set_up(self, rank: int, workers: int) -> None:
-        """Does nothing: there is nothing to load."""
+        """Do nothing: there is nothing to load."""
 
     def __call__(self, recording: Recording) -> Outcome:
         try:
@@ -202,7 +202,7 @@ def _save_settings(out_dir: Path, settings: dict) -> int:
 
 
 def _up_to_date(source: Path, target: Path, settings_changed: int) -> bool:
-    """Whether the clip is newer than its recording and the settings.
+    """Return whether the clip is newer than its recording and the settings.
 
     The recording's ctime counts too, because a copy may keep an old modification time.
     """

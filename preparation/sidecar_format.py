@@ -32,8 +32,10 @@ class SidecarFormat:
         return cls(data.sampling_rate, data.hop_length, config.model.ssl_dim, bins, mel.n_mels if mel else None)
 
     def matches(self, files: ClipFiles, name: str) -> bool:
-        """Whether a file is readable and finite, has the right width, and has the clip's number of frames within
-        training's tolerance."""
+        """Return whether a file is readable and finite, and has the right width and number of frames.
+
+        The number of frames may differ from the clip's by training's tolerance.
+        """
         try:
             with open_audio(files.wav) as sound:
                 samples, rate = sound.frames, sound.samplerate

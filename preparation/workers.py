@@ -129,7 +129,7 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 
 def _work(pipe: Any, job: Job, rank: int, workers: int) -> None:
-    """The main function of a worker process; runs until the parent terminates it or dies."""
+    """Run the main loop of a worker process until the parent terminates it or dies."""
     exit_with_parent()
     set_up_logging()
     try:

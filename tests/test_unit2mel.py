@@ -257,7 +257,7 @@ def test_the_depth_is_k_step_if_that_is_less_than_all_steps():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({}, "k_step_max 150 of 1000 steps: it refines a synthesizer's output and cannot sing alone"),
+        ({}, "k_step_max 150 of 1000 steps: it refines a synthesizer's output and cannot replace it"),
         ({"mel": some_mel(), "k_step": 151}, "k_step 151 is more than the diffusion model was trained to undo"),
         ({"mel": some_mel(), "k_step": 0}, "k_step is 0; it must be 1 or more"),
         ({"mel": some_mel(), "method": "euler"}, "'euler' is no sampling method; use ddpm, ddim, pndm, dpm-solver"),

@@ -18,7 +18,7 @@ class Enhancer:
         self.vocoder = vocoder
 
     def fill_frames(self, audio: Tensor, sampling_rate: int, adaptive_key: float = 0) -> Tensor:
-        """Pad audio (1, L) with zeros to whole frames, so that ``enhance`` loses nothing of its end."""
+        """Pad audio (1, L) with zeros to whole frames, so that ``enhance`` does not cut off its end."""
         shifted_rate = self._shifted_rate(adaptive_key)
         slowed = -(-audio.shape[1] * shifted_rate // sampling_rate)
         lacking = -slowed % self.vocoder.hop_length
@@ -64,7 +64,7 @@ class Enhancer:
         return 100 * round(self.vocoder.sampling_rate * 2 ** (adaptive_key / 12) / 100)
 
     def _f0_at(self, f0: Tensor, period: float, frames: int, factor: float) -> Tensor:
-        """F0 (1, T), a value every ``period`` seconds -> F0 (1, frames) of audio ``factor`` times as fast."""
+        """Map F0 (1, T), a value every ``period`` seconds, to F0 (1, frames) of audio ``factor`` times as fast."""
         source = np.arange(f0.shape[1]) * period / factor
         target = np.arange(frames) * self.vocoder.hop_length / self.vocoder.sampling_rate
         values = np.interp(target, source, f0[0].cpu().double().numpy() * factor)

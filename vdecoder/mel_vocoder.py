@@ -40,16 +40,16 @@ class MelVocoder:
     def extract(
         self, audio: Tensor, keyshift: float = 0.0, speed: float = 1.0, sampling_rate: int | None = None
     ) -> Tensor:
-        """Audio (B, L) -> mel (B, T, n_mels), ``keyshift`` semitones higher and ``speed`` times faster, on any device.
+        """Map audio (B, L) to mel (B, T, n_mels), ``keyshift`` semitones higher and ``speed`` times faster.
 
-        ``sampling_rate`` is the audio's; None means the vocoder's.
+        The audio may be on any device. ``sampling_rate`` is the audio's; None means the vocoder's.
         """
         audio = sinc_resample(audio, sampling_rate or self.sampling_rate, self.sampling_rate, RESAMPLING_WIDTH)
         return self.mel(audio, keyshift, speed).transpose(1, 2)
 
     @torch.inference_mode()
     def synthesize(self, mel: Tensor, f0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mel (B, T, n_mels) and F0 (B, T or more) in Hz, 0 where unvoiced -> audio (B, hop_length·T).
+        """Generate audio (B, hop_length·T) from mel (B, T, n_mels) and F0 (B, T or more) in Hz, 0 where unvoiced.
 
         Both are on the vocoder's device. Long songs are decoded in blocks, with the same result. Raises ValueError when
         F0 has fewer frames than the mel.

@@ -19,13 +19,13 @@ from modules.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose
 from vdecoder.source import HarmonicSource
 
 SLOPE = 0.1
-LAST_SLOPE = 0.01  # before the last convolution, as in the published models
+LAST_SLOPE = 0.01  # of the LeakyReLU before the last convolution, as in the published models
 
 # Initial weights that let training use the sine source early. PyTorch's defaults bring the source to the stages at 0.1
 # to 0.5 of the latent's level, and a short training learns the 86 Hz comb of the frame rate first. These bring it to
 # 0.7 to 3. At twice these levels a short training does not learn to keep the source out of consonants.
-SOURCE_WEIGHT = 0.7  # of each sine in the excitation
-SOURCE_GAIN = 1.5  # on the convolutions that bring the excitation to the stages
+SOURCE_WEIGHT = 0.7  # weight of each sine in the excitation
+SOURCE_GAIN = 1.5  # gain of the convolutions that bring the excitation to the stages
 
 
 class LeakyRelu(nn.LeakyReLU):
@@ -131,11 +131,11 @@ class NsfHifigan(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor, f0: Tensor, g: Tensor | None = None) -> Tensor:
-        """``z`` (B, in, T), ``f0`` (B, T) in Hz, ``g`` (B, G, 1) or (B, G, T) -> (B, 1, hop_length·T) in [-1, 1]."""
+        """Map ``z`` (B, in, T), ``f0`` (B, T) Hz and ``g`` (B, G, 1 or T) to (B, 1, hop_length·T) in [-1, 1]."""
         return self.generate(z, self.m_source(f0), g)
 
     def generate(self, z: Tensor, source: Tensor, g: Tensor | None = None) -> Tensor:
-        """As forward, with the excitation (B, 1, hop_length·T) given."""
+        """Compute ``forward`` with the excitation (B, 1, hop_length·T) given."""
         x = self.conv_pre(z)
         if self.cond is not None:
             x = x + self.cond(g)
@@ -154,10 +154,10 @@ class NsfHifigan(nn.Module):
         generator: torch.Generator | None = None,
         block_frames: int = 128,
     ) -> Tensor:
-        """Forward for a whole song, in blocks of ``block_frames`` with full context on both sides.
+        """Compute ``forward`` for a whole song, in blocks of ``block_frames`` with full context on both sides.
 
-        The result equals that of one pass up to rounding. Memory is that of one block, and a CPU is faster because the
-        activations stay in its cache.
+        The result equals one pass up to rounding. Activations take the memory of one block, and a CPU is faster because
+        they stay in its cache.
         """
         source = self.m_source(f0, generator)
         pieces = []
@@ -195,7 +195,7 @@ def _upsampling_conv(channels: int, out_channels: int, kernel_size: int, rate: i
 
 
 def _noise_conv(channels: int, stride: int) -> nn.Module:
-    """Downsamples the excitation to a stage's rate; at the last stage it already has that rate."""
+    """Build the convolution that downsamples the excitation to a stage's rate; at the last stage ``stride`` is 1."""
     if stride == 1:
         return Conv1d(1, channels, 1)
     return Conv1d(1, channels, 2 * stride, stride, padding=(stride + 1) // 2)

@@ -89,7 +89,7 @@ class Downsample(nn.Module):
 
 
 def pad_ends(x: Tensor, surplus: int) -> Tensor:
-    """Replicate-pad ``x`` for the filters; used in ONNX graphs, where it is one operation against dozens later."""
+    """Replicate-pad ``x`` for the filters; used in ONNX graphs, where ``replicate_ends`` would take dozens of nodes."""
     return F.pad(x, (MARGIN, MARGIN + surplus), mode="replicate")
 
 
@@ -113,7 +113,7 @@ class NsfSnakeHifigan(NsfHifigan):
 
 
 def low_pass_taps() -> Tensor:
-    """A sinc in a Kaiser window: (TAPS,) float64, their sum 1.
+    """Compute the taps of a Kaiser-windowed sinc: (TAPS,) float64, whose sum is 1.
 
     The window's shape follows from Kaiser's rule for the attenuation that this length and width allow (Oppenheim and
     Schafer, Discrete-Time Signal Processing, 7.5).

@@ -59,7 +59,7 @@ class HarmonicSource(nn.Module):
         self.l_linear = nn.Linear(self.tracks, 1)
 
     def forward(self, f0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """``f0`` (B, T) in Hz, 0 where unvoiced -> (B, 1, hop_length·T).
+        """Map ``f0`` (B, T) in Hz, 0 where unvoiced, to the excitation (B, 1, hop_length·T).
 
         Random numbers come from ``generator`` on its device, or from torch's default generator on f0's. Their order is
         the published program's: uniform (B, tracks) for the initial phases, then normal (B, samples, tracks) for the

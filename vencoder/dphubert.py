@@ -86,7 +86,7 @@ class PrunedNetwork(WaveTransformer):
         return features.transpose(1, 2) * self.channel_scale
 
     def project(self, frames: Tensor) -> Tensor:
-        """(B, N, D) of the convolutions -> (B, N, C)."""
+        """Map the convolutions' output (B, N, D) to (B, N, C)."""
         return self.feature_projection["projection"](self.feature_projection["layer_norm"](frames))
 
     def hidden_states(self, frames: Tensor) -> list[Tensor]:
@@ -171,7 +171,7 @@ class _Attention(nn.Module):
             self.bias = GatedBias(width, total, remaining, buckets, settings.get("encoder_max_distance", 800))
 
     def forward(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(B, N, C) -> the same; ``table`` is the bias by position, computed by the first layer that has it."""
+        """Map (B, N, C) to the same shape; ``table`` is the bias by position, from the first layer that has it."""
         scores = None
         if self.bias is not None:
             table = self.bias.table(x.shape[1]) if table is None else table

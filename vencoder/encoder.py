@@ -62,7 +62,7 @@ class SpeechEncoder:
         return (self.features(audio) if features is None else features)[None]
 
     def features(self, audio: Tensor) -> Tensor:
-        """(L,), long enough for a frame -> (C, frames(L)) float32."""
+        """Encode (L,), long enough for a frame, to (C, frames(L)) float32."""
         raise NotImplementedError
 
     def _checked(self, audio: Tensor) -> Tensor:

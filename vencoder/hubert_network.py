@@ -53,7 +53,7 @@ class HubertNetwork(WaveTransformer):
         return self.hubert.feature_extractor(audio).transpose(1, 2)
 
     def project(self, frames: Tensor) -> Tensor:
-        """(B, N, D) of the convolutions -> (B, N, C) for the transformer."""
+        """Map the convolutions' output (B, N, D) to (B, N, C) for the transformer."""
         projected = self.hubert.feature_projection(frames)
         return projected[0] if isinstance(projected, tuple) else projected  # WavLM also returns its normalised input
 

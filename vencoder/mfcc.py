@@ -61,7 +61,7 @@ def _cosines() -> Tensor:
 
 
 def _differences(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Central first and second differences over the last axis, with replicate padding."""
+    """Compute central first and second differences over the last axis, with replicate padding."""
     padded = torch.nn.functional.pad(values[None], (1, 1), mode="replicate")[0]
     before, after = padded[:, :-2], padded[:, 2:]
     return (after - before) / 2, after - 2 * values + before

@@ -40,7 +40,7 @@ class GatedBias(nn.Module):
         return self.rel_attn_embed(buckets).permute(2, 0, 1)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """x (B, N, C), table (total, N, N) -> bias of the remaining heads' scores (B, H, N, N)."""
+        """Map x (B, N, C) and table (total, N, N) to the bias of the remaining heads' scores (B, H, N, N)."""
         parts = x.unflatten(-1, (self.total, -1))[:, :, self.remaining].transpose(1, 2)
         a, b = self.gru_rel_pos_linear(parts).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
         gates = a * (b * self.gru_rel_pos_const[:, self.remaining] - 1) + 2

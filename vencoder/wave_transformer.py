@@ -24,20 +24,20 @@ class WaveTransformer(nn.Module):
     width: int
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B, L) at 16 kHz -> (B, N, C)."""
+        """Map (B, L) at 16 kHz to (B, N, C)."""
         return self.transform(self.convolve(audio))
 
     def convolve(self, audio: Tensor) -> Tensor:
-        """(B, L) -> (B, N, D)."""
+        """Map (B, L) to (B, N, D)."""
         raise NotImplementedError
 
     def transform(self, frames: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, C)."""
+        """Map (B, N, D) to (B, N, C)."""
         raise NotImplementedError
 
 
 def normalise(audio: Tensor) -> Tensor:
-    """(B, L) normalised to zero mean and unit variance; ``layer_norm`` cannot be exported to graphs of any length."""
+    """Normalise (B, L) to zero mean and unit variance; ``layer_norm`` cannot be exported to graphs of any length."""
     centred = audio - audio.mean(dim=1, keepdim=True)
     return centred * (centred.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt()
 

@@ -79,14 +79,14 @@ class Whisper(SpeechEncoder):
         return blend(encoded, starts, frames).T
 
     def _encode_windows(self, windows: list[Tensor]) -> Tensor:
-        """(L,) of at most 30 s each, padded with silence -> (B, WINDOW, C)."""
+        """Encode B windows (L,) of at most 30 s, padded with silence, to (B, WINDOW, C)."""
         length = WINDOW * HOP_LENGTH
         audio = torch.stack([nn.functional.pad(window, (0, length - len(window))) for window in windows])
         return self.network(log_mel(audio, self.mel_basis)).last_hidden_state.float()
 
 
 def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
-    """(B, L) at 16 kHz -> (B, bands, L // MEL_HOP): log power of the top 8 decades, scaled to a range of 2."""
+    """Map (B, L) at 16 kHz to (B, bands, L // MEL_HOP): log power of the top 8 decades, scaled to a range of 2."""
     with without_autocast(audio.device):
         window = torch.hann_window(N_FFT, device=audio.device)
         spectrum = torch.stft(audio, N_FFT, MEL_HOP, window=window, return_complex=True)
@@ -94,7 +94,7 @@ def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
 
 
 def scaled_decades(power: Tensor, mel_basis: Tensor) -> Tensor:
-    """``log_mel`` from the power spectrum (B, N_FFT // 2 + 1, frames)."""
+    """Compute ``log_mel`` from the power spectrum (B, N_FFT // 2 + 1, frames)."""
     decades = (mel_basis @ power).clamp_min(1e-10).log10()
     loudest = decades.amax(dim=(-2, -1), keepdim=True)
     return (torch.maximum(decades, loudest - 8) + 4) / 4

@@ -51,6 +51,6 @@ def stop_signal() -> Iterator[StopSignal]:
 
 
 def ignore_stop_signals(worker: int) -> None:
-    """Ignore the signals in a loader's worker, whose batches the run still needs: they may reach the whole group."""
+    """Ignore stop signals in a loader's worker: they may go to the whole process group, but its batches are needed."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
