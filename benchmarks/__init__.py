@@ -1,1 +1,1 @@
-"""One script a question, each prints a ratio and one JSON line; and what they measure by."""
+"""Benchmarks: each script measures one thing, prints a table and ends with one line of JSON."""

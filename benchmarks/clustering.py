@@ -1,11 +1,12 @@
-"""How much faster than scikit-learn's full KMeans is ours, and how good are its centres?
+"""Measure how much faster our k-means is than scikit-learn's KMeans, and how good its centres are.
 
-Both cluster the same features, made up to be distributed like a speech encoder's (or, with --dataset, those of a
-prepared data set). The inertia is the summed squared distance of the features to their nearest centre, by exhaustive
-search. Times are on the wall and of the processor; ratios above 1 say that ours is faster. The last line is JSON.
+Both cluster the same features: synthetic ones, distributed like a speech encoder's, or with --dataset those of a
+prepared data set. The inertia is the sum of squared distances of the features to their nearest centre, by exhaustive
+search. Times are wall time and processor time. Ratios of times above 1 mean that ours is faster, a ratio of inertias
+below 1 that its centres are better. The last line is JSON.
 
     python benchmarks/clustering.py
-    python benchmarks/clustering.py --features 60000 --centres 10000    # the real thing: half an hour on two cores
+    python benchmarks/clustering.py --features 60000 --centres 10000    # full size: half an hour on two cores
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=int, default=6000, help="how many (default: %(default)s)")
-    parser.add_argument("--centres", type=int, default=1000, help="how many (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=768, help="of a feature (default: %(default)s)")
+    parser.add_argument("--features", type=int, default=6000, help="number of features (default: %(default)s)")
+    parser.add_argument("--centres", type=int, default=1000, help="number of centres (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=768, help="size of a feature (default: %(default)s)")
     parser.add_argument("--dataset", help="folder of one speaker with *.wav.soft.pt, to take the first --features from")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of each for a seed (default: 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of both for each seed (default: 0)")
     return parser
 
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load(arguments: argparse.Namespace) -> np.ndarray:
-    """What is clustered: (features, size)."""
+    """Return the features to cluster: (features, size). Raises UserError if --dataset has too few."""
     if not arguments.dataset:
         from benchmarks.speechlike import speechlike_features
 
@@ -80,7 +81,7 @@ def load(arguments: argparse.Namespace) -> np.ndarray:
 
 
 def measure(run: Callable[[int], np.ndarray], features: np.ndarray, seed: int) -> dict[str, float]:
-    """One clustering: its times, and the inertia of its centres."""
+    """Run one clustering; returns its wall and processor time in seconds, and the inertia of its centres."""
     import faiss
     import numpy as np
 
@@ -92,7 +93,7 @@ def measure(run: Callable[[int], np.ndarray], features: np.ndarray, seed: int) -
 
 
 def compare(figures: list[dict]) -> dict[str, float]:
-    """scikit-learn's time over ours, and our inertia over scikit-learn's, summed over the seeds."""
+    """Return scikit-learn's times divided by ours, and our inertia divided by scikit-learn's, summed over the seeds."""
     total = {
         (way, key): sum(figure[key] for figure in figures if figure["way"] == way)
         for way in ("ours", "scikit-learn")

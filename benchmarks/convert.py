@@ -1,4 +1,4 @@
-"""Measures the speed of a conversion, the time of each stage, and the gain of two optimizations.
+"""Measure the speed of a conversion, the time of each stage, and the gain of two optimizations.
 
     python benchmarks/convert.py                                     # the default configuration on the CPU
     python benchmarks/convert.py --config configs/config.json --device cuda --f0_predictor crepe --seconds 60
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--f0_predictor", default="pm")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the song (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each comparison (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of each comparison (default: %(default)s)")
     arguments = parser.parse_args()
     config = load_config(arguments.config) if arguments.config else Config()
     config.model.speech_encoder, config.model.ssl_dim = "mfcc", ENCODERS["mfcc"].ssl_dim
@@ -156,7 +156,7 @@ def compare(svc: Svc, unfolded: Synthesizer, seconds: float, repeats: int) -> di
 
 
 def ratio(watch: Stopwatch, slow: Callable, fast: Callable, repeats: int) -> float:
-    """The median ratio of the seconds of ``slow`` to those of ``fast``."""
+    """Return the median ratio of the seconds of ``slow`` and ``fast``."""
     ratios = []
     for _ in range(repeats):
         watch.seconds.clear()
@@ -167,7 +167,7 @@ def ratio(watch: Stopwatch, slow: Callable, fast: Callable, repeats: int) -> flo
 
 
 def peak_memory(device: torch.device) -> float:
-    """GiB of the device's memory or, on a CPU, of the process with its libraries."""
+    """Return the peak memory in GiB of PyTorch on the device or, on a CPU, of the process with its libraries."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,13 +1,13 @@
-"""Whether the demo's goals are met whatever the seed, the processor's kernels and the number of threads.
+"""Check that the demo meets its goals with any seed, CPU kernels and number of threads.
 
     python benchmarks/demo_gate.py
     python benchmarks/demo_gate.py --seeds 1 2 3 --kernels default avx512 --threads 1 2
 
-Prepares the demo's data once. For each combination trains the demo's synthesizer, converts the demo's song and prints
-the figures of the gate. Kernels are PyTorch's ATEN_CPU_CAPABILITY (oneDNN chooses its own). ``--threads`` are
-OpenMP's. One run takes what the demo's training takes. Below the table: for each figure the mean, the
-spread (largest minus smallest), the goal, and the room between the worst run and the goal in units of the spread.
-The last line is JSON.
+The demo's data are prepared once. For each combination the script trains the demo's synthesizer, converts the demo's
+song and prints the figures that have a goal. ``--kernels`` are values of PyTorch's ATEN_CPU_CAPABILITY (oneDNN chooses
+its own), ``--threads`` numbers of OpenMP threads. A run takes as long as the demo's training. Below the table, each
+figure has its mean, its spread (largest minus smallest), the goal, and the distance of the worst run from the goal in
+units of the spread. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def summarize(figures: list[dict]) -> None:
     """Print mean, spread, goal and room of each figure that has a goal."""
     from demonstration.report import LEAST_CORRELATION, MOST_DISTANCE, MOST_VOICING_ERROR
 
-    goals = {  # the goal, and 1 where a figure must not be above it, -1 where it must not be below
+    goals = {  # the goal, and 1 for an upper limit, -1 for a lower limit
         "correlation": (LEAST_CORRELATION, -1),
         "voicing_error": (MOST_VOICING_ERROR, 1),
         "distance": (MOST_DISTANCE, 1),

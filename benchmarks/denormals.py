@@ -1,12 +1,12 @@
-"""How much slower a training run on a CPU becomes by denormal numbers as it goes on.
+"""Measure how much denormal numbers slow down a training run on a CPU over its course.
 
     python benchmarks/denormals.py                 # on the clips of the demo, after `make demo`
     python benchmarks/denormals.py my_folder --steps 1000
 
-Trains from first weights on a folder's prepared clips, without the discriminator, while denormal numbers are computed
-with and while they count as zero (which ``modules.device.pick_device`` sets on a CPU). Each has a process of its own,
-because threads keep the setting with which they begin. Prints steps a second of processor time, on which other work has
-little influence, over the first and the last hundred steps, and the ratio of the last. The last line is JSON.
+Trains from random weights on a folder's prepared clips, without the discriminator: once with denormal numbers, and once
+with denormal numbers flushed to zero, as ``modules.device.pick_device`` sets on a CPU. Each run has its own process,
+because threads keep the setting with which they start. Prints steps per second of processor time, which other load
+hardly affects, over the first and the last hundred steps, and the ratio for the last. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(steps: int, flush: bool) -> tuple[float, float]:
-    """Steps a second of processor time over the first and the last SPAN of a training in the current folder."""
+    """Train in the current folder; returns steps per second of processor time over the first and the last SPAN."""
     import torch
 
     torch.set_flush_denormal(flush)

@@ -1,13 +1,14 @@
-"""How fast each way to sample is: evaluations of the network a second, and how that compares with real time.
+"""Measure the speed of each sampler: network evaluations per second, and the sampling time relative to real time.
 
     python benchmarks/diffusion.py                               # the default configuration on the CPU
     python benchmarks/diffusion.py --device cuda --seconds 20
     python benchmarks/diffusion.py --config configs/diffusion.yaml --k_step 200 --speedup 20
 
-A mel spectrogram is refined by ``--k_step`` steps (shallow diffusion). The plain way, which takes every step, is timed
-over a few of them and extrapolated; so is the whole diffusion from noise. The weights are random (they do not matter
-for speed). Also: what it gives to project the condition once a sampling instead of at every evaluation. All take turns,
-so a busy machine hurts them alike, and one thread on the CPU is timed by the processor's clock. The last line is JSON.
+A mel spectrogram is refined by ``--k_step`` steps (shallow diffusion). ddpm ("plain"), which takes every step, is timed
+over a few of them and extrapolated, and so is sampling from noise ("alone"). The weights are random, since they do not
+affect speed. The script also measures the gain of projecting the condition once per sampling instead of at every
+evaluation. All alternate, so a busy machine slows all of them. With one CPU thread the time is processor time. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from diffusion.unit2mel import Unit2Mel, build_unit2mel
 from modules.config import DiffusionConfig, load_diffusion_config
 from modules.device import pick_device
 
-N_MELS = 128  # of the published vocoder
-TIMED_STEPS = 10  # of the plain way
+N_MELS = 128  # bands of the published vocoder's mel
+TIMED_STEPS = 10  # steps of ddpm
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="length of the sound (default: %(default)s)")
     parser.add_argument("--k_step", type=int, default=100, help="steps undone (default: %(default)s)")
     parser.add_argument("--speedup", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--repeats", type=int, default=2, help="turns of each (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds that are timed (default: %(default)s)")
     arguments = parser.parse_args()
     config = load_diffusion_config(arguments.config) if arguments.config else DiffusionConfig()
     device = pick_device(arguments.device)
@@ -64,7 +65,7 @@ def make_song(config: DiffusionConfig, seconds: float, device: torch.device) -> 
 
 
 def jobs(net: Unit2Mel, song: dict, k_step: int, speedup: int) -> dict[str, Callable[[], object]]:
-    """What is timed, by name: every method, a few plain steps, and as many evaluations that project anew."""
+    """Return what is timed, by name: every method, ddpm by TIMED_STEPS, and as many evaluations that each project."""
     denoiser = net.decoder.denoise_fn
     step = torch.tensor([50.0], device=song["mel"].device)
 
@@ -82,7 +83,7 @@ def jobs(net: Unit2Mel, song: dict, k_step: int, speedup: int) -> dict[str, Call
 
 
 def measure(jobs: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
-    """The median seconds of each job, over turns that follow one for warming up."""
+    """Return the median seconds of each job over ``repeats`` rounds, after a warm-up round."""
     one_core = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if one_core else time.perf_counter
     laps = {name: [] for name in jobs}

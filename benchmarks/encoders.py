@@ -1,9 +1,8 @@
-"""How many seconds of sound a second does each speech encoder take?
+"""Measure the throughput of each speech encoder, in seconds of sound per second.
 
-Every key is measured: with its weight file where that is under pretrain/, else with random weights of the published
-sizes (ONNX keys with a graph of one convolution, which says what the way to ONNX Runtime costs). Clips are of mixed
-length. With one thread on a CPU the clock is the processor time of this
-process, so that other work on the machine matters little. The last line is JSON.
+Every key is measured with its weight file if that is under pretrain/, else with random weights of the published sizes;
+ONNX keys then have a graph of one convolution, which shows the overhead of ONNX Runtime. The clips have different
+lengths. With one thread on a CPU the time is processor time, which other load hardly affects. The last line is JSON.
 
     OMP_NUM_THREADS=1 python benchmarks/encoders.py
     python benchmarks/encoders.py --keys vec768l12 dphubert --clips 32 --shortest 5 --longest 15 -d cuda
@@ -35,12 +34,12 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="encoders (default: all)")
-    parser.add_argument("--clips", type=int, default=12, help="how many (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=12, help="number of clips (default: %(default)s)")
     parser.add_argument("--shortest", type=float, default=0.5, help="seconds (default: %(default)s)")
     parser.add_argument("--longest", type=float, default=3.0, help="seconds (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest of so many counts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the fastest counts (default: %(default)s)")
     parser.add_argument("--half", action="store_true", help="compute in half precision")
-    parser.add_argument("-d", "--device", help="cpu, cuda, mps (default: the best there is)")
+    parser.add_argument("-d", "--device", help="cpu, cuda, mps (default: the best available)")
     return parser
 
 
@@ -69,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build(key: str, device: torch.device, half: bool) -> SpeechEncoder:
-    """The encoder from its own file, or from one with random weights, which is removed again."""
+    """Build the encoder from its weight file, or from a temporary file with random weights."""
     from tests.encoder_files import write_encoder_file
     from vencoder import ENCODERS, build_encoder
 
@@ -85,7 +84,7 @@ def build(key: str, device: torch.device, half: bool) -> SpeechEncoder:
 
 
 def measure(encoder: SpeechEncoder, clips: Sequence[torch.Tensor], rounds: int) -> float:
-    """Seconds of sound encoded a second, in the fastest round."""
+    """Return the throughput of the fastest round, in seconds of sound per second."""
 
     def encode() -> None:
         for clip in clips:
@@ -97,7 +96,7 @@ def measure(encoder: SpeechEncoder, clips: Sequence[torch.Tensor], rounds: int) 
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
-    """What the work takes: processor time where one thread computes, else time on the wall."""
+    """Return the seconds that ``work`` takes: processor time with one CPU thread, else wall time."""
     import torch
 
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter

@@ -1,13 +1,14 @@
-"""How right is each F0 predictor on singing whose F0 is known, clean, breathy, noisy and with accompaniment?
+"""Measure the accuracy of each F0 predictor on singing with known F0: clean, breathy, noisy and with accompaniment.
 
-The singer is demonstration/singer.py, in three registers from 80 to 1000 Hz. Every predictor is measured that needs no
-file or has it under pretrain/. Of the voiced frames: raw pitch accuracy within 50 cents, raw chroma accuracy (octaves
-forgiven), and their difference, the octave errors; of all frames the share with wrong voicing. The measures are
-mir_eval's; F0 counts as training gets it, drawn through gaps.
+The singer is demonstration/singer.py, in three registers from 80 to 1000 Hz. By default every predictor is measured
+that needs no file or whose file is under pretrain/. The measures are mir_eval's. Over the voiced frames they are the
+raw pitch accuracy within 50 cents, the raw chroma accuracy (which ignores octaves), and their difference, the octave
+errors; over all frames, the share with wrong voicing. F0 is interpolated across unvoiced frames, as for training.
 
-Then 80 bright high notes are held, 440 to 880 Hz on five vowels with four tilts of the source: notes of which more than
-half is an octave off, and the same measures. With --speech, recordings are measured too: where crepe and harvest agree
-within 50 cents, the share of frames that the predictor finds within 50 cents of crepe. The last line is JSON.
+Then 80 bright high notes are held, 440 to 880 Hz, on five vowels with four source tilts. The script prints the same
+measures, and the number of notes of which more than half is an octave off. With --speech, recordings are measured too:
+over the frames where crepe and harvest agree within 50 cents, the share within 50 cents of crepe. The last line is
+JSON.
 
     python benchmarks/f0_accuracy.py
     python benchmarks/f0_accuracy.py --predictors fcpe rmvpe --thresholds 0.006 0.05 --seconds 10
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 REGISTERS = {"low": (40, 52), "middle": (52, 67), "high": (67, 83)}  # MIDI: 82-165, 165-392, 392-988 Hz
 FORMANTS_AND_TILT = {"low": (0.92, 8.5), "middle": (1.12, 6.0), "high": (1.12, 6.0)}
-CLEAR, BREATHY = 0.1, 0.4  # breath: a source-filter voice does not sing high notes louder, its breath stays as it is
+CLEAR, BREATHY = 0.1, 0.4  # level of the breath; it does not depend on pitch, and neither does the singer's loudness
 NOISES = {"noise 30 dB": 30, "noise 10 dB": 10, "noise 0 dB": 0}
 CONDITIONS = ("clean", "vibrato", "glides", "breathy", *NOISES, "accompaniment 0 dB")
 HELD_TILTS, HELD_PITCHES = (3.0, 5.0, 7.0, 9.0), (69, 74, 78, 81)  # dB per octave; MIDI: 440, 587, 740, 880 Hz
@@ -48,14 +49,16 @@ MEASURES = ("pitch", "chroma", "octave", "voicing")
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictors", nargs="+", help="default: all that have their weights")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.05], help="of the networks (default: 0.05)")
     parser.add_argument(
-        "--octave_costs", type=float, nargs="+", default=[], help="measure pm with these of Praat's too"
+        "--thresholds", type=float, nargs="+", default=[0.05], help="voicing thresholds of the networks (default: 0.05)"
+    )
+    parser.add_argument(
+        "--octave_costs", type=float, nargs="+", default=[], help="also measure pm with these octave costs"
     )
     parser.add_argument("--speech", type=Path, metavar="DIR", help="recordings of speech to measure too")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each song (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of melodies and noises (default: %(default)s)")
-    parser.add_argument("-d", "--device", default="cpu", help="of the networks (default: cpu)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each song (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of melodies and noises (default: %(default)s)")
+    parser.add_argument("-d", "--device", default="cpu", help="device of the networks (default: cpu)")
     return parser
 
 
@@ -93,7 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def predictors(arguments: argparse.Namespace) -> Iterator[tuple[str, F0Predictor]]:
-    """Those asked for, or all that have their weights; networks once for each threshold, pm for each octave cost."""
+    """Yield the requested predictors, or all that have their weights, with their names.
+
+    Networks come once for each threshold, and pm once more for each octave cost.
+    """
     keys, thresholds, device = arguments.predictors, arguments.thresholds, arguments.device
     for cost in arguments.octave_costs:
         praat = build_f0_predictor("pm")
@@ -109,7 +115,7 @@ def predictors(arguments: argparse.Namespace) -> Iterator[tuple[str, F0Predictor
 
 
 def make_songs(seconds: float, seed: int) -> Iterator[tuple[str, str, Song]]:
-    """(condition, register, song) for every condition in every register."""
+    """Yield (condition, register, song) for every condition in every register."""
     import numpy as np
 
     from demonstration.singer import Voice, random_phrase, sing
@@ -129,7 +135,7 @@ def make_songs(seconds: float, seed: int) -> Iterator[tuple[str, str, Song]]:
 
 
 def make_held_notes(seed: int) -> Iterator[tuple[str, str, Song]]:
-    """One note of a second for each tilt of the source, vowel and pitch, as ``make_songs`` gives songs."""
+    """Yield one note of a second for each source tilt, vowel and pitch, in the form of ``make_songs``."""
     from demonstration.singer import VOWELS, Note, Voice, sing
 
     for tilt in HELD_TILTS:
@@ -141,7 +147,7 @@ def make_held_notes(seed: int) -> Iterator[tuple[str, str, Song]]:
 
 
 def glides(rng: np.random.Generator, seconds: float, low: float, high: float) -> list[Note]:
-    """One vowel that slides from pitch to pitch, up to an octave a second, with rests between."""
+    """Make one vowel that slides from pitch to pitch, by at most an octave per second, with rests between."""
     import numpy as np
 
     from demonstration.singer import Note
@@ -157,7 +163,7 @@ def glides(rng: np.random.Generator, seconds: float, low: float, high: float) ->
 
 
 def beside(song: Song, other: np.ndarray, snr: float) -> Song:
-    """The song with another sound, ``snr`` dB below it by power."""
+    """Mix the song with another sound, ``snr`` dB below it by power."""
     import numpy as np
 
     scale = np.sqrt(np.mean(song.audio**2) / np.mean(other**2) / 10 ** (snr / 10))
@@ -165,7 +171,7 @@ def beside(song: Song, other: np.ndarray, snr: float) -> Song:
 
 
 def chords(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Plucked chords with a bass, two a second, and a hi-hat between them."""
+    """Make ``samples`` of plucked chords with a bass, two per second, each with a hi-hat."""
     import numpy as np
 
     from demonstration.singer import SAMPLING_RATE
@@ -185,7 +191,7 @@ def chords(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def measure(predictor: F0Predictor, song: Song) -> dict[str, float]:
-    """The four measures of one song, as shares."""
+    """Return the four measures of one song, as shares."""
     import numpy as np
     from mir_eval import melody
 
@@ -218,7 +224,7 @@ def read_speech(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def measure_speech(predictor: F0Predictor, recordings: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
-    """Shares of the frames with an agreed F0: found within 50 cents, and voiced."""
+    """Return two shares of the frames with an agreed F0: those found within 50 cents, and those voiced."""
     import numpy as np
 
     right, voiced = [], []

@@ -1,4 +1,4 @@
-"""How soon train.py takes its first step on an hour of clips, and what part of a step waits for data.
+"""Measure the time until train.py's first step on an hour of clips, and the share of a step spent waiting for data.
 
     python benchmarks/first_step.py                                   # an hour, the default configuration, on the CPU
     python benchmarks/first_step.py --device cuda --batch_size 16 --half bf16 --steps 5
@@ -36,9 +36,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--half", choices=("bf16", "fp16"))
-    parser.add_argument("--minutes", type=float, default=60.0, help="of clips (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="minutes of clips (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each clip (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="steps measured, after a first (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="steps measured, after the first (default: %(default)s)")
     arguments = parser.parse_args()
     config = load_config(arguments.config) if arguments.config else Config()
     config.train.batch_size, config.train.log_interval = arguments.batch_size, 1 if arguments.device == "cpu" else 10
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def make_data(root: Path, config: Config, seconds: float, length: float) -> int:
-    """A data set of so many seconds below ``root``, in clips of one ``length``; returns how many there are."""
+    """Write a data set of ``seconds`` below ``root``, in clips of ``length`` seconds; returns the number of clips."""
     singer = root / "dataset" / "44k" / "singer"
     singer.mkdir(parents=True)
     write_clip(singer / "0.wav", length, seed=0, features=config.model.ssl_dim)
@@ -80,7 +80,7 @@ def make_data(root: Path, config: Config, seconds: float, length: float) -> int:
 
 
 def measure(root: Path, device: str, steps: int) -> dict[str, float]:
-    """Seconds until the run is set up and until its first step is done; means of the ``steps`` after that."""
+    """Run train.py; returns the seconds until it is set up and its first step is done, and means of ``steps`` more."""
     log, began = root / "logs" / "run" / "train.log", time.monotonic()
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), "-c", "config.json", "-m", "run", "-d", device], cwd=root
@@ -100,7 +100,7 @@ def measure(root: Path, device: str, steps: int) -> dict[str, float]:
 
 
 def wait_for(log: Path, pattern: re.Pattern, times: int, process: subprocess.Popen) -> float:
-    """The moment at which the log has ``times`` such lines."""
+    """Wait until the log has ``times`` lines of this pattern; returns the time by ``time.monotonic``."""
     while not log.exists() or len(pattern.findall(log.read_text(encoding="utf-8"))) < times:
         if process.poll() is not None:
             raise SystemExit(f"train.py ended with exit code {process.returncode}")

@@ -1,13 +1,13 @@
-"""Does any reader of this program do worse than refuse a damaged or hostile file in a sentence?
+"""Fuzz the readers of all file formats: each damaged or hostile file must be read or refused by a UserError.
 
-Small files of every kind that the program reads are built, damaged at random in ways that know something of their
-formats, and read in forked processes that have little memory and time. A file that is read, or refused by a UserError,
-is fine; a traceback, a crash, a lack of memory or of time is a find: its file is kept, named, and the exit code is 1.
-The table tells of each reader how many files it was given, what became of them, and the most memory (in KiB, and for
-each byte of the file where it was more than 16 MiB) and time that one of them took. The last line is JSON. Linux only.
+Small files of every kind that the program reads are built, damaged at random by mutations that suit their formats, and
+read in forked processes with limits of memory and time. Any other exception, a crash, or exceeding a limit is a
+finding: its file is kept and named, and the exit code is 1. The table has, for each reader, the number of files, the
+outcomes, and the most memory (in KiB, and per byte of the file where it was more than 16 MiB) and time of one file. The
+last line is JSON. Linux only.
 
     python benchmarks/fuzz_readers.py --minutes 2
-    python benchmarks/fuzz_readers.py --only index --seed 7 --finds finds    # one reader; another course of chance
+    python benchmarks/fuzz_readers.py --only index --seed 7 --finds finds    # one reader; another seed
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ sys.path[0] = str(ROOT)  # in place of this folder, whose onnx.py would stand fo
 
 from modules.console import UserError, script  # noqa: E402
 
-BATCH = 80  # files to a process
-MEMORY, SECONDS = 1 << 30, 10  # of processor time, that a file of some kilobytes may take
-WAIT = 120  # seconds by the clock, in case a reader waits for something
+BATCH = 80  # files per process
+MEMORY, SECONDS = 1 << 30, 10  # bytes, and seconds of processor time, that a file of some kilobytes may take
+WAIT = 120  # seconds of wall time, in case a reader blocks
 LARGEST = 200_000  # bytes of a damaged file
-NOISE = 16 << 20  # bytes that a process may grow by without the file's doing: buffers, what is used the first time
+NOISE = 16 << 20  # bytes by which a process may grow for other reasons than the file: buffers, first-time allocations
 
 
 @dataclass
 class Reader:
-    """A reader, and whole files that it reads."""
+    """A reader, undamaged files for it, and the results so far."""
 
     name: str
     read: Callable[[Path], Any]
@@ -61,10 +61,10 @@ class Reader:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10, help="how long (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=10, help="duration (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     parser.add_argument("--only", help="readers whose names contain this")
-    parser.add_argument("--finds", default="fuzz_finds", help="folder for files that are finds (default: %(default)s)")
+    parser.add_argument("--finds", default="fuzz_finds", help="folder for the files of findings (default: %(default)s)")
     return parser
 
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole = [file.read_bytes() for reader in readers for file in reader.files]
         for reader in readers:
             for file in reader.files:
-                reader.read(file)  # or the corpus is of no use
+                reader.read(file)  # an undamaged file must be readable
         chance, end, finds = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes, []
         while (began := time.monotonic()) < end:
             reader = min(readers, key=lambda one: one.spent)  # all get the same time
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_batch(reader: Reader, whole: list[bytes], chance: random.Random, finds_folder: Path) -> list[str]:
-    """Read BATCH damaged files in a process; returns a line for each find."""
+    """Read BATCH damaged files in a process; returns a line for each finding."""
     cases = []
     for _ in range(BATCH):
         file = chance.choice(reader.files)
@@ -132,7 +132,7 @@ def run_batch(reader: Reader, whole: list[bytes], chance: random.Random, finds_f
 
 
 def _read_all(reader: Reader, cases: list[tuple[Path, bytes]], send: int) -> None:
-    """In the child: read each case, and send a line about it."""
+    """Read each case in the child process and send a line of JSON about it to the parent; then exit."""
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -146,7 +146,7 @@ def _read_all(reader: Reader, cases: list[tuple[Path, bytes]], send: int) -> Non
         file.write_bytes(content)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, WAIT)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         before, began = _status("VmRSS"), time.process_time()
         outcome, what = "read", ""
         try:
@@ -167,7 +167,7 @@ def _read_all(reader: Reader, cases: list[tuple[Path, bytes]], send: int) -> Non
 
 
 def _status(key: str) -> int:
-    """Bytes of this process."""
+    """Return a size of this process from /proc/self/status, in bytes."""
     return 1024 * int(re.search(rf"^{key}:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)[1])
 
 
@@ -359,7 +359,7 @@ def _graphs(folder: Path) -> list[Reader]:
 
 
 def damaged(data: bytes, whole: list[bytes], chance: random.Random) -> bytes:
-    """A file, changed in one to three places; of an archive most often inside a record, and packed anew."""
+    """Change a file in one to three places; an archive mostly inside a record, and then pack it again."""
     for _ in range(chance.choice((1, 1, 2, 3))):
         if data.startswith(b"PK\3\4") and chance.random() < 0.6:
             data = _within_archive(data, whole, chance)
@@ -375,7 +375,7 @@ def _change(data: bytes, whole: list[bytes], chance: random.Random) -> bytes:
 
 
 def _place(data: bytes, chance: random.Random) -> int:
-    """Anywhere, in the first bytes as often as in all others together."""
+    """Return a random position, half of the time among the first 120 bytes."""
     return chance.randrange(min(len(data), 120) if chance.random() < 0.5 else len(data)) if data else 0
 
 
@@ -404,7 +404,7 @@ def _repeat(data: bytes, whole: list[bytes], chance: random.Random) -> bytes:
 
 
 def _enlarge(data: bytes, whole: list[bytes], chance: random.Random) -> bytes:
-    """A field of bytes becomes a huge number, a negative one or none."""
+    """Replace a field of 1 to 8 bytes by an extreme or random number."""
     size, at = chance.choice((1, 2, 4, 4, 8, 8)), _place(data, chance)
     number = chance.choice((0, 1, 2, 1 << 8 * size - 1, (1 << 8 * size - 1) - 1, (1 << 8 * size) - 1, 1 << 4 * size,
                             chance.randrange(1 << 8 * size)))  # fmt: skip
@@ -412,7 +412,7 @@ def _enlarge(data: bytes, whole: list[bytes], chance: random.Random) -> bytes:
 
 
 def _enlarge_text(data: bytes, whole: list[bytes], chance: random.Random) -> bytes:
-    """A number in digits becomes another."""
+    """Replace a number in digits by an extreme one, or by other text; without digits, as ``_enlarge``."""
     numbers = list(re.finditer(rb"\d+", data[:LARGEST]))
     if not numbers:
         return _enlarge(data, whole, chance)
@@ -478,11 +478,11 @@ def _change_pickle(data: bytes, whole: list[bytes], chance: random.Random) -> by
 
 
 def _within_archive(data: bytes, whole: list[bytes], chance: random.Random) -> bytes:
-    """Change a record, most often the pickle, and pack the archive anew."""
+    """Change a record, most often the pickle, and pack the archive again."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             records = [(record.filename, archive.read(record)) for record in archive.infolist()]
-    except Exception:  # by damage before
+    except Exception:  # an earlier change damaged the archive
         return _change(data, whole, chance)
     pickles = [i for i, (name, _) in enumerate(records) if name.endswith("data.pkl")]
     index = chance.choice(pickles if pickles and chance.random() < 0.8 else range(len(records)))

@@ -1,4 +1,4 @@
-"""Checks that the pieces of a converted song are in position, and that their joints are inaudible.
+"""Check that the pieces of a converted song are in position, and that their joints are inaudible.
 
 A song is concatenated from a folder's clips: long phrases, and between them silences of several lengths with a faint
 noise. It is converted with default settings and with cuts every three seconds, by a stand-in that returns its input in
@@ -55,7 +55,7 @@ ROW = (
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, help="folder of sound files")
-    parser.add_argument("--minutes", type=float, default=10, help="of the song (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=10, help="length of the song (default: %(default)s)")
     parser.add_argument("--model", type=Path, help="trained generator (default: a small one with random weights)")
     parser.add_argument("--config", type=Path, help="its configuration")
     return parser
@@ -185,7 +185,7 @@ def zeros_near(audio: np.ndarray, joint: int, silence_before: bool, silence_afte
 
 
 def lateness(audio: np.ndarray, original: np.ndarray) -> int:
-    """Delay in samples of ``audio`` against ``original`` of the same length: the peak of their cross-correlation."""
+    """Return the delay in samples of ``audio`` against ``original`` of the same length, by cross-correlation."""
     size = 1 << (2 * len(audio)).bit_length()
     product = np.fft.rfft(audio, size) * np.conj(np.fft.rfft(original, size))
     correlation = np.fft.irfft(product, size)
@@ -194,7 +194,7 @@ def lateness(audio: np.ndarray, original: np.ndarray) -> int:
 
 
 def share_above(audio: np.ndarray, joints: list[int], size: int, original: np.ndarray | None = None) -> float:
-    """The share of joints whose spectral flux is above the 99th percentile of the other positions.
+    """Return the share of joints whose spectral flux is above the 99th percentile of the other positions.
 
     With an ``original`` a joint counts only if it has 1 % more flux than the original has there.
     """
@@ -211,7 +211,7 @@ def share_above(audio: np.ndarray, joints: list[int], size: int, original: np.nd
 
 
 def flux_at_positions(audio: np.ndarray, size: int, hop: int) -> np.ndarray:
-    """The flux at every ``hop`` samples: the maximum over the frames whose windows contain the position."""
+    """Return the flux at every ``hop`` samples: the maximum over the frames whose windows contain the position."""
     values = np.fromiter(flux(audio, size, hop), dtype=np.float64)
     return np.lib.stride_tricks.sliding_window_view(np.pad(values, 2), 5).max(axis=1)
 

@@ -1,4 +1,4 @@
-"""Compares ONNX Runtime with torch in speed and output, and measures the error of a smaller precision.
+"""Compare ONNX Runtime with torch in speed and output, and measure the error of a smaller precision.
 
     OMP_NUM_THREADS=1 python benchmarks/onnx.py
     OMP_NUM_THREADS=1 python benchmarks/onnx.py --parts synthesizer --precision int8
@@ -56,9 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"{known} (default: {default})",
     )
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the graphs")
-    parser.add_argument("--config", help="of the synthesizer (default: the published default configuration)")
+    parser.add_argument("--config", help="the synthesizer's config.json (default: the published default configuration)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the sound (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the fastest counts (default: %(default)s)")
     return parser
 
 
@@ -86,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def makers(config_path: str | None) -> dict[str, Callable[[Path, float, str], Pair]]:
-    """For each part, a function that writes its weights and graph and returns the two runs.
+    """Return for each part a function that writes its weights and graph and returns the two runs.
 
-    Its arguments are the path of the graph, the seconds of sound and the precision.
+    The function's arguments are the path of the graph, the seconds of sound and the precision.
     """
     return {
         "synthesizer": functools.partial(synthesizer, config_path),
@@ -224,7 +224,7 @@ def predictor(key: str, graph: Path, length: float, precision: str) -> Pair:
 
 
 def runner(graph: Path, values: dict[str, Any], change: Callable | None = None) -> Callable[[], np.ndarray]:
-    """A function that returns the graph's first output for these tensors."""
+    """Return a function that computes the graph's first output for these tensors."""
     import torch
 
     from modules.onnx.session import open_session

@@ -1,8 +1,8 @@
-"""How many clips a second does each F0 predictor and speech encoder prepare, and what does loading it cost apart?
+"""Measure how many clips per second each F0 predictor and speech encoder prepares, and how long it takes to load.
 
-Makes clips of its own in a temporary folder. Every predictor is measured, rmvpe with random weights where pretrain/ has
-none, and every encoder whose weight file is under pretrain/ or that needs none. "rebuilt" is the same predictor built
-anew for each clip, as so-vits-svc 4.1 does it. "loads" counts how often the workers together loaded a pitch network
+The clips are generated in a temporary folder. Every predictor is measured (rmvpe with random weights if pretrain/ has
+none), and every encoder that needs no weight file or whose file is under pretrain/. "rebuilt" is the same predictor,
+built again for each clip as in so-vits-svc 4.1. "loads" counts how often all workers together loaded a pitch network
 (pm, dio and harvest have none; encoders are not counted). The last line is JSON.
 
     python benchmarks/preprocess.py
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=8, help="how many (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of each (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=8, help="number of clips (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each clip (default: %(default)s)")
     parser.add_argument("--config", default=str(ROOT / "configs_template/config_template.json"), help="configuration")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="worker counts (default: 1 2)")
-    parser.add_argument("-d", "--device", help="cpu, cuda, mps (default: the best there is)")
+    parser.add_argument("-d", "--device", help="cpu, cuda, mps (default: the best available)")
     return parser
 
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def lay_out_weights(folder: Path) -> None:
-    """The weight files of pretrain/, and random ones for rmvpe where it is missing, which are as fast."""
+    """Link the weight files of pretrain/, and write random ones, which are as fast, for rmvpe if it is missing."""
     from benchmarks.f0_long import write_weights
 
     folder.mkdir()
@@ -81,7 +81,7 @@ def lay_out_weights(folder: Path) -> None:
 
 
 def make_clips(folder: Path, count: int, seconds: float) -> Iterator[Path]:
-    """Tones of a moving pitch with overtones, noise and pauses, for which every predictor has work to do."""
+    """Write ``count`` tones of moving pitch with overtones, noise and pauses, and yield their paths."""
     import numpy as np
 
     from modules.audio.files import write_audio
@@ -99,7 +99,7 @@ def make_clips(folder: Path, count: int, seconds: float) -> Iterator[Path]:
 
 
 def jobs(config: Config, device: str | None) -> Iterator[tuple[str, FeatureJob]]:
-    """Each predictor and each encoder as a job of its own."""
+    """Yield the name and the job of each predictor, and of each encoder that has its weights."""
     from modules.f0 import F0_PREDICTORS
     from preparation.feature_job import PRETRAIN, FeatureJob
     from preparation.features import make_recipes
@@ -115,7 +115,7 @@ def jobs(config: Config, device: str | None) -> Iterator[tuple[str, FeatureJob]]
 
 @dataclass
 class Counting:
-    """A job that tells with each result how many pitch networks its worker has loaded for it so far."""
+    """Adds to each result of a job the number of pitch networks that its worker has loaded for it so far."""
 
     job: FeatureJob
     before: int = 0
@@ -132,19 +132,19 @@ class Counting:
 
 
 def loads() -> int:
-    """How often this process has loaded a pitch network since its caches were cleared."""
+    """Return how often this process has loaded a pitch network since its caches were cleared."""
     return sum(cached.cache_info().misses for cached in caches())
 
 
 def caches() -> tuple[Callable, ...]:
-    """What loads the pitch networks, once each."""
+    """Return the cached functions that load the pitch networks."""
     from modules.f0 import crepe, fcpe, rmvpe
 
     return crepe._network, fcpe.load_network, rmvpe.load_network
 
 
 def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, float]:
-    """Make all clips anew. The clock runs from the first clip's start to the last one's end: loading is apart."""
+    """Prepare all clips; measure from the start of the first clip to the end of the last, without loading."""
     from modules.data.features import ClipFiles
     from preparation.feature_job import Task
     from preparation.fingerprints import check
@@ -160,7 +160,7 @@ def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, f
     if errors:
         raise RuntimeError(errors[0])
     elapsed = max(result.ended for result in results) - min(result.began for result in results)
-    loaded = {result.rank: count for result, count in counted}  # a worker's last count stands
+    loaded = {result.rank: count for result, count in counted}  # the last count of each worker
     return {
         "clips_per_second": len(clips) / elapsed,
         "times_real_time": sum(result.seconds for result in results) / elapsed,
@@ -170,7 +170,7 @@ def measure(job: FeatureJob, clips: Sequence[Path], workers: int) -> dict[str, f
 
 
 def measure_rebuilt(job: FeatureJob, clips: Sequence[Path]) -> dict[str, float]:
-    """One process that builds the predictor for every clip; the clock runs over building and predicting."""
+    """Measure one process that builds the predictor for every clip; the time includes building and predicting."""
     from modules.audio.files import read_audio
 
     seconds, loading, loaded = 0.0, 0.0, 0

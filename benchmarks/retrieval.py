@@ -1,12 +1,12 @@
-"""How many of the true nearest features does the index find, what does that change, and how much time does it save?
+"""Measure the recall of the feature index, its effect on the mixed features, and the time that it saves.
 
-An index is built as train_index.py builds it, of features made up to be distributed like a speech encoder's; units of
-the same voice saying something else are looked up. Exhaustive is the search through all lists of the index; a table
-without lists ("flat"), which faiss compares with whole matrices, is timed beside it. For each --nprobe:
+The index is built as in train_index.py, from synthetic features distributed like a speech encoder's; the queries are
+units of the same voice with other content. The exhaustive search covers all lists of the index. An index without lists
+("flat"), which faiss searches by matrix products, is timed too. For each --nprobe:
 
     recall      share of the true 8 nearest that are among the 8 found
-    difference  of the mixed features from the exhaustive ones, relative, L2
-    ratios      time of the exhaustive, and of the flat, search over time of this one
+    difference  relative L2 distance of the mixed features from those of the exhaustive search
+    ratios      time of the exhaustive and of the flat search, divided by the time of this search
 
 The last line is JSON.
 
@@ -41,11 +41,11 @@ ROW = "{nprobe:>6}  {recall:>6.3f}  {difference:>10.4f}  {seconds:>7.4f}  {ratio
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=int, default=20000, help="in the index (default: %(default)s)")
-    parser.add_argument("--units", type=int, default=860, help="looked up at once (default: %(default)s, 10 s)")
-    parser.add_argument("--size", type=int, default=768, help="of a feature (default: %(default)s)")
+    parser.add_argument("--features", type=int, default=20000, help="features in the index (default: %(default)s)")
+    parser.add_argument("--units", type=int, default=860, help="units of a query (default: %(default)s, 10 s)")
+    parser.add_argument("--size", type=int, default=768, help="size of a feature (default: %(default)s)")
     parser.add_argument("--nprobe", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="default: 1 2 4 8 16")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest of so many counts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the fastest counts (default: %(default)s)")
     return parser
 
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(searches: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Seconds that each search takes, the fastest of its turns."""
+    """Return the seconds that each search takes in its fastest round."""
     times = [[] for _ in searches]
     for _ in range(rounds):
         for search, found in zip(searches, times, strict=True):
@@ -97,7 +97,7 @@ def measure(searches: list[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def compare(index: FeatureIndex, exhaustive: FeatureIndex, units: Tensor) -> dict[str, float]:
-    """What the index finds against what is there."""
+    """Return the index's recall, and the relative difference of its mixed features, from the exhaustive search."""
     from cluster.retrieval import NEIGHBOURS
 
     found, wanted = (one.indexes[0].search(units.numpy(), NEIGHBOURS)[1] for one in (index, exhaustive))

@@ -1,12 +1,13 @@
-"""How near the fast ways to sample stay to the slow one, on a small diffusion model trained here and now.
+"""Measure the distance of the fast samplers' results from slow sampling, with a small diffusion model.
 
     python benchmarks/sampling.py
     python benchmarks/sampling.py --steps 3000 --device cuda
 
-A synthetic singer sings; a small model learns to make the mel spectrogram of the voice from mel cepstra (of the encoder
-mfcc), F0 and loudness, and sings a phrase that it has not heard, from noise. Distances are mean absolute differences of
-log-mel (natural logarithm) to what DDIM makes of the same noise in 1000 steps. The plain way (ddpm) draws noise all
-along, so the distance between two of its results is what chance makes. The last line is JSON.
+The model is trained first, on a synthetic singer: to generate the voice's mel spectrogram from mel cepstra (the encoder
+mfcc), F0 and loudness. It then generates a phrase outside the training data from noise. The distance is the mean
+absolute difference of the log-mel (natural logarithm) from the result of DDIM with 1000 steps and the same noise. ddpm
+("plain") samples noise in every step, so the distance between two of its results shows the effect of chance. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from vencoder import ENCODERS, build_encoder
 
 STEPS_OF_DIFFUSION = 1000
 SPEEDUPS = (5, 10, 20, 50, 100)
-N_MELS, CHANNELS = 32, 128  # it takes several channels a band to carry the noise through to the output
+N_MELS, CHANNELS = 32, 128  # the network needs several channels per band to predict the noise
 CROP = 86  # frames of a training example: one second
 
 Phrase = dict[str, torch.Tensor]
@@ -43,8 +44,8 @@ Phrase = dict[str, torch.Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--phrases", type=int, default=12, help="of six seconds, learnt (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=1000, help="of training (default: %(default)s)")
+    parser.add_argument("--phrases", type=int, default=12, help="training phrases of six seconds (%(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps (default: %(default)s)")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     torch.manual_seed(0)
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def sing_phrase(seed: int, device: torch.device) -> Phrase:
-    """A phrase as Unit2Mel takes it: units (1, T, C), f0 and volume (1, T, 1), mel (1, T, M)."""
+    """Sing a phrase and return it as Unit2Mel takes it: units (1, T, C), f0 and volume (1, T, 1), mel (1, T, M)."""
     song = sing(DARK, random_phrase(np.random.default_rng(seed), seconds=6, low=57, high=69), seed=seed)
     audio, frames = torch.from_numpy(song.audio), len(song.f0)
     units = build_encoder("mfcc")(sinc_resample(audio, SAMPLING_RATE, 16000))[0]
@@ -75,7 +76,7 @@ def sing_phrase(seed: int, device: torch.device) -> Phrase:
 
 
 def train(net: Unit2Mel, phrases: Sequence[Phrase], steps: int, batch_size: int = 8) -> float:
-    """Learn from random seconds of the phrases; returns the mean loss of the last tenth of the steps."""
+    """Train on random seconds of the phrases; returns the mean loss of the last tenth of the steps."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     rng, losses = np.random.default_rng(0), []

@@ -1,4 +1,4 @@
-"""Features distributed like a speech encoder's: a few dozen sounds, held, glided between, and coloured by the voice."""
+"""Synthetic features distributed like a speech encoder's: a few dozen sounds and glides, coloured by the voice."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ SOUNDS, LATENT, HIDDEN = 60, 24, 256
 
 
 def speechlike_features(count: int, size: int, seed: int = 0, voice: int = 0) -> np.ndarray:
-    """``count`` frames (count, size) float32, one after the other in time.
+    """Return ``count`` consecutive frames (count, size) float32.
 
-    ``voice`` draws the sounds and how they look in the features, ``seed`` what is said.
+    ``voice`` is the seed of the sounds and of their map to features, ``seed`` that of the content.
     """
     rng = np.random.default_rng(voice)
     sounds = rng.standard_normal((SOUNDS, LATENT))

@@ -1,12 +1,12 @@
-"""How the way in which OpenMP threads wait changes the time of a training step, on a quiet machine and a busy one.
+"""Measure how the way in which OpenMP threads wait affects the time of a training step, on an idle and a busy machine.
 
     python benchmarks/thread_waiting.py
     python benchmarks/thread_waiting.py --steps 48 --busy 2 --rounds 3
 
 Trains the demo's network on random clips in a process for each setting: as the scripts set it (GOMP_SPINCOUNT=20000),
-with OpenMP's default, passive, and with one thread. "Busy" has that many processes beside it which compute without a
-pause. The settings alternate, and the median of the rounds counts. The ratio is the default's time to the setting's.
-The last line is JSON.
+with OpenMP's default, with passive waiting, and with one thread. On the busy machine ``--busy`` other processes compute
+without a pause. The settings alternate, and the median of the rounds counts. The ratio is the time with the default
+divided by the time with the setting. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WARM_UP = 4  # steps
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=48, help="training steps that are timed (default: %(default)s)")
-    parser.add_argument("--busy", type=int, default=2, help="processes beside it (default: %(default)s)")
+    parser.add_argument("--busy", type=int, default=2, help="other processes that compute (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def compare(steps: int, rounds: int, busy: int) -> dict[str, float]:
-    """Median seconds of each setting."""
+    """Return the median seconds of each setting, with ``busy`` other processes that compute."""
     found: dict[str, list[float]] = {name: [] for name in SETTINGS}
     with busy_processes(busy):
         for _ in range(rounds):
@@ -73,7 +73,7 @@ def compare(steps: int, rounds: int, busy: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many processes that compute without a pause, within the block."""
+    """Run ``count`` processes that compute without a pause, within the block."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -84,7 +84,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def measure(steps: int) -> float:
-    """Seconds of so many training steps of the demo's network, the discriminator taking part in half of them."""
+    """Return the seconds of ``steps`` training steps of the demo's network, half of them with the discriminator."""
     import torch
 
     import demo

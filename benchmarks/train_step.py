@@ -1,18 +1,18 @@
-"""Where a training step's time goes, and how much faster it is than the same step written out straightforwardly.
+"""Measure the parts of a training step, and how much faster it is than a straightforward implementation.
 
-    OMP_NUM_THREADS=1 python benchmarks/train_step.py --clock processor         # a CPU that others use too
-    python benchmarks/train_step.py --half bf16                                 # a quiet one
+    OMP_NUM_THREADS=1 python benchmarks/train_step.py --clock processor         # on a busy CPU
+    python benchmarks/train_step.py --half bf16                                 # on an idle CPU
     python benchmarks/train_step.py --device cuda --batch_size 6 --half fp16 bf16 --compile
 
-The straightforward step: PyTorch's own convolutions, weight norm in every pass, the real and the fake signal judged one
-after the other, gradients of everything in both steps, the norm of each gradient fetched by itself, the plain
-optimizer. Then come what was changed, one upon the other, in float32, and with --half all of it in half precision. The
-variants take turns, so that a busy machine hurts all alike; of each the quickest step counts. The clips are generated.
-The last line is JSON.
+The straightforward step has PyTorch's own convolutions, weight norm in every pass, separate discriminator passes for
+the real and the fake signal, gradients of all weights in both steps, the norm of each gradient fetched separately, and
+the plain optimizer. With --changes the improvements are added one by one, in float32. Then comes this program's step,
+in float32 and, with --half, in half precision. The variants alternate, so a busy machine slows all of them, and the
+fastest step of each counts. The clips are generated. The last line is JSON.
 
-On a CUDA device it is the straightforward step, in float32 as PyTorch has it by default and in half precision, against
-this program's, with every kernel started by itself, with recorded steps, and with --compile; one after the other, so
-that each has the device's memory to itself.
+On a CUDA device the straightforward step, in float32 with PyTorch's defaults and in half precision, is compared with
+this program's step: without CUDA graphs, with them, and with --compile compiled. They run one after the other, so each
+has the device's whole memory.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from vits.step import Generated, Learner
 PARTS = ("generate", "discriminator", "generator")
 CHANGES = {
     "gradients": "no gradient of the discriminator's weights and no graph for the real signal in the generator's step",
-    "optimizer": "fused AdamW; norms of all gradients at once, and not waited for",
+    "optimizer": "fused AdamW; norms of all gradients at once, without waiting for the device",
     "together": "real and fake in one pass; weights normalised once for both passes of the generator's step",
 }
 
 
 class StraightforwardLearner(Learner):
-    """The step as it would be written down first, but for the ``changes`` made so far."""
+    """A straightforward implementation of the step, with some of the CHANGES."""
 
     def __init__(self, config: Config, device: torch.device, changes: tuple[str, ...], **options: bool):
         super().__init__(config, device, **options)
@@ -96,7 +96,7 @@ class StraightforwardLearner(Learner):
 
 
 def write_plainly(net: nn.Module) -> None:
-    """Let every convolution of the network be PyTorch's own."""
+    """Make every convolution of the network compute by PyTorch's own operation."""
     for part in net.modules():
         if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)):
             part.forward = MethodType(plain_convolution, part)
@@ -146,16 +146,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each clip (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="turns measured, after a first (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="rounds measured, after the first (default: %(default)s)")
     parser.add_argument("--half", nargs="*", default=[], choices=("bf16", "fp16"), help="measure half precision too")
     parser.add_argument("--compile", action="store_true", help="on a GPU: measure compiled steps too")
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
-    parser.add_argument("--changes", action="store_true", help="measure the changes one upon the other")
+    parser.add_argument("--changes", action="store_true", help="also measure the changes, added one by one")
     return parser
 
 
 def learners(config: Config, device: torch.device, arguments: argparse.Namespace) -> dict[str, Learner]:
-    """What is compared, by name, from the straightforward step on."""
+    """Return the learners to compare by name, the straightforward one first."""
     names = tuple(CHANGES)
     counts = range(len(names)) if arguments.changes else range(1)
     made = {
@@ -169,7 +169,7 @@ def learners(config: Config, device: torch.device, arguments: argparse.Namespace
 
 
 def in_precision(config: Config, precision: str) -> Config:
-    """A copy of the configuration; ``precision`` is bf16, fp16 or anything else for float32."""
+    """Copy the configuration, which is float32, and set ``precision`` if it is bf16 or fp16."""
     copied = Config.from_dict(config.to_dict())
     if precision in ("bf16", "fp16"):
         copied.train.fp16_run, copied.train.half_type = True, precision
@@ -177,7 +177,7 @@ def in_precision(config: Config, precision: str) -> Config:
 
 
 def make_data(folder: Path, config: Config, seconds: float):
-    """A function that reads the next batch from disk, of generated clips of one length."""
+    """Write clips of one length, and return a function that reads a batch of them from disk."""
     config.spk = {"singer": 0}
     paths = [folder / "singer" / f"{index}.wav" for index in range(config.train.batch_size)]
     paths[0].parent.mkdir()
@@ -191,7 +191,7 @@ def make_data(folder: Path, config: Config, seconds: float):
 
 
 def measure(learners: dict[str, Learner], batch, turns: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
-    """The seconds of each part of each learner's quickest step. A turn is two steps: the first warms the cache."""
+    """Return the seconds of each part of each learner's fastest step. In a round, a first step warms the cache."""
     best = {}
     for turn in range(turns + 1):
         for name, learner in learners.items():
@@ -202,7 +202,7 @@ def measure(learners: dict[str, Learner], batch, turns: int, clock: Callable[[],
 
 
 def timed_step(learner: Learner, batch, clock: Callable[[], float]) -> dict[str, float]:
-    """Seconds of each part of one step."""
+    """Return the seconds of each part of one step, and of the whole step."""
     moments = [clock()]
     generated = learner.generate(batch)
     moments.append(clock())
@@ -226,7 +226,7 @@ def measure_on_gpu(config: Config, device: torch.device, batch: Batch, arguments
         learner = make()
         seconds, memory = gpu_steps(learner, batch, 3 * arguments.steps)
         del learner
-        torch.compiler.reset()  # it stops to compile a function that has been compiled often
+        torch.compiler.reset()  # otherwise it no longer compiles a function that it has compiled often
         gc.collect()
         torch.cuda.empty_cache()
         results[name] = {"step": seconds, "memory_gib": memory}
@@ -236,7 +236,7 @@ def measure_on_gpu(config: Config, device: torch.device, batch: Batch, arguments
 
 
 def gpu_learners(config: Config, device: torch.device, arguments: argparse.Namespace) -> dict[str, Callable]:
-    """What is compared, by name, as functions that make it; PyTorch's default precision comes first."""
+    """Return functions that make the learners to compare, by name; PyTorch's default precision comes first."""
 
     def straightforward(precision: str) -> Learner:
         return StraightforwardLearner(in_precision(config, precision), device, (), cuda_graphs=False)
@@ -259,9 +259,9 @@ def gpu_learners(config: Config, device: torch.device, arguments: argparse.Names
 
 
 def gpu_steps(learner: Learner, batch: Batch, steps: int) -> tuple[float, float]:
-    """Seconds of a step, the mean of ``steps``, and the most memory, GiB, that PyTorch has held."""
+    """Return the mean seconds of ``steps`` steps, and the peak memory, GiB, that PyTorch reserved."""
     torch.cuda.reset_peak_memory_stats()
-    for number in range(3):  # the first runs, the second records
+    for number in range(3):  # the first runs eagerly, the second captures the graph
         learner.step(batch, number=number)
     torch.cuda.synchronize()
     began = time.perf_counter()
