@@ -39,6 +39,7 @@ class Refiner:
         self.path, self.config_path = model_path, config_path
         self.voices = diffusion_voices(self.config, config_path)
         self.vocoder = load_mel_vocoder(self.config.vocoder.ckpt, device, self.config.vocoder.type)
+        self.vocoder.network.prepare_for_conversion()
         self.model = load_unit2mel(model_path, self.config, self.vocoder.n_mels, device)
         self.method = method or self.config.infer.method
         self.speedup = self.config.infer.speedup if speedup is None else speedup

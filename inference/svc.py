@@ -97,12 +97,14 @@ class Svc:
                 self.synthesizer = OnnxSynthesizer(net_g_path, self.config, self.device)
             else:
                 self.synthesizer = load_generator(net_g_path, self.config).to(self.device)
+                self.synthesizer.dec.prepare_for_conversion()
         self.spk2id = self.voices.spk2id
         self.target_sample, self.hop_size = self.voices.sampling_rate, self.voices.hop_length
         if self.refiner:
             self.refiner.check_voices(self.voices)
         elif nsf_hifigan_enhance:
             vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
+            vocoder.network.prepare_for_conversion()
             self.enhancer = Enhancer(vocoder)
         self.feature_extractor = FeatureExtractor(self.voices, self.device, pretrain_folder, onnx)
         self._timbre_file = cluster_model_path, self.voices, feature_retrieval, nprobe

@@ -6,6 +6,7 @@ import torch
 
 from modules.config import ModelConfig
 from vdecoder import DECODERS
+from vdecoder.block_plan import plan_block
 from vdecoder.nsf_hifigan import NsfHifigan
 from vdecoder.source import HarmonicSource
 
@@ -49,15 +50,28 @@ def test_decoding_in_blocks_equals_one_pass(shape, per_frame_speaker):
     torch.testing.assert_close(blocks, whole, rtol=0, atol=2e-6)
 
 
-def test_the_context_of_a_block_is_no_shorter_than_what_a_sample_depends_on():
+@pytest.mark.parametrize("resblock", ["1", "2"])
+def test_convolving_in_the_frequency_domain_changes_no_value(resblock):
+    net = decoder(resblock=resblock)
+    z, f0, g = inputs(61)
+    with torch.inference_mode():
+        wanted = net.decode(z, f0, g, seeded())
+        net.prepare_for_conversion()
+        torch.testing.assert_close(net.decode(z, f0, g, seeded()), wanted, rtol=0, atol=2e-6)
+        blocks = net.decode(z, f0, g, seeded(), block_frames=7)
+    torch.testing.assert_close(blocks, wanted, rtol=0, atol=2e-6)
+
+
+def test_a_block_reads_the_frames_that_its_samples_depend_on_and_hardly_more():
     net = decoder()
     z, f0, g = inputs(61)
     z.requires_grad_(True)
-    audio = net.generate(z, net.m_source(f0, seeded()), g)
-    audio[0, 0, 30 * net.hop_length].backward()
+    block = slice(30 * net.hop_length, 31 * net.hop_length)
+    net.generate(z, net.m_source(f0, seeded()), g)[0, 0, block].sum().backward()
     used = z.grad[0].abs().amax(0).nonzero().flatten()
-    assert 30 - net.context <= used.min() and used.max() <= 30 + net.context
-    assert used.max() - used.min() >= net.context, "the context is more than twice what is needed"
+    window = plan_block(net, 30, 31, 61).window
+    assert used.min() - 1 <= window.start <= used.min()
+    assert used.max() + 1 <= window.stop <= used.max() + 2
 
 
 def test_a_generator_without_a_speaker_has_no_weights_for_one():
