@@ -11,11 +11,15 @@ The exit code is 1 if there are such songs, and 2 if no song could be converted.
     python inference_main.py -n album "*.mp3" -t 0.5 -s alto      raw/album/ and every MP3 file of raw/
     python inference_main.py -n song.wav -usm
     python inference_main.py --onnx checkpoints/alto/alto_SoVits.onnx -n song.wav -s alto
+    python inference_main.py -n song.wav -s alto --f0_out song.csv        edit song.csv, then
+    python inference_main.py -n song.wav -s alto --f0_in song.csv
+    torchrun --nproc_per_node=4 inference_main.py -n album -s alto       shares the songs among four GPUs
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import traceback
@@ -24,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion, Pipeline
-from inference.jobs import Job, plan
+from inference.jobs import AUTO, Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
 from modules.console import UserError, failure, get_logger, parse_flags, printable, script
 from modules.f0 import list_predictors
@@ -47,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-n", "--clean_names", nargs="+", required=True, metavar="SONG",
         help="names under raw/, or paths; a folder or a pattern such as '*.wav' gives all its audio files")  # fmt: skip
     add("-t", "--trans", dest="tran", nargs="+", type=_semitones, default=[0], metavar="SEMITONES",
-        help="shift for each name; fractions allowed (default: 0)")  # fmt: skip
+        help="shift for each name; fractions allowed; auto: the speaker's octave (default: 0)")  # fmt: skip
     add("-s", "--spk_list", dest="spk", nargs="+", metavar="SPEAKER",
         help="names or ids (default: the model's only one)")  # fmt: skip
     add("-a", "--auto_predict_f0", action="store_true", help="let the model predict the pitch; for speech, not songs")
@@ -71,6 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the fastest available)")
     add("--seed", type=int, help="of all random numbers; the same seed gives the same song (%(default)s)")
     add("-o", "--output_dir", type=Path, default=Path("results"), help="where songs are written (%(default)s)")
+    add("--f0_out", type=Path, metavar="FILE", help="also write the song's F0 as a table: time,f0,voiced")
+    add("--f0_in", type=Path, metavar="FILE",
+        help="take F0 from such a table; -t shifts it; points may be seconds apart")  # fmt: skip
+    add("--dry_run", action="store_true", help="print what would be converted, and convert nothing")
+    add("--max_segment", type=_seconds, metavar="S",
+        help="seconds that the networks process at once (default: 60, less if little memory is free)")  # fmt: skip
+    add("--cache", dest="cache_folder", type=Path, metavar="DIR",
+        help="keep units and F0 of songs there for later runs, 4 GiB at most")  # fmt: skip
     add_timbre_flags(parser.add_argument_group("timbre"))
     add_diffusion_flags(parser.add_argument_group("diffusion and enhancer"))
     parser.set_defaults(**DEFAULTS)
@@ -111,6 +123,10 @@ def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
 def read_conversion(args: argparse.Namespace) -> Conversion:
     """Build the conversion from the flags; its speaker stays empty unless it is a mix."""
     settings = {name: getattr(args, name) for name in DEFAULTS}
+    if args.f0_in:
+        from inference.f0_curve import read_f0_curve
+
+        settings["f0_curve"] = read_f0_curve(args.f0_in)
     if not args.use_spk_mix:
         if args.feature_retrieval and not args.cluster_infer_ratio:
             log.info("-fr needs a -cr above 0; -fr has no effect")
@@ -130,10 +146,18 @@ def read_mix() -> object:
     return getattr(spkmix, "spk_mix_map", None)
 
 
-def load_models(args: argparse.Namespace) -> Svc:
-    """Load the converter. Raises UserError if a file is missing or does not match."""
-    from inference.svc import Svc
+def load_models(args: argparse.Namespace, keep_units: bool = False) -> Svc:
+    """Load the converter, which with ``keep_units`` encodes a song once for all its jobs.
 
+    Raises UserError if a file is missing or does not match.
+    """
+    from inference.svc import Svc
+    from modules.device import pick_device
+    from modules.training import distributed
+
+    device = args.device
+    if distributed.launch_world_size() > 1:
+        device = str(distributed.own_device(pick_device(device)))
     diffuses = args.shallow_diffusion or args.only_diffusion
     generator = (None, None)
     if args.onnx:
@@ -147,7 +171,7 @@ def load_models(args: argparse.Namespace) -> Svc:
         diffusion = find_diffusion(args.diffusion_model_path, args.diffusion_config_path, generator[0])
     return Svc(
         *generator,
-        args.device,
+        device,
         timbre,
         args.nsf_hifigan_enhance,
         *diffusion,
@@ -158,7 +182,23 @@ def load_models(args: argparse.Namespace) -> Svc:
         diffusion_method=args.diffusion_method,
         diffusion_speedup=args.diffusion_speedup,
         nprobe=args.nprobe,
+        max_segment=args.max_segment,
+        cache_folder=args.cache_folder,
+        keep_units=keep_units,
     )
+
+
+def share(jobs: list[Job]) -> list[Job]:
+    """Return this process's share of the jobs, if torchrun or SLURM starts several; those of a song stay together."""
+    from modules.training import distributed
+
+    if distributed.launch_world_size() == 1:
+        return jobs
+    own = set(distributed.own_share(dict.fromkeys(job.song for job in jobs)))
+    mine = [job for job in jobs if job.song in own]
+    number, count = distributed.launch_rank() + 1, distributed.launch_world_size()
+    log.info("process %d of %d converts %d of the %d songs", number, count, len(mine), len(jobs))
+    return mine
 
 
 def refuse_idle_flags(args: argparse.Namespace) -> None:
@@ -169,17 +209,29 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
         args.shallow_diffusion or args.only_diffusion
     ):
         raise UserError("--diffusion_method and --diffusion_speedup are settings of diffusion; give -shd or -od too")
+    if AUTO in args.tran and args.auto_predict_f0:
+        raise UserError(f"-t {AUTO} shifts the song's F0 and -a replaces it; leave one of them out")
     if args.nprobe != 1 and not args.feature_retrieval:
         raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
 
 
-def _semitones(text: str) -> float:
+def _semitones(text: str) -> float | str:
     """Parse a value of -t; whole numbers become int, for the names of results. Raises ArgumentTypeError."""
+    if text == AUTO:
+        return text
     try:
         value = float(text)
         return int(value) if value.is_integer() else value
     except (ValueError, OverflowError):  # OverflowError: infinity
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of semitones") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of semitones nor {AUTO}") from None
+
+
+def _seconds(text: str) -> float:
+    """Parse the value of --max_segment. Raises ArgumentTypeError unless it is a number from 2 to 3600."""
+    with contextlib.suppress(ValueError):
+        if 2 <= float(text) <= 3600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 2 to 3600")
 
 
 def _lists(text: str) -> int | None:
@@ -204,16 +256,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = args.output_dir, args.wav_format
         return plan(args.clean_names, args.tran, speakers, conversion, pipeline.kind, *where)
 
-    jobs_for(args.spk or [""])  # refuse wrong names before the model is loaded
-    svc = load_models(args)
+    planned, _ = jobs_for(args.spk or [""])  # refuse wrong names before the model is loaded
+    songs = {job.song for job in planned}
+    if (args.f0_in or args.f0_out) and len(songs) > 1:
+        raise UserError(f"--f0_in and --f0_out are of one song; {len(songs)} are named")
+    svc = load_models(args, keep_units=len(planned) > len(songs))
     jobs, failed = jobs_for(args.spk or ([] if args.use_spk_mix else [svc.voices.only()]))
     for job in jobs:
         svc.check(job.conversion)  # report once what would make every song fail
+    jobs = share(jobs)
+    if args.dry_run:
+        print(svc.describe(), *(job.describe(svc) for job in jobs), sep="\n")
+        return 0
     done, incomplete = 0, []
     for job in jobs:
         try:
             replaces = os.path.lexists(job.output)
-            whole = job.run(svc)
+            whole = job.run(svc, args.f0_out)
         except Exception as error:  # one song must not stop the others
             failed.append(failure(job.song, error))
             continue
@@ -223,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         done += 1
         if not whole:
             incomplete.append(job.output)
-    if not done:
+    if failed and not done:
         raise UserError("; ".join(failed))
     for sentence in failed:
         log.info("not converted: %s", sentence)

@@ -51,6 +51,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def store_f0_ranges(folder: str) -> None:
+    """Write the speakers' F0 ranges to the configuration, if they differ from those there."""
+    from modules.config import load_config, save_config
+    from modules.data.features import find_clips
+    from preparation.configs import CONFIG
+    from preparation.f0_ranges import measure_f0_ranges
+
+    config, ranges = load_config(CONFIG), measure_f0_ranges(find_clips(folder))
+    if ranges != config.f0:
+        config.f0 = ranges
+        save_config(config, CONFIG)
+
+
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_flags(build_parser(), argv)
@@ -72,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.remake,
     )
     report.show()
+    if distributed.launch_rank() == 0:
+        store_f0_ranges(arguments.in_dir)
     if arguments.plot_f0 and distributed.launch_rank() == 0:
         from preparation.plots import plot_f0
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modules.console import UserError, option
 from modules.f0 import F0_PREDICTORS
+
+if TYPE_CHECKING:
+    from inference.f0_curve import F0Curve
 
 
 def within(default: float, lowest: float, highest: float) -> Any:
@@ -39,6 +42,7 @@ class Conversion:
         second_encoding: take the content for the diffusion from the synthesizer's output.
         loudness_envelope_adjustment: 1 keeps the output's envelope, 0 imposes the input's.
         seed: seed of all random numbers; the same seed gives the same song.
+        f0_curve: F0 of the song, in place of the predictor's; ``tran`` shifts it.
 
     Raises UserError for a value out of range, values that exclude each other, and an unknown predictor.
     """
@@ -61,6 +65,7 @@ class Conversion:
     second_encoding: bool = False
     loudness_envelope_adjustment: float = within(1, 0, 1)
     seed: int = within(52468, 0, 2**32 - 1)
+    f0_curve: F0Curve | None = None
 
     def __post_init__(self) -> None:
         F0_PREDICTORS[self.f0_predictor]  # raises UserError for an unknown key

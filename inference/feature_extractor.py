@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.f0_curve import F0Curve
+from inference.feature_cache import IN_MEMORY, FeatureCache, content_key
 from inference.voices import Voices
-from inference.voicing import Voicing
 from modules.audio.files import sinc_resample
 from modules.audio.loudness import volume
 from modules.console import UserError, get_logger
 from modules.data.features import stretch_units
 from modules.f0 import F0_PREDICTORS, build_f0_predictor
 from modules.f0.graph import GraphPredictor
-from vencoder import build_encoder, build_graph_encoder, graph_file
+from vencoder import build_encoder, build_graph_encoder, find_encoder_file, graph_file
 from vencoder.encoder import SpeechEncoder
 
 log = get_logger("convert")
+
+F0_IN_MEMORY = 32 << 20  # bytes; twelve hours
 
 
 @dataclass(frozen=True)
@@ -46,39 +50,75 @@ class Features:
 class FeatureExtractor:
     """The speech encoder that the model was trained with, and F0 predictors, each built on first use.
 
-    With ``onnx`` it runs the ONNX graphs that ``pretrain_folder`` has, and logs which. Raises UserError if the file of
-    the encoder, or later of a predictor, is missing there.
+    With ``onnx`` it runs the ONNX graphs that ``pretrain_folder`` has, and logs which. F0 of sound that was converted
+    before is cached and, with ``keep_units``, its units; both also in ``cache_folder`` if that is given. Raises
+    UserError if the file of the encoder, or later of a predictor, is missing in ``pretrain_folder``.
     """
 
-    def __init__(self, voices: Voices, device: torch.device, pretrain_folder: str | Path, onnx: bool = False):
+    def __init__(
+        self,
+        voices: Voices,
+        device: torch.device,
+        pretrain_folder: str | Path,
+        onnx: bool = False,
+        cache_folder: str | Path | None = None,
+        keep_units: bool = False,
+    ):
         self.voices, self.device, self.pretrain_folder, self.onnx = voices, device, Path(pretrain_folder), onnx
-        self.encoder = self._build_encoder()
-        self.voicing: Voicing | None = None  # of the song being converted
+        self.encoder, self._encoder_file = self._build_encoder()
+        self._units = FeatureCache(cache_folder, IN_MEMORY if keep_units else 0)
+        self._f0 = FeatureCache(cache_folder, F0_IN_MEMORY)
         self._predictors: dict[tuple[str, float], Callable] = {}
 
-    def extract(self, wav: Tensor, key: str, threshold: float, f0_filter: bool = False, start: int = 0) -> Features:
-        """Extract the features of wav (L,), with the F0 predictor of this key and threshold.
+    def extract(
+        self,
+        wav: Tensor,
+        key: str,
+        threshold: float,
+        f0_filter: bool = False,
+        start: int = 0,
+        curve: F0Curve | None = None,
+        segment: float = math.inf,
+    ) -> Features:
+        """Extract the features of wav (L,), which begins at the song's sample ``start``.
 
-        ``start`` is stored in the result. Raises UserError if ``f0_filter`` is set and no frame has F0.
+        F0 is that of ``curve`` or else of the predictor of this key and threshold. ``segment`` is how many seconds the
+        encoder processes at once. Raises UserError if ``f0_filter`` is
+        set and no frame has F0.
         """
-        f0, uv = self.f0(wav, key, threshold)
-        if self.voicing:
-            self.voicing.add(wav.cpu().numpy(), uv.cpu().numpy(), self.voices.hop_length)
+        f0, uv = self.contour(wav, key, threshold, start, curve)
         if f0_filter and not f0.any():
             raise UserError("no voice was detected in the audio")
-        units = self.units(wav, len(f0))
+        units = self.units(wav, len(f0), segment)
         return Features(units[None], f0[None], uv[None], volume(wav, self.voices.hop_length)[None], start)
 
-    def units(self, wav: Tensor, frames: int) -> Tensor:
-        """Compute the content units (C, frames) of wav (L,)."""
-        audio = sinc_resample(wav, self.voices.sampling_rate, self.encoder.sampling_rate)
-        units = self.encoder(audio)[0].to(self.device)
+    def units(self, wav: Tensor, frames: int, segment: float = math.inf) -> Tensor:
+        """Return the content units (C, frames) of wav (L,), encoded ``segment`` seconds at once."""
+
+        def encode() -> np.ndarray:
+            audio = sinc_resample(wav, self.voices.sampling_rate, self.encoder.sampling_rate)
+            return self.encoder.encode_in_segments(audio, segment)[0].cpu().numpy()
+
+        key = content_key(wav.cpu().numpy(), self.voices.sampling_rate, segment, *self._identity(self._encoder_file))
+        units = torch.from_numpy(self._units.get(key, encode)).to(self.device)
         return stretch_units(units, frames, self.voices.unit_interpolate_mode)
 
-    def f0(self, wav: Tensor, key: str, threshold: float) -> tuple[Tensor, Tensor]:
-        """Compute F0 in Hz and voicing, (T,) each, of wav (L,), by the predictor of this key and threshold."""
-        f0, uv = map(torch.from_numpy, self.predictor(key, threshold)(wav.cpu().numpy()))
+    def contour(
+        self, wav: Tensor, key: str, threshold: float, start: int = 0, curve: F0Curve | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return F0 in Hz and voicing, (T,) each, of wav (L,): those of the curve or else of the predictor."""
+        if curve is None:
+            return self.f0(wav, key, threshold)
+        rate, hop = self.voices.sampling_rate, self.voices.hop_length
+        f0, uv = map(torch.from_numpy, curve.of_sound(wav.cpu().numpy(), start / rate, rate, hop))
         return f0.to(self.device), uv.to(self.device)
+
+    def f0(self, wav: Tensor, key: str, threshold: float) -> tuple[Tensor, Tensor]:
+        """Return F0 in Hz and voicing, (T,) each, of wav (L,), by the predictor of this key and threshold."""
+        predictor, sound = self.predictor(key, threshold), wav.cpu().numpy()
+        settings = key, threshold, self.voices.sampling_rate, self.voices.hop_length, *self._identity(predictor.weight)
+        f0, uv = self._f0.get(content_key(sound, *settings), lambda: np.stack(predictor(sound)))
+        return torch.from_numpy(f0).to(self.device), torch.from_numpy(uv).to(self.device)
 
     def predictor(self, key: str, threshold: float) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """Return the F0 predictor of this key and threshold, cached."""
@@ -92,12 +132,19 @@ class FeatureExtractor:
                 self._predictors[key, threshold] = build_f0_predictor(key, *settings, self.pretrain_folder)
         return self._predictors[key, threshold]
 
-    def _build_encoder(self) -> SpeechEncoder:
+    def _build_encoder(self) -> tuple[SpeechEncoder, Path | None]:
+        """Build the encoder; returns it with its graph or weight file."""
         key = self.voices.encoder
         graph = graph_file(key, self.pretrain_folder)
         if self._has_graph(graph, f"the speech encoder '{key}'", f"onnx_export.py --encoder {key}"):
-            return build_graph_encoder(key, graph, self.device)
-        return build_encoder(key, self.device, self.pretrain_folder)
+            return build_graph_encoder(key, graph, self.device), graph
+        return build_encoder(key, self.device, self.pretrain_folder), find_encoder_file(key, self.pretrain_folder)
+
+    def _identity(self, weights: Path | None) -> tuple[object, ...]:
+        """Return what tells the results of a network with these weights on this device from those of others."""
+        status = weights and weights.stat()
+        file = (weights.name, status.st_size, status.st_mtime_ns) if weights else ()
+        return self.voices.encoder, self.device.type, *file
 
     def _has_graph(self, graph: Path | None, what: str, maker: str) -> bool:
         """Return whether ONNX is on and the graph exists; logs whether the graph or the network is used."""

@@ -7,54 +7,81 @@ import glob
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion
-from modules.console import UserError, option, progress
+from modules.console import UserError, option, printable, progress
 from modules.data.file_name import nfd, result_flaw, same_file_key
 from modules.registry import nearest_first
 
 if TYPE_CHECKING:  # a plan needs none of the heavy packages behind these
-    import numpy as np
-
+    from inference.song import Song
     from inference.svc import Svc
 
 RAW = Path("raw")
 FOLDS_NAMES = os.name == "nt" or sys.platform == "darwin"  # such file systems ignore case
 
 
+AUTO = "auto"  # in place of a shift: chosen from the song's F0 and the speaker's
+
+
 @dataclass(frozen=True)
 class Job:
+    """A song, how it is converted, and the file of the result. With ``auto_key`` the shift is chosen first."""
+
     song: Path
     conversion: Conversion
     output: Path
     wav_format: str
+    auto_key: bool = False
 
-    def run(self, svc: Svc) -> bool:
-        """Convert from disk to disk, with a progress bar in seconds; returns False if the song's file is cut off."""
+    def run(self, svc: Svc, f0_out: Path | None = None) -> bool:
+        """Convert from disk to disk, with a progress bar in seconds; returns False if the song's file is cut off.
+
+        F0 is written to ``f0_out`` if that is given.
+        """
+        from inference.f0_curve import F0Log
         from inference.song import Song
         from modules.audio.files import write_audio
 
-        song = Song(self.song)
-
-        def with_progress() -> Iterator[np.ndarray]:
-            seconds = 0.0
-            with progress(total=round(song.seconds), description=self.song.name, unit="s") as bar:
-                for audio in svc.convert(song, self.conversion):
-                    seconds += len(audio) / svc.target_sample
-                    bar.update(round(seconds) - bar.n)
-                    yield audio
-
-        write_audio(self.output, with_progress(), svc.target_sample, self.wav_format)
+        song, f0_log = Song(self.song), F0Log()
+        conversion = self._with_key(svc, song)
+        with progress(total=round(song.seconds), description=self.song.name, unit="s") as bar:
+            audio = svc.convert(
+                song, conversion, watch=lambda seconds: bar.update(round(seconds) - bar.n), f0_log=f0_log
+            )
+            write_audio(self.output, audio, svc.target_sample, self.wav_format)
+            bar.update(bar.total - bar.n)
+        if f0_out:
+            f0_log.write(f0_out)
         return song.cut_off is None
+
+    def _with_key(self, svc: Svc, song: Song) -> Conversion:
+        if not self.auto_key:
+            return self.conversion
+        return dataclasses.replace(self.conversion, tran=svc.suggest_shift(song, self.conversion))
+
+    def describe(self, svc: Svc) -> str:
+        """Describe in one line what ``run`` would do."""
+        from inference.song import Song
+
+        song = Song(self.song)
+        conversion = self._with_key(svc, song)
+        seconds = svc.piece_seconds(song, conversion)
+        shift = f"{conversion.tran:+g} semitones"
+        longest = f", the longest {max(seconds):.1f} s" if seconds else ""
+        return (
+            f"{printable(self.output)}: {song.seconds:.1f} s of song, {shift}, {len(seconds)} pieces of "
+            f"{sum(seconds):.1f} s in all{longest}"
+        )
 
 
 def plan(
     names: Sequence[str],
-    shifts: Sequence[float],
+    shifts: Sequence[float | str],
     speakers: Sequence[str],
     conversion: Conversion,
     kind: str,
@@ -64,8 +91,8 @@ def plan(
     """Plan a job for every song and speaker; returns the jobs, and a sentence for each song or result that failed.
 
     A name without a shift takes the first; all songs of a folder or pattern share one. Results are named as published,
-    ``kind`` included. A job fails if its song is missing or its result's name is not possible. Raises UserError if no
-    job is left, there are more shifts than names, or two results have the same name.
+    ``kind`` included. A shift may be AUTO. A job fails if its song is missing or its result's name is not possible.
+    Raises UserError if no job is left, there are more shifts than names, or two results have the same name.
     """
     if len(shifts) > len(names):
         raise UserError(
@@ -92,7 +119,9 @@ def plan(
             if file in jobs:
                 raise UserError(f"two conversions would be written to {output}; make them in two runs")
             spk = conversion.spk if conversion.use_spk_mix else speaker
-            jobs[file] = Job(song, dataclasses.replace(conversion, spk=spk, tran=shift), output, wav_format)
+            settings = {"spk": spk} if shift == AUTO else {"spk": spk, "tran": shift}
+            changed = dataclasses.replace(conversion, **settings)
+            jobs[file] = Job(song, changed, output, wav_format, auto_key=shift == AUTO)
     if not jobs:
         raise UserError("; ".join(failed))
     return list(jobs.values()), failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class OnnxSynthesizer:
         generator: torch.Generator | None = None,
         predict_f0: bool = False,
         volume: Tensor | None = None,
+        longest: int | None = None,
+        watch: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run the graph on one song; arguments and result are those of ``Synthesizer.infer``.
 

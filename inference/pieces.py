@@ -7,7 +7,7 @@ the whole song, so rounding errors do not accumulate.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,9 +17,9 @@ from inference.song import Song
 from modules.audio.files import to_pcm16
 from modules.audio.slicer import Chunk
 
-# Memory grows with a piece's length, most of all in the speech encoder (about 1 GiB for a minute). A longer phrase
-# without any silence is rare, and is cut even if no cuts were requested.
-LONGEST_PIECE = 60.0  # seconds
+# A phrase that is longer than ``longest`` is cut even if no cuts were requested: at the quietest place among its last
+# quarter, where a joint is least audible.
+LONGEST_PIECE = 180.0  # seconds
 LONG_PIECE_CROSS_FADE = 1.0  # seconds
 FADE_SECONDS = 0.03  # on each side of a joint, where one piece fades out and the next fades in
 SHORTEST_REST = 0.02  # seconds; a shorter rest of a slice is not a piece of its own
@@ -44,20 +44,41 @@ def split(length: int, size: int, lead_in: int = 0) -> list[Span]:
     return [Span(start - lead, min(start + size, length), lead) for start, lead in leads]
 
 
-def plan_spans(length: int, rate: int, clip_seconds: float = 0, cross_fade_seconds: float = 0) -> list[Span]:
+def plan_spans(
+    length: int,
+    rate: int,
+    clip_seconds: float = 0,
+    cross_fade_seconds: float = 0,
+    longest: float = LONGEST_PIECE,
+    quietest: Callable[[int, int], int] | None = None,
+) -> list[Span]:
     """Cut a slice of ``length`` samples every ``clip_seconds``; 0 leaves it whole.
 
-    Without forced cuts a slice longer than LONGEST_PIECE is cut into equal spans. A rest shorter than SHORTEST_REST
-    joins the span before it.
+    Without forced cuts a slice of more than ``longest`` seconds is cut where ``quietest`` says, the function that
+    returns the quietest sample between two; None stands for the later one. A rest shorter than SHORTEST_REST joins the
+    span before it.
     """
     size, lead_in = int(clip_seconds * rate), int(cross_fade_seconds * rate)
-    if size == 0 and length > LONGEST_PIECE * rate:
-        size = math.ceil(length / math.ceil(length / (LONGEST_PIECE * rate)))
-        lead_in = lead_in or int(LONG_PIECE_CROSS_FADE * rate)
-    spans = split(length, size, lead_in) if size else [Span(0, length)]
+    if size == 0:
+        return _spans_of_phrase(length, int(longest * rate), lead_in or int(LONG_PIECE_CROSS_FADE * rate), quietest)
+    spans = split(length, size, lead_in)
     rest = length - spans[-1].start - spans[-1].lead_in
     if len(spans) > 1 and rest < SHORTEST_REST * rate <= size:
         spans[-2:] = [replace(spans[-2], end=length)]
+    return spans
+
+
+def _spans_of_phrase(length: int, longest: int, lead_in: int, quietest: Callable[[int, int], int] | None) -> list[Span]:
+    """Cut a phrase into spans of at most ``longest`` samples beside their lead-in."""
+    spans, start = [], 0
+    while start < length:
+        end = length
+        if (rest := length - start) > longest:
+            size = min(longest, math.ceil(rest / 2))  # no short rest
+            end = start + size if quietest is None else quietest(start + size * 3 // 4, start + size)
+        lead = lead_in if 0 < lead_in <= start else 0
+        spans.append(Span(start - lead, end, lead))
+        start = end
     return spans
 
 
@@ -135,14 +156,24 @@ def at_rate(position: int, from_rate: int, to_rate: int) -> int:
     return -(-position * to_rate // from_rate)
 
 
-def lay_out(song: Song, conversion: Conversion, rate: int, hop_length: int) -> list[SliceLayout]:
-    """Lay out the slices of a song, in order and as published, for a model of this rate and hop length."""
-    return [
-        _lay_out(chunk, song.sampling_rate, conversion, rate, hop_length) for chunk in song.chunks(conversion.slice_db)
-    ]
+def lay_out(
+    song: Song, conversion: Conversion, rate: int, hop_length: int, longest: float = LONGEST_PIECE
+) -> list[SliceLayout]:
+    """Lay out the slices of a song, in order and as published, for a model of this rate and hop length.
+
+    Phrases of more than ``longest`` seconds are cut.
+    """
+    return [_lay_out(chunk, song, conversion, rate, hop_length, longest) for chunk in song.chunks(conversion.slice_db)]
 
 
-def _lay_out(chunk: Chunk, song_rate: int, conversion: Conversion, rate: int, hop_length: int) -> SliceLayout:
+def _lay_out(
+    chunk: Chunk, song: Song, conversion: Conversion, rate: int, hop_length: int, longest: float
+) -> SliceLayout:
+    song_rate = song.sampling_rate
+
+    def quietest(first: int, last: int) -> int:
+        return song.quietest(chunk.start + first, chunk.start + last) - chunk.start
+
     def length(first: int, last: int) -> int:
         """Return the length of these samples of the slice at the model's rate, as the difference of song positions."""
         return at_rate(chunk.start + last, song_rate, rate) - at_rate(chunk.start + first, song_rate, rate)
@@ -153,7 +184,8 @@ def _lay_out(chunk: Chunk, song_rate: int, conversion: Conversion, rate: int, ho
         piece = Piece(0, samples, 0, origin, offset=0, frames=whole // hop_length, length=whole, overlap=0)
         return SliceLayout(True, chunk.start, [piece])
     pieces = []
-    for span in plan_spans(samples, song_rate, conversion.clip_seconds, conversion.lg_num):
+    cuts = conversion.clip_seconds, conversion.lg_num
+    for span in plan_spans(samples, song_rate, *cuts, longest, quietest):
         size = span.end - span.start
         padding = int(max(conversion.pad_seconds, (SHORTEST_PIECE - size / song_rate) / 2) * song_rate)
         piece = Piece(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -97,6 +98,7 @@ class Refiner:
         audio: Tensor | None,
         k_step: int,
         generator: torch.Generator,
+        watch: Callable[[], None] | None = None,
     ) -> Tensor:
         """Generate audio (1, hop_length·T), with a progress bar.
 
@@ -106,9 +108,16 @@ class Refiner:
             audio: to refine, (1, hop_length·T); None to start from noise.
             k_step: depth of the refinement.
             generator: of all random numbers; the synthesizer's own if there is one, as published.
+            watch: called after every step.
         """
         mel = None if audio is None else self.vocoder.extract(audio)
-        with nested_progress("diffusion", "step") as watch:
+        with nested_progress("diffusion", "step") as show:
+
+            def step(done: int, total: int) -> None:
+                show(done, total)
+                if watch:
+                    watch()
+
             mel = self.model.infer(
                 features.units.transpose(1, 2),
                 features.f0[:, :, None],
@@ -119,6 +128,6 @@ class Refiner:
                 self.method,
                 self.speedup,
                 generator,
-                watch,
+                step,
             )
         return self.vocoder.synthesize(mel, features.f0, generator)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
+
+from modules.audio.files import as_file
 from modules.audio.mono_file import MonoFile
 from modules.audio.slicer import Chunk, Slicer
 from modules.console import UserError, option
 
 
 class Song(MonoFile):
-    """A sound file of any readable format; its levels are measured on opening. Raises UserError as MonoFile."""
+    """A sound file of any readable format, a file object, or an array with its rate in Hz.
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
+    Arrays are ``(samples,)`` or ``(samples, channels)``. The levels are measured on opening. Raises UserError as
+    MonoFile.
+    """
+
+    def __init__(self, source: str | Path | BinaryIO | tuple[np.ndarray, int]):
+        super().__init__(as_file(*source) if isinstance(source, tuple) else source)
         slicer = Slicer(self.sampling_rate)
         self._levels = self.measure(slicer.window, slicer.hop)
         self._chunks: dict[float, list[Chunk]] = {}
@@ -40,3 +48,9 @@ class Song(MonoFile):
             chunks = slicer.slice_curve(curve, self.samples)
             self._chunks[threshold] = [chunk for chunk in chunks if chunk.end > chunk.start]
         return self._chunks[threshold]
+
+    def quietest(self, first: int, last: int) -> int:
+        """Return the sample between two, both included, around which the song is quietest."""
+        hop = Slicer(self.sampling_rate).hop
+        rms = self._levels.rms[first // hop : last // hop + 1]
+        return min(max(first, (first // hop + int(rms.argmin())) * hop), last)

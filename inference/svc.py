@@ -8,33 +8,36 @@ A song is cut into slices. Silence stays silence, every other slice is cut into 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inference.auto_key import choose_octaves
 from inference.conversion import Conversion, Pipeline
+from inference.f0_curve import F0Log
 from inference.feature_extractor import FeatureExtractor, Features
 from inference.model_files import GRAPH_SUFFIX
 from inference.onnx_synthesizer import OnnxSynthesizer
 from inference.pieces import Piece, SliceLayout, join, lay_out, round_to_pcm16, with_fades
 from inference.refinement import Refiner
+from inference.run import Run, Watch
 from inference.song import Song
 from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
 from inference.voices import synthesizer_voices
-from inference.voicing import Voicing
 from modules.audio.files import sinc_resample
 from modules.audio.loudness import match_envelope, volume
 from modules.config import load_config
 from modules.console import UserError, get_logger, option
 from modules.device import pick_device
-from modules.memory import is_lack_of_memory
+from modules.memory import free_memory, is_lack_of_memory
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import load_mel_vocoder
 from vdecoder.source import skip_unused_noise
@@ -42,6 +45,12 @@ from vencoder import ENCODERS
 from vits.generator_file import load_generator
 
 log = get_logger("convert")
+
+# Segments are what the encoder and the prior process at once. Their memory is about 20 MiB a second.
+LONGEST_SEGMENT = 60.0  # seconds
+SHORTEST_SEGMENT = 2.0  # seconds
+SEGMENT_MEMORY = 0.06  # GiB that should be free for a second
+SEGMENTS_IN_A_PIECE = 3  # a piece needs about 1.2 MiB a second beside
 
 
 class Svc:
@@ -56,7 +65,8 @@ class Svc:
 
     Arguments beyond the published ones: ``pretrain_folder`` holds encoders, predictors and the enhancer's vocoder;
     ``diffusion_method`` and ``diffusion_speedup`` replace the YAML's; ``nprobe`` is how many lists of the feature index
-    are searched, None for as many as needed.
+    are searched, None for as many as needed; ``max_segment`` is how many seconds the encoder and the prior process at
+    once, None for what fits into memory; ``cache_folder`` and ``keep_units`` are as in ``FeatureExtractor``.
 
     Raises UserError for a missing or unreadable file, an encoder without its weights, and files that do not match.
     """
@@ -79,6 +89,9 @@ class Svc:
         diffusion_method: str | None = None,
         diffusion_speedup: int | None = None,
         nprobe: int | None = 1,
+        max_segment: float | None = None,
+        cache_folder: str | Path | None = None,
+        keep_units: bool = False,
     ):
         onnx = net_g_path is not None and Path(net_g_path).suffix == GRAPH_SUFFIX
         self.pipeline = Pipeline(nsf_hifigan_enhance, shallow_diffusion, only_diffusion, onnx)
@@ -106,7 +119,11 @@ class Svc:
             vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
             vocoder.network.prepare_for_conversion()
             self.enhancer = Enhancer(vocoder)
-        self.feature_extractor = FeatureExtractor(self.voices, self.device, pretrain_folder, onnx)
+        self.feature_extractor = FeatureExtractor(
+            self.voices, self.device, pretrain_folder, onnx, cache_folder, keep_units
+        )
+        self.segment = max_segment or default_segment(self.device)
+        self._halved = self._closed = False
         self._timbre_file = cluster_model_path, self.voices, feature_retrieval, nprobe
         self._timbre: Timbre | None = None
         for sentence in self.pipeline.ignored:
@@ -114,6 +131,8 @@ class Svc:
 
     def check(self, conversion: Conversion) -> None:
         """Raise UserError for whatever would make every song fail: a missing speaker, stage, depth or file."""
+        if self._closed:
+            raise UserError("this converter is closed; load the model again")
         self.pipeline.refuse_missing(conversion)
         if conversion.auto_predict_f0 and not self.config.model.use_automatic_f0_prediction:
             raise UserError("automatic F0 prediction is on, but this model was trained without an F0 decoder")
@@ -131,62 +150,116 @@ class Svc:
             self.refiner.speaker(speaker, self.voices)
         self.feature_extractor.predictor(conversion.f0_predictor, conversion.cr_threshold)
 
+    def suggest_shift(self, song: Song, conversion: Conversion) -> int:
+        """Return the octaves, in semitones, that bring the song's F0 closest to the speaker's, and log both.
+
+        Raises UserError if the model does not have the F0 range of the speaker, or the song has no F0.
+        """
+        self.check(conversion)
+        name = None if conversion.use_spk_mix else self.voices.name_of(conversion.spk)
+        known = self.config.f0.get(name) if self.config else None
+        if not known:
+            raise UserError(
+                f"{option('tran', 'auto')} needs the F0 range of {name or 'one speaker'}, which the config of this "
+                "model does not have; run preprocess_hubert_f0.py on the speaker's clips and copy the section f0 of "
+                f"configs/config.json to it, or give {option('tran')} as a number"
+            )
+        voiced = [np.zeros(0, np.float32)]
+        for piece, audio in self._sounding_pieces(song, self._lay_out(song, conversion)):
+            wav = self._wave(audio, song.sampling_rate, piece)
+            f0, uv = self.feature_extractor.contour(
+                wav, conversion.f0_predictor, conversion.cr_threshold, piece.origin, conversion.f0_curve
+            )
+            voiced.append(f0[uv > 0].cpu().numpy())
+        return choose_octaves(np.concatenate(voiced), known, song.path, name)
+
     # -- songs --------------------------------------------------------------------------------------------------------
 
-    def slice_inference(self, raw_audio_path: str | Path, *conversion: Any, **options: Any) -> np.ndarray:
+    def slice_inference(
+        self, raw_audio_path: str | Path | BinaryIO | tuple[np.ndarray, int], *conversion: Any, **options: Any
+    ) -> np.ndarray:
         """Convert a whole song: (L,) float32 at ``target_sample``. The other arguments are those of Conversion."""
         return np.concatenate(list(self.convert(Song(raw_audio_path), Conversion(*conversion, **options))))
 
-    def convert(self, song: Song, conversion: Conversion) -> Iterator[np.ndarray]:
+    def convert(
+        self, song: Song, conversion: Conversion, *, watch: Watch | None = None, f0_log: F0Log | None = None
+    ) -> Iterator[np.ndarray]:
         """Yield the converted song in consecutive parts, (n,) float32 at ``target_sample``.
 
-        Together they have the song's length at that rate, rounded up. At most one slice is in memory.
-        Raises UserError as ``check`` and ``convert_wav``.
+        Together they have the song's length at that rate, rounded up. At most one slice is in memory. ``watch`` and
+        ``f0_log`` are as in ``Run``. Raises UserError as ``check`` and ``convert_wav``.
         """
         self.check(conversion)
-        voicing = self.feature_extractor.voicing = Voicing()
-        rates = song.sampling_rate, self.target_sample, self.hop_size
-        layouts = with_fades(lay_out(song, conversion, *rates[1:]), *rates)
-        audios = self._convert_slices(song, layouts, conversion)
-        try:
-            yield from join(audios, [piece.fade for layout in layouts for piece in layout.pieces])
-        finally:
-            self.feature_extractor.voicing = None
-        if voicing.is_lost:
-            log.warning("%s", voicing.warning(song.path, conversion.f0_predictor))
+        run = Run(self.target_sample, self.hop_size, watch, f0_log)
+        layouts = self._lay_out(song, conversion)
+        audios = self._convert_slices(song, layouts, conversion, run)
+        yield from join(audios, [piece.fade for layout in layouts for piece in layout.pieces])
+        if run.voicing.is_lost and not conversion.f0_curve:
+            log.warning("%s", run.voicing.warning(song.path, conversion.f0_predictor))
 
-    def _convert_slices(self, song: Song, layouts: list[SliceLayout], conversion: Conversion) -> Iterator[np.ndarray]:
+    def piece_seconds(self, song: Song, conversion: Conversion) -> list[float]:
+        """Return the lengths of the pieces that would be converted, without silence, in seconds."""
+        layouts = [layout for layout in self._lay_out(song, conversion) if not layout.is_silence]
+        return [piece.length / self.target_sample for layout in layouts for piece in layout.pieces]
+
+    def describe(self) -> str:
+        """Describe in one line what computes where."""
+        networks = {
+            f"the encoder {self.voices.encoder}": True,
+            f"the synthesizer {'graph' if self.pipeline.onnx else 'network'}": self.synthesizer,
+            "diffusion": self.refiner,
+            "the enhancer": self.enhancer,
+        }
+        names = ", ".join(name for name, present in networks.items() if present)
+        return f"on {self.device}: {names}; segments of {self.segment:g} s"
+
+    def _lay_out(self, song: Song, conversion: Conversion) -> list[SliceLayout]:
+        rates = song.sampling_rate, self.target_sample, self.hop_size
+        longest = self.segment * (1 if self.refiner or self.enhancer else SEGMENTS_IN_A_PIECE)
+        return with_fades(lay_out(song, conversion, *rates[1:], longest), *rates)
+
+    def _convert_slices(
+        self, song: Song, layouts: list[SliceLayout], conversion: Conversion, run: Run
+    ) -> Iterator[np.ndarray]:
         """Yield the converted pieces and the silences, each with the samples that fade into its neighbours."""
         mixes = itertools.repeat(itertools.repeat(None))
         if conversion.use_spk_mix:
             mixes = SpeakerMix(conversion.spk, self.voices).piece_weights(
                 [[piece.frames for piece in layout.pieces] for layout in layouts]
             )
-        audios = song.parts(
-            (layout.start + piece.start - piece.before, layout.start + piece.end + piece.after)
-            for layout in layouts for piece in layout.pieces if not layout.is_silence
-        )  # fmt: skip
+        sounding = self._sounding_pieces(song, layouts)
         for layout, weights in zip(layouts, mixes, strict=False):
             for piece, mix in zip(layout.pieces, weights, strict=False):
-                audio = None if layout.is_silence else next(audios)
+                audio = None if layout.is_silence else next(sounding)[1]
                 if audio is None or not audio.any():
                     yield np.zeros(piece.faded_length, dtype=np.float32)
                 else:
-                    yield self._convert_piece(audio, song.sampling_rate, piece, conversion, mix)
+                    yield self._convert_piece(audio, song.sampling_rate, piece, conversion, mix, run)
+
+    def _sounding_pieces(self, song: Song, layouts: list[SliceLayout]) -> Iterator[tuple[Piece, np.ndarray]]:
+        """Yield the pieces that are not silence, each with the song's mono audio from its lead-in to its trail."""
+        pieces = [(layout.start, piece) for layout in layouts if not layout.is_silence for piece in layout.pieces]
+        audios = song.parts((start + one.start - one.before, start + one.end + one.after) for start, one in pieces)
+        yield from zip((piece for _, piece in pieces), audios, strict=True)
 
     def _convert_piece(
-        self, audio: np.ndarray, rate: int, piece: Piece, conversion: Conversion, mix: Tensor | None
+        self, audio: np.ndarray, rate: int, piece: Piece, conversion: Conversion, mix: Tensor | None, run: Run
     ) -> np.ndarray:
         """Convert the mono audio of one piece, at the song's rate: (faded_length,) at ``target_sample``.
 
         Frame i of the model is the sound from sample ``i * hop`` on, so the piece begins at its offset.
         """
+        wav = self._wave(audio, rate, piece)
+        run.begin(piece.origin + piece.offset, piece.length)
+        output = self.convert_wav(wav, conversion, mix=mix, start=piece.origin, run=run).cpu().numpy()
+        return output[piece.offset - piece.lead : piece.offset + piece.length + piece.trail]
+
+    def _wave(self, audio: np.ndarray, rate: int, piece: Piece) -> Tensor:
+        """Return the padded audio of a piece at ``target_sample``."""
         padding = piece.padding - piece.before, piece.padding - piece.after
         wav = torch.from_numpy(round_to_pcm16(np.pad(audio, padding))).to(self.device)
         wav = sinc_resample(wav, rate, self.target_sample)
-        wav = functional.pad(wav, (0, max(0, piece.frames * self.hop_size - len(wav))))
-        output = self.convert_wav(wav, conversion, mix=mix, start=piece.origin).cpu().numpy()
-        return output[piece.offset - piece.lead : piece.offset + piece.length + piece.trail]
+        return functional.pad(wav, (0, max(0, piece.frames * self.hop_size - len(wav))))
 
     # -- one piece ----------------------------------------------------------------------------------------------------
 
@@ -240,6 +313,7 @@ class Svc:
         f0_filter: bool = False,
         mix: Tensor | None = None,
         start: int = 0,
+        run: Run | None = None,
     ) -> Tensor:
         """Convert (L,) at ``target_sample`` on the model's device into hop * T samples, T = L // hop.
 
@@ -249,21 +323,35 @@ class Svc:
         """
         if len(wav) < self.hop_size:
             raise UserError(f"{len(wav)} samples are less than a frame of {self.hop_size}; there is nothing to convert")
-        try:
-            audio = self._synthesize(self._features(wav, conversion, f0_filter, mix, start), conversion, mix)
-        except (RuntimeError, MemoryError) as error:
-            if not is_lack_of_memory(error):
-                raise
-            elsewhere = "" if self.device.type == "cpu" else f", or convert with {option('device', 'cpu')}"
-            raise UserError(
-                f"{len(wav) / self.target_sample:.0f} s in one piece do not fit into the memory of {self.device}; "
-                f"cut the song into shorter ones with {option('clip_seconds', 10)} and {option('lg_num', 0.5)}"
-                f"{elsewhere}"
-            ) from error
+        audio = None
+        while audio is None:
+            try:
+                features = self._features(wav, conversion, f0_filter, mix, start, run)
+                audio = self._synthesize(features, conversion, mix, run)
+            except (RuntimeError, MemoryError) as error:
+                if not is_lack_of_memory(error):
+                    raise
+                self._halve_segment(len(wav) / self.target_sample, error)
         if not audio.isfinite().all():
             raise UserError("the model gave sound that is not finite; its checkpoint is damaged, use an earlier one")
         rate = self.target_sample
         return match_envelope(wav, rate, audio, rate, conversion.loudness_envelope_adjustment)
+
+    def _halve_segment(self, seconds: float, error: Exception) -> None:
+        """Halve the segment after memory ran out for a piece of ``seconds``, and log it once.
+
+        Raises UserError if a shorter segment would not help.
+        """
+        if min(self.segment, seconds) < 2 * SHORTEST_SEGMENT or self.refiner or self.enhancer:
+            elsewhere = "" if self.device.type == "cpu" else f", or convert with {option('device', 'cpu')}"
+            raise UserError(
+                f"{seconds:.0f} s in one piece do not fit into the memory of {self.device}; cut the song into shorter "
+                f"ones with {option('clip_seconds', 10)} and {option('lg_num', 0.5)}{elsewhere}"
+            ) from error
+        level = logging.DEBUG if self._halved else logging.WARNING
+        self.segment, self._halved = min(self.segment, seconds) / 2, True
+        log.log(level, "the memory of %s is full; segments are %.0f s from now on", self.device, self.segment)
+        self.clear_empty()
 
     @torch.inference_mode()
     def get_unit_f0(
@@ -285,11 +373,19 @@ class Svc:
         return features.units, features.f0, features.uv
 
     def _features(
-        self, wav: Tensor, conversion: Conversion, f0_filter: bool, mix: Tensor | None, start: int
+        self,
+        wav: Tensor,
+        conversion: Conversion,
+        f0_filter: bool,
+        mix: Tensor | None,
+        start: int,
+        run: Run | None,
     ) -> Features:
         """Extract the features of wav (L,), adapted to the conversion's shift and, without a mix, to its speaker."""
-        key, threshold = conversion.f0_predictor, conversion.cr_threshold
-        features = self.feature_extractor.extract(wav, key, threshold, f0_filter, start)
+        key, threshold, curve = conversion.f0_predictor, conversion.cr_threshold, conversion.f0_curve
+        features = self.feature_extractor.extract(wav, key, threshold, f0_filter, start, curve, self.segment)
+        if run:
+            run.add(wav.cpu().numpy(), features)
         ratio = conversion.cluster_infer_ratio if mix is None else 0
         return self._adapted(features, conversion.tran, ratio, conversion.spk)
 
@@ -298,7 +394,7 @@ class Svc:
         units = self.timbre.blend(features.units[0], speaker, ratio)[None] if ratio else features.units
         return replace(features, units=units, f0=features.f0 * 2 ** (tran / 12))
 
-    def _synthesize(self, features: Features, conversion: Conversion, mix: Tensor | None) -> Tensor:
+    def _synthesize(self, features: Features, conversion: Conversion, mix: Tensor | None, run: Run | None) -> Tensor:
         """Convert features into audio (hop * T,) with the synthesizer, the diffusion and the enhancer."""
         speaker = torch.tensor([[self.voices.id_of(conversion.spk)]]) if mix is None else mix.float()
         speaker = speaker.to(self.device)
@@ -315,6 +411,8 @@ class Svc:
                 generator=generator,
                 predict_f0=conversion.auto_predict_f0,
                 volume=features.volume if self.config.model.vol_embedding else None,
+                longest=round(self.segment * self.target_sample / self.hop_size),
+                watch=run and (lambda frames: run.advance(features.start + frames * self.hop_size)),
             )
             audio, features = audio[:, 0], replace(features, f0=f0)
             if self.refiner or self.enhancer:
@@ -326,7 +424,8 @@ class Svc:
                 units = self.feature_extractor.units(audio[0], features.f0.shape[1])
                 features = replace(features, units=units[None])
             speaker = self.refiner.speaker(speaker, self.voices)
-            audio = self.refiner.refine(features, speaker, audio, conversion.k_step, generator)
+            watch = run.still_there if run else None
+            audio = self.refiner.refine(features, speaker, audio, conversion.k_step, generator, watch)
         if self.enhancer:
             key = conversion.enhancer_adaptive_key
             audio = self.enhancer.fill_frames(audio, self.target_sample, key)
@@ -349,7 +448,21 @@ class Svc:
         """Free the unused memory that PyTorch caches on the CUDA device."""
         torch.cuda.empty_cache()
 
-    def unload_model(self) -> None:
-        """Delete the networks; the converter cannot be used afterwards."""
-        del self.synthesizer, self.refiner, self.enhancer, self.feature_extractor, self._timbre
+    def close(self) -> None:
+        """Free the networks; the converter cannot be used afterwards. Further calls have no effect."""
+        self.synthesizer = self.refiner = self.enhancer = self.feature_extractor = self._timbre = None
+        self._closed = True
         self.clear_empty()
+
+    def unload_model(self) -> None:
+        """Free the networks, as ``close``; this is the published name."""
+        self.close()
+
+
+def default_segment(device: torch.device) -> float:
+    """Return the seconds of a segment: 60, or a half, a quarter or an eighth of that where little memory is free."""
+    free = free_memory(device)
+    segment = LONGEST_SEGMENT
+    while free is not None and segment > LONGEST_SEGMENT / 8 and segment * SEGMENT_MEMORY > free:
+        segment /= 2
+    return segment

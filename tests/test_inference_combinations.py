@@ -408,7 +408,7 @@ def test_a_second_encoding_encodes_the_synthesizers_output(here, monkeypatch):
     svc = Svc(*files, diffusion / "model_0.pt", diffusion / "config.yaml", True)
     encoded = []
     units = svc.feature_extractor.units
-    monkeypatch.setattr(svc.feature_extractor, "units", lambda wav, frames: encoded.append(wav) or units(wav, frames))
+    monkeypatch.setattr(svc.feature_extractor, "units", lambda wav, *sizes: encoded.append(wav) or units(wav, *sizes))
     wav = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5
     for second in (False, True):
         svc.convert_wav(wav, Conversion("alto", k_step=20, second_encoding=second))

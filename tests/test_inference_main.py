@@ -319,10 +319,10 @@ def test_a_song_that_fails_in_any_way_is_named_and_the_rest_is_converted(here, m
         write_song(here / "raw" / f"{name}.wav", 0.5)
     convert = Svc.convert
 
-    def fail_at_b(svc, song, conversion):
+    def fail_at_b(svc, song, conversion, **options):
         if song.path.stem == "b":
             raise error
-        return convert(svc, song, conversion)
+        return convert(svc, song, conversion, **options)
 
     monkeypatch.setattr(Svc, "convert", fail_at_b)
     assert main(["-n", "a", "b", "c", "-s", "alto"]) == 1
@@ -336,7 +336,7 @@ def test_ctrl_c_stops_the_whole_batch(here, monkeypatch):
     for name in "ab":
         write_song(here / "raw" / f"{name}.wav", 0.5)
 
-    def interrupt(svc, song, conversion):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Svc, "convert", interrupt)
@@ -348,7 +348,13 @@ def test_a_missing_song_and_names_that_are_too_long_do_not_stop_the_others(here,
     for name in ("a", long):
         write_song(here / "raw" / f"{name}.wav", 0.5)
     convert, begun = Svc.convert, []
-    monkeypatch.setattr(Svc, "convert", lambda svc, song, how: begun.append(song.path.stem) or convert(svc, song, how))
+
+
+    def note(svc, song, *arguments, **options):
+        begun.append(song.path.stem)
+        return convert(svc, song, *arguments, **options)
+
+    monkeypatch.setattr(Svc, "convert", note)
     assert main(["-n", "absent", "n" * 300, long, "a", "-t", "1", "2", "3", "4", "-s", "alto"]) == 1
     assert results(here) == ["a_4key_alto_sovits_fcpe.flac"]
     assert begun == ["a"]  # what cannot be written is not converted
@@ -528,3 +534,52 @@ def test_a_song_that_breaks_off_leaves_the_former_result(here, capsys):
     assert main(["-n", "a.flac", "-s", "alto"]) == 2
     assert former.read_text(encoding="utf-8") == "of yesterday"
     assert results(here) == [former.name]
+
+
+# -- editing, planning and sharing ------------------------------------------------------------------------------------
+
+
+def test_f0_is_written_edited_and_read_again(here, capsys):
+    write_song(here / "raw" / "a.wav", 1.0)
+    assert main(["-n", "a", "-s", "alto", "-f0p", "pm", "-wf", "wav", "--f0_out", "a.csv"]) == 0
+    first = soundfile.read(here / "results" / "a_0key_alto_sovits_pm.wav")[0]
+    assert main(["-n", "a", "-s", "alto", "-f0p", "pm", "-wf", "wav", "--f0_in", "a.csv", "-o", "again"]) == 0
+    again = soundfile.read(here / "again" / "a_0key_alto_sovits_pm.wav")[0]
+    assert np.linalg.norm(again - first) < 0.01 * np.linalg.norm(first)
+    (here / "a.csv").write_text("time,f0\n0,high\n")
+    write_song(here / "raw" / "b.wav", 1.0)
+    shutil.rmtree(here / "results")
+    assert "a.csv (--f0_in), line 2" in refused(capsys, "-n", "a", "-s", "alto", "--f0_in", "a.csv")
+    assert "of one song" in refused(capsys, "-n", "a", "b", "-s", "alto", "--f0_out", "x.csv")
+
+
+def test_a_dry_run_tells_pieces_and_devices_and_writes_nothing(here, capsys):
+    write_song(here / "raw" / "a.wav", 8, gaps=(6,))
+    assert main(["-n", "a", "-s", "alto", "-t", "2.5", "-cl", "3", "--dry_run", "-d", "cpu"]) == 0
+    where, plan = capsys.readouterr().out.splitlines()
+    assert "on cpu" in where and "mfcc" in where
+    assert "a_2.5key_alto_sovits_fcpe.flac" in plan and "8.0 s of song, +2.5 semitones" in plan
+    assert not (here / "results").exists()
+
+
+def test_an_automatic_key_is_part_of_the_name(here, capsys):
+    config = tiny_config()
+    config.model.ssl_dim, config.f0 = 72, {"alto": [300.0, 450.0, 600.0]}
+    write_model(here / "logs" / "44k", config)
+    write_song(here / "raw" / "a.wav", 1.0)
+    assert main(["-n", "a", "-s", "alto", "-t", "auto", "-f0p", "pm"]) == 0
+    assert results(here) == ["a_autokey_alto_sovits_pm.flac"]
+    shutil.rmtree(here / "results")
+    assert "-a" in refused(capsys, "-n", "a", "-s", "alto", "-t", "auto", "-a")
+    assert "-t auto needs the F0 range of tenor" in refused(capsys, "-n", "a", "-s", "tenor", "-t", "auto")
+
+
+def test_several_processes_share_the_songs(here, monkeypatch):
+    for name in "abc":
+        write_song(here / "raw" / f"{name}.wav", 0.5)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, own in (("0", ["a", "c"]), ("1", ["b"])):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["-n", "a", "b", "c", "-s", "alto", "tenor", "-f0p", "pm", "-d", "cpu", "-o", rank]) == 0
+        assert sorted({path.name[0] for path in (here / rank).iterdir()}) == own
+        assert len(list((here / rank).iterdir())) == 2 * len(own)

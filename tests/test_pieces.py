@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from inference.pieces import LONGEST_PIECE, Fade, at_rate, cross_fade, join, plan_spans, round_to_pcm16, split
+from inference.song import Song
+from modules.audio.files import write_audio
 
 LENGTHS = [1, 2, 99, 100, 101, 250, 1000]
 
@@ -62,15 +64,29 @@ def test_without_forced_cuts_a_slice_is_one_piece():
     assert [(s.start, s.end, s.lead_in) for s in plan_spans(50_000, 1000)] == [(0, 50_000, 0)]
 
 
-def test_a_slice_that_is_too_long_is_cut_into_equal_pieces_with_a_cross_fade():
-    rate, length = 1000, int(2.5 * LONGEST_PIECE * 1000)
-    spans = plan_spans(length, rate)
-    assert len(spans) == 3
-    assert [s.lead_in for s in spans] == [0, rate, rate]
-    cores = [s.end - s.start - s.lead_in for s in spans]
-    assert sum(cores) == length
-    assert max(cores) - min(cores) <= len(spans)
-    assert max(cores) <= LONGEST_PIECE * rate
+def test_a_phrase_that_is_too_long_is_cut_at_its_quietest_places_with_a_cross_fade():
+    rate, length, asked = 1000, int(2.5 * LONGEST_PIECE * 1000), []
+
+    def quietest(first, last):
+        asked.append((first, last))
+        return first + 7
+
+    spans = plan_spans(length, rate, quietest=quietest)
+    assert [s.end for s in spans] == [first + 7 for first, _ in asked] + [length]
+    assert [s.lead_in for s in spans] == [0] + [rate] * len(asked)
+    assert [s.start + s.lead_in for s in spans[1:]] == [s.end for s in spans[:-1]]
+    assert all(s.end - s.start - s.lead_in <= LONGEST_PIECE * rate for s in spans)
+    assert all(last - first >= LONGEST_PIECE * rate / 10 for first, last in asked)
+
+
+def test_a_song_knows_its_quietest_place(tmp_path):
+    rate = 16000
+    audio = np.sin(np.arange(20 * rate) * 0.1).astype(np.float32)
+    audio[12 * rate : 12 * rate + rate // 10] *= 0.01
+    write_audio(tmp_path / "song.wav", audio, rate)
+    song = Song(tmp_path / "song.wav")
+    assert abs(song.quietest(5 * rate, 15 * rate) - 12.05 * rate) < rate / 10
+    assert 0 <= song.quietest(0, rate // 100) <= rate // 100
 
 
 def test_forced_cuts_are_the_users_even_when_they_are_long():

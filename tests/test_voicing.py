@@ -80,10 +80,3 @@ def test_silence_offsets_and_nothing_at_all_are_no_loss():
     voicing.add(np.full(10 * HOP, 0.2, np.float32), np.zeros(10), HOP)
     voicing.add(np.zeros(100, np.float32), np.zeros(0), HOP)
     assert not voicing.is_lost
-
-
-def test_voicing_is_not_collected_outside_of_songs(svc):
-    import torch
-
-    svc.convert_wav(torch.randn(RATE // 2) * 0.1, Conversion("alto", f0_predictor="pm"))
-    assert svc.feature_extractor.voicing is None

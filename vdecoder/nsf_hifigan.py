@@ -127,11 +127,12 @@ class NsfHifigan(nn.Module):
         g: Tensor | None = None,
         generator: torch.Generator | None = None,
         block_frames: int = 172,
+        watch: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Compute ``forward`` for a whole song, in equal blocks of at most ``block_frames`` with the context they need.
 
         The result equals one pass up to rounding. Activations take the memory of one block, and a CPU is faster because
-        they stay in its cache.
+        they stay in its cache. ``watch`` is called with the number of frames that are done, after every block.
         """
         source = self.m_source(f0, generator)
         frames, per_frame = z.shape[2], g is not None and g.shape[2] > 1
@@ -143,6 +144,8 @@ class NsfHifigan(nn.Module):
             samples = slice(window.start * self.hop_length, window.stop * self.hop_length)
             speaker = g[:, :, window] if per_frame else g
             blocks.append(self.generate(z[:, :, window], source[:, :, samples], speaker, plan))
+            if watch:
+                watch(last)
         return torch.cat(blocks, dim=2)
 
     def prepare_for_conversion(self) -> None:

@@ -108,13 +108,21 @@ def build_encoder(
     Raises UserError for an unknown key, and for a weight file that is missing, truncated, unsafe, of another family or
     of another size.
     """
-    row = ENCODERS[key]
-    path = None
-    if row.weight:
-        from modules.weights.weight_file import find_weight_file
-
-        path = find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what, row.others)
+    row, path = ENCODERS[key], find_encoder_file(key, folder)
     return row.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path, device=device, half=half)
+
+
+def find_encoder_file(key: str, folder: str | Path = "pretrain") -> Path | None:
+    """Return the path of an encoder's weight file, None if it needs none.
+
+    Raises UserError for an unknown key, and if the file is missing.
+    """
+    row = ENCODERS[key]
+    if row.weight is None:
+        return None
+    from modules.weights.weight_file import find_weight_file
+
+    return find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what, row.others)
 
 
 def graph_file(key: str, folder: str | Path = "pretrain") -> Path | None:

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from modules.console import UserError, get_logger
 from modules.device import autocast
+from modules.windows import plan_windows
 
 log = get_logger("encoder")
 
 SAMPLING_RATE = 16000  # Hz
 HOP_LENGTH = 320  # samples between the starts of two frames: 20 ms
 WINDOW_LENGTH = 400  # samples; smallest window of a frame: 25 ms
+CONTEXT = 3  # seconds on each side of a segment
 
 
 def frame_count(samples: int, padding: int = 0) -> int:
@@ -36,6 +38,7 @@ class SpeechEncoder:
 
     sampling_rate = SAMPLING_RATE
     padding = 0  # samples of padding at each end of the audio
+    bounds_memory = False  # the encoder itself processes long audio in parts, or needs little memory
 
     def __init__(self, key: str, ssl_dim: int, device: str | torch.device = "cpu", half: bool = False):
         self.key = key
@@ -60,6 +63,21 @@ class SpeechEncoder:
         audio = self._checked(audio)
         features = self._half_features(audio)
         return (self.features(audio) if features is None else features)[None]
+
+    def encode_in_segments(self, audio: Tensor, seconds: float) -> Tensor:
+        """Encode as ``__call__``, at most ``seconds`` at once and the context on both sides.
+
+        Frames lie where they do in one pass. Their values differ by the influence of sound beyond the context.
+        """
+        frames = self.frames(len(audio))
+        windows = plan_windows(frames, seconds * SAMPLING_RATE / HOP_LENGTH, CONTEXT * SAMPLING_RATE // HOP_LENGTH)
+        if self.bounds_memory or len(windows) == 1:
+            return self(audio)
+        parts = []
+        for first, last, kept in windows:
+            begin, end = first * HOP_LENGTH, (last - 1) * HOP_LENGTH + WINDOW_LENGTH - 2 * self.padding
+            parts.append(self(audio[begin : len(audio) if last == frames else end])[:, :, kept])
+        return torch.cat(parts, dim=2)
 
     def features(self, audio: Tensor) -> Tensor:
         """Encode (L,), long enough for a frame, to (C, frames(L)) float32."""

@@ -29,6 +29,8 @@ class Mfcc(SpeechEncoder):
     ``layer``, ``path`` and ``half`` are ignored, for interchangeability with other encoders.
     """
 
+    bounds_memory = True
+
     def __init__(
         self,
         key: str,

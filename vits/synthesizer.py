@@ -6,6 +6,7 @@ Shapes: content (B, C, T), F0 and voicing (B, T), spectrograms (B, bins, T), mas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from modules.config import ModelConfig
 from modules.layers.convolution import Conv1d
 from modules.layers.weight_norm import fold_normed_weights
+from modules.windows import plan_windows
 from vdecoder import DECODERS
 from vdecoder.source import random_tensor
 from vits.f0_decoder import F0Decoder, f0_to_coarse, f0_to_lf0, lf0_to_f0, normalize_lf0
@@ -22,6 +24,7 @@ from vits.posterior_encoder import PosteriorEncoder
 from vits.prior_encoder import PriorEncoder
 
 PUBLISHED_SEED = 52468  # of every conversion, as published
+CONTEXT_FRAMES = 258  # on each side of a window; three seconds with the published sizes
 
 
 @dataclass
@@ -98,9 +101,7 @@ class Synthesizer(nn.Module):
         z_p = self.flow(z, mask, g)
         starts = random_slice_starts(lengths, self.segment_frames)
         audio = self.dec(cut_slices(z, starts, self.segment_frames), cut_slices(f0, starts, self.segment_frames), g)
-        return SynthesizerOutput(
-            audio, starts, mask, z, z_p, m_p, logs_p, m_q, logs_q, pred_lf0, norm_lf0, lf0
-        )
+        return SynthesizerOutput(audio, starts, mask, z, z_p, m_p, logs_p, m_q, logs_q, pred_lf0, norm_lf0, lf0)
 
     @torch.inference_mode()
     def infer(
@@ -113,6 +114,8 @@ class Synthesizer(nn.Module):
         generator: torch.Generator | None = None,
         predict_f0: bool = False,
         volume: Tensor | None = None,
+        longest: int | None = None,
+        watch: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Convert content and F0 to audio, the same on every device if ``generator`` is on the CPU in the same state.
 
@@ -122,6 +125,9 @@ class Synthesizer(nn.Module):
             noice_scale: factor on the prior's standard deviation.
             generator: source of all random numbers; None makes one with PUBLISHED_SEED.
             predict_f0: let the model choose the F0; ignored by a model that cannot.
+            longest: frames that the prior and the flow process at once, with CONTEXT_FRAMES more on both sides; None
+                for all. They see the whole sequence otherwise.
+            watch: called with the number of frames that are decoded, after every block.
 
         Returns:
             Audio (B, 1, hop·T) and its F0, Hz (B, T).
@@ -134,8 +140,13 @@ class Synthesizer(nn.Module):
             norm_lf0 = normalize_lf0(f0_to_lf0(f0)[:, None], mask, uv)
             f0 = lf0_to_f0(self.f0_decoder(x, norm_lf0, mask, g)).squeeze(1)
         noise = random_tensor(torch.randn, self.noise_shape(f0), c.device, generator).to(x.dtype)
-        z = self.latent(x, f0, mask, g, noise, noice_scale)
-        return self.dec.decode(z, f0, g, generator), f0
+        latents = []
+        for first, last, kept in plan_windows(f0.shape[1], longest or f0.shape[1], CONTEXT_FRAMES):
+            here, speaker = slice(first, last), g if g.shape[2] == 1 else g[:, :, first:last]
+            part = self.latent(x[:, :, here], f0[:, here], mask[:, :, here], speaker, noise[:, :, here], noice_scale)
+            latents.append(part[:, :, kept])
+        z = torch.cat(latents, dim=2)
+        return self.dec.decode(z, f0, g, generator, watch=watch), f0
 
     def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
         """Return the shape (B, inter, T) of the noise that ``latent`` needs for ``f0`` (B, T)."""

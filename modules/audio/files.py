@@ -6,11 +6,13 @@ Unless noted otherwise, audio is float32 in [-1, 1], mono, ``(L,)`` samples.
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # imported where it is used, so that stages that only handle 
 BLOCK = 1 << 20  # samples that are processed at once where a whole recording need not be in memory
 SIXTEEN_BIT = ("WAV", "FLAC", "AIFF", "CAF", "W64", "RF64")
 RATES = (1000, 1_000_000)  # Hz; lowest and highest rate that a header may give
+MOST_CHANNELS = 64  # of an array; one with more has its axes exchanged
 LARGEST_KERNEL = 1 << 23  # values; building it takes 64 MiB; common rates need a fiftieth
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -49,24 +52,47 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
     return resample(audio, rate, sampling_rate), sampling_rate
 
 
-def open_audio(path: str | os.PathLike) -> _SequentialSoundFile:
-    """Open an audio file for reading in blocks. Raises UserError when it is missing or not audio.
+def open_audio(path: str | os.PathLike | BinaryIO) -> _SequentialSoundFile:
+    """Open an audio file, or a seekable file object from its start, for reading in blocks.
 
-    Formats that libsndfile does not read are decoded by ffmpeg, chosen by suffix or by the file's first bytes
-    (modules/audio/ffmpeg.py).
+    Files in formats that libsndfile does not read are decoded by ffmpeg, chosen by suffix or by the file's first bytes
+    (modules/audio/ffmpeg.py). Raises UserError when it is missing or not audio.
     """
-    if not os.path.isfile(path):
+    is_object = hasattr(path, "read")
+    if not is_object and not os.path.isfile(path):
         raise UserError(f"there is no file {path}")
     try:
-        source = ffmpeg.decode_to_wav(path) if ffmpeg.is_needed(path) else path
-        name = os.fspath(source) if os.name == "nt" else os.fsencode(source)  # the name need not be Unicode
-        file = _SequentialSoundFile(name)
+        if is_object:
+            path.seek(0)
+            file = _SequentialSoundFile(path)
+            path = display_name(path)
+        else:
+            source = ffmpeg.decode_to_wav(path) if ffmpeg.is_needed(path) else path
+            name = os.fspath(source) if os.name == "nt" else os.fsencode(source)  # the name need not be Unicode
+            file = _SequentialSoundFile(name)
         file.display_path = os.fspath(path)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as audio: {reason(error)}; export it again, as wav or flac") from None
     if not RATES[0] <= file.samplerate <= RATES[1]:
         file.close()
         raise UserError(f"{path} cannot be read: its header gives a rate of {file.samplerate} Hz; export it again")
+    return file
+
+
+def display_name(source: str | os.PathLike | BinaryIO) -> Path:
+    """Return the path of a file for messages; a file object without a name is "the sound"."""
+    return Path(str(getattr(source, "name", "the sound")) if hasattr(source, "read") else source)
+
+
+def as_file(audio: np.ndarray, sampling_rate: int) -> BinaryIO:
+    """Return audio, ``(L,)`` or ``(L, channels)``, as a file object in float32. Raises UserError for other shapes."""
+    audio = np.asarray(audio, np.float32)
+    channels = audio.shape[1] if audio.ndim == 2 else 1
+    if audio.ndim not in (1, 2) or not 1 <= channels <= MOST_CHANNELS:
+        raise UserError(f"an array of shape {audio.shape} is no sound; give (samples,) or (samples, channels)")
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", sampling_rate, channels, "FLOAT", format="WAV") as writer:
+        writer.write(audio)
     return file
 
 
@@ -105,7 +131,7 @@ def read_block(file: _SequentialSoundFile, samples: int) -> np.ndarray:
 
 def no_sound(path: str | os.PathLike) -> UserError:
     """Return the error for a file without samples."""
-    size = os.path.getsize(path)
+    size = os.path.getsize(path) if os.path.isfile(path) else 0  # a file object has no path
     if size < 1000:
         return UserError(f"{path} holds no sound: its length is 0 samples")
     return UserError(

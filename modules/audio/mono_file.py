@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from soundfile import SoundFile
 
-from modules.audio.files import BLOCK, no_sound, open_audio, read_block, read_blocks
+from modules.audio.files import BLOCK, display_name, no_sound, open_audio, read_block, read_blocks
 from modules.audio.loudness import SHORTEST, LevelMeter, Levels
 from modules.console import UserError, get_logger
 
@@ -30,7 +31,7 @@ OGG_PAGE = 65307  # bytes at most
 
 
 class MonoFile:
-    """An audio file as mono float32, ``(n,)`` samples a part.
+    """An audio file, or a seekable file object, as mono float32, ``(n,)`` samples a part.
 
     Mono is the mean of the channels, or the loudest channel if they cancel each other. A DC offset is removed, and the
     whole file is lowered if its peak exceeds full scale. Every correction is logged.
@@ -38,9 +39,9 @@ class MonoFile:
     Raises UserError when the file is missing, not audio, damaged, empty, or holds NaN or infinity.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        with open_audio(path) as file:
+    def __init__(self, source: str | os.PathLike | BinaryIO):
+        self.path, self._source = display_name(source), source
+        with open_audio(source) as file:
             self.sampling_rate: int = file.samplerate
         self._channel: int | None = None  # None: the mean
         self._offset, self._gain = 0.0, 1.0
@@ -86,7 +87,7 @@ class MonoFile:
         Needs memory for one range and one block.
         """
         buffer, position = np.zeros(0, np.float32), 0  # the samples before position
-        with open_audio(self.path) as file:
+        with open_audio(self._source) as file:
             for start, end in ranges:
                 while position < start:
                     position += len(self._read_exactly(file, min(start - position, BLOCK)))
@@ -108,7 +109,7 @@ class MonoFile:
 
     def _scan(self, frame_length: int, hop_length: int) -> tuple[_Totals, Levels]:
         totals, meter = _Totals(), LevelMeter(self.sampling_rate, frame_length, hop_length)
-        with open_audio(self.path) as file:
+        with open_audio(self._source) as file:
             self._frames, self._notes, self._format = file.frames, file.extra_info, file.format
             for block in read_blocks(file):
                 mono = self._mono(block)
@@ -136,7 +137,7 @@ class MonoFile:
         if promised > self.samples + TOLERANCE * self.sampling_rate:
             whole = promised / self.sampling_rate
             return f"{self.path} is cut off: its header gives {whole:.1f} s, {self.seconds:.1f} s are there; {cure}"
-        if self._format == "OGG" and _lacks_ogg_end(self.path):
+        if self._format == "OGG" and not hasattr(self._source, "read") and _lacks_ogg_end(self.path):
             return f"{self.path} is cut off: {self.seconds:.1f} s are there, without the mark of their end; {cure}"
         return None
 

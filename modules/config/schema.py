@@ -140,7 +140,8 @@ def _in_words(hint: Any) -> str:
     if origin is list:
         return f"a list, each item {_in_words(arguments[0])}"
     if origin is dict:
-        return f'an object of {_in_words(arguments[0])} to {_in_words(arguments[1])}, such as {{"alto": 0, "tenor": 1}}'
+        example = ', such as {"alto": 0, "tenor": 1}' if arguments[1] is int else ""
+        return f"an object of {_in_words(arguments[0])} to {_in_words(arguments[1])}{example}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_in_words(option) for option in arguments)
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}

@@ -111,12 +111,16 @@ class ModelConfig(Section):
 
 @dataclass
 class Config(Section):
-    """The whole of ``config.json``. ``spk`` maps speaker names to embedding rows."""
+    """The whole of ``config.json``.
+
+    ``spk`` maps speaker names to embedding rows, ``f0`` to the 10th, 50th and 90th percentile of their F0 in Hz.
+    """
 
     train: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     spk: dict[str, int] = field(default_factory=dict)
+    f0: dict[str, list[float]] = ours({})
 
 
 # -- the file -------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     if launch_world_size() == 1 or _joined():
         yield device
         return
-    device = _own_device(device)
+    device = own_device(device)
     if launch_rank() > 0:
         logging.getLogger("svc").setLevel(logging.ERROR)
     _join(device)
@@ -112,10 +112,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     _leave()  # not after an error: the other ranks would not reach the barrier
 
 
-def _own_device(device: torch.device) -> torch.device:
-    """Return this process's own device of the same type as ``device``."""
+def own_device(device: torch.device) -> torch.device:
+    """Return this process's own device of the same type as ``device``. Raises UserError if it has none."""
     if device.type == "mps":
-        raise UserError("several processes cannot share one mps device; train without torchrun, or on the cpu")
+        raise UserError("several processes cannot share one mps device; start one without torchrun, or use the cpu")
     if device.type == "cpu":
         return device
     if device.index is not None:
