@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from inference.conversion import Conversion, Pipeline
 from inference.jobs import AUTO, Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
+from inference.precision import PRECISIONS
 from modules.console import UserError, failure, get_logger, parse_flags, printable, script
 from modules.f0 import list_predictors
 
@@ -73,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="1: the output's loudness, 0: the song's (%(default)s)")  # fmt: skip
     add("-wf", "--wav_format", default="flac", help="flac, wav, ogg, mp3, ... (%(default)s)")
     add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the fastest available)")
+    add("--precision", choices=PRECISIONS, default="auto",
+        help="of decoder and encoder; auto: the fastest without audible error (%(default)s)")  # fmt: skip
     add("--seed", type=int, help="of all random numbers; the same seed gives the same song (%(default)s)")
     add("-o", "--output_dir", type=Path, default=Path("results"), help="where songs are written (%(default)s)")
     add("--f0_out", type=Path, metavar="FILE", help="also write the song's F0 as a table: time,f0,voiced")
@@ -185,6 +188,7 @@ def load_models(args: argparse.Namespace, keep_units: bool = False) -> Svc:
         max_segment=args.max_segment,
         cache_folder=args.cache_folder,
         keep_units=keep_units,
+        precision=args.precision,
     )
 
 

@@ -52,7 +52,8 @@ class FeatureExtractor:
 
     With ``onnx`` it runs the ONNX graphs that ``pretrain_folder`` has, and logs which. F0 of sound that was converted
     before is cached and, with ``keep_units``, its units; both also in ``cache_folder`` if that is given. Raises
-    UserError if the file of the encoder, or later of a predictor, is missing in ``pretrain_folder``.
+    UserError if the file of the encoder, or later of a predictor, is missing in ``pretrain_folder``. With ``half`` the
+    encoder computes in half precision.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class FeatureExtractor:
         onnx: bool = False,
         cache_folder: str | Path | None = None,
         keep_units: bool = False,
+        half: bool = False,
     ):
         self.voices, self.device, self.pretrain_folder, self.onnx = voices, device, Path(pretrain_folder), onnx
+        self.half = half
         self.encoder, self._encoder_file = self._build_encoder()
         self._units = FeatureCache(cache_folder, IN_MEMORY if keep_units else 0)
         self._f0 = FeatureCache(cache_folder, F0_IN_MEMORY)
@@ -138,13 +141,15 @@ class FeatureExtractor:
         graph = graph_file(key, self.pretrain_folder)
         if self._has_graph(graph, f"the speech encoder '{key}'", f"onnx_export.py --encoder {key}"):
             return build_graph_encoder(key, graph, self.device), graph
-        return build_encoder(key, self.device, self.pretrain_folder), find_encoder_file(key, self.pretrain_folder)
+        return build_encoder(key, self.device, self.pretrain_folder, self.half), find_encoder_file(
+            key, self.pretrain_folder
+        )
 
     def _identity(self, weights: Path | None) -> tuple[object, ...]:
         """Return what tells the results of a network with these weights on this device from those of others."""
         status = weights and weights.stat()
         file = (weights.name, status.st_size, status.st_mtime_ns) if weights else ()
-        return self.voices.encoder, self.device.type, *file
+        return self.voices.encoder, self.device.type, self.half, *file
 
     def _has_graph(self, graph: Path | None, what: str, maker: str) -> bool:
         """Return whether ONNX is on and the graph exists; logs whether the graph or the network is used."""

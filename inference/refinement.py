@@ -24,6 +24,7 @@ class Refiner:
         config_path: its YAML, which names the vocoder.
         device: where both compute.
         method, speedup: of the sampler; None takes the YAML's.
+        dtype: of the vocoder's residual blocks.
 
     Raises UserError if a file is missing or unreadable, or model, YAML and vocoder do not match.
     """
@@ -35,12 +36,13 @@ class Refiner:
         device: torch.device,
         method: str | None = None,
         speedup: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ):
         self.config = load_diffusion_config(config_path)
         self.path, self.config_path = model_path, config_path
         self.voices = diffusion_voices(self.config, config_path)
         self.vocoder = load_mel_vocoder(self.config.vocoder.ckpt, device, self.config.vocoder.type)
-        self.vocoder.network.prepare_for_conversion()
+        self.vocoder.network.prepare_for_conversion(dtype)
         self.model = load_unit2mel(model_path, self.config, self.vocoder.n_mels, device)
         self.method = method or self.config.infer.method
         self.speedup = self.config.infer.speedup if speedup is None else speedup

@@ -26,6 +26,7 @@ from inference.feature_extractor import FeatureExtractor, Features
 from inference.model_files import GRAPH_SUFFIX
 from inference.onnx_synthesizer import OnnxSynthesizer
 from inference.pieces import Piece, SliceLayout, join, lay_out, round_to_pcm16, with_fades
+from inference.precision import pick_dtype
 from inference.refinement import Refiner
 from inference.run import Run, Watch
 from inference.song import Song
@@ -58,7 +59,7 @@ class Svc:
 
     The arguments keep the published order. ``only_diffusion`` needs neither generator nor config, ``shallow_diffusion``
     leaves the enhancer out, and ``spk_mix_enable`` is ignored, since any converter mixes speakers. The file at
-    ``cluster_model_path`` is read on first use. Everything computes in float32.
+    ``cluster_model_path`` is read on first use.
 
     A generator called ``*.onnx`` is run by ONNX Runtime, and so are the encoder and the F0 predictors that have a
     graph.
@@ -66,7 +67,8 @@ class Svc:
     Arguments beyond the published ones: ``pretrain_folder`` holds encoders, predictors and the enhancer's vocoder;
     ``diffusion_method`` and ``diffusion_speedup`` replace the YAML's; ``nprobe`` is how many lists of the feature index
     are searched, None for as many as needed; ``max_segment`` is how many seconds the encoder and the prior process at
-    once, None for what fits into memory; ``cache_folder`` and ``keep_units`` are as in ``FeatureExtractor``.
+    once, None for what fits into memory; ``cache_folder`` and ``keep_units`` are as in ``FeatureExtractor``;
+    ``precision`` is that of the decoder's residual blocks and of the encoder, as in ``pick_dtype``.
 
     Raises UserError for a missing or unreadable file, an encoder without its weights, and files that do not match.
     """
@@ -92,14 +94,21 @@ class Svc:
         max_segment: float | None = None,
         cache_folder: str | Path | None = None,
         keep_units: bool = False,
+        precision: str = "auto",
     ):
         onnx = net_g_path is not None and Path(net_g_path).suffix == GRAPH_SUFFIX
         self.pipeline = Pipeline(nsf_hifigan_enhance, shallow_diffusion, only_diffusion, onnx)
         self.device = pick_device(device)
+        self.dtype = pick_dtype(precision, self.device)
         self.config = self.synthesizer = self.refiner = self.enhancer = None
         if shallow_diffusion or only_diffusion:
             self.refiner = Refiner(
-                diffusion_model_path, diffusion_config_path, self.device, diffusion_method, diffusion_speedup
+                diffusion_model_path,
+                diffusion_config_path,
+                self.device,
+                diffusion_method,
+                diffusion_speedup,
+                self.dtype,
             )
         if only_diffusion:
             self.voices = self.refiner.voices
@@ -110,17 +119,17 @@ class Svc:
                 self.synthesizer = OnnxSynthesizer(net_g_path, self.config, self.device)
             else:
                 self.synthesizer = load_generator(net_g_path, self.config).to(self.device)
-                self.synthesizer.dec.prepare_for_conversion()
+                self.synthesizer.dec.prepare_for_conversion(self.dtype)
         self.spk2id = self.voices.spk2id
         self.target_sample, self.hop_size = self.voices.sampling_rate, self.voices.hop_length
         if self.refiner:
             self.refiner.check_voices(self.voices)
         elif nsf_hifigan_enhance:
             vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
-            vocoder.network.prepare_for_conversion()
+            vocoder.network.prepare_for_conversion(self.dtype)
             self.enhancer = Enhancer(vocoder)
         self.feature_extractor = FeatureExtractor(
-            self.voices, self.device, pretrain_folder, onnx, cache_folder, keep_units
+            self.voices, self.device, pretrain_folder, onnx, cache_folder, keep_units, self.dtype != torch.float32
         )
         self.segment = max_segment or default_segment(self.device)
         self._halved = self._closed = False
@@ -211,7 +220,8 @@ class Svc:
             "the enhancer": self.enhancer,
         }
         names = ", ".join(name for name, present in networks.items() if present)
-        return f"on {self.device}: {names}; segments of {self.segment:g} s"
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"on {self.device}, in {precision}: {names}; segments of {self.segment:g} s"
 
     def _lay_out(self, song: Song, conversion: Conversion) -> list[SliceLayout]:
         rates = song.sampling_rate, self.target_sample, self.hop_size
