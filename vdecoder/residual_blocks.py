@@ -80,13 +80,21 @@ class FourierResBlock(nn.Module):
         self.paths = [[(activate, FourierConv1d(conv)) for activate, conv in path] for path in block.paths()]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.clone()
+        results = [self._convolve(item.t()).t() for item in x]
+        return results[0][None] if len(results) == 1 else torch.stack(results)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """Map x (L, C) to (L, C)."""
+        length = len(x)
+        total = x.new_zeros(max(path[-1][1].rows(length) for path in self.paths), x.shape[1])
+        total[:length] = x
         for path in self.paths:
-            y = x
-            for activate, conv in path:
+            y = total[:length]
+            for activate, conv in path[:-1]:
                 y = conv(y, activate)
-            x += y
-        return x
+            activate, conv = path[-1]
+            conv.add_to(total, y, activate)
+        return total[:length]
 
 
 class HalfResBlock(nn.Module):

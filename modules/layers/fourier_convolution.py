@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class FourierConv1d(nn.Module):
-    """The same values as a convolution whose output is as long as its input, within rounding. (B, C, L) -> (B, C', L).
+    """The same values as a convolution whose output is as long as its input, within rounding. (L, C) -> (L, C').
 
     The signal is cut into windows of N samples, each of which gives N - kernel + 1 outputs. An output takes
     2·N / (N - kernel + 1) products of channels by channels in place of ``kernel``: 2.9 in place of 11, with N = 32. The
@@ -38,13 +38,31 @@ class FourierConv1d(nn.Module):
         bias = torch.zeros(outputs) if conv.bias is None else conv.bias.detach()
         self.register_buffer("constant", bias * size)  # what the bias adds at 0 Hz
 
-    def forward(self, x: Tensor, activate: nn.Module) -> Tensor:
-        """Map x (B, C, L) to (B, C', L), the activation applied first."""
-        results = [self._convolve(item, activate).t() for item in x.transpose(1, 2)]
-        return results[0][None] if len(results) == 1 else torch.stack(results)
+    def rows(self, length: int) -> int:
+        """Return how many rows ``add_to`` needs for ``length`` samples."""
+        return -(-length // self.valid) * self.valid if self.dilation == 1 else length
 
-    def _convolve(self, x: Tensor, activate: nn.Module) -> Tensor:
-        """Map x (L, C) to (L, C')."""
+    def forward(self, x: Tensor, activate: nn.Module) -> Tensor:
+        """Convolve ``activate`` of x (L, C): (L, C')."""
+        products = self._products(x, activate)
+        outputs = torch.bmm(self.synthesis.expand(len(products), -1, -1), products)
+        outputs = outputs.view(self.dilation, -1, self.valid, self.channels).permute(1, 2, 0, 3)
+        return outputs.reshape(-1, self.channels)[: len(x)]
+
+    def add_to(self, total: Tensor, x: Tensor, activate: nn.Module) -> None:
+        """Add the convolution of ``activate`` of x (L, C) to the first L rows of ``total`` (rows(L), C') in place.
+
+        The other rows are changed too.
+        """
+        if self.dilation > 1:
+            total[: len(x)] += self(x, activate)
+            return
+        products = self._products(x, activate)
+        windows = total[: len(products) * self.valid].view(len(products), self.valid, self.channels)
+        windows.baddbmm_(self.synthesis.expand(len(products), -1, -1), products)
+
+    def _products(self, x: Tensor, activate: nn.Module) -> Tensor:
+        """Return the output's spectra, one window after the other for each phase: (windows, size, C')."""
         length, channels = x.shape
         step = self.valid * self.dilation
         count = -(-length // step)
@@ -58,10 +76,7 @@ class FourierConv1d(nn.Module):
         products = spectra.new_empty(len(spectra), self.size // 2, 2 * self.channels)
         torch.bmm(spectra.transpose(0, 1), self.spectrum, out=products.transpose(0, 1))
         products[:, 0, : self.channels] += self.constant
-        products = products.view(-1, self.size, self.channels)
-        outputs = torch.bmm(self.synthesis.expand(len(products), -1, -1), products)
-        outputs = outputs.view(self.dilation, count, self.valid, self.channels).permute(1, 2, 0, 3)
-        return outputs.reshape(-1, self.channels)[:length]
+        return products.view(-1, self.size, self.channels)
 
     def _padded(self, x: Tensor, activate: nn.Module, rows: int) -> Tensor:
         """Return ``activate`` of x (L, C) with zeros before and behind it, (rows, C)."""
@@ -71,7 +86,7 @@ class FourierConv1d(nn.Module):
         if isinstance(activate, nn.LeakyReLU):  # spares a copy
             torch.ops.aten.leaky_relu.out(x, activate.negative_slope, out=inside)
         else:
-            inside.copy_(activate(x.t()[None])[0].t())
+            inside.copy_(activate(x.t()[None])[0].t())  # activations of networks take (B, C, L)
         return padded
 
 
