@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,26 @@ from modules.config import Config
 from modules.console import UserError, option
 from modules.onnx.random_inputs import RANDOM_OPS, random_ops_as_inputs
 from modules.onnx.session import FLOATS, open_session, run
+from modules.onnx.split import Split, split_before_decoder
+from vdecoder.block_plan import context_frames
 from vdecoder.source import BLOCK_FRAMES
 from vits.synthesizer import PUBLISHED_SEED
 
+BLOCK = 172  # frames that are decoded at once
+SNAKE_REACH = 5  # samples; the activation of nsf-snake-hifigan, the widest
 TRACKS = 9  # of the sine source: the fundamental and its overtones
+Watch = Callable[[int], None]
 RANDOM_INPUTS = ("random_0", "random_1")  # names of the inputs that expose_random_inputs adds
 INPUTS = {"c", "f0", "mel2ph", "uv", "noise", "sid"}  # and "vol" if the model has a loudness embedding
+
+
+class DecoderGraph(NamedTuple):
+    """The part of a graph that decodes, with the names of its inputs."""
+
+    session: Any
+    latent: str
+    speaker: str
+    source: str
 
 
 class OnnxSynthesizer:
@@ -41,11 +55,12 @@ class OnnxSynthesizer:
     def __init__(self, path: str | Path, config: Config, device: torch.device):
         self.path, self.device = path, device
         self.hop_length = config.data.hop_length
-        self.session = open_session(path, device, expose_random_inputs)
+        self.session, self.decoder = self._open(device)
         self.inputs = {one.name: one for one in self.session.get_inputs()}
         if set(self.inputs) - {"vol", *RANDOM_INPUTS} != INPUTS:
             found = ", ".join(self.inputs)
             raise UserError(f"{path} is no synthesizer's graph: its inputs are {found}; onnx_export.py makes one")
+        self.context = context_frames(config.model, activation_reach=SNAKE_REACH)
         self.mixes = self.inputs["sid"].type in FLOATS
         self.rows = list(config.spk.values())
         metadata = self.session.get_modelmeta().custom_metadata_map  # empty in graphs of other programs
@@ -74,7 +89,7 @@ class OnnxSynthesizer:
         predict_f0: bool = False,
         volume: Tensor | None = None,
         longest: int | None = None,
-        watch: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run the graph on one song; arguments and result are those of ``Synthesizer.infer``.
 
@@ -97,11 +112,50 @@ class OnnxSynthesizer:
             **sample_source(frames, self.hop_length, generator),
         }
         arrays = {name: self._array(name, values[name]) for name in self.inputs}
-        audio = run(self.session, self.path, None, arrays, f"if its config is another model's, {_hint()}")[0]
+        outputs = run(self.session, self.path, None, arrays, f"if its config is another model's, {_hint()}")
+        audio = self._decode(*outputs, watch) if self.decoder else outputs[0]
         if audio.shape[-1] != frames * self.hop_length:
-            given = audio.shape[-1] / frames
-            raise UserError(f"{self.path} gives {given:g} samples a frame, its config {self.hop_length}; {_hint()}")
+            raise self._misfit(audio.shape[-1], frames)
         return torch.from_numpy(audio).float().to(self.device), f0
+
+    def _open(self, device: torch.device) -> tuple[Any, DecoderGraph | None]:
+        """Open the graph, in two parts if its decoder is known: the part before it, and the decoder."""
+        found: list[Split | None] = []
+
+        def head(model: Any) -> Any:
+            model = expose_random_inputs(model)
+            found.append(split_before_decoder(model))
+            return found[0].head if found[0] else model
+
+        session = open_session(self.path, device, head)
+        if not (split := found[0]):
+            return session, None
+        decoder = open_session(self.path, device, lambda _: split.decoder)
+        return session, DecoderGraph(decoder, split.latent, split.speaker, split.source)
+
+    def _decode(self, latent: np.ndarray, speaker: np.ndarray, source: np.ndarray, watch: Watch | None) -> np.ndarray:
+        """Decode in blocks of BLOCK frames with the context that they need: (1, 1, hop·T)."""
+        frames, hop, blocks = latent.shape[2], self.hop_length, []
+        if source.shape[2] != frames * hop:
+            raise self._misfit(source.shape[2], frames)
+        for first in range(0, frames, BLOCK):
+            last = min(first + BLOCK, frames)
+            window = slice(max(0, first - self.context), last + self.context)
+            values = {
+                self.decoder.latent: latent[:, :, window],
+                self.decoder.speaker: speaker[:, :, window] if speaker.shape[2] > 1 else speaker,
+                self.decoder.source: source[:, :, window.start * hop : window.stop * hop],
+            }
+            audio = run(self.decoder.session, self.path, None, values, f"if its config is another's, {_hint()}")[0]
+            start = (first - window.start) * hop
+            blocks.append(audio[:, :, start : start + (last - first) * hop])
+            if watch:
+                watch(last)
+        return np.concatenate(blocks, axis=2)
+
+    def _misfit(self, samples: int, frames: int) -> UserError:
+        given = samples / frames
+        return UserError(f"{self.path} gives {given:g} samples a frame, its config {self.hop_length}; {_hint()}")
 
     def speakers(self, speaker: Tensor, frames: int) -> Tensor:
         """Convert ids (1, 1), or weights (T, rows) of the embedding's rows, into the graph's rows or weights.

@@ -14,6 +14,7 @@ import torch
 
 import onnx_export
 import spkmix
+from inference import onnx_synthesizer
 from inference.conversion import Conversion
 from inference.feature_extractor import FeatureExtractor
 from inference.svc import Svc
@@ -280,3 +281,19 @@ def test_the_encoders_graph_is_taken_where_there_is_one(tmp_path, key):
     if key == "vec256l9":
         with pytest.raises(UserError, match="checkpoint_best_legacy_500.pt"):
             FeatureExtractor(voices, torch.device("cpu"), tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_graph_decodes_in_blocks_and_gives_the_song_of_one_pass(tmp_path, glide, monkeypatch, precision):
+    checkpoint, config, _ = write_pair(tmp_path, SPEAKERS["several"])
+    graph = tmp_path / "again.onnx"
+    export_synthesizer(checkpoint, config, graph, tmp_path / "again.json", "again", precision)
+    svc = Svc(graph, config, "cpu")
+    assert svc.synthesizer.decoder, "the decoder's layers were not found"
+    monkeypatch.setattr(onnx_synthesizer, "BLOCK", 11)
+    blocks = song(svc, glide)
+    monkeypatch.setattr(onnx_synthesizer, "BLOCK", 100_000)
+    whole = song(svc, glide)
+    assert np.abs(blocks - whole).max() < (1e-5 if precision == "fp32" else 1e-2) * np.abs(whole).max()
+    monkeypatch.setattr(onnx_synthesizer, "split_before_decoder", lambda model: None)
+    np.testing.assert_allclose(song(Svc(graph, config, "cpu"), glide), whole, atol=1e-2 * np.abs(whole).max())

@@ -9,6 +9,7 @@ import torch
 
 from modules.config import ModelConfig
 from vdecoder import DECODERS
+from vdecoder.block_plan import context_frames, plan_block
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,3 +39,17 @@ def test_every_key_is_in_the_row_of_its_setting(page):
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     (row,) = (line for line in lines if line.startswith("| `model.vocoder_name`"))
     assert [key for key in DECODERS if f"`{key}`" not in row] == []
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+@pytest.mark.parametrize("resblock", ["1", "2"])
+@pytest.mark.parametrize(
+    "rates", [{}, {"upsample_rates": [2, 4, 8, 8], "upsample_kernel_sizes": [4, 8, 16, 16]}], ids=["usual", "reversed"]
+)
+def test_the_context_by_sizes_is_what_a_block_needs(name, resblock, rates):
+    model = ModelConfig(upsample_initial_channel=32, resblock=resblock, **rates)
+    net = DECODERS[name].build(model)
+    needed = plan_block(net, 500, 501, 1000).window
+    context = context_frames(model, net.snake_post.reach)
+    assert 500 - context <= needed.start <= 500 - 0.5 * context
+    assert 501 + 0.5 * context <= needed.stop <= 501 + context

@@ -6,11 +6,13 @@ network pads with zeros, so blocks give the values of one pass.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
 if TYPE_CHECKING:
+    from modules.config.generator_sizes import GeneratorSizes
     from vdecoder.nsf_hifigan import NsfHifigan
 
 
@@ -65,6 +67,26 @@ def plan_block(net: NsfHifigan, first: int, last: int, frames: int) -> BlockPlan
         cuts.append(Cut(needed.within(present.start), upsampled.within(needed.start * stride), excitation))
         present = upsampled
     return BlockPlan(window.within(0), cuts, block.within(present.start))
+
+
+def context_frames(sizes: GeneratorSizes, activation_reach: int) -> int:
+    """Return how many frames on each side a sample depends on at most, from the sizes of a network.
+
+    ``activation_reach`` is the receptive field of an activation to each side, in samples.
+    """
+    frames, rate = 3.0, 1
+    paths = zip(sizes.resblock_kernel_sizes, sizes.resblock_dilation_sizes, strict=True)
+    reaches = []
+    for kernel, dilations in paths:
+        sizes_of_convs = [one for dilation in dilations for one in (dilation, 1)]
+        if sizes.resblock != "1":
+            sizes_of_convs = dilations[:2]
+        reaches.append(sum((kernel - 1) // 2 * dilation + activation_reach for dilation in sizes_of_convs))
+    for stride, kernel in zip(sizes.upsample_rates, sizes.upsample_kernel_sizes, strict=True):
+        frames += (activation_reach + kernel / stride + 1) / rate
+        rate *= stride
+        frames += max(reaches) / rate
+    return math.ceil(frames + (activation_reach + 3) / rate) + 1
 
 
 def _inputs(up: nn.ConvTranspose1d, outputs: Span) -> Span:
