@@ -51,7 +51,9 @@ class WeightNorm(NormedWeight):
         super().__init__(*args, **kwargs)
         weight = self.weight.detach()
         self.weight = None
-        self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
+        # On the meta device PyTorch would import its compiler for the norm, which takes a second.
+        norm = weight.new_empty(len(weight), *[1] * (weight.dim() - 1))
+        self.weight_g = nn.Parameter(norm if weight.is_meta else torch.norm_except_dim(weight, 2, 0))
         self.weight_v = nn.Parameter(weight)
 
     def normed_weight(self) -> Tensor:
