@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from modules.device import without_autocast
 
@@ -28,12 +27,12 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) + self.shortcut(x)
+        return self.conv(x).add_(self.shortcut(x))
 
 
 def _conv_norm(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return conv, nn.BatchNorm2d(outputs, momentum=0.01), nn.ReLU()
+    return conv, nn.BatchNorm2d(outputs, momentum=0.01), nn.ReLU(inplace=True)
 
 
 def _residual_blocks(inputs: int, outputs: int) -> nn.ModuleList:
@@ -85,7 +84,7 @@ class DecoderLevel(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         rise = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
-        self.conv1 = nn.Sequential(rise, nn.BatchNorm2d(outputs, momentum=0.01), nn.ReLU())
+        self.conv1 = nn.Sequential(rise, nn.BatchNorm2d(outputs, momentum=0.01), nn.ReLU(inplace=True))
         self.conv2 = _residual_blocks(2 * outputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -162,18 +161,35 @@ class RmvpeNetwork(nn.Module):
         x = self.cnn(self.unet(mel.transpose(1, 2)[:, None]))
         return x.transpose(1, 2).flatten(2)
 
-    def fold(self) -> RmvpeNetwork:
-        """Fold batch norms into the convolutions and drop unused weights, for inference; equal up to rounding."""
+    def fold(self, memory_format: torch.memory_format = torch.contiguous_format) -> RmvpeNetwork:
+        """Fold batch norms into the convolutions and drop unused weights, for inference; equal up to rounding.
+
+        No tensor shares memory with what it was before. Weights of convolutions are stored in ``memory_format``.
+        """
         del self.unet.tf
-        for part in list(self.eval().modules()):
-            if isinstance(part, nn.Sequential):
-                _fold_norms(part)
+        parts = list(self.eval().modules())
+        folded = [
+            conv for part in parts if isinstance(part, nn.Sequential) for conv in _fold_norms(part, memory_format)
+        ]
+        for part in self.modules():
+            if part not in folded:
+                for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                    kept = memory_format if tensor.dim() == 4 else torch.contiguous_format
+                    tensor.data = tensor.clone(memory_format=kept)
         return self
 
 
-def _fold_norms(layers: nn.Sequential) -> None:
-    for index, layer in enumerate(layers):
-        if isinstance(layer, nn.BatchNorm2d):
-            conv = layers[index - 1]
-            layers[index - 1] = fuse_conv_bn_eval(conv, layer, transpose=isinstance(conv, nn.ConvTranspose2d))
-            layers[index] = nn.Identity()
+@torch.no_grad()
+def _fold_norms(layers: nn.Sequential, memory_format: torch.memory_format) -> list[nn.Module]:
+    """Replace the norms by identities; returns the convolutions before them, which have new parameters."""
+    convs = []
+    for index, norm in enumerate(layers):
+        if isinstance(norm, nn.BatchNorm2d):
+            conv, layers[index] = layers[index - 1], nn.Identity()
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            weight = torch.empty_like(conv.weight, memory_format=memory_format)
+            outputs = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+            torch.mul(conv.weight, scale.view(outputs), out=weight)
+            conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(norm.bias - norm.running_mean * scale)
+            convs.append(conv)
+    return convs

@@ -199,9 +199,10 @@ def _largest_state_dict(checkpoint: object) -> dict[str, Tensor]:
     return max(tensors, key=len, default={})
 
 
-def assign(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path, what: str) -> None:
+def assign(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path, what: str, copy: bool = True) -> None:
     """Fill a module on the meta device with copies of the file's tensors, in the module's precision.
 
+    Without ``copy`` tensors of that precision are not copied, and may be parts of the memory-mapped file.
     Raises UserError, saying that the file ``where`` does not hold a whole ``what``, if names or shapes differ.
     """
     own = module.state_dict()
@@ -215,7 +216,7 @@ def assign(module: nn.Module, weights: Mapping[str, Tensor], where: str | Path, 
     ]
     if wrong:
         raise UserError(f"{where} does not hold a whole {what}: {in_short(wrong, '; ')}")
-    values = {name: weights[name].to(own[name].dtype, copy=True) for name in own}
+    values = {name: weights[name].to(own[name].dtype, copy=copy) for name in own}
     module.load_state_dict(values, assign=True)
 
 
