@@ -71,13 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def lay_out_weights(folder: Path) -> None:
     """Link the weight files of pretrain/, and write random ones, which are as fast, for rmvpe if it is missing."""
-    from benchmarks.f0_long import write_weights
+    from benchmarks.f0_speed import write_random_weights
 
     folder.mkdir()
     for path in (ROOT / "pretrain").iterdir():
         (folder / path.name).symlink_to(path)
     if not (folder / "rmvpe.pt").exists():
-        write_weights("rmvpe", folder / "rmvpe.pt")
+        write_random_weights("rmvpe", folder / "rmvpe.pt")
 
 
 def make_clips(folder: Path, count: int, seconds: float) -> Iterator[Path]:
