@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -50,6 +52,18 @@ def test_folded_norms_change_nothing_and_drop_what_is_unused():
     torch.testing.assert_close(network.fold()(mel), before, atol=1e-4, rtol=0)
     assert not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in network.unet.decoder.modules())
     assert not any(name.startswith("unet.tf.") for name in network.state_dict())
+
+
+@torch.inference_mode()
+def test_folding_copies_every_tensor_and_can_store_channels_last():
+    network, mel = narrow_rmvpe(), torch.randn(1, 128, 70)
+    before, unfolded = network(mel), network.state_dict()
+    network.fold(torch.channels_last)
+    torch.testing.assert_close(network(mel), before, atol=1e-4, rtol=0)
+    addresses = [{tensor.data_ptr() for tensor in state.values()} for state in (unfolded, network.state_dict())]
+    assert addresses[0].isdisjoint(addresses[1])
+    images = [weight for weight in network.parameters() if weight.dim() == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in images)
 
 
 def test_rmvpes_bins_are_crepes(pretrain):
@@ -214,6 +228,21 @@ def test_published_sizes_are_the_default():
     with torch.device("meta"):
         sizes = [sum(p.numel() for p in network.parameters()) for network in (RmvpeNetwork(), FcpeNetwork(FcpeSizes()))]
     assert sizes == [91_996_477, 33_101_520]
+
+
+@pytest.mark.parametrize("key", NETWORKS)
+def test_no_package_is_imported_that_takes_longer_than_the_first_clip(key, pretrain):
+    code = f"""
+import sys
+import numpy as np
+from modules.f0 import build_f0_predictor, rmvpe
+from modules.f0.rmvpe_network import RmvpeNetwork
+rmvpe.RmvpeNetwork = lambda: RmvpeNetwork(width=2)
+build_f0_predictor({key!r}, folder={str(pretrain)!r})(np.ones(44100, np.float32))
+print({{"torch._dynamo", "sympy", "torchaudio", "torchfcpe", "librosa", "scipy"}} & set(sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
 
 
 # -- predictors -------------------------------------------------------------------------------------------------------
