@@ -35,7 +35,7 @@ class WhisperGraph(nn.Module):
         windows = F.pad(audio, (0, length))[samples]
         padded = F.pad(windows[:, None], (N_FFT // 2, N_FFT // 2), mode="reflect")[:, 0]
         mel = scaled_decades(self.power(padded)[..., :-1], self.mel_basis)
-        features = self._blend(self.network(mel).last_hidden_state, starts, beyond)[:frames]
+        features = self._blend(self.network(mel), starts, beyond)[:frames]
         return features.reshape(1, -1, self.width)
 
     def _starts(self, beyond: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def test_no_dropout_is_applied_for_any_training_settings(tmp_path):
         ({}, {"encoder_layer_norm_first": True}, "of another kind .encoder_layer_norm_first is True"),
         ({"encoder.transformer.layers.0.attention.q_proj.weight": torch.zeros(65, WIDTH)}, {}, "65 wide, no multiple"),
         ({"encoder.transformer.layer_norm.bias": None}, {}, "layer_norm.bias is missing"),
-        ({"encoder.transformer.pos_conv_embed.conv.weight_g": None}, {}, "lacks the tensor that becomes positions"),
+        ({"encoder.transformer.pos_conv_embed.conv.weight_g": None}, {}, "the tensor that becomes encoder.pos_conv"),
         ({"encoder.gate": torch.zeros(3)}, {}, r"does not have: encoder.gate \[3\]"),
     ],
 )

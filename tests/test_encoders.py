@@ -14,9 +14,8 @@ from modules.console import UserError
 from modules.weights.weight_file import read_weight_file
 from tests.encoder_files import ONNX_KEYS, PYTORCH_KEYS, write_encoder_file
 from vencoder import ENCODERS, build_encoder
-from vencoder.dphubert import PrunedNetwork
 from vencoder.encoder import frame_count
-from vencoder.hubert_network import HubertNetwork
+from vencoder.wave_transformer import WaveTransformer
 
 FAMILY = {
     "vec768l12": "fairseq HuBERT",
@@ -84,11 +83,9 @@ def test_the_frame_count_equals_the_convolutions_for_every_length(encoder):
     hops = encoder.padding == 40
     assert np.array_equal(rule, lengths // 320 if hops else (lengths - 400) // 320 + 1)
     network = getattr(encoder, "network", None)
-    if isinstance(network, HubertNetwork | PrunedNetwork):
-        pruned = isinstance(network, PrunedNetwork)
-        stack = network.convolutions if pruned else network.hubert.feature_extractor.conv_layers
+    if isinstance(network, WaveTransformer):
         counts = lengths + 2 * encoder.padding
-        for layer in stack:
+        for layer in network.feature_extractor.conv_layers:
             counts = (counts - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
         assert np.array_equal(rule, counts)
 

@@ -74,7 +74,7 @@ def test_layer_9_is_projected_by_the_files_own_matrix(path, oracle, weights):
 
 
 def test_only_the_layers_that_are_needed_are_kept(path):
-    assert len(FairseqHubert("small", SMALL["width"], 9, path).network.hubert.encoder.layers) == 9
+    assert len(FairseqHubert("small", SMALL["width"], 9, path).network.encoder.layers) == 9
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -22,7 +22,7 @@ LAYERS = {
     "onnxexport": 3,
     "demonstration": 4,
 }
-HEAVY = ("torch", "torchaudio", "librosa", "faiss", "transformers", "scipy", "matplotlib")
+HEAVY = ("torch", "torchaudio", "librosa", "faiss", "scipy", "matplotlib")
 
 
 def imports(path):
@@ -83,7 +83,8 @@ def test_an_entry_of_a_table_imports_no_other_entry(package):
     if package == "modules/f0":
         shared = {"contour", "world", "salience", "rmvpe_network", "fcpe_network"}
     else:
-        shared = {"encoder", "renaming", "fairseq_names", "hubert_network", "relative_position", "wave_transformer"}
+        shared = {"encoder", "renaming", "fairseq_names", "weight_shapes", "attention", "whisper_network"}
+        shared |= {"wave_encoder", "wave_transformer", "wave_convolutions", "position_convolution"}
     stem = package.replace("/", ".")
     entries = {path.stem for path in (ROOT / package).glob("*.py")} - shared - {"__init__"}
     for path in (ROOT / package).glob("*.py"):

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 from tests.checkpoint_files import contentvec_weights, wavlm_checkpoint
 from tests.encoder_files import BASE, write_encoder_file
@@ -45,11 +44,11 @@ def write(path: Path, weights: dict[str, Tensor]) -> Path:
 
 
 def test_the_names_are_those_of_transformers(hubert):
-    import_torchaudio()
-    from transformers import HubertConfig, HubertModel
+    from tests.transformers_library import transformers
 
+    config = transformers.HubertConfig(conv_dim=[16] * 7, intermediate_size=32, num_conv_pos_embeddings=16)
     with torch.device("meta"):
-        model = HubertModel(HubertConfig(conv_dim=[16] * 7, intermediate_size=32, num_conv_pos_embeddings=16))
+        model = transformers.HubertModel(config)
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert own == {name: tuple(x.shape) for name, x in hubert.items() if not name.startswith("final_proj.")}
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 from tests.bounded import bounded
 from tests.checkpoint_files import whisper_checkpoint
@@ -67,11 +66,10 @@ def test_features_equal_an_independent_implementation(checkpoint, encoder):
 
 
 def test_the_spectrogram_is_the_published_one(encoder):
-    import_torchaudio()
-    from transformers import WhisperFeatureExtractor
+    from tests.transformers_library import transformers
 
     audio = noise(480000) * torch.linspace(0, 1, 480000) ** 4
-    wanted = WhisperFeatureExtractor()(audio.numpy(), sampling_rate=16000)["input_features"][0]
+    wanted = transformers.WhisperFeatureExtractor()(audio.numpy(), sampling_rate=16000)["input_features"][0]
     np.testing.assert_allclose(log_mel(audio[None], encoder.mel_basis)[0].numpy(), wanted, atol=2e-3)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from modules.weights.weight_file import read_weights_of
 from vencoder.fairseq_names import TO_TRANSFORMERS, WITHIN_TRANSFORMERS
-from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
-from vencoder.wave_transformer import WaveEncoder
+from vencoder.wave_encoder import WaveEncoder
+from vencoder.wave_transformer import Variant, WaveTransformer, build_network
 
 NAMES = (
     *TO_TRANSFORMERS,
@@ -27,10 +27,10 @@ class FairseqHubert(WaveEncoder):
 
     projected = False
 
-    def read(self, path: str | Path, layer: int) -> HubertNetwork:
+    def read(self, path: str | Path, layer: int) -> WaveTransformer:
         family, weights = read_weights_of(path, "fairseq HuBERT", "transformers HuBERT")
         weights = rename(weights, NAMES if family == "fairseq HuBERT" else WITHIN_TRANSFORMERS, path)
-        return HubertNetwork(weights, layer, self.projected, path)
+        return build_network(weights, Variant(layer, self.projected), path, "HuBERT")
 
 
 class ProjectedFairseqHubert(FairseqHubert):

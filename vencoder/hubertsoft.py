@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from modules.weights.weight_file import read_weight_file
-from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
-from vencoder.wave_transformer import WaveEncoder
+from vencoder.wave_encoder import WaveEncoder
+from vencoder.wave_transformer import Variant, WaveTransformer, build_network
 
 PADDING = 40  # samples of silence on each side, so that n hops give n frames
 PREFIX = "module."  # prefix of all names after training on several GPUs
@@ -44,16 +43,11 @@ class HubertSoft(WaveEncoder):
 
     padding = PADDING
 
-    def read(self, path: str | Path, layer: int) -> HubertNetwork:
+    def read(self, path: str | Path, layer: int) -> WaveTransformer:
         weights = read_weight_file(path, "HuBERT-Soft")
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
         weights = rename(_split_projections(weights), TO_TRANSFORMERS, path)
-        return _PaddedNetwork(weights, layer, projected=True, path=path)
-
-
-class _PaddedNetwork(HubertNetwork):
-    def convolve(self, audio: Tensor) -> Tensor:
-        return super().convolve(torch.nn.functional.pad(audio, (PADDING, PADDING)))
+        return build_network(weights, Variant(layer, projected=True, padding=PADDING), path, "HuBERT")
 
 
 def _split_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from torch import Tensor
-
 from modules.console import UserError
 from modules.weights.weight_file import read_weights_and_settings, read_weights_of
 from vencoder.fairseq_names import TO_TRANSFORMERS, WITHIN_TRANSFORMERS
-from vencoder.hubert_network import HubertNetwork
 from vencoder.renaming import rename
-from vencoder.wave_transformer import STRIDES, WaveEncoder, normalise
+from vencoder.wave_convolutions import STRIDES
+from vencoder.wave_encoder import WaveEncoder
+from vencoder.wave_transformer import Variant, WaveTransformer, build_network
 
 NAMES = (
     (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.(.*)", r"encoder.layers.\1.attention.gru_rel_pos_linear.\2"),
@@ -31,33 +30,21 @@ LONGEST_EXPRESSION = 4000  # characters
 class WavLM(WaveEncoder):
     """The features of one transformer layer. The waveform is normalised if the checkpoint's settings require it."""
 
-    def read(self, path: str | Path, layer: int) -> HubertNetwork:
+    def read(self, path: str | Path, layer: int) -> WaveTransformer:
         family, weights = read_weights_of(path, "WavLM", "transformers WavLM")
         if family == "transformers WavLM":  # whose default settings are those of the base size
-            return _WavLMNetwork(rename(weights, WITHIN_TRANSFORMERS, path), layer, projected=False, path=path)
+            return build_network(rename(weights, WITHIN_TRANSFORMERS, path), Variant(layer), path, "WavLM")
         weights, settings = read_weights_and_settings(path, "WavLM", "cfg")
         expression = settings.get("conv_feature_layers", CONVOLUTIONS)
         if tuple(stride for *_, stride in convolutions(expression, path)) != STRIDES:
             raise UserError(f"{path} is a WavLM with other convolutions ({expression}); its frames are not 20 ms apart")
-        network = _WavLMNetwork(
-            rename(weights, NAMES, path),
+        variant = Variant(
             layer,
-            projected=False,
-            path=path,
-            max_bucket_distance=settings.get("max_distance", 800),
-            do_stable_layer_norm=settings.get("layer_norm_first", False),
+            pre_norm=settings.get("layer_norm_first", False),
+            normalised=settings.get("normalize", False),
+            max_distance=settings.get("max_distance", 800),
         )
-        network.normalised = settings.get("normalize", False)
-        return network
-
-
-class _WavLMNetwork(HubertNetwork):
-    normalised = False
-
-    def convolve(self, audio: Tensor) -> Tensor:
-        if self.normalised:
-            audio = normalise(audio)
-        return super().convolve(audio)
+        return build_network(rename(weights, NAMES, path), variant, path, "WavLM")
 
 
 def convolutions(expression: str, path: str | Path) -> list[tuple[int, int, int]]:

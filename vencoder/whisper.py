@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from modules.audio.spectrogram import mel_filters
-from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
 from modules.device import without_autocast
 from modules.weights.weight_file import Settings, assign, read_weights_and_settings
 from vencoder.encoder import HOP_LENGTH, SAMPLING_RATE, SpeechEncoder
 from vencoder.renaming import rename
+from vencoder.whisper_network import WhisperEncoder
 
 N_FFT, MEL_HOP, MEL_BANDS = 400, 160, 80
 WINDOW = 1500  # frames; the network takes exactly 30 s
@@ -82,7 +82,7 @@ class Whisper(SpeechEncoder):
         """Encode B windows (L,) of at most 30 s, padded with silence, to (B, WINDOW, C)."""
         length = WINDOW * HOP_LENGTH
         audio = torch.stack([nn.functional.pad(window, (0, length - len(window))) for window in windows])
-        return self.network(log_mel(audio, self.mel_basis)).last_hidden_state.float()
+        return self.network(log_mel(audio, self.mel_basis)).float()
 
 
 def log_mel(audio: Tensor, mel_basis: Tensor) -> Tensor:
@@ -137,26 +137,14 @@ def _refuse_other_sizes(key: str, ssl_dim: int, settings: Settings, path: str | 
     raise UserError(f"{path} is not the file of the speech encoder '{key}': it looks like Whisper {name}")
 
 
-def _network(weights: Mapping[str, Tensor], settings: Settings, path: str | Path) -> nn.Module:
-    import_torchaudio()
-    from transformers import WhisperConfig
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
+def _network(weights: Mapping[str, Tensor], settings: Settings, path: str | Path) -> WhisperEncoder:
+    width, layers = settings.get("n_audio_state", 0), settings.get("n_audio_layer", 0)
     try:
-        width, layers = settings.get("n_audio_state", 0), settings.get("n_audio_layer", 0)
         if not 0 <= layers <= len(weights):
             raise ValueError(f"{layers} layers of {len(weights)} tensors")
-        config = WhisperConfig(
-            num_mel_bins=MEL_BANDS,
-            d_model=width,
-            encoder_layers=layers,
-            encoder_attention_heads=settings.get("n_audio_head", 0),
-            encoder_ffn_dim=len(weights["layers.0.fc1.weight"]),
-            max_source_positions=WINDOW,
-            attn_implementation="sdpa",
-        )
-        with torch.device("meta"):
-            network = WhisperEncoder(config)
+        heads, inner = settings.get("n_audio_head", 0), len(weights["layers.0.fc1.weight"])
+        with torch.device("meta"):  # skips the initialisation, which the file's weights replace
+            network = WhisperEncoder(MEL_BANDS, WINDOW, width, layers, heads, inner)
     except (KeyError, ValueError, ArithmeticError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} is not a Whisper of a known shape: {error}") from None
     assign(network, weights, path, "Whisper encoder")

@@ -1,8 +1,8 @@
 """Import ``torchaudio`` even if its compiled part was built for another PyTorch.
 
 The wheels of torchaudio are linked against CUDA. With a CPU build of PyTorch ``import torchaudio`` raises an OSError,
-and so does the import of every package that imports it: torchcrepe, and the HuBERT of transformers. These packages use
-only its Python part, which works without the compiled one.
+and so does the import of every package that imports it, such as torchcrepe. Its Python part, which is all that such
+packages and this program use, works without the compiled one.
 """
 
 from __future__ import annotations

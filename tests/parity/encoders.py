@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.checkpoint_files import write_fairseq_checkpoint
 from tests.parity import Arguments
@@ -17,7 +17,6 @@ from vencoder import ENCODERS, build_encoder
 from vencoder.dphubert import DPHubert
 from vencoder.encoder import SpeechEncoder
 from vencoder.fairseq_hubert import FairseqHubert
-from vencoder.hubert_network import HubertNetwork
 from vencoder.wave_transformer import WaveTransformer
 from vencoder.wavlm import convolutions
 from vencoder.whisper import Whisper, log_mel
@@ -52,7 +51,7 @@ def hubertsoft(ins: Arrays, meta: dict) -> dict:
     network = encoder.network
     with torch.inference_mode():
         projected = network.project(network.convolve(wave[None]))
-        positional = network.hubert.encoder.pos_conv_embed(projected)
+        positional = network.encoder.pos_conv_embed(projected)
     layer4 = after(network, wave, 4)
     return {"units": encoder(wave), "projected": projected, "positional": positional, "layer4": layer4}
 
@@ -92,20 +91,22 @@ def whisper(ins: Arrays, meta: dict) -> dict:
     }
 
 
-def assert_sizes(network: HubertNetwork, size: Arguments) -> None:
+def assert_sizes(network: WaveTransformer, size: Arguments) -> None:
     """Assert that the network, whose sizes are read from its weights, has those of fairseq's constructor."""
-    config = network.hubert.config
-    layers = convolutions(size["conv_feature_layers"], "the fixture")
-    assert tuple(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)) == tuple(layers)
-    assert config.feat_extract_norm == {"default": "group", "layer_norm": "layer"}[size["extractor_mode"]]
-    assert config.do_stable_layer_norm is size["layer_norm_first"]
+    stack, encoder = network.feature_extractor.conv_layers, network.encoder
+    convs, layer = [one.conv for one in stack], encoder.layers[0]
+    sizes = [(conv.out_channels, conv.kernel_size[0], conv.stride[0]) for conv in convs]
+    assert sizes == convolutions(size["conv_feature_layers"], "the fixture")
+    norms = {"default": nn.Identity, "layer_norm": nn.LayerNorm}  # of the convolutions behind the first
+    assert type(stack[1].layer_norm) is norms[size["extractor_mode"]]
+    assert encoder.pre_norm is size["layer_norm_first"]
+    assert size["activation_fn"] == "gelu"
     same = {
-        "encoder_layers": config.num_hidden_layers,
-        "encoder_embed_dim": config.hidden_size,
-        "encoder_ffn_embed_dim": config.intermediate_size,
-        "encoder_attention_heads": config.num_attention_heads,
-        "activation_fn": config.hidden_act,
-        "conv_bias": config.conv_bias,
+        "encoder_layers": len(encoder.layers),
+        "encoder_embed_dim": encoder.layer_norm.normalized_shape[0],
+        "encoder_ffn_embed_dim": layer.feed_forward.intermediate_dense.out_features,
+        "encoder_attention_heads": layer.attention.heads,
+        "conv_bias": convs[0].bias is not None,
     }
     assert {name: size[name] for name in same} == same
     size.without_effect("label_rate", "untie_final_proj")  # of the targets
@@ -134,12 +135,7 @@ def saved(key: str, checkpoint: dict) -> SpeechEncoder:
 @torch.inference_mode()
 def after(network: WaveTransformer, wave: Tensor, layers: int) -> Tensor:
     """What comes out of the network's first ``layers`` layers: (1, N, C)."""
-    encoder = network.hubert.encoder
-    every, encoder.layers = encoder.layers, encoder.layers[:layers]
-    try:
-        return encoder(network.project(network.convolve(wave[None]))).last_hidden_state
-    finally:
-        encoder.layers = every
+    return network.hidden_states(network.convolve(wave[None]))[layers]
 
 
 ADAPTERS = {
