@@ -56,6 +56,8 @@ class Whisper(SpeechEncoder):
 
     padding = 40  # n hops give n frames
 
+    bounds_memory = True
+
     def __init__(
         self,
         key: str,
