@@ -146,7 +146,7 @@ def as_published(svc: Svc) -> Iterator[None]:
     """Let a converter with plain residual blocks decode in one pass, with convolutions in PyTorch's memory format."""
     dec = svc.synthesizer.dec
 
-    def one_pass(z, f0, g=None, generator=None, watch=None):
+    def one_pass(z, f0, g=None, generator=None, **options):
         return dec.generate(z, dec.m_source(f0, generator), g)
 
     with (

@@ -89,6 +89,7 @@ class OnnxSynthesizer:
         predict_f0: bool = False,
         volume: Tensor | None = None,
         longest: int | None = None,
+        needed: slice = slice(None),
         watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run the graph on one song; arguments and result are those of ``Synthesizer.infer``.
@@ -113,7 +114,7 @@ class OnnxSynthesizer:
         }
         arrays = {name: self._array(name, values[name]) for name in self.inputs}
         outputs = run(self.session, self.path, None, arrays, f"if its config is another model's, {_hint()}")
-        audio = self._decode(*outputs, watch) if self.decoder else outputs[0]
+        audio = self._decode(*outputs, needed, watch) if self.decoder else outputs[0]
         if audio.shape[-1] != frames * self.hop_length:
             raise self._misfit(audio.shape[-1], frames)
         return torch.from_numpy(audio).float().to(self.device), f0
@@ -133,25 +134,29 @@ class OnnxSynthesizer:
         decoder = open_session(self.path, device, lambda _: split.decoder)
         return session, DecoderGraph(decoder, split.latent, split.speaker, split.source)
 
-    def _decode(self, latent: np.ndarray, speaker: np.ndarray, source: np.ndarray, watch: Watch | None) -> np.ndarray:
-        """Decode in blocks of BLOCK frames with the context that they need: (1, 1, hop·T)."""
-        frames, hop, blocks = latent.shape[2], self.hop_length, []
+    def _decode(
+        self, latent: np.ndarray, speaker: np.ndarray, source: np.ndarray, needed: slice, watch: Watch | None
+    ) -> np.ndarray:
+        """Decode the needed frames in blocks of BLOCK, with the context that they need: (1, 1, hop·T)."""
+        frames, hop = latent.shape[2], self.hop_length
         if source.shape[2] != frames * hop:
             raise self._misfit(source.shape[2], frames)
-        for first in range(0, frames, BLOCK):
-            last = min(first + BLOCK, frames)
+        begin, end, _ = needed.indices(frames)
+        audio = np.zeros((1, 1, frames * hop), np.float32)
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
             window = slice(max(0, first - self.context), last + self.context)
             values = {
                 self.decoder.latent: latent[:, :, window],
                 self.decoder.speaker: speaker[:, :, window] if speaker.shape[2] > 1 else speaker,
                 self.decoder.source: source[:, :, window.start * hop : window.stop * hop],
             }
-            audio = run(self.decoder.session, self.path, None, values, f"if its config is another's, {_hint()}")[0]
+            block = run(self.decoder.session, self.path, None, values, f"if its config is another's, {_hint()}")[0]
             start = (first - window.start) * hop
-            blocks.append(audio[:, :, start : start + (last - first) * hop])
+            audio[:, :, first * hop : last * hop] = block[:, :, start : start + (last - first) * hop]
             if watch:
                 watch(last)
-        return np.concatenate(blocks, axis=2)
+        return audio
 
     def _misfit(self, samples: int, frames: int) -> UserError:
         given = samples / frames

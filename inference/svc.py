@@ -261,8 +261,10 @@ class Svc:
         """
         wav = self._wave(audio, rate, piece)
         run.begin(piece.origin + piece.offset, piece.length)
-        output = self.convert_wav(wav, conversion, mix=mix, start=piece.origin, run=run).cpu().numpy()
-        return output[piece.offset - piece.lead : piece.offset + piece.length + piece.trail]
+        first, last = piece.offset - piece.lead, piece.offset + piece.length + piece.trail
+        needed = slice(first // self.hop_size, -(-last // self.hop_size))
+        output = self.convert_wav(wav, conversion, mix=mix, start=piece.origin, run=run, needed=needed).cpu().numpy()
+        return output[first:last]
 
     def _wave(self, audio: np.ndarray, rate: int, piece: Piece) -> Tensor:
         """Return the padded audio of a piece at ``target_sample``."""
@@ -324,12 +326,14 @@ class Svc:
         mix: Tensor | None = None,
         start: int = 0,
         run: Run | None = None,
+        needed: slice = slice(None),
     ) -> Tensor:
         """Convert (L,) at ``target_sample`` on the model's device into hop * T samples, T = L // hop.
 
         ``mix`` (T, S) are weights of the speakers in each frame, in place of the conversion's speaker. ``start`` is the
-        song's sample at which ``wav`` begins. The enhancer may give a frame more or less. Raises UserError if the sound
-        is shorter than a frame or, with ``f0_filter``, has no F0, if memory runs out, and if the output is not finite.
+        song's sample at which ``wav`` begins. Of frames that are not ``needed`` the output may be zero. The enhancer
+        may give a frame more or less. Raises UserError if the sound is shorter than a frame or, with ``f0_filter``, has
+        no F0, if memory runs out, and if the output is not finite.
         """
         if len(wav) < self.hop_size:
             raise UserError(f"{len(wav)} samples are less than a frame of {self.hop_size}; there is nothing to convert")
@@ -337,7 +341,7 @@ class Svc:
         while audio is None:
             try:
                 features = self._features(wav, conversion, f0_filter, mix, start, run)
-                audio = self._synthesize(features, conversion, mix, run)
+                audio = self._synthesize(features, conversion, mix, run, needed)
             except (RuntimeError, MemoryError) as error:
                 if not is_lack_of_memory(error):
                     raise
@@ -404,13 +408,16 @@ class Svc:
         units = self.timbre.blend(features.units[0], speaker, ratio)[None] if ratio else features.units
         return replace(features, units=units, f0=features.f0 * 2 ** (tran / 12))
 
-    def _synthesize(self, features: Features, conversion: Conversion, mix: Tensor | None, run: Run | None) -> Tensor:
+    def _synthesize(
+        self, features: Features, conversion: Conversion, mix: Tensor | None, run: Run | None, needed: slice
+    ) -> Tensor:
         """Convert features into audio (hop * T,) with the synthesizer, the diffusion and the enhancer."""
         speaker = torch.tensor([[self.voices.id_of(conversion.spk)]]) if mix is None else mix.float()
         speaker = speaker.to(self.device)
         # As published: one generator, seeded for each piece, gives the random numbers of all stages in turn.
         generator = torch.Generator().manual_seed(conversion.seed)
         audio = None
+        follows = self.refiner or self.enhancer or conversion.loudness_envelope_adjustment != 1  # read all of the audio
         if self.synthesizer:
             audio, f0 = self.synthesizer.infer(
                 features.units,
@@ -421,6 +428,7 @@ class Svc:
                 generator=generator,
                 predict_f0=conversion.auto_predict_f0,
                 volume=features.volume if self.config.model.vol_embedding else None,
+                needed=slice(None) if follows else needed,
                 longest=round(self.segment * self.target_sample / self.hop_size),
                 watch=run and (lambda frames: run.advance(features.start + frames * self.hop_size)),
             )

@@ -155,7 +155,7 @@ def svc(tmp_path_factory) -> Svc:
     rows[0, 0] = rows[1, 1] = 1
     svc.synthesizer.emb_g.weight.data = rows
 
-    def decode(z, f0, g, generator=None, watch=None):
+    def decode(z, f0, g, generator=None, **options):
         amplitude = g.expand(-1, -1, z.shape[2]).repeat_interleave(HOP, dim=2)
         time = torch.arange(amplitude.shape[2]) / RATE
         low, high = (torch.sin(2 * torch.pi * hertz * time) for hertz in (LOW, HIGH))
@@ -206,7 +206,7 @@ def test_the_mix_goes_on_through_silence(svc, tmp_path):
 def test_every_piece_gets_as_many_weights_as_it_has_frames(svc, tmp_path, monkeypatch, rate, settings):
     counts = []
 
-    def convert(wav, conversion, mix, start, run):
+    def convert(wav, conversion, mix, **options):
         counts.append((len(wav) // HOP, len(mix)))
         return wav
 

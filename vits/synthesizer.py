@@ -115,6 +115,7 @@ class Synthesizer(nn.Module):
         predict_f0: bool = False,
         volume: Tensor | None = None,
         longest: int | None = None,
+        needed: slice = slice(None),
         watch: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Convert content and F0 to audio, the same on every device if ``generator`` is on the CPU in the same state.
@@ -127,6 +128,7 @@ class Synthesizer(nn.Module):
             predict_f0: let the model choose the F0; ignored by a model that cannot.
             longest: frames that the prior and the flow process at once, with CONTEXT_FRAMES more on both sides; None
                 for all. They see the whole sequence otherwise.
+            needed: frames to decode; the audio of the others is zero.
             watch: called with the number of frames that are decoded, after every block.
 
         Returns:
@@ -146,7 +148,7 @@ class Synthesizer(nn.Module):
             part = self.latent(x[:, :, here], f0[:, here], mask[:, :, here], speaker, noise[:, :, here], noice_scale)
             latents.append(part[:, :, kept])
         z = torch.cat(latents, dim=2)
-        return self.dec.decode(z, f0, g, generator, watch=watch), f0
+        return self.dec.decode(z, f0, g, generator, needed=needed, watch=watch), f0
 
     def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
         """Return the shape (B, inter, T) of the noise that ``latent`` needs for ``f0`` (B, T)."""
