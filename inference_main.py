@@ -23,7 +23,7 @@ import contextlib
 import dataclasses
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ from inference.conversion import Conversion, Pipeline
 from inference.jobs import AUTO, Job, plan
 from inference.model_files import find_diffusion, find_generator, find_graph, find_timbre
 from inference.precision import PRECISIONS
-from modules.console import UserError, failure, get_logger, parse_flags, printable, script
+from modules.console import UserError, failure, get_logger, option, parse_flags, printable, script
 from modules.f0 import list_predictors
 
 if TYPE_CHECKING:
@@ -192,17 +192,34 @@ def load_models(args: argparse.Namespace, keep_units: bool = False) -> Svc:
     )
 
 
-def share(jobs: list[Job]) -> list[Job]:
+def own_jobs(jobs: list[Job]) -> list[Job]:
     """Return this process's share of the jobs, if torchrun or SLURM starts several; those of a song stay together."""
     from modules.training import distributed
 
     if distributed.launch_world_size() == 1:
         return jobs
-    own = set(distributed.own_share(dict.fromkeys(job.song for job in jobs)))
-    mine = [job for job in jobs if job.song in own]
+    songs = list(dict.fromkeys(job.song for job in jobs))
+    own = set(distributed.own_share(songs))
     number, count = distributed.launch_rank() + 1, distributed.launch_world_size()
-    log.info("process %d of %d converts %d of the %d songs", number, count, len(mine), len(jobs))
-    return mine
+    log.info("process %d of %d converts %d of the %d songs", number, count, len(own), len(songs))
+    return [job for job in jobs if job.song in own]
+
+
+@contextlib.contextmanager
+def waiting_processes() -> Iterator[None]:
+    """Let processes of torchrun wait for each other at the end, because it stops all when one ends with an error."""
+    from modules.training import distributed
+
+    if distributed.launch_world_size() == 1 or not distributed.has_rendezvous():
+        yield
+        return
+    import torch
+
+    with distributed.process_group(torch.device("cpu")):
+        try:
+            yield
+        finally:
+            distributed.all_gather(None)
 
 
 def refuse_idle_flags(args: argparse.Namespace) -> None:
@@ -213,8 +230,15 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
         args.shallow_diffusion or args.only_diffusion
     ):
         raise UserError("--diffusion_method and --diffusion_speedup are settings of diffusion; give -shd or -od too")
-    if AUTO in args.tran and args.auto_predict_f0:
-        raise UserError(f"-t {AUTO} shifts the song's F0 and -a replaces it; leave one of them out")
+    for flag, why in {
+        "auto_predict_f0": "replaces the song's F0, which it shifts",
+        "use_spk_mix": "has several speakers",
+        "only_diffusion": "has no config.json with the speakers' F0 ranges",
+    }.items():
+        if AUTO in args.tran and getattr(args, flag):
+            raise UserError(f"-t {AUTO} is of no use with {option(flag)}, which {why}; give a number of semitones")
+    if args.f0_in and args.f0_out and args.f0_in.resolve() == args.f0_out.resolve():
+        raise UserError(f"{args.f0_out} would be written over the table that is read; choose another name for --f0_out")
     if args.nprobe != 1 and not args.feature_retrieval:
         raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
 
@@ -268,13 +292,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs, failed = jobs_for(args.spk or ([] if args.use_spk_mix else [svc.voices.only()]))
     for job in jobs:
         svc.check(job.conversion)  # report once what would make every song fail
-    jobs = share(jobs)
+        if job.auto_key:
+            svc.check_f0_range(job.conversion)
+    with waiting_processes():
+        return convert_all(svc, own_jobs(jobs), failed, args)
+
+
+def convert_all(svc: Svc, jobs: list[Job], failed: list[str], args: argparse.Namespace) -> int:
+    """Convert the jobs, or describe them for --dry_run; returns the exit code.
+
+    ``failed`` has a sentence for each name that is no song. Raises UserError if nothing could be converted.
+    """
     if args.dry_run:
-        print(svc.describe(), *(job.describe(svc) for job in jobs), sep="\n")
-        return 0
+        print(svc.describe(), flush=True)
     done, incomplete = 0, []
     for job in jobs:
         try:
+            if args.dry_run:
+                print(job.describe(svc), flush=True)
+                done += 1
+                continue
             replaces = os.path.lexists(job.output)
             whole = job.run(svc, args.f0_out)
         except Exception as error:  # one song must not stop the others

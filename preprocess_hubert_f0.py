@@ -3,7 +3,8 @@
 Reads dataset/44k/<speaker>/*.wav and configs/config.json, weight files from pretrain/; with --use_diff also
 configs/diffusion.yaml and the config.json beside the vocoder that it names (pretrain/nsf_hifigan/).
 Writes beside each X.wav: X.wav.soft.pt, X.wav.f0.npy, X.spec.pt and X.wav.meta.json; X.wav.vol.npy for a model with
-model.vol_embedding and for diffusion; with --use_diff X.wav.mel.npy and X.wav.aug_{mel,vol}.npy.
+model.vol_embedding and for diffusion; with --use_diff X.wav.mel.npy and X.wav.aug_{mel,vol}.npy. The F0 range of each
+speaker goes into the section f0 of configs/config.json, for -t auto of inference_main.py.
 Valid files are skipped, so a stopped run continues; a changed clip or setting makes its files stale. Files of
 so-vits-svc 4.1, and an F0 corrected by hand, are kept if they match the clip and are not older than it.
 
@@ -51,25 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def store_f0_ranges(folder: str) -> None:
-    """Write the speakers' F0 ranges to the configuration, if they differ from those there."""
-    from modules.config import load_config, save_config
-    from modules.data.features import find_clips
-    from preparation.configs import CONFIG
-    from preparation.f0_ranges import measure_f0_ranges
-
-    config, ranges = load_config(CONFIG), measure_f0_ranges(find_clips(folder))
-    if ranges != config.f0:
-        config.f0 = ranges
-        save_config(config, CONFIG)
-
-
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_flags(build_parser(), argv)
     from modules.config import load_config, load_diffusion_config
     from modules.training import distributed
     from preparation.configs import CONFIG, DIFFUSION_CONFIG
+    from preparation.f0_ranges import store_f0_ranges
     from preparation.features import default_predictor, prepare_features
     from preparation.vocoder_mels import vocoder_mel
 
@@ -86,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     report.show()
     if distributed.launch_rank() == 0:
-        store_f0_ranges(arguments.in_dir)
+        store_f0_ranges(arguments.in_dir, CONFIG)
     if arguments.plot_f0 and distributed.launch_rank() == 0:
         from preparation.plots import plot_f0
 

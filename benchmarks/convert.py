@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from inference.conversion import Conversion
+from inference.feature_cache import FeatureCache
 from inference.song import Song
 from inference.svc import Svc
 from modules.audio.files import write_audio
@@ -202,7 +203,7 @@ def convert(svc: Svc, path: Path, conversion: Conversion, folder: Path) -> tuple
             yield part
 
     patched = mock.patch.object
-    extractor._f0._entries.clear()  # measure the analysis each time
+    extractor._f0 = FeatureCache(in_memory=0)  # measure the analysis each time
     with (
         patched(encoder, "features", watch.function("encoder", encoder.features)),
         patched(extractor, "predictor", timed_predictor),

@@ -15,6 +15,7 @@ from modules.f0.contour import interpolate_unvoiced
 
 COLUMNS = ("time", "f0", "voiced")
 LARGEST_FILE = 64 << 20  # bytes; a table of three hours with a row every 11.6 ms has a third of it
+GAP = 0.1  # seconds without a frame, between pieces, which are unvoiced
 MARGIN = 4  # frames beside a piece's sound in which predictors may find F0
 HIGHEST_F0 = 5000.0  # Hz; a greater value is not a voice
 
@@ -57,6 +58,7 @@ class F0Log:
 
     def __init__(self):
         self._rows: list[np.ndarray] = []
+        self._last = -np.inf  # time of the last frame before the last piece
 
     def add(self, times: np.ndarray, f0: np.ndarray, voiced: np.ndarray, start: float) -> None:
         """Add a piece that begins at ``start``: frames at ``times``, all in seconds, (T,) each.
@@ -64,8 +66,10 @@ class F0Log:
         Frames from ``start`` on replace those of the pieces before; frames before it do not.
         """
         if self._rows:
-            last = self._rows[-1] = self._rows[-1][:, self._rows[-1][0] < start]
-            new = times > (last[0, -1] if last.size else -np.inf)
+            kept = self._rows[-1] = self._rows[-1][:, self._rows[-1][0] < start]
+            if kept.size:
+                self._last = kept[0, -1]
+            new = times > self._last
             times, f0, voiced = times[new], f0[new], voiced[new]
         self._rows.append(np.stack([times, f0, voiced]))
 
@@ -74,10 +78,12 @@ class F0Log:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(COLUMNS)
-        for times, f0, voiced in self._rows:
-            table.writerows(
-                (f"{time:.6f}", f"{hertz:.4f}", int(on)) for time, hertz, on in zip(times, f0, voiced, strict=True)
-            )
+        before = -np.inf
+        for time, hertz, on in np.concatenate([np.zeros((3, 0)), *self._rows], axis=1).T:
+            if GAP < time - before < np.inf:  # the voicing of a row lasts until the next one
+                table.writerow((f"{before + GAP / 2:.6f}", "0", 0))
+            table.writerow((f"{time:.6f}", f"{hertz:.4f}", int(on)))
+            before = time
         write_text(path, text.getvalue())
 
 
@@ -90,24 +96,28 @@ def read_f0_curve(path: str | Path) -> F0Curve:
     try:
         if Path(path).stat().st_size > LARGEST_FILE:
             raise UserError(f"{what} has more than {LARGEST_FILE >> 20} MiB; it is no table of F0")
-        rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8-sig").splitlines(), skipinitialspace=True))
-    except (OSError, ValueError, csv.Error) as error:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    reader = csv.DictReader(lines, skipinitialspace=True)
     times, hertz, voicing = [], [], []
-    for number, row in enumerate(rows, 2):
+    for row in reader:
+        where = f"{what}, line {reader.line_num}"
         try:
             time, f0 = float(row["time"]), float(row["f0"])
             voiced = float(row["voiced"]) if row.get("voiced") not in (None, "") else 1.0
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"{what}, line {number}: it needs numbers below the header time,f0,voiced") from None
-        if not 0 <= f0 <= HIGHEST_F0 or voiced not in (0, 1) or not np.isfinite(time):
-            raise UserError(f"{what}, line {number}: f0 must be from 0 to {HIGHEST_F0:g} Hz and voiced 0 or 1")
-        if times and time <= times[-1]:
-            raise UserError(f"{what}, line {number}: its time must be after the one before")
-        times.append(time), hertz.append(f0), voicing.append(voiced)
+            raise UserError(f"{where}: it needs numbers below the header time,f0,voiced") from None
+        if not np.isfinite(time) or (times and time <= times[-1]):
+            raise UserError(f"{where}: its time must be a number of seconds after the row before")
+        if not 0 <= f0 <= HIGHEST_F0 or voiced not in (0, 1):
+            raise UserError(f"{where}: f0 must be from 0 to {HIGHEST_F0:g} Hz and voiced 0 or 1")
+        times.append(time)
+        hertz.append(f0)
+        voicing.append(voiced)
     if not any(hertz):
         raise UserError(f"{what} holds no F0; it needs the columns time, f0 and voiced with at least one row")
-    f0 = np.array(hertz)
+    points, f0 = np.array(times), np.array(hertz)
     known = np.flatnonzero(f0)
-    filled = np.exp(np.interp(np.arange(len(f0)), known, np.log(f0[known])))
-    return F0Curve(np.array(times), filled, np.array(voicing) * (f0 > 0))
+    filled = np.exp(np.interp(points, points[known], np.log(f0[known])))
+    return F0Curve(points, filled, np.array(voicing) * (f0 > 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from modules.console import get_logger
 
 log = get_logger("convert")
 
+KEY = "[0-9a-f]{40}"
 VERSION = 1  # changes when the same sound and settings give other features
 IN_MEMORY = 256 << 20  # bytes; the units of 28 minutes with 768 features
 ON_DISK = 4 << 30  # bytes
@@ -42,7 +44,7 @@ class FeatureCache:
         self._lock = threading.Lock()
 
     def get(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the array of ``key``, which must not be changed; ``compute`` makes it if the cache lacks it."""
+        """Return the array of ``key``, read-only; ``compute`` makes it if the cache lacks it."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
@@ -51,6 +53,7 @@ class FeatureCache:
         if found is None:
             found = np.ascontiguousarray(compute(), np.float32)
             self._write(key, found)
+        found.flags.writeable = False
         self._remember(key, found)
         return found
 
@@ -65,45 +68,50 @@ class FeatureCache:
 
     def _read(self, key: str) -> np.ndarray | None:
         """Return the array from disk, marked as used now; None if it is not there or not whole."""
-        if self.folder is None:
+        folder = self.folder
+        if folder is None:
             return None
-        path = self.folder / f"{key}.npy"
+        path = folder / f"{key}.npy"
         try:
             array = np.load(path, allow_pickle=False)
-            os.utime(path)
         except (OSError, ValueError, EOFError):
             return None
+        with contextlib.suppress(OSError):  # a folder of another user
+            os.utime(path)
         return array if array.dtype == np.float32 else None
 
     def _write(self, key: str, array: np.ndarray) -> None:
-        if self.folder is None:
+        folder = self.folder
+        if folder is None:
             return
         try:
-            with atomic_path(self.folder / f"{key}.npy") as temporary:
+            with atomic_path(folder / f"{key}.npy") as temporary:
                 np.save(temporary, array, allow_pickle=False)
         except OSError as error:
-            log.warning("the cache %s cannot be written (%s); the conversion goes on without it", self.folder, error)
+            log.warning("the cache %s cannot be written (%s); the conversion goes on without it", folder, error)
             self.folder = None
             return
         with self._lock:
             self._unchecked += array.nbytes
             if self._unchecked > self.on_disk / 16:
                 self._unchecked = 0
-                self._delete_oldest()
+                self._delete_oldest(folder)
 
-    def _delete_oldest(self) -> None:
-        """Delete the files that were used longest ago until the folder is within its limit."""
+    def _delete_oldest(self, folder: Path) -> None:
+        """Delete the entries that were used longest ago until they are within the limit; other files stay."""
         files = []
-        for path in self.folder.glob("*.npy"):
-            with contextlib.suppress(OSError):  # another process may delete it meanwhile
-                status = path.stat()
-                files.append((status.st_mtime_ns, status.st_size, path))
+        for path in folder.glob("*.npy"):
+            if re.fullmatch(KEY, path.stem):
+                with contextlib.suppress(OSError):  # another process may delete it meanwhile
+                    status = path.stat()
+                    files.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if total <= self.on_disk:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                total -= size
 
 
 def content_key(wav: np.ndarray, *settings: object) -> str:

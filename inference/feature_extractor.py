@@ -68,10 +68,12 @@ class FeatureExtractor:
     ):
         self.voices, self.device, self.pretrain_folder, self.onnx = voices, device, Path(pretrain_folder), onnx
         self.half = half
-        self.encoder, self._encoder_file = self._build_encoder()
+        self.encoder, file = self._build_encoder()
+        self._encoder_identity = voices.encoder, half, _identity(file)
         self._units = FeatureCache(cache_folder, IN_MEMORY if keep_units else 0)
         self._f0 = FeatureCache(cache_folder, F0_IN_MEMORY)
         self._predictors: dict[tuple[str, float], Callable] = {}
+        self._identities: dict[Path | None, object] = {}  # of predictors' weights, when they were first used
 
     def extract(
         self,
@@ -97,14 +99,19 @@ class FeatureExtractor:
 
     def units(self, wav: Tensor, frames: int, segment: float = math.inf) -> Tensor:
         """Return the content units (C, frames) of wav (L,), encoded ``segment`` seconds at once."""
+        rate = self.voices.sampling_rate
+        parts = segment if len(wav) > segment * rate else None  # one segment gives the same units whatever its length
+        settings = rate, parts, self.device.type, *self._encoder_identity
+        units = self._units.get(content_key(wav.cpu().numpy(), *settings), lambda: self._encode(wav, segment).numpy())
+        return stretch_units(torch.tensor(units, device=self.device), frames, self.voices.unit_interpolate_mode)
 
-        def encode() -> np.ndarray:
-            audio = sinc_resample(wav, self.voices.sampling_rate, self.encoder.sampling_rate)
-            return self.encoder.encode_in_segments(audio, segment)[0].cpu().numpy()
+    def encode_again(self, audio: Tensor, frames: int) -> Tensor:
+        """Return the content units (C, frames) of converted audio (L,), which are not cached."""
+        return stretch_units(self._encode(audio).to(self.device), frames, self.voices.unit_interpolate_mode)
 
-        key = content_key(wav.cpu().numpy(), self.voices.sampling_rate, segment, *self._identity(self._encoder_file))
-        units = torch.from_numpy(self._units.get(key, encode)).to(self.device)
-        return stretch_units(units, frames, self.voices.unit_interpolate_mode)
+    def _encode(self, wav: Tensor, segment: float = math.inf) -> Tensor:
+        audio = sinc_resample(wav, self.voices.sampling_rate, self.encoder.sampling_rate)
+        return self.encoder.encode_in_segments(audio, segment)[0].cpu()
 
     def contour(
         self, wav: Tensor, key: str, threshold: float, start: int = 0, curve: F0Curve | None = None
@@ -119,9 +126,12 @@ class FeatureExtractor:
     def f0(self, wav: Tensor, key: str, threshold: float) -> tuple[Tensor, Tensor]:
         """Return F0 in Hz and voicing, (T,) each, of wav (L,), by the predictor of this key and threshold."""
         predictor, sound = self.predictor(key, threshold), wav.cpu().numpy()
-        settings = key, threshold, self.voices.sampling_rate, self.voices.hop_length, *self._identity(predictor.weight)
-        f0, uv = self._f0.get(content_key(sound, *settings), lambda: np.stack(predictor(sound)))
-        return torch.from_numpy(f0).to(self.device), torch.from_numpy(uv).to(self.device)
+        settings = key, threshold, self.voices.sampling_rate, self.voices.hop_length, self.device.type
+        if predictor.weight not in self._identities:
+            self._identities[predictor.weight] = _identity(predictor.weight)
+        weights = self._identities[predictor.weight]
+        f0, uv = self._f0.get(content_key(sound, *settings, weights), lambda: np.stack(predictor(sound)))
+        return torch.tensor(f0, device=self.device), torch.tensor(uv, device=self.device)
 
     def predictor(self, key: str, threshold: float) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """Return the F0 predictor of this key and threshold, cached."""
@@ -145,12 +155,6 @@ class FeatureExtractor:
             key, self.pretrain_folder
         )
 
-    def _identity(self, weights: Path | None) -> tuple[object, ...]:
-        """Return what tells the results of a network with these weights on this device from those of others."""
-        status = weights and weights.stat()
-        file = (weights.name, status.st_size, status.st_mtime_ns) if weights else ()
-        return self.voices.encoder, self.device.type, self.half, *file
-
     def _has_graph(self, graph: Path | None, what: str, maker: str) -> bool:
         """Return whether ONNX is on and the graph exists; logs whether the graph or the network is used."""
         if not self.onnx or graph is None:
@@ -160,3 +164,11 @@ class FeatureExtractor:
             return True
         log.info("%s computes without %s, which 'python %s' makes", what, graph, maker)
         return False
+
+
+def _identity(weights: Path | None) -> tuple[str, int, int] | None:
+    """Return what tells the weights in a file from others: its name, size and time of change."""
+    if weights is None or not weights.is_file():
+        return None
+    status = weights.stat()
+    return weights.name, status.st_size, status.st_mtime_ns

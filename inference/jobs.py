@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.conversion import Conversion
-from modules.console import UserError, option, printable, progress
+from modules.console import UserError, get_logger, option, printable, progress
 from modules.data.file_name import nfd, result_flaw, same_file_key
 from modules.registry import nearest_first
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:  # a plan needs none of the heavy packages behind these
     from inference.song import Song
     from inference.svc import Svc
 
+log = get_logger("convert")
+
 RAW = Path("raw")
-FOLDS_NAMES = os.name == "nt" or sys.platform == "darwin"  # such file systems ignore case
-
-
 AUTO = "auto"  # in place of a shift: chosen from the song's F0 and the speaker's
+FOLDS_NAMES = os.name == "nt" or sys.platform == "darwin"  # such file systems ignore case
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,17 @@ class Job:
         from inference.song import Song
         from modules.audio.files import write_audio
 
-        song, f0_log = Song(self.song), F0Log()
+        song, f0_log = Song(self.song), F0Log() if f0_out else None
         conversion = self._with_key(svc, song)
         with progress(total=round(song.seconds), description=self.song.name, unit="s") as bar:
             audio = svc.convert(
-                song, conversion, watch=lambda seconds: bar.update(round(seconds) - bar.n), f0_log=f0_log
+                song, conversion, on_progress=lambda seconds: bar.update(round(seconds) - bar.n), f0_log=f0_log
             )
             write_audio(self.output, audio, svc.target_sample, self.wav_format)
             bar.update(bar.total - bar.n)
-        if f0_out:
+        if f0_log:
+            if f0_out.exists():
+                log.info("%s is replaced", f0_out)
             f0_log.write(f0_out)
         return song.cut_off is None
 

@@ -22,7 +22,7 @@ from vits.synthesizer import PUBLISHED_SEED
 BLOCK = 172  # frames that are decoded at once
 SNAKE_REACH = 5  # samples; the activation of nsf-snake-hifigan, the widest
 TRACKS = 9  # of the sine source: the fundamental and its overtones
-Watch = Callable[[int], None]
+Progress = Callable[[int], None]
 RANDOM_INPUTS = ("random_0", "random_1")  # names of the inputs that expose_random_inputs adds
 INPUTS = {"c", "f0", "mel2ph", "uv", "noise", "sid"}  # and "vol" if the model has a loudness embedding
 
@@ -90,7 +90,7 @@ class OnnxSynthesizer:
         volume: Tensor | None = None,
         longest: int | None = None,
         needed: slice = slice(None),
-        watch: Watch | None = None,
+        on_progress: Progress | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run the graph on one song; arguments and result are those of ``Synthesizer.infer``.
 
@@ -114,7 +114,7 @@ class OnnxSynthesizer:
         }
         arrays = {name: self._array(name, values[name]) for name in self.inputs}
         outputs = run(self.session, self.path, None, arrays, f"if its config is another model's, {_hint()}")
-        audio = self._decode(*outputs, needed, watch) if self.decoder else outputs[0]
+        audio = self._decode(*outputs, needed, on_progress) if self.decoder else outputs[0]
         if audio.shape[-1] != frames * self.hop_length:
             raise self._misfit(audio.shape[-1], frames)
         return torch.from_numpy(audio).float().to(self.device), f0
@@ -135,7 +135,7 @@ class OnnxSynthesizer:
         return session, DecoderGraph(decoder, split.latent, split.speaker, split.source)
 
     def _decode(
-        self, latent: np.ndarray, speaker: np.ndarray, source: np.ndarray, needed: slice, watch: Watch | None
+        self, latent: np.ndarray, speaker: np.ndarray, source: np.ndarray, needed: slice, on_progress: Progress | None
     ) -> np.ndarray:
         """Decode the needed frames in blocks of BLOCK, with the context that they need: (1, 1, hop·T)."""
         frames, hop = latent.shape[2], self.hop_length
@@ -154,8 +154,8 @@ class OnnxSynthesizer:
             block = run(self.decoder.session, self.path, None, values, f"if its config is another's, {_hint()}")[0]
             start = (first - window.start) * hop
             audio[:, :, first * hop : last * hop] = block[:, :, start : start + (last - first) * hop]
-            if watch:
-                watch(last)
+            if on_progress:
+                on_progress(last)
         return audio
 
     def _misfit(self, samples: int, frames: int) -> UserError:

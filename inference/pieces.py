@@ -19,7 +19,6 @@ from modules.audio.slicer import Chunk
 
 # A phrase that is longer than ``longest`` is cut even if no cuts were requested: at the quietest place among its last
 # quarter, where a joint is least audible.
-LONGEST_PIECE = 180.0  # seconds
 LONG_PIECE_CROSS_FADE = 1.0  # seconds
 FADE_SECONDS = 0.03  # on each side of a joint, where one piece fades out and the next fades in
 SHORTEST_REST = 0.02  # seconds; a shorter rest of a slice is not a piece of its own
@@ -49,18 +48,19 @@ def plan_spans(
     rate: int,
     clip_seconds: float = 0,
     cross_fade_seconds: float = 0,
-    longest: float = LONGEST_PIECE,
-    quietest: Callable[[int, int], int] | None = None,
+    longest: float = math.inf,
+    quietest: Callable[[int, int], int] = max,
 ) -> list[Span]:
     """Cut a slice of ``length`` samples every ``clip_seconds``; 0 leaves it whole.
 
-    Without forced cuts a slice of more than ``longest`` seconds is cut where ``quietest`` says, the function that
-    returns the quietest sample between two; None stands for the later one. A rest shorter than SHORTEST_REST joins the
-    span before it.
+    Without forced cuts a slice of more than ``longest`` seconds is cut at the samples that ``quietest`` returns, the
+    quietest ones between two. A rest shorter than SHORTEST_REST joins the span before it.
     """
     size, lead_in = int(clip_seconds * rate), int(cross_fade_seconds * rate)
     if size == 0:
-        return _spans_of_phrase(length, int(longest * rate), lead_in or int(LONG_PIECE_CROSS_FADE * rate), quietest)
+        return _spans_of_phrase(
+            length, int(min(longest * rate, length)), lead_in or int(LONG_PIECE_CROSS_FADE * rate), quietest
+        )
     spans = split(length, size, lead_in)
     rest = length - spans[-1].start - spans[-1].lead_in
     if len(spans) > 1 and rest < SHORTEST_REST * rate <= size:
@@ -68,14 +68,14 @@ def plan_spans(
     return spans
 
 
-def _spans_of_phrase(length: int, longest: int, lead_in: int, quietest: Callable[[int, int], int] | None) -> list[Span]:
+def _spans_of_phrase(length: int, longest: int, lead_in: int, quietest: Callable[[int, int], int]) -> list[Span]:
     """Cut a phrase into spans of at most ``longest`` samples beside their lead-in."""
     spans, start = [], 0
     while start < length:
         end = length
         if (rest := length - start) > longest:
             size = min(longest, math.ceil(rest / 2))  # no short rest
-            end = start + size if quietest is None else quietest(start + size * 3 // 4, start + size)
+            end = quietest(start + size * 3 // 4, start + size)
         lead = lead_in if 0 < lead_in <= start else 0
         spans.append(Span(start - lead, end, lead))
         start = end
@@ -157,7 +157,7 @@ def at_rate(position: int, from_rate: int, to_rate: int) -> int:
 
 
 def lay_out(
-    song: Song, conversion: Conversion, rate: int, hop_length: int, longest: float = LONGEST_PIECE
+    song: Song, conversion: Conversion, rate: int, hop_length: int, longest: float = math.inf
 ) -> list[SliceLayout]:
     """Lay out the slices of a song, in order and as published, for a model of this rate and hop length.
 

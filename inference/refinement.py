@@ -13,7 +13,7 @@ from inference.feature_extractor import Features
 from inference.voices import Voices, diffusion_voices
 from modules.config import load_diffusion_config
 from modules.console import UserError, nested_progress
-from vdecoder.mel_vocoder import load_mel_vocoder
+from vdecoder.mel_vocoder import load_conversion_vocoder
 
 
 class Refiner:
@@ -41,8 +41,8 @@ class Refiner:
         self.config = load_diffusion_config(config_path)
         self.path, self.config_path = model_path, config_path
         self.voices = diffusion_voices(self.config, config_path)
-        self.vocoder = load_mel_vocoder(self.config.vocoder.ckpt, device, self.config.vocoder.type)
-        self.vocoder.network.prepare_for_conversion(dtype)
+        kind = self.config.vocoder.type
+        self.vocoder = load_conversion_vocoder(Path(self.config.vocoder.ckpt), device, kind, dtype)
         self.model = load_unit2mel(model_path, self.config, self.vocoder.n_mels, device)
         self.method = method or self.config.infer.method
         self.speedup = self.config.infer.speedup if speedup is None else speedup

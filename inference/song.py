@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from modules.audio.files import as_file
+from modules.audio.files import as_wav
 from modules.audio.mono_file import MonoFile
 from modules.audio.slicer import Chunk, Slicer
 from modules.console import UserError, option
@@ -22,7 +22,7 @@ class Song(MonoFile):
     """
 
     def __init__(self, source: str | Path | BinaryIO | tuple[np.ndarray, int]):
-        super().__init__(as_file(*source) if isinstance(source, tuple) else source)
+        super().__init__(as_wav(*source) if isinstance(source, tuple) else source)
         slicer = Slicer(self.sampling_rate)
         self._levels = self.measure(slicer.window, slicer.hop)
         self._chunks: dict[float, list[Chunk]] = {}

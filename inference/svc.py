@@ -28,8 +28,8 @@ from inference.onnx_synthesizer import OnnxSynthesizer
 from inference.pieces import Piece, SliceLayout, join, lay_out, round_to_pcm16, with_fades
 from inference.precision import pick_dtype
 from inference.refinement import Refiner
-from inference.run import Run, Watch
 from inference.song import Song
+from inference.song_state import Progress, SongState
 from inference.speaker_mix import SpeakerMix
 from inference.timbre import Timbre
 from inference.voices import synthesizer_voices
@@ -40,7 +40,7 @@ from modules.console import UserError, get_logger, option
 from modules.device import pick_device
 from modules.memory import free_memory, is_lack_of_memory
 from vdecoder.enhancer import Enhancer
-from vdecoder.mel_vocoder import load_mel_vocoder
+from vdecoder.mel_vocoder import load_conversion_vocoder
 from vdecoder.source import skip_unused_noise
 from vencoder import ENCODERS
 from vits.generator_file import load_generator
@@ -51,7 +51,7 @@ log = get_logger("convert")
 LONGEST_SEGMENT = 60.0  # seconds
 SHORTEST_SEGMENT = 2.0  # seconds
 SEGMENT_MEMORY = 0.06  # GiB that should be free for a second
-SEGMENTS_IN_A_PIECE = 3  # a piece needs about 1.2 MiB a second beside
+SEGMENTS_IN_A_PIECE = 3  # F0 is found in a whole piece, for which rmvpe needs the most memory, 8 MiB a second
 
 
 class Svc:
@@ -111,9 +111,9 @@ class Svc:
                 self.dtype,
             )
         if only_diffusion:
-            self.voices = self.refiner.voices
+            self.voices, self.path, self.config_path = self.refiner.voices, diffusion_model_path, diffusion_config_path
         else:
-            self.config = load_config(config_path)
+            self.config, self.path, self.config_path = load_config(config_path), net_g_path, config_path
             self.voices = synthesizer_voices(self.config, config_path)
             if onnx:
                 self.synthesizer = OnnxSynthesizer(net_g_path, self.config, self.device)
@@ -125,8 +125,8 @@ class Svc:
         if self.refiner:
             self.refiner.check_voices(self.voices)
         elif nsf_hifigan_enhance:
-            vocoder = load_mel_vocoder(Path(pretrain_folder) / "nsf_hifigan" / "model", self.device)
-            vocoder.network.prepare_for_conversion(self.dtype)
+            path = Path(pretrain_folder) / "nsf_hifigan" / "model"
+            vocoder = load_conversion_vocoder(path, self.device, "nsf-hifigan", self.dtype)
             self.enhancer = Enhancer(vocoder)
         self.feature_extractor = FeatureExtractor(
             self.voices, self.device, pretrain_folder, onnx, cache_folder, keep_units, self.dtype != torch.float32
@@ -140,8 +140,7 @@ class Svc:
 
     def check(self, conversion: Conversion) -> None:
         """Raise UserError for whatever would make every song fail: a missing speaker, stage, depth or file."""
-        if self._closed:
-            raise UserError("this converter is closed; load the model again")
+        self._refuse_closed()
         self.pipeline.refuse_missing(conversion)
         if conversion.auto_predict_f0 and not self.config.model.use_automatic_f0_prediction:
             raise UserError("automatic F0 prediction is on, but this model was trained without an F0 decoder")
@@ -159,28 +158,35 @@ class Svc:
             self.refiner.speaker(speaker, self.voices)
         self.feature_extractor.predictor(conversion.f0_predictor, conversion.cr_threshold)
 
+    def check_f0_range(self, conversion: Conversion) -> list[float]:
+        """Return the F0 range of the conversion's speaker: the 10th, 50th and 90th percentile in Hz.
+
+        Raises UserError if the model's config does not have it, or a mix has no single speaker.
+        """
+        if conversion.use_spk_mix:
+            raise UserError("a mix of speakers has no F0 range from which a key could be chosen; give it as a number")
+        name = self.voices.name_of(conversion.spk)
+        if self.config is None or name not in self.config.f0:
+            raise UserError(
+                f"{self.config_path} has no F0 range of {name}, from which a key could be chosen; "
+                "preprocess_hubert_f0.py writes the section f0 to configs/config.json, which may be copied; or give "
+                "the key as a number"
+            )
+        return self.config.f0[name]
+
     def suggest_shift(self, song: Song, conversion: Conversion) -> int:
         """Return the octaves, in semitones, that bring the song's F0 closest to the speaker's, and log both.
 
-        Raises UserError if the model does not have the F0 range of the speaker, or the song has no F0.
+        Raises UserError as ``check_f0_range``, and if the song has no F0.
         """
         self.check(conversion)
-        name = None if conversion.use_spk_mix else self.voices.name_of(conversion.spk)
-        known = self.config.f0.get(name) if self.config else None
-        if not known:
-            raise UserError(
-                f"{option('tran', 'auto')} needs the F0 range of {name or 'one speaker'}, which the config of this "
-                "model does not have; run preprocess_hubert_f0.py on the speaker's clips and copy the section f0 of "
-                f"configs/config.json to it, or give {option('tran')} as a number"
-            )
-        voiced = [np.zeros(0, np.float32)]
+        known, voiced = self.check_f0_range(conversion), [np.zeros(0, np.float32)]
+        settings = conversion.f0_predictor, conversion.cr_threshold
         for piece, audio in self._sounding_pieces(song, self._lay_out(song, conversion)):
             wav = self._wave(audio, song.sampling_rate, piece)
-            f0, uv = self.feature_extractor.contour(
-                wav, conversion.f0_predictor, conversion.cr_threshold, piece.origin, conversion.f0_curve
-            )
+            f0, uv = self.feature_extractor.contour(wav, *settings, piece.origin, conversion.f0_curve)
             voiced.append(f0[uv > 0].cpu().numpy())
-        return choose_octaves(np.concatenate(voiced), known, song.path, name)
+        return choose_octaves(np.concatenate(voiced), known, song.path, self.voices.name_of(conversion.spk))
 
     # -- songs --------------------------------------------------------------------------------------------------------
 
@@ -191,20 +197,20 @@ class Svc:
         return np.concatenate(list(self.convert(Song(raw_audio_path), Conversion(*conversion, **options))))
 
     def convert(
-        self, song: Song, conversion: Conversion, *, watch: Watch | None = None, f0_log: F0Log | None = None
+        self, song: Song, conversion: Conversion, *, on_progress: Progress | None = None, f0_log: F0Log | None = None
     ) -> Iterator[np.ndarray]:
         """Yield the converted song in consecutive parts, (n,) float32 at ``target_sample``.
 
-        Together they have the song's length at that rate, rounded up. At most one slice is in memory. ``watch`` and
-        ``f0_log`` are as in ``Run``. Raises UserError as ``check`` and ``convert_wav``.
+        Together they have the song's length at that rate, rounded up. At most one piece is in memory. ``on_progress``
+        and ``f0_log`` are as in ``SongState``. Raises UserError as ``check`` and ``convert_wav``.
         """
         self.check(conversion)
-        run = Run(self.target_sample, self.hop_size, watch, f0_log)
+        state = SongState(self.target_sample, self.hop_size, on_progress, f0_log)
         layouts = self._lay_out(song, conversion)
-        audios = self._convert_slices(song, layouts, conversion, run)
+        audios = self._convert_slices(song, layouts, conversion, state)
         yield from join(audios, [piece.fade for layout in layouts for piece in layout.pieces])
-        if run.voicing.is_lost and not conversion.f0_curve:
-            log.warning("%s", run.voicing.warning(song.path, conversion.f0_predictor))
+        if state.voicing.is_lost and not conversion.f0_curve:
+            log.warning("%s", state.voicing.warning(song.path, conversion.f0_predictor))
 
     def piece_seconds(self, song: Song, conversion: Conversion) -> list[float]:
         """Return the lengths of the pieces that would be converted, without silence, in seconds."""
@@ -220,16 +226,16 @@ class Svc:
             "the enhancer": self.enhancer,
         }
         names = ", ".join(name for name, present in networks.items() if present)
-        precision = str(self.dtype).removeprefix("torch.")
+        precision = "the graphs' precision" if self.pipeline.onnx else _name(self.dtype)
         return f"on {self.device}, in {precision}: {names}; segments of {self.segment:g} s"
 
     def _lay_out(self, song: Song, conversion: Conversion) -> list[SliceLayout]:
         rates = song.sampling_rate, self.target_sample, self.hop_size
-        longest = self.segment * (1 if self.refiner or self.enhancer else SEGMENTS_IN_A_PIECE)
+        longest = self.segment * (SEGMENTS_IN_A_PIECE if self._has_segments else 1)
         return with_fades(lay_out(song, conversion, *rates[1:], longest), *rates)
 
     def _convert_slices(
-        self, song: Song, layouts: list[SliceLayout], conversion: Conversion, run: Run
+        self, song: Song, layouts: list[SliceLayout], conversion: Conversion, state: SongState
     ) -> Iterator[np.ndarray]:
         """Yield the converted pieces and the silences, each with the samples that fade into its neighbours."""
         mixes = itertools.repeat(itertools.repeat(None))
@@ -244,7 +250,7 @@ class Svc:
                 if audio is None or not audio.any():
                     yield np.zeros(piece.faded_length, dtype=np.float32)
                 else:
-                    yield self._convert_piece(audio, song.sampling_rate, piece, conversion, mix, run)
+                    yield self._convert_piece(audio, song.sampling_rate, piece, conversion, mix, state)
 
     def _sounding_pieces(self, song: Song, layouts: list[SliceLayout]) -> Iterator[tuple[Piece, np.ndarray]]:
         """Yield the pieces that are not silence, each with the song's mono audio from its lead-in to its trail."""
@@ -253,17 +259,19 @@ class Svc:
         yield from zip((piece for _, piece in pieces), audios, strict=True)
 
     def _convert_piece(
-        self, audio: np.ndarray, rate: int, piece: Piece, conversion: Conversion, mix: Tensor | None, run: Run
+        self, audio: np.ndarray, rate: int, piece: Piece, conversion: Conversion, mix: Tensor | None, state: SongState
     ) -> np.ndarray:
         """Convert the mono audio of one piece, at the song's rate: (faded_length,) at ``target_sample``.
 
         Frame i of the model is the sound from sample ``i * hop`` on, so the piece begins at its offset.
         """
         wav = self._wave(audio, rate, piece)
-        run.begin(piece.origin + piece.offset, piece.length)
+        state.begin(piece.origin + piece.offset, piece.length)
         first, last = piece.offset - piece.lead, piece.offset + piece.length + piece.trail
         needed = slice(first // self.hop_size, -(-last // self.hop_size))
-        output = self.convert_wav(wav, conversion, mix=mix, start=piece.origin, run=run, needed=needed).cpu().numpy()
+        output = (
+            self.convert_wav(wav, conversion, mix=mix, start=piece.origin, state=state, needed=needed).cpu().numpy()
+        )
         return output[first:last]
 
     def _wave(self, audio: np.ndarray, rate: int, piece: Piece) -> Tensor:
@@ -325,7 +333,7 @@ class Svc:
         f0_filter: bool = False,
         mix: Tensor | None = None,
         start: int = 0,
-        run: Run | None = None,
+        state: SongState | None = None,
         needed: slice = slice(None),
     ) -> Tensor:
         """Convert (L,) at ``target_sample`` on the model's device into hop * T samples, T = L // hop.
@@ -335,37 +343,53 @@ class Svc:
         may give a frame more or less. Raises UserError if the sound is shorter than a frame or, with ``f0_filter``, has
         no F0, if memory runs out, and if the output is not finite.
         """
+        self._refuse_closed()
         if len(wav) < self.hop_size:
             raise UserError(f"{len(wav)} samples are less than a frame of {self.hop_size}; there is nothing to convert")
-        audio = None
-        while audio is None:
+        while True:
             try:
-                features = self._features(wav, conversion, f0_filter, mix, start, run)
-                audio = self._synthesize(features, conversion, mix, run, needed)
+                features = self._extract(wav, conversion, f0_filter, start)
+                audio = self._synthesize(self._adapt(features, conversion, mix), conversion, mix, state, needed)
+                break
             except (RuntimeError, MemoryError) as error:
                 if not is_lack_of_memory(error):
                     raise
-                self._halve_segment(len(wav) / self.target_sample, error)
+                reason = str(error)
+            self._halve_segment(len(wav) / self.target_sample, reason)  # here, where the failed tensors are free
+        if state:
+            state.add(wav.cpu().numpy(), features)
         if not audio.isfinite().all():
-            raise UserError("the model gave sound that is not finite; its checkpoint is damaged, use an earlier one")
+            raise UserError(self._not_finite())
         rate = self.target_sample
         return match_envelope(wav, rate, audio, rate, conversion.loudness_envelope_adjustment)
 
-    def _halve_segment(self, seconds: float, error: Exception) -> None:
+    def _halve_segment(self, seconds: float, reason: str) -> None:
         """Halve the segment after memory ran out for a piece of ``seconds``, and log it once.
 
         Raises UserError if a shorter segment would not help.
         """
-        if min(self.segment, seconds) < 2 * SHORTEST_SEGMENT or self.refiner or self.enhancer:
+        self.clear_empty()
+        if min(self.segment, seconds) < 2 * SHORTEST_SEGMENT or not self._has_segments:
             elsewhere = "" if self.device.type == "cpu" else f", or convert with {option('device', 'cpu')}"
+            shorter = round(seconds / 4)
+            cure = f"give {option('max_segment', shorter)}, which cuts long phrases" if shorter > 1 else "free memory"
             raise UserError(
-                f"{seconds:.0f} s in one piece do not fit into the memory of {self.device}; cut the song into shorter "
-                f"ones with {option('clip_seconds', 10)} and {option('lg_num', 0.5)}{elsewhere}"
-            ) from error
+                f"{seconds:.0f} s in one piece do not fit into the memory of {self.device} ({reason[:100]}); "
+                f"{cure}{elsewhere}"
+            )
         level = logging.DEBUG if self._halved else logging.WARNING
         self.segment, self._halved = min(self.segment, seconds) / 2, True
         log.log(level, "the memory of %s is full; segments are %.0f s from now on", self.device, self.segment)
-        self.clear_empty()
+
+    @property
+    def _has_segments(self) -> bool:
+        """Whether pieces are processed in segments; otherwise a piece is no longer than a segment."""
+        return not (self.refiner or self.enhancer or self.pipeline.onnx)
+
+    def _not_finite(self) -> str:
+        if self.dtype == torch.float32 or self.pipeline.onnx:
+            return f"{self.path} gives sound that is not finite; it is damaged, use an earlier checkpoint"
+        return f"{self.path} gives sound that is not finite in {_name(self.dtype)}; give {option('precision', 'fp32')}"
 
     @torch.inference_mode()
     def get_unit_f0(
@@ -382,24 +406,18 @@ class Svc:
 
         Raises UserError if ``f0_filter`` is set and no frame has F0, and as ``Timbre`` if the ratio is not 0.
         """
+        self._refuse_closed()
         features = self.feature_extractor.extract(wav, f0_predictor, cr_threshold, f0_filter)
         features = self._adapted(features, tran, cluster_infer_ratio, speaker)
         return features.units, features.f0, features.uv
 
-    def _features(
-        self,
-        wav: Tensor,
-        conversion: Conversion,
-        f0_filter: bool,
-        mix: Tensor | None,
-        start: int,
-        run: Run | None,
-    ) -> Features:
-        """Extract the features of wav (L,), adapted to the conversion's shift and, without a mix, to its speaker."""
+    def _extract(self, wav: Tensor, conversion: Conversion, f0_filter: bool, start: int) -> Features:
+        """Extract the features of wav (L,), which begins at the song's sample ``start``."""
         key, threshold, curve = conversion.f0_predictor, conversion.cr_threshold, conversion.f0_curve
-        features = self.feature_extractor.extract(wav, key, threshold, f0_filter, start, curve, self.segment)
-        if run:
-            run.add(wav.cpu().numpy(), features)
+        return self.feature_extractor.extract(wav, key, threshold, f0_filter, start, curve, self.segment)
+
+    def _adapt(self, features: Features, conversion: Conversion, mix: Tensor | None) -> Features:
+        """Adapt features to the conversion's shift and, without a mix, to its speaker."""
         ratio = conversion.cluster_infer_ratio if mix is None else 0
         return self._adapted(features, conversion.tran, ratio, conversion.spk)
 
@@ -409,7 +427,7 @@ class Svc:
         return replace(features, units=units, f0=features.f0 * 2 ** (tran / 12))
 
     def _synthesize(
-        self, features: Features, conversion: Conversion, mix: Tensor | None, run: Run | None, needed: slice
+        self, features: Features, conversion: Conversion, mix: Tensor | None, state: SongState | None, needed: slice
     ) -> Tensor:
         """Convert features into audio (hop * T,) with the synthesizer, the diffusion and the enhancer."""
         speaker = torch.tensor([[self.voices.id_of(conversion.spk)]]) if mix is None else mix.float()
@@ -430,7 +448,7 @@ class Svc:
                 volume=features.volume if self.config.model.vol_embedding else None,
                 needed=slice(None) if follows else needed,
                 longest=round(self.segment * self.target_sample / self.hop_size),
-                watch=run and (lambda frames: run.advance(features.start + frames * self.hop_size)),
+                on_progress=state and (lambda frames: state.report(features.start + frames * self.hop_size)),
             )
             audio, features = audio[:, 0], replace(features, f0=f0)
             if self.refiner or self.enhancer:
@@ -439,11 +457,11 @@ class Svc:
             if audio is not None and not self.config.model.vol_embedding:
                 features = replace(features, volume=volume(audio[0], self.hop_size)[None])
             if conversion.second_encoding:
-                units = self.feature_extractor.units(audio[0], features.f0.shape[1])
+                units = self.feature_extractor.encode_again(audio[0], features.f0.shape[1])
                 features = replace(features, units=units[None])
             speaker = self.refiner.speaker(speaker, self.voices)
-            watch = run.still_there if run else None
-            audio = self.refiner.refine(features, speaker, audio, conversion.k_step, generator, watch)
+            on_progress = state.report if state else None
+            audio = self.refiner.refine(features, speaker, audio, conversion.k_step, generator, on_progress)
         if self.enhancer:
             key = conversion.enhancer_adaptive_key
             audio = self.enhancer.fill_frames(audio, self.target_sample, key)
@@ -458,6 +476,7 @@ class Svc:
     @property
     def timbre(self) -> Timbre:
         """The cluster centres or the feature index, read on first use."""
+        self._refuse_closed()
         if self._timbre is None:
             self._timbre = Timbre(*self._timbre_file)
         return self._timbre
@@ -472,9 +491,17 @@ class Svc:
         self._closed = True
         self.clear_empty()
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UserError(f"the converter of {self.path} is closed; load the model again")
+
     def unload_model(self) -> None:
         """Free the networks, as ``close``; this is the published name."""
         self.close()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def default_segment(device: torch.device) -> float:

@@ -33,7 +33,7 @@ DEFAULT_ENCODER = "vec768l12"
 
 # Keys that follow the data set, the encoder and the flags. A former value of any other key is kept.
 DERIVED = {
-    "spk", "data.training_files", "data.validation_files", "model.n_speakers", "model.speech_encoder",
+    "spk", "f0", "data.training_files", "data.validation_files", "model.n_speakers", "model.speech_encoder",
     "model.ssl_dim", "model.n_spk", "data.encoder", "data.encoder_out_channels",
 }  # fmt: skip
 ENCODER_WIDTHS = {"model.ssl_dim", "model.gin_channels", "model.filter_channels"}
@@ -110,6 +110,7 @@ def fitted_configs(
             log.info("the model section starts from the template: %s has a model of another size", CONFIG)
             config.model.vol_embedding = former_config.model.vol_embedding
         keep_values(config, former_config, CONFIG, left_out)
+        config.f0 = {name: hertz for name, hertz in former_config.f0.items() if name in speakers}
         rows = max(rows, former_config.model.n_speakers)
     config.spk = dict(speakers)
     config.model.n_speakers = rows

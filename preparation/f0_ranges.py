@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.console import UserError
-from modules.data.features import ClipFiles
+from modules.config import load_config, save_config
+from modules.console import UserError, get_logger
+from modules.data.features import ClipFiles, find_clips
+from modules.training import distributed
+
+log = get_logger("features")
 
 PERCENTILES = (10, 50, 90)
 
@@ -30,3 +34,18 @@ def measure_f0_ranges(speakers: Mapping[str, Iterable[Path]]) -> dict[str, list[
         if len(f0 := np.concatenate(voiced)):
             ranges[name] = [round(float(value), 1) for value in np.percentile(f0, PERCENTILES)]
     return ranges
+
+
+def store_f0_ranges(folder: str | Path, path: str | Path) -> None:
+    """Measure the F0 ranges of the clips in ``folder`` and write them to the configuration at ``path`` if they changed.
+
+    Processes that do not wait for each other may still write F0; the ranges are then those of a later run.
+    """
+    if distributed.launch_world_size() > 1 and not distributed.has_rendezvous():
+        log.info("the speakers' F0 ranges are left out, which need all clips: run stage 3 once more, in one process")
+        return
+    config, ranges = load_config(path), measure_f0_ranges(find_clips(folder))
+    if ranges != config.f0:
+        config.f0 = ranges
+        save_config(config, path)
+        log.info("%s: F0 ranges of %d speakers, from which conversion can choose a key", path, len(ranges))

@@ -40,6 +40,16 @@ def test_the_voicing_of_a_point_lasts_until_the_next(tmp_path):
     np.testing.assert_allclose(f0[1:4], 100 * 2 ** (np.array([1, 1.5, 2.5]) / 3), rtol=1e-6)
 
 
+def test_between_pieces_nothing_is_voiced(tmp_path):
+    log, ones = F0Log(), np.ones(10)
+    log.add(np.arange(10) * 0.01, 200 * ones, ones, 0.0)
+    log.add(5 + np.arange(10) * 0.01, 300 * ones, ones, 5.0)
+    log.add(5 + np.arange(10) * 0.01, 300 * ones, ones, 5.0)  # again, after memory ran out
+    log.write(tmp_path / "f0.csv")
+    voiced = read_f0_curve(tmp_path / "f0.csv").at(np.array([0.09, 0.2, 4.9, 5.0]))[1]
+    assert voiced.tolist() == [1, 0, 0, 1]
+
+
 def test_silence_is_unvoiced(tmp_path):
     curve = read(tmp_path, "time,f0\n0,100\n")
     wav = np.ones(20 * 512, np.float32)
@@ -56,8 +66,9 @@ def test_silence_is_unvoiced(tmp_path):
         ("time,f0\n", "holds no F0"),
         ("time,f0\n0,0\n", "holds no F0"),
         ("a,b\n1,2\n", "line 2"),
+        ("time,f0\n0,100\n\n1,high\n", "line 4"),
         ("time,f0\n0,100\n1,high\n", "line 3"),
-        ("time,f0\n0,100\n0,120\n", "line 3.*after the one before"),
+        ("time,f0\n0,100\n0,120\n", "line 3.*after the row before"),
         ("time,f0\n0,-5\n", "line 2.*from 0 to"),
         ("time,f0\nnan,100\n", "line 2"),
         ("time,f0\n0,nan\n", "line 2"),

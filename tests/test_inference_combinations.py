@@ -407,8 +407,8 @@ def test_a_second_encoding_encodes_the_synthesizers_output(here, monkeypatch):
     files = here / "logs/44k/G_1.pth", here / "logs/44k/config.json", "cpu", "", False
     svc = Svc(*files, diffusion / "model_0.pt", diffusion / "config.yaml", True)
     encoded = []
-    units = svc.feature_extractor.units
-    monkeypatch.setattr(svc.feature_extractor, "units", lambda wav, *sizes: encoded.append(wav) or units(wav, *sizes))
+    encode = svc.feature_extractor._encode
+    monkeypatch.setattr(svc.feature_extractor, "_encode", lambda wav, *rest: encoded.append(wav) or encode(wav, *rest))
     wav = torch.sin(torch.arange(RATE // 4) * 0.03) * 0.5
     for second in (False, True):
         svc.convert_wav(wav, Conversion("alto", k_step=20, second_encoding=second))

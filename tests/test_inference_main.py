@@ -571,7 +571,7 @@ def test_an_automatic_key_is_part_of_the_name(here, capsys):
     assert results(here) == ["a_autokey_alto_sovits_pm.flac"]
     shutil.rmtree(here / "results")
     assert "-a" in refused(capsys, "-n", "a", "-s", "alto", "-t", "auto", "-a")
-    assert "-t auto needs the F0 range of tenor" in refused(capsys, "-n", "a", "-s", "tenor", "-t", "auto")
+    assert "config.json has no F0 range of tenor" in refused(capsys, "-n", "a", "-s", "tenor", "-t", "auto")
 
 
 def test_several_processes_share_the_songs(here, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.pieces import LONGEST_PIECE, Fade, at_rate, cross_fade, join, plan_spans, round_to_pcm16, split
+from inference.pieces import Fade, at_rate, cross_fade, join, plan_spans, round_to_pcm16, split
 from inference.song import Song
 from modules.audio.files import write_audio
 
@@ -64,19 +64,22 @@ def test_without_forced_cuts_a_slice_is_one_piece():
     assert [(s.start, s.end, s.lead_in) for s in plan_spans(50_000, 1000)] == [(0, 50_000, 0)]
 
 
+LONGEST = 180.0  # seconds
+
+
 def test_a_phrase_that_is_too_long_is_cut_at_its_quietest_places_with_a_cross_fade():
-    rate, length, asked = 1000, int(2.5 * LONGEST_PIECE * 1000), []
+    rate, length, asked = 1000, int(2.5 * LONGEST * 1000), []
 
     def quietest(first, last):
         asked.append((first, last))
         return first + 7
 
-    spans = plan_spans(length, rate, quietest=quietest)
+    spans = plan_spans(length, rate, longest=LONGEST, quietest=quietest)
     assert [s.end for s in spans] == [first + 7 for first, _ in asked] + [length]
     assert [s.lead_in for s in spans] == [0] + [rate] * len(asked)
     assert [s.start + s.lead_in for s in spans[1:]] == [s.end for s in spans[:-1]]
-    assert all(s.end - s.start - s.lead_in <= LONGEST_PIECE * rate for s in spans)
-    assert all(last - first >= LONGEST_PIECE * rate / 10 for first, last in asked)
+    assert all(s.end - s.start - s.lead_in <= LONGEST * rate for s in spans)
+    assert all(last - first >= LONGEST * rate / 10 for first, last in asked)
 
 
 def test_a_song_knows_its_quietest_place(tmp_path):

@@ -15,7 +15,7 @@ import torch
 from modules.audio.files import sinc_resample
 from modules.audio.torchaudio_guard import import_torchaudio
 from modules.console import UserError
-from modules.f0 import F0_PREDICTORS, build_f0_predictor, fcpe, rmvpe
+from modules.f0 import F0_PREDICTORS, build_f0_predictor, fcpe
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.rmvpe_network import RmvpeNetwork
 from modules.f0.salience import ZERO_CROSSINGS, decode
@@ -29,8 +29,6 @@ needs_torchfcpe = pytest.mark.skipif(importlib.util.find_spec("torchfcpe") is No
 @pytest.fixture
 def pretrain(tmp_path, monkeypatch):
     """A folder with both weight files, of small networks."""
-    rmvpe.load_network.cache_clear()
-    fcpe.load_network.cache_clear()
     write_narrow_rmvpe(tmp_path / "rmvpe.pt", monkeypatch)
     write_fcpe(tmp_path / "fcpe.pt")
     return tmp_path
@@ -153,7 +151,6 @@ def test_damaged_weights_are_not_taken_for_silence(pretrain):
 def test_a_bare_or_half_precision_file_loads_too(pretrain):
     predict = build_f0_predictor("rmvpe", folder=pretrain, threshold=0)
     expected = predict(voice(9000))[0]
-    rmvpe.load_network.cache_clear()
     model = torch.load(pretrain / "rmvpe.pt", weights_only=True)["model"]
     torch.save({name: t.half() if t.is_floating_point() else t for name, t in model.items()}, pretrain / "rmvpe.pt")
     np.testing.assert_allclose(
@@ -173,9 +170,9 @@ def test_without_a_file_fcpe_is_torchfcpes_own_model(tmp_path, caplog):
     import_torchaudio()
     import torchfcpe
 
-    fcpe.load_network.cache_clear()
+    predict = build_f0_predictor("fcpe", 16000, 160, folder=tmp_path)
     with caplog.at_level(logging.INFO, "svc.f0"):
-        predict = build_f0_predictor("fcpe", 16000, 160, folder=tmp_path)
+        fcpe.load_network.__wrapped__(predict.weight, torch.device("cpu"))
     assert "the model that comes with torchfcpe" in caplog.text
     audio = voice(8000, 300, 16000)
     theirs = torchfcpe.spawn_bundled_infer_model("cpu")

@@ -290,15 +290,18 @@ def test_infer_gives_a_file_in_the_published_form(svc, song):
     assert length == frames * HOP == int(1.5 * RATE) // HOP * HOP
 
 
-def test_lack_of_memory_names_the_flags_that_cut_the_song(svc, song, monkeypatch):
+def test_lack_of_memory_names_the_flag_that_cuts_the_song(svc, song, monkeypatch):
     def full(*arguments):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
 
+    monkeypatch.setattr(svc, "segment", 60)
     monkeypatch.setattr(svc, "_synthesize", full)
-    with pytest.raises(
-        UserError, match=r" s in one piece do not fit into the memory of cpu; cut .* clip_seconds=10 and lg_num=0\.5$"
-    ):
+    with pytest.raises(UserError, match=r"2 s in one piece .* memory of cpu \(.*allocate.*\); free memory$"):
         svc.slice_inference(song, "alto")
+    monkeypatch.setattr(svc, "enhancer", object())  # without segments
+    long = np.ones(20 * RATE, np.float32) * 0.1 * np.sin(np.arange(20 * RATE) * 0.02)
+    with pytest.raises(UserError, match=r"s in one piece .* memory of cpu .*; give max_segment=5, which cuts"):
+        svc.slice_inference((long, RATE), "alto")
 
 
 def test_f0_filter_refuses_a_piece_without_voice(svc, tmp_path):
@@ -410,7 +413,7 @@ def test_automatic_f0_needs_a_model_that_has_it(song, tmp_path):
 def test_an_unloaded_model_frees_its_networks(tmp_path):
     converter = Svc(*write_model(tmp_path), "cpu")
     extractor = converter.feature_extractor
-    networks = [weakref.ref(x) for x in (converter.synthesizer, extractor.encoder, extractor.predictor("pm", 0))]
+    networks = [weakref.ref(x) for x in (converter.synthesizer, extractor, extractor.predictor("pm", 0))]
     del extractor
     converter.clear_empty()
     assert all(network() for network in networks)

@@ -71,18 +71,18 @@ def test_what_is_no_sound_is_refused(svc, sound, words):
 
 def test_progress_is_told_in_seconds_of_the_song_after_every_block(svc, song):
     seconds = []
-    list(svc.convert(Song(song), Conversion("alto", **PM), watch=seconds.append))
+    list(svc.convert(Song(song), Conversion("alto", **PM), on_progress=seconds.append))
     assert seconds == sorted(seconds)
     assert len(seconds) >= 4 and 6 < seconds[-1] <= 8
 
 
-def test_an_exception_of_the_watch_ends_the_conversion_within_a_block(svc, song):
+def test_an_exception_of_the_callback_ends_the_conversion_within_a_block(svc, song):
     def cancel(seconds):
         if seconds > 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(svc.convert(Song(song), Conversion("alto", **PM), watch=cancel))
+        list(svc.convert(Song(song), Conversion("alto", **PM), on_progress=cancel))
     assert len(svc.slice_inference(song, "alto", **PM)) == 8 * RATE
 
 
@@ -239,5 +239,5 @@ def test_the_key_is_the_octave_of_the_speaker(svc, song, caplog, speaker, shift)
 
 def test_without_the_speakers_range_no_key_is_chosen(tmp_path, song):
     svc = Svc(*write_model(tmp_path), "cpu")
-    with pytest.raises(UserError, match="F0 range of alto"):
+    with pytest.raises(UserError, match="config.json has no F0 range of alto"):
         svc.suggest_shift(Song(song), Conversion("alto", **PM))

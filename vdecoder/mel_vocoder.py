@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modules.audio.files import sinc_resample
 from modules.layers.weight_norm import fold_normed_weights
+from modules.shared import shared
 from modules.weights.weight_file import assign, find_weight_file, read_weight_file
 from vdecoder import MEL_VOCODERS
 from vdecoder.nsf_hifigan import NsfHifigan
@@ -77,3 +78,11 @@ def load_mel_vocoder(
     assign(network, weights, path, "NSF-HiFiGAN of the sizes in its config.json")
     fold_normed_weights(network)
     return MelVocoder(network.eval().to(device), config, row.mel_scale)
+
+
+@shared
+def load_conversion_vocoder(path: Path, device: torch.device, kind: str, dtype: torch.dtype) -> MelVocoder:
+    """Load a vocoder as ``load_mel_vocoder``, in its fastest form; converters share it. Raises UserError as that."""
+    vocoder = load_mel_vocoder(path, device, kind)
+    vocoder.network.prepare_for_conversion(dtype)
+    return vocoder

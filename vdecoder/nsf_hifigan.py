@@ -129,18 +129,18 @@ class NsfHifigan(nn.Module):
         generator: torch.Generator | None = None,
         block_frames: int = 172,
         needed: slice = slice(None),
-        watch: Callable[[int], None] | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Compute ``forward`` for a whole song, in equal blocks of at most ``block_frames`` with the context they need.
 
         The result equals one pass up to rounding. Activations take the memory of one block, and a CPU is faster because
-        they stay in its cache. Only the frames in ``needed`` are computed; the audio of the others is zero. ``watch``
-        is called with the number of frames that are done, after every block.
+        they stay in its cache. Only the frames in ``needed`` are computed; the audio of the others is zero.
+        ``on_progress`` is called with the number of frames that are done, after every block.
         """
         source = self.m_source(f0, generator)
         frames, per_frame = z.shape[2], g is not None and g.shape[2] > 1
         start, stop, _ = needed.indices(frames)
-        count = -(-(stop - start) // block_frames)
+        count = max(1, -(-(stop - start) // block_frames))
         audio = z.new_zeros(len(z), 1, frames * self.hop_length)
         for first, last in pairwise(start + (stop - start) * block // count for block in range(count + 1)):
             plan = plan_block(self, first, last, frames)
@@ -149,8 +149,8 @@ class NsfHifigan(nn.Module):
             speaker = g[:, :, window] if per_frame else g
             block = self.generate(z[:, :, window], source[:, :, samples], speaker, plan)
             audio[:, :, first * self.hop_length : last * self.hop_length] = block
-            if watch:
-                watch(last)
+            if on_progress:
+                on_progress(last)
         return audio
 
     def prepare_for_conversion(self, dtype: torch.dtype = torch.float32) -> None:

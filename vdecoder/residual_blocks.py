@@ -77,7 +77,10 @@ class FourierResBlock(nn.Module):
     def __init__(self, block: ResBlock):
         super().__init__()
         self.reach = block.reach
-        self.paths = [[(activate, FourierConv1d(conv)) for activate, conv in path] for path in block.paths()]
+        self.steps = nn.ModuleList(
+            nn.ModuleList(nn.ModuleList((activate, FourierConv1d(conv))) for activate, conv in path)
+            for path in block.paths()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         results = [self._convolve(item.t()).t() for item in x]
@@ -86,13 +89,13 @@ class FourierResBlock(nn.Module):
     def _convolve(self, x: Tensor) -> Tensor:
         """Map x (L, C) to (L, C)."""
         length = len(x)
-        total = x.new_zeros(max(path[-1][1].rows(length) for path in self.paths), x.shape[1])
+        total = x.new_zeros(max(path[-1][1].rows(length) for path in self.steps), x.shape[1])
         total[:length] = x
-        for path in self.paths:
+        for path in self.steps:
             y = total[:length]
-            for activate, conv in path[:-1]:
-                y = conv(y, activate)
-            activate, conv = path[-1]
+            *others, (activate, conv) = path
+            for before, first in others:
+                y = first(y, before)
             conv.add_to(total, y, activate)
         return total[:length]
 

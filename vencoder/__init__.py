@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modules.registry import Registry, Row
+from modules.shared import shared
 
 if TYPE_CHECKING:
     import torch
@@ -103,13 +104,25 @@ def build_encoder(
     key: str, device: str | torch.device = "cpu", folder: str | Path = "pretrain", half: bool = False
 ) -> SpeechEncoder:
     """Build the encoder ``key`` on ``device`` with its weight file from ``folder``; with ``half`` it computes in half
-    precision if that gives finite features.
+    precision if that gives finite features. Encoders of the same file, device and precision are one object.
 
     Raises UserError for an unknown key, and for a weight file that is missing, truncated, unsafe, of another family or
     of another size.
     """
-    row, path = ENCODERS[key], find_encoder_file(key, folder)
+    return _encoder(key, find_encoder_file(key, folder), torch_device(device), half)
+
+
+@shared
+def _encoder(key: str, path: Path | None, device: torch.device, half: bool) -> SpeechEncoder:
+    row = ENCODERS[key]
     return row.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path, device=device, half=half)
+
+
+def torch_device(device: str | torch.device) -> torch.device:
+    """Return the device of a name; imports PyTorch, which the table alone does not need."""
+    import torch
+
+    return torch.device(device)
 
 
 def find_encoder_file(key: str, folder: str | Path = "pretrain") -> Path | None:

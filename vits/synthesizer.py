@@ -116,7 +116,7 @@ class Synthesizer(nn.Module):
         volume: Tensor | None = None,
         longest: int | None = None,
         needed: slice = slice(None),
-        watch: Callable[[int], None] | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Convert content and F0 to audio, the same on every device if ``generator`` is on the CPU in the same state.
 
@@ -127,9 +127,9 @@ class Synthesizer(nn.Module):
             generator: source of all random numbers; None makes one with PUBLISHED_SEED.
             predict_f0: let the model choose the F0; ignored by a model that cannot.
             longest: frames that the prior and the flow process at once, with CONTEXT_FRAMES more on both sides; None
-                for all. They see the whole sequence otherwise.
+                for all, as published.
             needed: frames to decode; the audio of the others is zero.
-            watch: called with the number of frames that are decoded, after every block.
+            on_progress: called with the number of frames that are decoded, after every block.
 
         Returns:
             Audio (B, 1, hop·T) and its F0, Hz (B, T).
@@ -148,7 +148,7 @@ class Synthesizer(nn.Module):
             part = self.latent(x[:, :, here], f0[:, here], mask[:, :, here], speaker, noise[:, :, here], noice_scale)
             latents.append(part[:, :, kept])
         z = torch.cat(latents, dim=2)
-        return self.dec.decode(z, f0, g, generator, needed=needed, watch=watch), f0
+        return self.dec.decode(z, f0, g, generator, needed=needed, on_progress=on_progress), f0
 
     def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
         """Return the shape (B, inter, T) of the noise that ``latent`` needs for ``f0`` (B, T)."""

@@ -142,7 +142,7 @@ class Run(TrainingRun):
         torch.manual_seed(train.seed)  # for the initial weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
         self.validation = Validation(config, device)
-        shared = {name: section for name, section in config.to_dict().items() if name != "data"}  # local file names
+        shared = {name: section for name, section in config.to_dict().items() if name in ("train", "model", "spk")}
         distributed.require_same("sections train, model and spk", shared)
         frames = self.dataset.frames()
         clips = [(*path.parts[-2:], length) for path, length in zip(self.dataset.paths, frames, strict=True)]

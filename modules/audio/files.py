@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # imported where it is used, so that stages that only handle 
 BLOCK = 1 << 20  # samples that are processed at once where a whole recording need not be in memory
 SIXTEEN_BIT = ("WAV", "FLAC", "AIFF", "CAF", "W64", "RF64")
 RATES = (1000, 1_000_000)  # Hz; lowest and highest rate that a header may give
-MOST_CHANNELS = 64  # of an array; one with more has its axes exchanged
+MOST_CHANNELS = 64  # of an array
 LARGEST_KERNEL = 1 << 23  # values; building it takes 64 MiB; common rates need a fiftieth
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -52,12 +52,14 @@ def read_audio(path: str | os.PathLike, sampling_rate: int | None = None) -> tup
     return resample(audio, rate, sampling_rate), sampling_rate
 
 
-def open_audio(path: str | os.PathLike | BinaryIO) -> _SequentialSoundFile:
-    """Open an audio file, or a seekable file object from its start, for reading in blocks.
+def open_audio(path: str | os.PathLike | BinaryIO | bytes) -> _SequentialSoundFile:
+    """Open an audio file, its content, or a seekable file object from its start, for reading in blocks.
 
     Files in formats that libsndfile does not read are decoded by ffmpeg, chosen by suffix or by the file's first bytes
     (modules/audio/ffmpeg.py). Raises UserError when it is missing or not audio.
     """
+    if isinstance(path, bytes):
+        path = io.BytesIO(path)
     is_object = hasattr(path, "read")
     if not is_object and not os.path.isfile(path):
         raise UserError(f"there is no file {path}")
@@ -79,21 +81,28 @@ def open_audio(path: str | os.PathLike | BinaryIO) -> _SequentialSoundFile:
     return file
 
 
-def display_name(source: str | os.PathLike | BinaryIO) -> Path:
-    """Return the path of a file for messages; a file object without a name is "the sound"."""
-    return Path(str(getattr(source, "name", "the sound")) if hasattr(source, "read") else source)
+def display_name(source: str | os.PathLike | BinaryIO | bytes) -> Path:
+    """Return the path of a file for messages; content and file objects without a name are "the sound"."""
+    return Path(source) if isinstance(source, str | os.PathLike) else Path(str(getattr(source, "name", "the sound")))
 
 
-def as_file(audio: np.ndarray, sampling_rate: int) -> BinaryIO:
-    """Return audio, ``(L,)`` or ``(L, channels)``, as a file object in float32. Raises UserError for other shapes."""
-    audio = np.asarray(audio, np.float32)
+def as_wav(audio: np.ndarray, sampling_rate: int) -> bytes:
+    """Return audio, ``(L,)`` or ``(L, channels)``, as the bytes of a WAV file in float32.
+
+    Integers are scaled to [-1, 1]. Raises UserError for another shape or an impossible rate.
+    """
+    audio = np.asarray(audio)
     channels = audio.shape[1] if audio.ndim == 2 else 1
     if audio.ndim not in (1, 2) or not 1 <= channels <= MOST_CHANNELS:
-        raise UserError(f"an array of shape {audio.shape} is no sound; give (samples,) or (samples, channels)")
+        raise UserError(f"an array of shape {audio.shape} is no sound; it must be (samples,) or (samples, channels)")
+    if not RATES[0] <= sampling_rate <= RATES[1]:
+        raise UserError(f"the sound's rate is {sampling_rate} Hz; it must be from {RATES[0]} to {RATES[1]}")
+    if audio.dtype.kind == "i":
+        audio = audio / -float(np.iinfo(audio.dtype).min)
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", sampling_rate, channels, "FLOAT", format="WAV") as writer:
-        writer.write(audio)
-    return file
+        writer.write(audio.astype(np.float32))
+    return file.getvalue()
 
 
 class _SequentialSoundFile(soundfile.SoundFile):

@@ -31,15 +31,16 @@ OGG_PAGE = 65307  # bytes at most
 
 
 class MonoFile:
-    """An audio file, or a seekable file object, as mono float32, ``(n,)`` samples a part.
+    """An audio file, its content, or a seekable file object, as mono float32, ``(n,)`` samples a part.
 
     Mono is the mean of the channels, or the loudest channel if they cancel each other. A DC offset is removed, and the
-    whole file is lowered if its peak exceeds full scale. Every correction is logged.
+    whole file is lowered if its peak exceeds full scale. Every correction is logged. A file object can have one reader
+    at a time; files and contents can be read by several threads.
 
     Raises UserError when the file is missing, not audio, damaged, empty, or holds NaN or infinity.
     """
 
-    def __init__(self, source: str | os.PathLike | BinaryIO):
+    def __init__(self, source: str | os.PathLike | BinaryIO | bytes):
         self.path, self._source = display_name(source), source
         with open_audio(source) as file:
             self.sampling_rate: int = file.samplerate
@@ -137,7 +138,7 @@ class MonoFile:
         if promised > self.samples + TOLERANCE * self.sampling_rate:
             whole = promised / self.sampling_rate
             return f"{self.path} is cut off: its header gives {whole:.1f} s, {self.seconds:.1f} s are there; {cure}"
-        if self._format == "OGG" and not hasattr(self._source, "read") and _lacks_ogg_end(self.path):
+        if self._format == "OGG" and isinstance(self._source, str | os.PathLike) and _lacks_ogg_end(self.path):
             return f"{self.path} is cut off: {self.seconds:.1f} s are there, without the mark of their end; {cure}"
         return None
 

@@ -192,6 +192,9 @@ def _check_together(config: Config, path: str | Path) -> None:
         f"model.hidden_channels ({model.hidden_channels}) must be a multiple of model.n_heads ({model.n_heads})": (
             model.hidden_channels % model.n_heads == 0
         ),
+        f"f0 is {short_repr(config.f0)}; each speaker has three frequencies in Hz, in increasing order": all(
+            len(hertz) == 3 and 0 < hertz[0] <= hertz[1] <= hertz[2] for hertz in config.f0.values()
+        ),
         f"model.inter_channels is {model.inter_channels}; it must be even": model.inter_channels % 2 == 0,
         f"model.p_dropout is {model.p_dropout}; it must be from 0 to below 1": 0 <= model.p_dropout < 1,
         f"model.discriminator_periods is {model.discriminator_periods}; each must be from 2 to train.segment_size "

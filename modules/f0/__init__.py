@@ -151,7 +151,7 @@ def build_f0_predictor(
 ) -> F0Predictor:
     """Build the predictor ``key``, with its weight file from ``folder``.
 
-    A network's weights are read once per process and shared by all predictors of the same file and device. Raises
+    A network is shared by all predictors of the same file and device, and freed with the last of them. Raises
     UserError for an unknown key, and for a weight file that is missing, truncated or of another model.
     """
     row = F0_PREDICTORS[key]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modules.audio.torchaudio_guard import import_torchaudio
 from modules.f0 import F0_MAX, F0_MIN, F0Predictor
 from modules.f0.contour import resize_nearest
+from modules.shared import shared
 
 SAMPLING_RATE = 16000
 WINDOW = 1024  # samples
@@ -66,9 +67,9 @@ def _torchcrepe():
     return torchcrepe
 
 
-@functools.lru_cache(maxsize=2)
+@shared
 def _network(device: torch.device) -> torch.nn.Module:
-    """Load the network with torchcrepe's weights, once per process and device."""
+    """Load the network with torchcrepe's weights."""
     torchcrepe = _torchcrepe()
     torchcrepe.load.model(device, "full")
     network = torchcrepe.infer.model

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from modules.console import UserError
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.salience import SaliencePredictor, log
 from modules.layers.weight_norm import fold_normed_weights
+from modules.shared import shared
 from modules.weights.weight_file import assign, read_weight_file, read_weights_and_settings
 
 BUNDLED = "torchfcpe", "assets/fcpe_c_v001.pt"  # the package and its weight file; its network has no attention
@@ -37,7 +38,8 @@ class Fcpe(SaliencePredictor):
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
         self.weight = self.weight or bundled_weight()
-        self.network, self.mel = load_network(self.weight, torch.device(self.device))
+        self.loaded = load_network(self.weight, torch.device(self.device))
+        self.network, self.mel = self.loaded.network, self.loaded.mel
         self.network_rate, self.window = self.mel.sampling_rate, self.mel.win_length
 
     def log_mel(self, wave: Tensor) -> Tensor:
@@ -61,9 +63,17 @@ def bundled_weight() -> Path:
     return path
 
 
-@functools.lru_cache(maxsize=1)
-def load_network(path: Path, device: torch.device) -> tuple[FcpeNetwork, VocoderMel]:
-    """Load a weight file; returns the network, ready for inference, and its input spectrogram.
+@dataclass(frozen=True, eq=False)
+class LoadedNetwork:
+    """A network, ready for inference, and its input spectrogram."""
+
+    network: FcpeNetwork
+    mel: VocoderMel
+
+
+@shared
+def load_network(path: Path, device: torch.device) -> LoadedNetwork:
+    """Load a weight file.
 
     Reads both formats, whatever the file's name. Raises UserError when the file is truncated, unsafe, of another model,
     incomplete, or its settings do not fit its tensors.
@@ -81,7 +91,7 @@ def load_network(path: Path, device: torch.device) -> tuple[FcpeNetwork, Vocoder
     _check_mel(mel, sizes.mels, path)
     bundled = path.match("/".join(BUNDLED))
     log.info("F0 predictor fcpe: %s", f"the model that comes with {BUNDLED[0]}" if bundled else path)
-    return network.eval().to(device), mel
+    return LoadedNetwork(network.eval().to(device), mel)
 
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

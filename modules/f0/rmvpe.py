@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from modules.audio.spectrogram import FLOOR, mel_filters
 from modules.f0.rmvpe_network import BINS, MELS, RmvpeNetwork
 from modules.f0.salience import SaliencePredictor, log
+from modules.shared import shared
 from modules.weights.weight_file import assign, read_weight_file
 
 SAMPLING_RATE = 16000
@@ -34,7 +34,7 @@ class Rmvpe(SaliencePredictor):
         return BIN_WIDTH * torch.arange(BINS, device=self.device) + FIRST_BIN
 
 
-@functools.lru_cache(maxsize=1)
+@shared
 def load_network(path: Path, device: torch.device) -> RmvpeNetwork:
     """Load a weight file; returns the network, ready for inference.
 
