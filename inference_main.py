@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="take F0 from such a table; -t shifts it; points may be seconds apart")  # fmt: skip
     add("--dry_run", action="store_true", help="print what would be converted, and convert nothing")
     add("--max_segment", type=_seconds, metavar="S",
-        help="seconds that the networks process at once (default: 60, less if little memory is free)")  # fmt: skip
+        help="seconds that the encoder processes at once (default: 60, less if little memory is free)")  # fmt: skip
     add("--cache", dest="cache_folder", type=Path, metavar="DIR",
         help="keep units and F0 of songs there for later runs, 4 GiB at most")  # fmt: skip
     add_timbre_flags(parser.add_argument_group("timbre"))

@@ -88,7 +88,6 @@ class OnnxSynthesizer:
         generator: torch.Generator | None = None,
         predict_f0: bool = False,
         volume: Tensor | None = None,
-        longest: int | None = None,
         needed: slice = slice(None),
         on_progress: Progress | None = None,
     ) -> tuple[Tensor, Tensor]:

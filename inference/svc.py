@@ -47,7 +47,7 @@ from vits.generator_file import load_generator
 
 log = get_logger("convert")
 
-# Segments are what the encoder and the prior process at once. Their memory is about 20 MiB a second.
+# Segments are what the encoder processes at once, with up to 20 MiB a second (WavLM).
 LONGEST_SEGMENT = 60.0  # seconds
 SHORTEST_SEGMENT = 2.0  # seconds
 SEGMENT_MEMORY = 0.06  # GiB that should be free for a second
@@ -66,7 +66,7 @@ class Svc:
 
     Arguments beyond the published ones: ``pretrain_folder`` holds encoders, predictors and the enhancer's vocoder;
     ``diffusion_method`` and ``diffusion_speedup`` replace the YAML's; ``nprobe`` is how many lists of the feature index
-    are searched, None for as many as needed; ``max_segment`` is how many seconds the encoder and the prior process at
+    are searched, None for as many as needed; ``max_segment`` is how many seconds the encoder processes at
     once, None for what fits into memory; ``cache_folder`` and ``keep_units`` are as in ``FeatureExtractor``;
     ``precision`` is that of the decoder's residual blocks and of the encoder, as in ``pick_dtype``.
 
@@ -447,7 +447,6 @@ class Svc:
                 predict_f0=conversion.auto_predict_f0,
                 volume=features.volume if self.config.model.vol_embedding else None,
                 needed=slice(None) if follows else needed,
-                longest=round(self.segment * self.target_sample / self.hop_size),
                 on_progress=state and (lambda frames: state.report(features.start + frames * self.hop_size)),
             )
             audio, features = audio[:, 0], replace(features, f0=f0)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from modules.config import ModelConfig
 from modules.layers.convolution import Conv1d
 from modules.layers.weight_norm import fold_normed_weights
-from modules.windows import plan_windows
 from vdecoder import DECODERS
 from vdecoder.source import random_tensor
 from vits.f0_decoder import F0Decoder, f0_to_coarse, f0_to_lf0, lf0_to_f0, normalize_lf0
@@ -24,7 +23,6 @@ from vits.posterior_encoder import PosteriorEncoder
 from vits.prior_encoder import PriorEncoder
 
 PUBLISHED_SEED = 52468  # of every conversion, as published
-CONTEXT_FRAMES = 258  # on each side of a window; three seconds with the published sizes
 
 
 @dataclass
@@ -114,7 +112,6 @@ class Synthesizer(nn.Module):
         generator: torch.Generator | None = None,
         predict_f0: bool = False,
         volume: Tensor | None = None,
-        longest: int | None = None,
         needed: slice = slice(None),
         on_progress: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -126,8 +123,6 @@ class Synthesizer(nn.Module):
             noice_scale: factor on the prior's standard deviation.
             generator: source of all random numbers; None makes one with PUBLISHED_SEED.
             predict_f0: let the model choose the F0; ignored by a model that cannot.
-            longest: frames that the prior and the flow process at once, with CONTEXT_FRAMES more on both sides; None
-                for all, as published.
             needed: frames to decode; the audio of the others is zero.
             on_progress: called with the number of frames that are decoded, after every block.
 
@@ -142,12 +137,7 @@ class Synthesizer(nn.Module):
             norm_lf0 = normalize_lf0(f0_to_lf0(f0)[:, None], mask, uv)
             f0 = lf0_to_f0(self.f0_decoder(x, norm_lf0, mask, g)).squeeze(1)
         noise = random_tensor(torch.randn, self.noise_shape(f0), c.device, generator).to(x.dtype)
-        latents = []
-        for first, last, kept in plan_windows(f0.shape[1], longest or f0.shape[1], CONTEXT_FRAMES):
-            here, speaker = slice(first, last), g if g.shape[2] == 1 else g[:, :, first:last]
-            part = self.latent(x[:, :, here], f0[:, here], mask[:, :, here], speaker, noise[:, :, here], noice_scale)
-            latents.append(part[:, :, kept])
-        z = torch.cat(latents, dim=2)
+        z = self.latent(x, f0, mask, g, noise, noice_scale)
         return self.dec.decode(z, f0, g, generator, needed=needed, on_progress=on_progress), f0
 
     def noise_shape(self, f0: Tensor) -> tuple[int, int, int]:
