@@ -102,6 +102,25 @@ def test_threads_share_a_converter(svc, song, tmp_path):
         np.testing.assert_array_equal(got[name], wanted[name])
 
 
+@pytest.mark.parametrize("settings", [{}, {"clip_seconds": 2}, {"pad_seconds": 0.011}])
+def test_padding_is_not_decoded_and_nothing_else_is_missing(svc, song, monkeypatch, settings):
+    decode, decoded = svc.synthesizer.dec.decode, []
+
+    def note(z, *arguments, needed, **options):
+        decoded.append((needed.stop - needed.start) / z.shape[2])
+        return decode(z, *arguments, needed=needed, **options)
+
+    monkeypatch.setattr(svc.synthesizer.dec, "decode", note)
+    quick = svc.slice_inference(song, "alto", **PM, **settings)
+    assert max(decoded) < 1 or "pad_seconds" in settings
+    convert = svc.convert_wav
+    monkeypatch.setattr(
+        svc, "convert_wav", lambda *arguments, needed, **options: convert(*arguments, needed=slice(0, 10**6), **options)
+    )
+    monkeypatch.setattr(svc.synthesizer.dec, "decode", decode)
+    np.testing.assert_allclose(quick, svc.slice_inference(song, "alto", **PM, **settings), atol=1e-5)
+
+
 # -- shared work ------------------------------------------------------------------------------------------------------
 
 
