@@ -9,6 +9,7 @@ from inference.svc import Svc
 from modules.console import UserError
 from tests.test_nsf_hifigan import decoder, inputs, seeded
 from tests.test_svc import write_model, write_song
+from vdecoder.residual_blocks import HalfResBlock
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 
@@ -53,3 +54,15 @@ def test_a_converter_in_half_precision_sings_nearly_the_same(tmp_path):
         Svc(*model, "cpu", precision=name).slice_inference(song, "alto", f0_predictor="pm") for name in ("fp32", "bf16")
     )
     assert 0 < np.linalg.norm(half - exact) < 0.05 * np.linalg.norm(exact)
+
+
+def test_the_residual_path_of_a_block_in_half_precision_stays_in_float32():
+    block = decoder().resblocks[0]
+    for parameter in block.parameters():
+        torch.nn.init.zeros_(parameter)
+    x = torch.randn(1, 16, 50)
+    for conv in (*block.convs1, *block.convs2):
+        conv.weight_v.data.fill_(1)
+        conv.fold()
+    with torch.inference_mode():
+        assert torch.equal(HalfResBlock(block, torch.bfloat16)(x), x)

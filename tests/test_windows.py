@@ -48,3 +48,17 @@ def test_an_encoder_that_bounds_its_memory_gets_the_whole():
     encoder = Loudness()
     encoder.bounds_memory = True
     assert encoder.encode_in_segments(torch.zeros(160_000), 1)[0, 1].unique().tolist() == [160_000]
+
+
+class Neighbourhood(Loudness):
+    """Each frame is the mean of 2.5 s around it."""
+
+    def features(self, audio):
+        means = super().features(audio)[:1]
+        return torch.nn.functional.avg_pool1d(means[None], 125, 1, 62)[0].repeat(2, 1)
+
+
+def test_segments_have_context_on_both_sides():
+    audio = torch.randn(12 * SAMPLING_RATE, generator=torch.Generator().manual_seed(0))
+    encoder = Neighbourhood()
+    torch.testing.assert_close(encoder.encode_in_segments(audio, 2), encoder(audio))
