@@ -19,7 +19,7 @@ from tests.checkpoint_files import write_fairseq_checkpoint
 from tests.parity import DATA, FIXTURES, errors
 from tests.parity.fixtures import SONG, CompactFixtures
 from tests.parity.inference import use_published_placement
-from tests.parity.recipe import fill, recipe_values
+from tests.parity.recipe import fill, recipe_values, undrawn
 from vits.synthesizer import Synthesizer
 
 SOURCE = FIXTURES if FIXTURES.song.is_file() else CompactFixtures(DATA)  # a folder may lack the song
@@ -41,7 +41,7 @@ def pretrain(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def converters(pretrain, tmp_path_factory):
-    """variant -> Svc, each built once."""
+    """variant -> Svc, each built once. All have the same units and F0 of the same piece, which are computed once."""
     built: dict[str, Svc] = {}
 
     def converter(variant: str) -> Svc:
@@ -52,13 +52,14 @@ def converters(pretrain, tmp_path_factory):
             constructor = SOURCE.meta("A_default_infer")["constructor"] | SETTINGS["config_changes"].get(variant, {})
             for key in vars(config.model).keys() & constructor.keys():
                 setattr(config.model, key, constructor[key])
-            generator = Synthesizer(config.model, constructor["spec_channels"], constructor["segment_size"])
+            with undrawn():
+                generator = Synthesizer(config.model, constructor["spec_channels"], constructor["segment_size"])
             fill(generator, SETTINGS["recipe_seed_generator"][variant])
             torch.save({"model": generator.state_dict(), "iteration": 1}, folder / "G_1.pth")
             save_config(config, folder / "config.json")
             write_clusters(folder / "kmeans.pt", config.model.ssl_dim)
             files = folder / "G_1.pth", folder / "config.json", "cpu", folder / "kmeans.pt"
-            built[variant] = Svc(*files, pretrain_folder=pretrain)
+            built[variant] = Svc(*files, pretrain_folder=pretrain, cache_folder=pretrain / "features")
         return built[variant]
 
     return converter

@@ -16,7 +16,7 @@ from diffusion.denoiser import step_embedding
 from diffusion.samplers import ddim, ddpm, pndm
 from diffusion.schedule import LAST_BETA
 from diffusion.unit2mel import LOUDEST, QUIETEST, Unit2Mel
-from tests.parity.recipe import fill
+from tests.parity.recipe import fill, undrawn
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,7 +28,8 @@ def network(meta: dict) -> Unit2Mel:
 
 @functools.lru_cache(maxsize=1)
 def _network(constructor: str, seed: int) -> Unit2Mel:
-    net = Unit2Mel(**json.loads(constructor))
+    with undrawn():
+        net = Unit2Mel(**json.loads(constructor))
     fill(net, seed)
     return net
 

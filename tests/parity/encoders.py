@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -57,13 +59,21 @@ def hubertsoft(ins: Arrays, meta: dict) -> dict:
 
 
 def wavlm(ins: Arrays, meta: dict) -> dict:
-    encoder, wave = saved("wavlmbase+", {"cfg": dict(meta["constructor"]), "model": recipe_weights(meta)}), ins["wav"]
-    wave, network = torch.from_numpy(wave), encoder.network
+    size = {name: meta[name] for name in ("state_dict", "recipe_seed")}
+    encoder = _wavlm(json.dumps(size | {"cfg": dict(meta["constructor"])}))
+    wave, network = torch.from_numpy(ins["wav"]), encoder.network
     assert_sizes(network, meta["constructor"])
     with torch.inference_mode():
         projected = network.project(network.convolve(wave[None]))
     layers = {f"layer{layer}": after(network, wave, layer) for layer in (1, 6)}
     return {"units": encoder(wave), "conv": projected, **layers}
+
+
+@functools.lru_cache(maxsize=1)
+def _wavlm(size: str) -> SpeechEncoder:
+    """Kept, because neighbouring fixtures share theirs."""
+    meta = json.loads(size)
+    return saved("wavlmbase+", {"cfg": meta["cfg"], "model": recipe_weights(meta)})
 
 
 def dphubert(ins: Arrays, meta: dict) -> dict:

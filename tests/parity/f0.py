@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_neare
 from modules.f0.crepe import FILTER
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
 from modules.f0.rmvpe_network import BLOCKS_A_LEVEL, RmvpeNetwork
-from tests.parity.recipe import fill
+from tests.parity.recipe import fill, undrawn
 
 Arrays = dict[str, np.ndarray]
 
@@ -91,7 +92,9 @@ def _silence_in_words(meta: dict) -> np.ndarray:
 
 
 def rmvpe_network(ins: Arrays, meta: dict) -> dict:
-    network, size = RmvpeNetwork(), meta["constructor"]
+    with undrawn():
+        network = RmvpeNetwork()
+    size = meta["constructor"]
     assert size["hop_length"] == rmvpe.HOP_LENGTH
     assert size["E2E0"] == str((BLOCKS_A_LEVEL, 1, (2, 2)))  # residual blocks, recurrent layers, pooling
     outputs = _predicted("rmvpe", {"model": _filled(network, meta)}, ins, meta)
@@ -112,7 +115,8 @@ def rmvpe_decoding(ins: Arrays, meta: dict) -> dict:
 
 
 def fcpe_network(ins: Arrays, meta: dict) -> dict:
-    network = _fcpe(meta)
+    with undrawn():
+        network = _fcpe(meta)
     config = dict(meta["constructor"])
     assert (config["model"]["type"], config["model"]["use_siren"]) == ("ConfNaiveMelPE", False)
     assert not config["model"]["use_full"] and not config["model"]["confidence"]
@@ -184,7 +188,9 @@ def _predicted(key: str, checkpoint: dict, ins: Arrays, meta: dict) -> dict:
     return outputs
 
 
-def _shapes(network: torch.nn.Module) -> dict[str, list[int]]:
+def _shapes(build: Callable[[], torch.nn.Module]) -> dict[str, list[int]]:
+    with undrawn():
+        network = build()
     return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
@@ -205,6 +211,6 @@ ADAPTERS = {
     "E_fcpe": fcpe_network,
 }
 STATE_DICTS = {
-    "E_rmvpe_net": lambda meta: _shapes(RmvpeNetwork()),
-    "E_fcpe": lambda meta: _shapes(_fcpe(meta)),
+    "E_rmvpe_net": lambda meta: _shapes(RmvpeNetwork),
+    "E_fcpe": lambda meta: _shapes(lambda: _fcpe(meta)),
 }

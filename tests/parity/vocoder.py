@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.parity.recipe import fill
+from tests.parity.recipe import fill, undrawn
 from vdecoder.enhancer import Enhancer
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 from vdecoder.nsf_hifigan import NsfHifigan
@@ -27,7 +27,8 @@ def vocoder(meta: dict, kind: str = "nsf-hifigan") -> MelVocoder:
 
 @functools.lru_cache(maxsize=2)
 def _vocoder(constructor: str, seed: int, kind: str) -> MelVocoder:
-    network = _build(json.loads(constructor))
+    with undrawn():
+        network = _build(json.loads(constructor))
     fill(network, seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
