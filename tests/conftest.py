@@ -3,8 +3,11 @@
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 import pytest
+
+from tests.script_process import ScriptProcess
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # not in the process that starts them: they inherit it
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
@@ -46,3 +49,19 @@ def no_room():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def start_script():
+    """Start a script in the current folder: ``start_script("train.py", *arguments)`` gives a ScriptProcess, which is
+    killed at the end of the test."""
+    started = []
+
+    def start(script, *arguments):
+        started.append(ScriptProcess(script, *arguments, errors=Path("errors.txt").absolute()))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()

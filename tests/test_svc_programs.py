@@ -26,6 +26,8 @@ PM = {"f0_predictor": "pm"}
 def model(tmp_path_factory):
     config = tiny_config()
     config.model.ssl_dim = 72
+    config.model.upsample_rates, config.model.upsample_kernel_sizes = [8, 8, 2, 2, 2], [16, 16, 4, 4, 4]
+    config.model.upsample_initial_channel = 32
     config.f0 = {"alto": [300.0, 420.0, 600.0], "tenor": [90.0, 130.0, 200.0]}
     return write_model(tmp_path_factory.mktemp("model"), config)
 

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,8 +32,6 @@ from vits.step import Learner, learning_rate
 from vits.synthesizer import Synthesizer
 from vits.training_log import TrainingLog
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
@@ -43,9 +39,16 @@ def work(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Runs in this process log no pictures; drawing them takes as long as training."""
+    for name in ("_mel", "_curves"):
+        monkeypatch.setattr(TrainingLog, name, lambda *_: None)
+
+
 def prepare(work, **train):
-    """A data set of 9 clips: 3 steps an epoch with batches of 4."""
-    config = tiny_config(**{"batch_size": 4, "log_interval": 1, **train})
+    """A data set of 9 clips: 3 steps an epoch with batches of 4. Only with ``log_interval=1`` every step is logged."""
+    config = tiny_config(**{"batch_size": 4, "log_interval": 1000, **train})
     write_dataset(work, config)
     return work / "configs" / "config.json"
 
@@ -56,22 +59,16 @@ def logged_losses(folder):
     return {int(step): losses for losses, step in re.findall(r"Losses: \[(.*?)\], step: (\d+)", text)}
 
 
-def start_script(work, *arguments):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments], cwd=work, stderr=subprocess.PIPE, text=True
-    )
-
-
 def wait_for(path, process):
     deadline = time.monotonic() + 120
     while not path.exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.read_errors()
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
 
 
-def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work):
-    config = prepare(work, epochs=4, eval_interval=5)
+def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work, without_pictures, start_script):
+    config = prepare(work, epochs=4, eval_interval=5, log_interval=1)
     assert training.train(config, "whole", "cpu") == 0
     whole = logged_losses(work / "logs" / "whole")
     assert list(whole) == list(range(1, 13))
@@ -79,10 +76,10 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     endless = tiny_config(batch_size=4, log_interval=1, eval_interval=5, epochs=10000)
     endless.data = load_config(config).data
     save_config(endless, work / "configs" / "endless.json")
-    process = start_script(work, "-c", "configs/endless.json", "-m", "killed", "-d", "cpu")
+    process = start_script("train.py", "-c", "configs/endless.json", "-m", "killed", "-d", "cpu")
     wait_for(work / "logs" / "killed" / "D_5.pth", process)
     process.kill()
-    process.communicate()
+    assert process.wait() == -signal.SIGKILL
 
     for path in (work / "logs" / "killed").glob("*_*.pth"):  # delete everything after step 5
         if not path.stem.endswith("_5"):
@@ -94,15 +91,15 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_an_uninterrupted_one(work)
     assert resumed == {step: whole[step] for step in resumed}
 
 
-def test_a_run_starts_its_loader_once_and_not_at_every_epoch(work, monkeypatch):
+def test_a_run_starts_its_loader_once_and_not_at_every_epoch(work, without_pictures, monkeypatch):
     read, starts = EpochBatches.__iter__, []
     monkeypatch.setattr(EpochBatches, "__iter__", lambda batches: starts.append(batches.epoch) or read(batches))
-    assert training.train(prepare(work, epochs=3), "44k", "cpu") == 0
+    assert training.train(prepare(work, epochs=3, log_interval=1), "44k", "cpu") == 0
     assert starts == [1] and len(logged_losses(work / "logs" / "44k")) == 9
 
 
-def test_a_model_with_loudness_embedding_trains_with_augmentation_and_resumes_exactly(work):
-    path = prepare(work, epochs=2, eval_interval=4, vol_aug=True)
+def test_a_model_with_loudness_embedding_trains_with_augmentation_and_resumes_exactly(work, without_pictures):
+    path = prepare(work, epochs=2, log_interval=1, eval_interval=4, vol_aug=True)
     config = load_config_that_embeds_loudness(path)
     assert training.train(path, "whole", "cpu") == 0
     whole = logged_losses(work / "logs" / "whole")
@@ -133,19 +130,18 @@ def test_a_truncated_newest_checkpoint_is_skipped_and_the_run_resumes_from_the_o
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, number):
-    config = prepare(work, epochs=10000, eval_interval=3)
-    process = start_script(work, "-c", str(config), "-m", "44k", "-d", "cpu")
+def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, start_script, number):
+    config = prepare(work, epochs=10000, eval_interval=3, log_interval=1)
+    process = start_script("train.py", "-c", str(config), "-m", "44k", "-d", "cpu")
     wait_for(work / "logs" / "44k" / "D_3.pth", process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, errors
-    last = int(re.search(r"stopped at step (\d+)", errors)[1])
+    assert process.wait() == 128 + number, process.read_errors()
+    last = int(re.search(r"stopped at step (\d+)", process.read_errors())[1])
     assert saved_models.read_newest(work / "logs" / "44k")[0].step == last == max(logged_losses(work / "logs" / "44k"))
 
 
-def test_a_full_disk_during_a_save_is_a_warning_and_the_former_pair_stays(work, monkeypatch, caplog):
-    config = prepare(work, epochs=2, eval_interval=2)
+def test_a_full_disk_during_a_save_is_a_warning_and_the_former_pair_stays(work, without_pictures, monkeypatch, caplog):
+    config = prepare(work, epochs=2, eval_interval=2, log_interval=1)
     fsync, calls, space_after = os.fsync, [], [1000]
 
     def disk_that_fills_up(descriptor):
@@ -201,7 +197,7 @@ def test_a_resumed_run_recognises_autosaves(work):
 def test_the_log_and_tensorboard_have_the_throughput(work):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    training.train(prepare(work, epochs=1), "44k", "cpu")
+    training.train(prepare(work, epochs=1, log_interval=1), "44k", "cpu")
     tags = set(EventAccumulator(str(work / "logs" / "44k")).Reload().Tags()["scalars"])
     figures = ("steps_per_second", "data_seconds", "compute_seconds", "data_share", "hours_left", "skipped_steps")
     assert {f"pace/{name}" for name in figures} | {"grad_norm_g", "grad_norm_d"} <= tags
@@ -214,8 +210,8 @@ def test_the_log_and_tensorboard_have_the_throughput(work):
     assert re.search(line, text)
 
 
-def test_in_tensorboard_no_step_of_a_killed_run_appears_twice(work):
-    config = prepare(work, epochs=2, eval_interval=2)
+def test_in_tensorboard_no_step_of_a_killed_run_appears_twice(work, without_pictures):
+    config = prepare(work, epochs=2, eval_interval=2, log_interval=1)
     training.train(config, "44k", "cpu")
     folder = work / "logs" / "44k"
     for path in folder.glob("*_6.pth"):
@@ -623,8 +619,8 @@ def test_a_clip_without_sidecar_files_is_skipped_with_a_warning(work, caplog):
     assert f"{clip} is left out: there is no {clip.name}.soft.pt" in caplog.text
 
 
-def test_an_error_during_a_run_loses_no_step(work):
-    config = prepare(work, epochs=3, eval_interval=1000)
+def test_an_error_during_a_run_loses_no_step(work, without_pictures):
+    config = prepare(work, epochs=3, log_interval=1)
     clip = Path(Path(load_config(config).data.training_files).read_text(encoding="utf-8").splitlines()[-1])
     clip.with_name(clip.name + ".soft.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match="soft.pt"):

@@ -48,8 +48,8 @@ MARKS = {
 }
 SIZES = (  # keys of the tiny model that make it small
     "inter_channels", "hidden_channels", "filter_channels", "n_layers", "resblock_kernel_sizes",
-    "resblock_dilation_sizes", "upsample_initial_channel", "n_flow_layer", "gin_channels", "discriminator_periods",
-    "discriminator_width",
+    "resblock_dilation_sizes", "upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "n_flow_layer",
+    "gin_channels", "discriminator_periods", "discriminator_width",
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def configure(variant: str, epochs: int) -> str:
     """Stage 2 with the variant's flags, its configuration made small and given a name of its own."""
     flags, changes = VARIANTS[variant]
     assert preprocess_flist_config.main(["--speech_encoder", "mfcc", "--fresh", *flags]) == 0
-    config, tiny = load_config("configs/config.json"), tiny_config(log_interval=1, epochs=epochs)
+    config, tiny = load_config("configs/config.json"), tiny_config(log_interval=1000, epochs=epochs)
     for key in SIZES:
         setattr(config.model, key, getattr(tiny.model, key))
     for key, value in changes.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,9 @@ def tiny_config(**train) -> Config:
                 "resblock": "2",
                 "resblock_kernel_sizes": [3],
                 "resblock_dilation_sizes": [[1, 3]],
-                "upsample_initial_channel": 32,
+                "upsample_rates": [32, 16],
+                "upsample_kernel_sizes": [64, 32],
+                "upsample_initial_channel": 16,
                 "n_flow_layer": 1,
                 "gin_channels": 4,
                 "ssl_dim": 8,
@@ -58,18 +62,28 @@ def tiny_config(**train) -> Config:
 
 def write_clip(path: Path, seconds: float, seed: int, features: int = 8) -> None:
     """A clip of a noisy tone with all the sidecar files that training reads."""
+    for ending, content in _clip_files(seconds, seed, features).items():
+        path.with_name(path.stem + ending).write_bytes(content)
+
+
+@functools.cache
+def _clip_files(seconds: float, seed: int, features: int) -> dict[str, bytes]:
+    """Ending -> content of the files of a clip, made once for all data sets."""
     rng = np.random.default_rng(seed)
     length = int(seconds * RATE)
     frames = length // HOP
     hz = rng.uniform(150, 400)
     audio = 0.3 * np.sin(2 * np.pi * hz * np.arange(length) / RATE) + 0.02 * rng.standard_normal(length)
     audio = audio.astype(np.float32)
-    write_audio(path, audio, RATE)
-    files = ClipFiles(path)
-    files.write_units(torch.from_numpy(rng.standard_normal((1, features, int(seconds * 50))).astype(np.float32)))
-    files.write_f0(np.full(frames, hz, np.float32), np.ones(frames, np.float32))
-    files.write_spec(linear_spectrogram(torch.from_numpy(audio)[None], 2048, HOP, 2048)[0])
-    files.write_volume(volume(audio, HOP))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.wav"
+        write_audio(path, audio, RATE)
+        files = ClipFiles(path)
+        files.write_units(torch.from_numpy(rng.standard_normal((1, features, int(seconds * 50))).astype(np.float32)))
+        files.write_f0(np.full(frames, hz, np.float32), np.ones(frames, np.float32))
+        files.write_spec(linear_spectrogram(torch.from_numpy(audio)[None], 2048, HOP, 2048)[0])
+        files.write_volume(volume(audio, HOP))
+        return {file.name.removeprefix("clip"): file.read_bytes() for file in Path(folder).iterdir()}
 
 
 def write_dataset(root: Path, config: Config, clips: int = 5) -> None:
@@ -123,6 +137,17 @@ def write_diffusion_dataset(root: Path, config: DiffusionConfig, clips: int = 5)
 
 def write_mels(path: Path, mel: VocoderMel = MEL) -> None:
     """The mels of a clip, plain and augmented."""
-    audio = torch.from_numpy(read_audio(path)[0])
-    ClipFiles(path).write_mel(plain_mel(audio, mel))
-    ClipFiles(path).write_augmented(augment(audio, mel, seed=int(path.stem)))
+    for ending, content in _mel_files(path.read_bytes(), mel, int(path.stem)).items():
+        path.with_name(path.stem + ending).write_bytes(content)
+
+
+@functools.cache
+def _mel_files(clip: bytes, mel: VocoderMel, seed: int) -> dict[str, bytes]:
+    """Ending -> content of the files that ``write_mels`` writes, made once for all data sets."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.wav"
+        path.write_bytes(clip)
+        audio = torch.from_numpy(read_audio(path)[0])
+        ClipFiles(path).write_mel(plain_mel(audio, mel))
+        ClipFiles(path).write_augmented(augment(audio, mel, seed=seed))
+        return {file.name.removeprefix("clip"): file.read_bytes() for file in Path(folder).iterdir() if file != path}
