@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import json
 from pathlib import Path
 
 import torch
@@ -23,17 +26,27 @@ def config_of(**model) -> Config:
 
 def write_generator_file(path: Path, config: Config, seed: int = 0) -> dict[str, torch.Tensor]:
     """Write a checkpoint with random weights and an optimizer state, and the config.json beside it."""
+    content = _checkpoint(json.dumps(config.to_dict()), seed)
     torch.manual_seed(seed)
-    network = Synthesizer(config.model, SPECTRUM)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    save_config(config, path.with_name("config.json"))
+    return torch.load(io.BytesIO(content), weights_only=True)["model"]
+
+
+@functools.lru_cache(maxsize=8)
+def _checkpoint(config: str, seed: int) -> bytes:
+    """The checkpoint's file, made once for neighbouring tests."""
+    torch.manual_seed(seed)
+    network = Synthesizer(Config.from_dict(json.loads(config)).model, SPECTRUM)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    path.parent.mkdir(parents=True, exist_ok=True)
     entries = {"iteration": 7, "optimizer": optimizer.state_dict(), "learning_rate": 3e-4}
-    torch.save({"model": network.state_dict(), **entries}, path)
-    save_config(config, path.with_name("config.json"))
-    return network.state_dict()
+    file = io.BytesIO()
+    torch.save({"model": network.state_dict(), **entries}, file)
+    return file.getvalue()
 
 
 def stirred(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

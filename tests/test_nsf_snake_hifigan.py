@@ -113,11 +113,11 @@ def test_a_block_reads_the_frames_that_its_samples_depend_on_and_hardly_more():
     z, f0, g = inputs(61)
     z.requires_grad_(True)
     block = slice(30 * net.hop_length, 31 * net.hop_length)
-    net.generate(z, net.m_source(f0), g)[0, 0, block].sum().backward()
+    net.generate(z, net.m_source(f0, torch.Generator().manual_seed(1)), g)[0, 0, block].sum().backward()
     used = z.grad[0].abs().amax(0).nonzero().flatten()
     window = plan_block(net, 30, 31, 61).window
-    assert used.min() - 2 <= window.start <= used.min()
-    assert used.max() + 1 <= window.stop <= used.max() + 3
+    assert used.min() - 3 <= window.start <= used.min()
+    assert used.max() + 1 <= window.stop <= used.max() + 1 + 3
 
 
 @pytest.mark.parametrize(("resblock", "activations"), [("1", 6), ("2", 2)])
