@@ -19,7 +19,8 @@ FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 SERVER_SETTINGS = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
 IMPORTED = [
-    *("train", "preprocess_hubert_f0", "vits.training", "preparation.features", "torch.utils.tensorboard"),
+    *("train", "vits.training", "diffusion.training", "preprocess_hubert_f0", "preparation.features"),
+    "torch.utils.tensorboard",
     *("torch._dynamo", "matplotlib.figure"),  # otherwise imported with the first optimizer and the first picture
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -33,11 +34,18 @@ def write_model(folder: Path, config: Config | None = None, change=lambda weight
     if config is None:
         config = tiny_config()
         config.model.ssl_dim = 72
+    weights = change({name: tensor.clone() for name, tensor in _weights(json.dumps(config.to_dict())).items()})
     torch.manual_seed(0)
-    weights = change(Synthesizer(config.model).state_dict())
     torch.save({"model": weights, "iteration": 1, "optimizer": None, "learning_rate": 1e-4}, folder / "G_1.pth")
     save_config(config, folder / "config.json")
     return folder / "G_1.pth", folder / "config.json"
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(config: str) -> dict[str, torch.Tensor]:
+    """Random weights, made once for neighbouring tests."""
+    torch.manual_seed(0)
+    return Synthesizer(Config.from_dict(json.loads(config)).model).state_dict()
 
 
 def write_song(path: Path, seconds: float, rate: int = RATE, gaps: tuple[float, ...] = (), channels: int = 1) -> Path:

@@ -33,7 +33,7 @@ from tests.tiny import MEL, tiny_diffusion_config, write_diffusion_dataset
 from tests.vocoder_files import write_vocoder
 
 ROOT = Path(__file__).parents[1]
-CPU = torch.device("cpu")
+CPU, DRAW = torch.device("cpu"), TrainingLog.log_clip_picture
 PACE = {
     f"pace/{name}"
     for name in (
@@ -48,7 +48,14 @@ def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_diffusion_dataset(tmp_path, tiny_diffusion_config())
     write_vocoder(tmp_path / "pretrain" / "nsf_hifigan", num_mels=MEL.n_mels)
+    monkeypatch.setattr(TrainingLog, "log_clip_picture", lambda *_: None)  # drawing takes longer than training
     return tmp_path
+
+
+@pytest.fixture
+def pictures(work, monkeypatch):
+    """Runs in this process draw pictures after all."""
+    monkeypatch.setattr(TrainingLog, "log_clip_picture", DRAW)
 
 
 def prepare(work, expdir="logs/44k/diffusion", **train):
@@ -233,20 +240,17 @@ def test_a_checkpoint_of_another_configuration_is_named_with_keys_and_shapes(wor
 # -- stopping and saving ----------------------------------------------------------------------------------------------
 
 
-def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work):
+def test_a_signal_ends_the_run_with_a_checkpoint_of_the_last_step(work, start_script):
     path = prepare(work, epochs=100000, interval_val=3)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train_diff.py"), "-c", str(path), "-d", "cpu"], stderr=subprocess.PIPE, text=True
-    )
+    process = start_script("train_diff.py", "-c", str(path), "-d", "cpu")
     deadline = time.monotonic() + 120
     while not Path("logs/44k/diffusion/model_3.pt").exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.read_errors()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    last = int(re.search(r"stopped at step (\d+)", errors)[1])
+    assert process.wait() == 128 + signal.SIGTERM, process.read_errors()
+    last = int(re.search(r"stopped at step (\d+)", process.read_errors())[1])
     newest, (content, state) = read_newest_diffusion("logs/44k/diffusion")
     assert newest.step == content["global_step"] == last == max(logged_losses("logs/44k/diffusion"))
     assert state["optimizer"]["state"]
@@ -405,7 +409,7 @@ def tags_of(folder):
     return {kind: set(events.Tags()[kind]) for kind in ("scalars", "audio", "images")}
 
 
-def test_tensorboard_has_the_published_tags(work):
+def test_tensorboard_has_the_published_tags(work, pictures):
     training.train(prepare(work, epochs=1, interval_val=3), "cpu")
     assert tags_of("logs/44k/diffusion/logs") == {
         "scalars": {"train/loss", "train/lr", "validation/loss", "train/grad_norm"} | PACE,
@@ -428,7 +432,7 @@ def test_the_text_log_has_the_published_columns_and_the_real_time_factor(work):
     assert clock(3725.06) == "1:02:05.1"
 
 
-def test_a_name_with_mathematics_characters_gives_a_picture(work):
+def test_a_name_with_mathematics_characters_gives_a_picture(work, pictures):
     with contextlib.closing(TrainingLog(Path("log"))) as training_log:
         training_log.log_clip_picture(1, "alto_$\\x$ ^_{", torch.zeros(5, 16), torch.zeros(5, 16))
 

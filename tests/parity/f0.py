@@ -6,13 +6,14 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
 from modules.audio.files import sinc_resample
 from modules.audio.torchaudio_guard import import_torchaudio
-from modules.f0 import F0_MAX, F0_MIN, build_f0_predictor, fcpe, rmvpe, salience
+from modules.f0 import F0_MAX, F0_MIN, build_f0_predictor, crepe, fcpe, rmvpe, salience
 from modules.f0.contour import interpolate_unvoiced, resize_linear, resize_nearest
 from modules.f0.crepe import FILTER
 from modules.f0.fcpe_network import FcpeNetwork, FcpeSizes
@@ -80,6 +81,20 @@ def predictor(ins: Arrays, meta: dict) -> dict:
             curves[case, frames] = predict(audio, None if frames == "none" else int(frames))
         outputs[name] = curves[case, frames][which == "uv"]
     return outputs
+
+
+def crepe_predictor(ins: Arrays, meta: dict) -> dict:
+    """As ``predictor``; the network, which does not depend on threshold and length, sees each sound once."""
+    network, seen = crepe._network(torch.device("cpu")), {}
+
+    def remembered(windows: torch.Tensor) -> torch.Tensor:
+        key = windows.numpy().tobytes()
+        if key not in seen:
+            seen[key] = network(windows)
+        return seen[key]
+
+    with mock.patch.object(crepe, "_network", lambda device: remembered):
+        return predictor(ins, meta)
 
 
 def _silence_in_words(meta: dict) -> np.ndarray:
@@ -177,14 +192,17 @@ def _filled(network: torch.nn.Module, meta: dict) -> dict[str, torch.Tensor]:
 def _predicted(key: str, checkpoint: dict, ins: Arrays, meta: dict) -> dict:
     """What the predictor makes of the sound, with the checkpoint lying where a user would have put it."""
     rate, hop = map(int, re.search(r"Predictor\(hop (\d+), (\d+),", meta["call"]).groups()[::-1])
-    outputs = {}
+    outputs, curves = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         torch.save(checkpoint, Path(folder) / f"{key}.pt")
         for name in _outputs(meta):
-            if case := re.fullmatch(r"thr([\d.]+)_plen_(none|\d+)_(f0|uv|compute_f0)", name):
-                predict = build_f0_predictor(key, rate, hop, threshold=float(case[1]), folder=folder)
-                frames = None if case[2] == "none" else int(case[2])
-                outputs[name] = predict(ins[f"wav_{rate}"], frames)[case[3] == "uv"]
+            if case := re.fullmatch(r"(thr[\d.]+)_plen_(none|\d+)_(f0|uv|compute_f0)", name):
+                threshold, frames, which = case.groups()
+                if (threshold, frames) not in curves:
+                    predict = build_f0_predictor(key, rate, hop, threshold=float(threshold[3:]), folder=folder)
+                    audio = ins[f"wav_{rate}"]
+                    curves[threshold, frames] = predict(audio, None if frames == "none" else int(frames))
+                outputs[name] = curves[threshold, frames][which == "uv"]
     return outputs
 
 
@@ -205,7 +223,7 @@ ADAPTERS = {
     "E_pm": predictor,
     "E_dio": predictor,
     "E_harvest": predictor,
-    "E_crepe": predictor,
+    "E_crepe": crepe_predictor,
     "E_rmvpe_net": rmvpe_network,
     "E_rmvpe_decode": rmvpe_decoding,
     "E_fcpe": fcpe_network,
