@@ -13,6 +13,23 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # not in the process
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
+# The files that take longest begin, so that none is left for one process at the end.
+LONGEST = (
+    *("test_parity.py", "test_same_sound.py", "test_training.py", "test_variants_end_to_end.py", "test_distributed.py"),
+    *("test_inference_main.py", "test_encoders_end_to_end.py", "test_crash.py"),
+)
+
+
+def pytest_configure(config):
+    """pytest-xdist would begin with the files of most tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport():
     """Escape surrogates in captured output, which pytest-xdist cannot send between processes."""

@@ -16,11 +16,14 @@ from modules.training.run_lock import exclusive_run
 from tests.another_run import another_run
 from tests.test_distributed import CPU, config_of, diffusion_config_of, gradients
 from vits import training
+from vits.training_log import TrainingLog
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     set_up_logging()
+    for name in ("_mel", "_curves"):
+        setattr(TrainingLog, name, lambda *_: None)  # drawing takes as long as training
     rank = distributed.launch_rank()
     own = folder if rank == 0 else folder / "of the other machine"  # which has the data, but no run folder
     # Started before the group is joined: a fork does not copy its threads.
