@@ -115,11 +115,11 @@ def published_placement(output: np.ndarray, cut: int, length: int) -> np.ndarray
 def use_published_placement(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make converters position and join pieces as the original does: without fades, and late by up to half a frame."""
 
-    def convert_piece(svc, audio, rate, piece, conversion, mix, run):
+    def convert_piece(svc, audio, rate, piece, conversion, mix, state):
         wav = torch.from_numpy(round_to_pcm16(np.pad(audio, piece.padding)))
         wav = sinc_resample(wav, rate, svc.target_sample)
         cut = round(piece.padding * svc.target_sample / rate)
-        return published_placement(svc.convert_wav(wav, conversion, mix=mix, run=run).numpy(), cut, piece.length)
+        return published_placement(svc.convert_wav(wav, conversion, mix=mix, state=state).numpy(), cut, piece.length)
 
     monkeypatch.setattr(inference.svc, "with_fades", lambda layouts, *rates: layouts)
     monkeypatch.setattr(Svc, "_convert_piece", convert_piece)
