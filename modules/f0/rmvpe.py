@@ -46,7 +46,8 @@ def load_network(path: Path, device: torch.device) -> RmvpeNetwork:
     assign(network, weights, path, "RMVPE", copy=False)
     log.info("F0 predictor rmvpe: %s", path)
     channels_last = device.type == "cpu"  # faster there; not measured on others
-    return network.fold(torch.channels_last if channels_last else torch.contiguous_format).to(device)
+    network.fold(torch.channels_last if channels_last else torch.contiguous_format)
+    return network.requires_grad_(False).to(device)
 
 
 def log_mel(wave: Tensor) -> Tensor:
