@@ -87,9 +87,8 @@ class FeatureExtractor:
     ) -> Features:
         """Extract the features of wav (L,), which begins at the song's sample ``start``.
 
-        F0 is that of ``curve`` or else of the predictor of this key and threshold. ``segment`` is how many seconds the
-        encoder processes at once. Raises UserError if ``f0_filter`` is
-        set and no frame has F0.
+        F0 comes from ``curve``, or else from the predictor of this key and threshold. The encoder processes ``segment``
+        seconds at once. Raises UserError if ``f0_filter`` is set and no frame has F0.
         """
         f0, uv = self.contour(wav, key, threshold, start, curve)
         if f0_filter and not f0.any():

@@ -1,4 +1,4 @@
-"""What the pieces of one conversion share: progress, voicing, and the F0 that was used."""
+"""Progress, voicing and F0 of one conversion, which its pieces share."""
 
 from __future__ import annotations
 

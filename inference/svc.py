@@ -68,7 +68,7 @@ class Svc:
     ``diffusion_method`` and ``diffusion_speedup`` replace the YAML's; ``nprobe`` is how many lists of the feature index
     are searched, None for as many as needed; ``max_segment`` is how many seconds the encoder processes at
     once, None for what fits into memory; ``cache_folder`` and ``keep_units`` are as in ``FeatureExtractor``;
-    ``precision`` is that of the decoder's residual blocks and of the encoder, as in ``pick_dtype``.
+    the decoder's residual blocks and the encoder compute in ``precision``, see ``pick_dtype``.
 
     Raises UserError for a missing or unreadable file, an encoder without its weights, and files that do not match.
     """

@@ -1,4 +1,4 @@
-"""What every decoder of the table has in common."""
+"""Properties of every decoder of the table."""
 
 from __future__ import annotations
 

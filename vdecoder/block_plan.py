@@ -1,4 +1,4 @@
-"""What each stage of the generator computes for a block of frames: only the samples that the next stage needs.
+"""Plan a block of frames: each stage of the generator computes only the samples that the next stage needs.
 
 The plan goes from the block's samples back to the latent. At the ends of a song a block ends there too, where the
 network pads with zeros, so blocks give the values of one pass.
