@@ -19,6 +19,7 @@ from diffusion.samplers import SAMPLERS
 from diffusion.schedule import NoiseSchedule
 from modules.config import DiffusionConfig
 from modules.console import UserError, option
+from modules.cuda_graph import GraphedFunction
 from modules.training.checkpoint import load_checkpoint, model_of
 from modules.weights.weight_file import assign, recognise
 from vdecoder.source import random_tensor
@@ -239,11 +240,17 @@ class MelDiffusion(nn.Module):
         sampler = SAMPLERS[method]
         projections = self.denoise_fn.project(condition)
         total, done = sampler.evaluations(depth, speedup), 0
+        # The first evaluation is a warm-up and the second a capture, so a few are faster without.
+        denoise = GraphedFunction(
+            lambda inputs: self.denoise_fn.denoise(*inputs, projections), device, enabled=total > 4, optional=True
+        )
 
         def predict(x: Tensor, label: float) -> Tensor:
             nonlocal done
             step = torch.full((batch,), label, dtype=torch.float32, device=device)
-            estimate = self.denoise_fn.denoise(x, step, projections)
+            estimate = denoise((x, step))
+            if denoise.enabled:
+                estimate = estimate.clone()  # the next replay overwrites it, and samplers keep a few
             done += 1
             if watch is not None:
                 watch(done, total)

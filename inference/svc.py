@@ -432,8 +432,10 @@ class Svc:
         """Convert features into audio (hop * T,) with the synthesizer, the diffusion and the enhancer."""
         speaker = torch.tensor([[self.voices.id_of(conversion.spk)]]) if mix is None else mix.float()
         speaker = speaker.to(self.device)
-        # As published: one generator, seeded for each piece, gives the random numbers of all stages in turn.
-        generator = torch.Generator().manual_seed(conversion.seed)
+        # As published: one generator, seeded for each piece, gives the random numbers of all stages in turn, on the
+        # device. An ONNX graph gets them from the CPU.
+        device = "cpu" if self.pipeline.onnx else self.device
+        generator = torch.Generator(device).manual_seed(conversion.seed)
         audio = None
         follows = self.refiner or self.enhancer or conversion.loudness_envelope_adjustment != 1  # read all of the audio
         if self.synthesizer:

@@ -1,15 +1,19 @@
 """Training and conversion on a CUDA device: behaviour that tests on a CPU cannot check."""
 
+import functools
 import shutil
 import time
 
+import numpy as np
 import pytest
 import torch
 
+from inference.svc import Svc
+from modules.cuda_graph import CapturedGraph
 from modules.training import checkpoint
-from modules.training.cuda_graph import CapturedGraph
 from modules.training.throughput import ThroughputMeter
 from tests.test_step import batch_of
+from tests.test_svc import write_model, write_song
 from tests.test_training import logged_losses, prepare
 from tests.tiny import tiny_config
 from vits import training
@@ -140,3 +144,27 @@ def test_a_step_of_the_diffusion_model_does_not_wait_for_the_device():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert loss.isfinite()
+
+
+def test_a_replayed_sampling_equals_an_eager_one(monkeypatch):
+    from diffusion import unit2mel
+    from tests.test_unit2mel import SPEAKER, network, some_mel, song
+
+    inputs = {name: value.to(CUDA) for name, value in song().items()} | {"speaker": SPEAKER.to(CUDA)}
+    settings = {"mel": some_mel().to(CUDA), "k_step": 60, "method": "unipc"}
+    net, replays, replay = network().to(CUDA), [], CapturedGraph.replay
+    monkeypatch.setattr(CapturedGraph, "replay", lambda *arguments: replays.append(1) or replay(*arguments))
+    replayed = net.infer(**inputs, **settings, generator=torch.Generator(CUDA).manual_seed(1))
+    assert len(replays) >= 4
+    eager_function = functools.partial(unit2mel.GraphedFunction, device=torch.device("cpu"))
+    monkeypatch.setattr(unit2mel, "GraphedFunction", lambda function, device, **_: eager_function(function))
+    eager = net.infer(**inputs, **settings, generator=torch.Generator(CUDA).manual_seed(1))
+    torch.testing.assert_close(replayed, eager, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_converter_gives_the_same_song_twice(tmp_path, precision):
+    song = write_song(tmp_path / "song.wav", 1.5)
+    svc = Svc(*write_model(tmp_path), "cuda", precision=precision)
+    first, again = (svc.slice_inference(song, "alto", f0_predictor="pm") for _ in range(2))
+    assert first.any() and np.array_equal(first, again)

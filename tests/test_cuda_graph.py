@@ -1,4 +1,4 @@
-"""modules/training/cuda_graph.py: which calls run eagerly, are captured or are replayed.
+"""modules/cuda_graph.py: which calls run eagerly, are captured or are replayed.
 
 The graphs are fakes, for machines without a CUDA device; tests/test_cuda.py uses real ones.
 """
@@ -8,9 +8,9 @@ import contextlib
 import pytest
 import torch
 
+from modules import cuda_graph
 from modules.console import UserError
-from modules.training import cuda_graph
-from modules.training.cuda_graph import GraphedFunction
+from modules.cuda_graph import GraphedFunction
 
 
 class Graph:
@@ -115,3 +115,17 @@ def test_a_failed_capture_names_the_flag_that_disables_it_and_a_lack_of_memory_s
         with pytest.raises(seen, match=words):
             graphed([torch.ones(2)])
     assert streams == [current, current], "the current stream is restored"
+
+
+def test_an_optional_graph_that_cannot_be_captured_runs_eagerly_from_then_on(graphed, monkeypatch):
+    @contextlib.contextmanager
+    def broken_graph(graph, **options):
+        yield
+        raise RuntimeError("not permitted when capturing")
+
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    monkeypatch.setattr(torch.cuda, "graph", broken_graph)
+    graphed.optional = True
+    assert [graphed([torch.full((2,), value)]).item() for value in (1.0, 2.0, 3.0)] == [2.0, 4.0, 6.0]
+    assert not graphed.enabled and not graphed.graphs
+    assert len(graphed.calls) == 4, "one of them is the capture that failed"

@@ -9,7 +9,7 @@ from inference.svc import Svc
 from modules.console import UserError
 from tests.test_nsf_hifigan import decoder, inputs, seeded
 from tests.test_svc import write_model, write_song
-from vdecoder.residual_blocks import HalfResBlock
+from vdecoder.residual_blocks import FourierResBlock, HalfResBlock
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 
@@ -45,6 +45,15 @@ def test_half_precision_of_the_residual_blocks_is_near_and_not_equal(resblock):
         wanted, got = exact.decode(z, f0, g, seeded()), half.decode(z, f0, g, seeded(), block_frames=7)
     assert got.dtype == torch.float32
     assert 0 < (got - wanted).norm() < 0.02 * wanted.norm()
+
+
+def test_in_bfloat16_the_last_stage_stays_in_float32():
+    net = decoder()
+    net.prepare_for_conversion(torch.bfloat16)
+    *halved, last = (net.stage_blocks(stage) for stage in range(len(net.ups)))
+    assert {type(block) for blocks in halved for block in blocks} == {HalfResBlock}
+    assert {type(block) for block in last} == {FourierResBlock}
+    assert len(net.resblocks) == len(decoder().resblocks)
 
 
 def test_a_converter_in_half_precision_sings_nearly_the_same(tmp_path):

@@ -21,6 +21,7 @@ from vdecoder.block_plan import BlockPlan, plan_block
 from vdecoder.residual_blocks import FourierResBlock, HalfResBlock, LeakyRelu, ResBlock1, ResBlock2
 from vdecoder.source import HarmonicSource
 
+BLOCK_FRAMES, GPU_BLOCK_FRAMES = 172, 1024  # decoded at once on a CPU, and on a GPU
 LAST_SLOPE = 0.01  # of the LeakyReLU before the last convolution, as in the published models
 
 # Initial weights that let training use the sine source early. PyTorch's defaults bring the source to the stages at 0.1
@@ -127,19 +128,21 @@ class NsfHifigan(nn.Module):
         f0: Tensor,
         g: Tensor | None = None,
         generator: torch.Generator | None = None,
-        block_frames: int = 172,
+        block_frames: int | None = None,
         needed: slice = slice(None),
         on_progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Compute ``forward`` for a whole song, in equal blocks of at most ``block_frames`` with the context they need.
 
-        The result equals one pass up to rounding. Activations take the memory of one block, and a CPU is faster because
-        they stay in its cache. Only the frames in ``needed`` are computed; the audio of the others is zero.
-        ``on_progress`` is called with the number of frames that are done, after every block.
+        The result equals one pass up to rounding. Activations take the memory of one block. By default a block is as
+        long as is fast on the device: a CPU keeps a short one in its cache, a GPU needs a long one to be busy. Only the
+        frames in ``needed`` are computed; the audio of the others is zero. ``on_progress`` is called with the number of
+        frames that are done, after every block.
         """
         source = self.m_source(f0, generator)
         frames, per_frame = z.shape[2], g is not None and g.shape[2] > 1
         start, stop, _ = needed.indices(frames)
+        block_frames = block_frames or (BLOCK_FRAMES if z.device.type == "cpu" else GPU_BLOCK_FRAMES)
         count = max(1, -(-(stop - start) // block_frames))
         audio = z.new_zeros(len(z), 1, frames * self.hop_length)
         for first, last in pairwise(start + (stop - start) * block // count for block in range(count + 1)):
@@ -157,13 +160,16 @@ class NsfHifigan(nn.Module):
         """Give the layers the form that is fastest on the network's device, which serves only for inference.
 
         In float32 on a CPU the residual blocks convolve in the frequency domain: the same values within rounding, in
-        less than two thirds of the time. In half precision only their convolutions compute in it.
+        less than two thirds of the time. In half precision only their convolutions compute in it, and in bfloat16 not
+        those of the last stage, which do a twentieth of the work and would cause most of the error.
         """
         fold_normed_weights(self)
-        if dtype != torch.float32:
-            self.resblocks = nn.ModuleList(HalfResBlock(block, dtype) for block in self.resblocks)
-        elif self.conv_post.bias.device.type == "cpu":
-            self.resblocks = nn.ModuleList(map(FourierResBlock, self.resblocks))
+        on_cpu = self.conv_post.bias.device.type == "cpu"
+        exact = {torch.float32: len(self.resblocks), torch.bfloat16: self.blocks_per_stage}.get(dtype, 0)
+        halved, kept = self.resblocks[: len(self.resblocks) - exact], self.resblocks[len(self.resblocks) - exact :]
+        self.resblocks = nn.ModuleList(HalfResBlock(block, dtype) for block in halved)
+        self.resblocks.extend(map(FourierResBlock, kept) if on_cpu else kept)
+        if on_cpu and dtype == torch.float32:
             self.ups = nn.ModuleList(map(MatrixUpsampling, self.ups))
 
 

@@ -124,7 +124,7 @@ def skip_unused_noise(samples: int, generator: torch.Generator) -> None:
     Call it after the synthesizer's source, so that later parts get the published random numbers. Mel vocoders have no
     such branch.
     """
-    random_tensor(torch.randn, (1, samples, 1), torch.device("cpu"), generator)
+    random_tensor(torch.randn, (1, samples, 1), generator.device, generator)
 
 
 def fraction(turns: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ A step may take several batches, on this rank (``train.accumulate_steps``) and o
 of the gradients of the single batches. It differs from the gradient of one large batch: the KL and F0 losses are means
 over the frames of a batch, so a frame of a short batch weighs a little more.
 
-On a CUDA device a step of one batch in one process is captured and replayed (modules/training/cuda_graph.py), so it
+On a CUDA device a step of one batch in one process is captured and replayed (modules/cuda_graph.py), so it
 must not wait for the device.
 """
 
@@ -24,10 +24,10 @@ from torch.nn import functional as F
 
 from modules.audio.spectrogram import mel_from_linear, mel_spectrogram
 from modules.config import Config, DataConfig
+from modules.cuda_graph import GraphedFunction
 from modules.data.sampler import derive_seed
 from modules.device import autocast, grad_scaler, update_scale
 from modules.layers.weight_norm import cached_weights
-from modules.training.cuda_graph import GraphedFunction
 from modules.training.distributed import all_reduce_mean, average_gradients, rank, world_size
 from modules.training.optimizer import AdamW, gradient_norm
 from vits.dataset import Batch

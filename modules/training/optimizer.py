@@ -15,7 +15,7 @@ from modules.training.checkpoint import is_dense
 class AdamW(torch.optim.AdamW):
     """PyTorch's AdamW (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101), fused where the device supports it.
 
-    On a CUDA device the learning rate is a tensor there, which a replayed step reads (modules/training/cuda_graph.py).
+    On a CUDA device the learning rate is a tensor there, which a replayed step reads (modules/cuda_graph.py).
     State dicts do not depend on the device. Loading one takes its moments and learning rate; betas, eps and weight
     decay stay this optimizer's own.
     """

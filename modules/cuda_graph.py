@@ -2,7 +2,7 @@
 
 A training step of the published sizes is about ten thousand kernels of a few microseconds each, and launching them one
 by one takes the program longer than the device needs to run them. A replay is a single launch of the same kernels, so
-its results are the same.
+its results are the same. An evaluation of the diffusion's denoiser has some two hundred.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ class GraphedFunction:
 
     The next call overwrites what a call returned. A call with new options or batch sizes, and a tensor larger than all
     captured ones, drop all graphs.
+
+    If a capture fails, the call raises UserError, or with ``optional`` this call and all later ones run eagerly.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device, *, enabled: bool = True):
-        self.function, self.device = function, device
+    def __init__(
+        self, function: Callable[..., Any], device: torch.device, *, enabled: bool = True, optional: bool = False
+    ):
+        self.function, self.device, self.optional = function, device, optional
         self.enabled = enabled and device.type == "cuda"
         self.warmed_up: set[Hashable] = set()
         self.graphs: dict[Hashable, CapturedGraph] = {}
@@ -52,7 +56,14 @@ class GraphedFunction:
             return self._run_eagerly(tensors, *options)
         key = options, *(None if tensor is None else tensor.shape for tensor in tensors)
         if key not in self.graphs:
-            self.graphs[key] = CapturedGraph(self, self._inputs_like(tensors), options)
+            try:
+                self.graphs[key] = CapturedGraph(self, self._inputs_like(tensors), options)
+            except UserError:
+                if not self.optional:
+                    raise
+                self.enabled = False
+                self._drop_graphs()
+                return self.function(tensors, *options)
         return self.graphs[key].replay(tensors)
 
     def _run_eagerly(self, tensors: Tensors, *options: Hashable) -> Any:
