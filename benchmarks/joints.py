@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from inference.svc import Svc
 
 RATE, HOP = 44100, 512
-PHRASES = (1, 3, 2, 12)  # clips in a row; twelve exceed the longest piece
+PHRASES = (1, 3, 2, 12)  # clips in a row; twelve exceed the longest piece, which has three segments
+SEGMENT = 10.0  # seconds
 SILENCES = (0.7, 8.0, 2.0, 14.0)  # seconds, in turn
 NOISE = 1e-4  # standard deviation within the silences
 WINDOWS = (256, 1024, 2048)
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         song = Song(write_song(Path(folder) / "song.wav", arguments.clips, arguments.minutes))
         files = (arguments.model, arguments.config) if arguments.model else write_model(Path(folder))
         for model in ("stand-in", "network"):
-            svc = Svc(*files, "cpu")
+            svc = Svc(*files, "cpu", max_segment=SEGMENT)
             if model == "stand-in":
                 svc.convert_wav = lambda wav, *_, **__: wav[: len(wav) // HOP * HOP]
             for cuts, options in CUTS.items():
