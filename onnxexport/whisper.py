@@ -1,4 +1,4 @@
-"""Whisper's encoder as a graph: spectrogram, windows of 30 seconds, and the blending of overlapping windows."""
+"""Whisper's encoder as a graph: spectrogram, windows, and the blending of overlapping windows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from onnxexport.spectrum import PowerSpectrum
 from vencoder.encoder import HOP_LENGTH, WINDOW_LENGTH
-from vencoder.whisper import MEL_HOP, N_FFT, OVERLAP, WINDOW, Whisper, scaled_decades
+from vencoder.whisper import MEL_HOP, N_FFT, Whisper, scaled_decades, window_weight
 
 
 class WhisperGraph(nn.Module):
@@ -22,15 +22,15 @@ class WhisperGraph(nn.Module):
         self.network, self.padding, self.width = encoder.network, encoder.padding, encoder.ssl_dim
         self.power = PowerSpectrum(N_FFT, MEL_HOP)
         self.register_buffer("mel_basis", encoder.mel_basis)
-        numbers = torch.arange(1, WINDOW + 1)
-        self.register_buffer("weight", torch.minimum(numbers, numbers.flip(0)).clamp_max(OVERLAP).float()[:, None])
+        self.window, self.overlap = encoder.window, encoder.overlap
+        self.register_buffer("weight", window_weight(self.window, self.overlap))
 
     def forward(self, source: Tensor) -> Tensor:
         audio = source[0, 0]
         frames = (audio.shape[0] + 2 * self.padding - WINDOW_LENGTH) // HOP_LENGTH + 1
-        beyond = torch.as_tensor(frames - WINDOW).clamp(min=0)
+        beyond = torch.as_tensor(frames - self.window).clamp(min=0)
         starts = self._starts(beyond)
-        length = WINDOW * HOP_LENGTH
+        length = self.window * HOP_LENGTH
         samples = (starts * HOP_LENGTH)[:, None] + torch.arange(length, device=audio.device)
         windows = F.pad(audio, (0, length))[samples]
         padded = F.pad(windows[:, None], (N_FFT // 2, N_FFT // 2), mode="reflect")[:, 0]
@@ -40,13 +40,13 @@ class WhisperGraph(nn.Module):
 
     def _starts(self, beyond: Tensor) -> Tensor:
         """Compute ``vencoder.whisper.window_starts`` (W,) for sound that is ``beyond`` frames longer than a window."""
-        gaps = (beyond + WINDOW - OVERLAP - 1) // (WINDOW - OVERLAP)
+        gaps = (beyond + self.window - self.overlap - 1) // (self.window - self.overlap)
         return (torch.arange(gaps + 1, device=beyond.device) * beyond.double() / gaps.clamp(min=1)).round().long()
 
     def _blend(self, windows: Tensor, starts: Tensor, beyond: Tensor) -> Tensor:
-        """Compute ``vencoder.whisper.blend``: (W, WINDOW, C) to (N, C). Sound shorter than a window is zero-padded."""
+        """Compute ``vencoder.whisper.blend``: (W, window, C) to (N, C). Sound shorter than a window is zero-padded."""
         weighted = torch.cat((windows * self.weight, self.weight.expand(windows.shape[0], -1, 1)), dim=2).flatten(0, 1)
-        frames = (starts[:, None] + torch.arange(WINDOW, device=starts.device)).flatten()
-        total = weighted.new_zeros(beyond + WINDOW, weighted.shape[1])
+        frames = (starts[:, None] + torch.arange(self.window, device=starts.device)).flatten()
+        total = weighted.new_zeros(beyond + self.window, weighted.shape[1])
         total = total.scatter_add(0, frames[:, None].expand_as(weighted), weighted)
         return total[:, :-1] / total[:, -1:]

@@ -49,8 +49,9 @@ def write_encoder_file(key: str, folder: Path, published: bool = False) -> Path:
         sizes = (PUBLISHED_LARGE if published else LARGE) if large else base
         return write_fairseq_checkpoint(path, _halves(contentvec_weights(**sizes, large=large)))
     if row.target.startswith("vencoder.whisper"):
-        layers = {1024: 24, 1280: 32}[row.ssl_dim] if published else 1
+        layers = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}[row.ssl_dim] if published else row.layer or 1
         checkpoint = whisper_checkpoint(0, row.ssl_dim, layers, inner=4 * row.ssl_dim if published else 64)
+        checkpoint["dims"]["n_vocab"] -= key.endswith(".en")
     elif key == "hubertsoft":
         weights = hubertsoft_weights(**PUBLISHED_BASE if published else {})
         checkpoint = {f"module.{name}": tensor for name, tensor in weights.items()}

@@ -83,7 +83,7 @@ def test_an_entry_of_a_table_imports_no_other_entry(package):
     if package == "modules/f0":
         shared = {"contour", "world", "salience", "rmvpe_network", "fcpe_network"}
     else:
-        shared = {"encoder", "renaming", "fairseq_names", "weight_shapes", "attention", "whisper_network"}
+        shared = {"encoder", "renaming", "fairseq_names", "weight_shapes", "attention", "whisper_network", "speech_like"}
         shared |= {"wave_encoder", "wave_transformer", "wave_convolutions", "position_convolution"}
     stem = package.replace("/", ".")
     entries = {path.stem for path in (ROOT / package).glob("*.py")} - shared - {"__init__"}

@@ -32,8 +32,9 @@ def noise(samples, seed=0):
 
 
 @torch.inference_mode()
-def encode(weights, mel):
-    """(80, 3000) -> (1500, WIDTH), as A. Radford et al. describe it."""
+def encode(weights, mel, layers=LAYERS):
+    """(80, 2 * N) -> (N, WIDTH), as A. Radford et al. describe it."""
+    frames = mel.shape[1] // 2
     w = {name.removeprefix("encoder."): tensor for name, tensor in weights.items()}
 
     def linear(x, name):
@@ -44,14 +45,14 @@ def encode(weights, mel):
 
     x = F.gelu(F.conv1d(mel[None], w["conv1.weight"], w["conv1.bias"], padding=1))
     x = F.gelu(F.conv1d(x, w["conv2.weight"], w["conv2.bias"], stride=2, padding=1))[0].T + w["positional_embedding"]
-    for i in range(LAYERS):
+    for i in range(layers):
         y = norm(x, f"blocks.{i}.attn_ln")
         q, k, v = (
-            linear(y, f"blocks.{i}.attn.{name}").view(1500, WIDTH // 64, 64).transpose(0, 1)
+            linear(y, f"blocks.{i}.attn.{name}").view(frames, WIDTH // 64, 64).transpose(0, 1)
             for name in ("query", "key", "value")
         )
         heads = (q * 64**-0.25 @ (k * 64**-0.25).transpose(1, 2)).softmax(-1) @ v
-        x = x + linear(heads.transpose(0, 1).reshape(1500, WIDTH), f"blocks.{i}.attn.out")
+        x = x + linear(heads.transpose(0, 1).reshape(frames, WIDTH), f"blocks.{i}.attn.out")
         x = x + linear(F.gelu(linear(norm(x, f"blocks.{i}.mlp_ln"), f"blocks.{i}.mlp.0")), f"blocks.{i}.mlp.2")
     return norm(x, "ln_post")
 

@@ -57,6 +57,7 @@ ONNX_SUFFIX = "-onnx"  # suffix of the keys of ONNX graphs, after the key of the
 _HUBERT, _PROJECTED = "vencoder.fairseq_hubert:FairseqHubert", "vencoder.fairseq_hubert:ProjectedFairseqHubert"
 _ONNX, _ONNX_SOFT = "vencoder.onnx_encoder:OnnxEncoder", "vencoder.onnx_encoder:OnnxHubertSoft"
 _WHISPER = "vencoder.whisper:Whisper"
+_SMALL_WHISPER, _ENGLISH_WHISPER = "vencoder.whisper:SmallWhisper", "vencoder.whisper:EnglishWhisper"
 _CONTENTVEC = "ContentVec, the legacy checkpoint with 500 classes (github.com/auspicious3000/contentvec)"
 _CONTENTVEC_FILE = "checkpoint_best_legacy_500.pt"
 _CONTENTVEC_OTHERS = (
@@ -79,6 +80,18 @@ ENCODERS = Registry(
             _WHISPER, 1024, 1024, 1024, "medium.pt", None, "Whisper medium (github.com/openai/whisper)"),
         "whisper-ppg-large": EncoderRow(
             _WHISPER, 1280, 1280, 1280, "large-v2.pt", None, "Whisper large-v2 (github.com/openai/whisper)"),
+        "whisper-ppg-tiny": EncoderRow(
+            _SMALL_WHISPER, 384, None, None, "tiny.pt", 3, "Whisper tiny (github.com/openai/whisper)"),
+        "whisper-ppg-tiny.en": EncoderRow(
+            _ENGLISH_WHISPER, 384, None, None, "tiny.en.pt", 3, "Whisper tiny.en (github.com/openai/whisper)"),
+        "whisper-ppg-base": EncoderRow(
+            _SMALL_WHISPER, 512, None, None, "base.pt", 3, "Whisper base (github.com/openai/whisper)"),
+        "whisper-ppg-base.en": EncoderRow(
+            _ENGLISH_WHISPER, 512, None, None, "base.en.pt", 3, "Whisper base.en (github.com/openai/whisper)"),
+        "whisper-ppg-small": EncoderRow(
+            _SMALL_WHISPER, 768, None, None, "small.pt", 6, "Whisper small (github.com/openai/whisper)"),
+        "whisper-ppg-small.en": EncoderRow(
+            _ENGLISH_WHISPER, 768, None, None, "small.en.pt", 6, "Whisper small.en (github.com/openai/whisper)"),
         "cnhubertlarge": EncoderRow(
             _HUBERT, 1024, 1024, 1024, "chinese-hubert-large-fairseq-ckpt.pt", 24,
             "Chinese HuBERT large (github.com/TencentGameMate/chinese_speech_pretrain)",

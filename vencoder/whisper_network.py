@@ -18,7 +18,7 @@ class WhisperEncoder(nn.Module):
 
     Args:
         bands: of the spectrogram.
-        frames: N.
+        frames: the largest N.
         width: C.
         layers: number of transformer layers.
         heads: number of heads. Raises ValueError unless it divides ``width``.
@@ -36,7 +36,8 @@ class WhisperEncoder(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
 
     def forward(self, mel: Tensor) -> Tensor:
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2) + self.embed_positions.weight
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = x + self.embed_positions.weight[: x.shape[1]]
         for layer in self.layers:
             x = layer(x)
         return self.layer_norm(x)
