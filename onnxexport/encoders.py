@@ -45,7 +45,8 @@ def export_encoder(key: str, out: str | Path, *, pretrain: str | Path = "pretrai
     graph_path(key, pretrain)
     row, source = ENCODERS[key], ENCODERS[SOURCE_KEYS.get(key, key)]
     user = f"the export of the speech encoder '{key}'"
-    path = find_weight_file(source.weight, pretrain, user, source.what, source.others)
+    command = f"python download_pretrain.py --encoder {SOURCE_KEYS.get(key, key)}"
+    path = find_weight_file(source.weight, pretrain, user, source.what, command, source.others)
     refuse_target(out, path)
     encoder = source.load()(key=key, ssl_dim=row.ssl_dim, layer=row.layer, path=path)
     network = WhisperGraph(encoder) if isinstance(encoder, Whisper) else WaveGraph(encoder.network)

@@ -70,7 +70,8 @@ def load_mel_vocoder(
     Raises UserError when a file is missing, of another kind or size, or of an unsupported network.
     """
     path, row = Path(path), MEL_VOCODERS[kind]
-    find_weight_file(path.name, path.parent, f"the vocoder '{kind}'", "the weights of an NSF-HiFiGAN")
+    command = "python download_pretrain.py --vocoder"
+    find_weight_file(path.name, path.parent, f"the vocoder '{kind}'", "the weights of an NSF-HiFiGAN", command)
     config = load_vocoder_config(path.with_name("config.json"))
     weights = read_weight_file(path, "NSF-HiFiGAN")
     with torch.device("meta"):

@@ -148,7 +148,8 @@ def find_encoder_file(key: str, folder: str | Path = "pretrain") -> Path | None:
         return None
     from modules.weights.weight_file import find_weight_file
 
-    return find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what, row.others)
+    command = f"python download_pretrain.py --encoder {key}"
+    return find_weight_file(row.weight, folder, f"the speech encoder '{key}'", row.what, command, row.others)
 
 
 def graph_file(key: str, folder: str | Path = "pretrain") -> Path | None:

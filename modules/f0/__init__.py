@@ -61,8 +61,8 @@ class F0Row(Row):
         if self.weight_is_optional:
             return None
         raise UserError(
-            f"the F0 predictor '{key}' needs the file {path}, which is not there: fetch it as pretrain/README.md says, "
-            "or take fcpe, crepe or pm, which need none"
+            f"the F0 predictor '{key}' needs the file {path}, which is not there: fetch it with "
+            f"'python download_pretrain.py --f0 {key}', or take fcpe, crepe or pm, which need none"
         )
 
     def graph_file(self, folder: str | Path) -> Path | None:

@@ -64,17 +64,21 @@ NAMED_IN_ERRORS = 3
 Value = TypeVar("Value")
 
 
-def find_weight_file(name: str, folder: str | Path, user: str, what: str, others: Sequence[str] = ()) -> Path:
+def find_weight_file(
+    name: str, folder: str | Path, user: str, what: str, command: str, others: Sequence[str] = ()
+) -> Path:
     """Return the path of the weight file ``name`` in ``folder``, or of the first of ``others`` if it is missing.
 
-    ``user`` ("the speech encoder 'vec768l12'") and ``what``, a description of the file, are for the message. Raises
-    UserError, which names the file, the folder and where it is described, if there is none.
+    ``user`` ("the speech encoder 'vec768l12'"), ``what``, a description of the file, and ``command``, which fetches it,
+    are for the message. Raises UserError, which names the file, the folder and the command, if there is none.
     """
     path = Path(folder) / name
     for there in (path, *(Path(folder) / other for other in others)):
         if there.is_file():
             return there
-    raise UserError(f"{user} needs '{name}' in {path.parent}/: {what}; pretrain/README.md describes it")
+    raise UserError(
+        f"{user} needs '{name}' in {path.parent}/: {what}; '{command}' fetches it, and pretrain/README.md describes it"
+    )
 
 
 def refuse_other_formats(path: str | Path, *wanted: str) -> str | None:
