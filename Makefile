@@ -30,7 +30,7 @@ lint: $(ENV)/.installed-dev
 $(ENV)/bin/python:
 	$(PYTHON) -m venv $(ENV)
 
-$(ENV)/.installed: requirements.txt constraints.txt | $(ENV)/bin/python
+$(ENV)/.installed: requirements.txt requirements-convert.txt constraints.txt | $(ENV)/bin/python
 	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt $(CONSTRAINTS)
 	touch $@
 

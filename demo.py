@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modules.console import UserError, script
+from modules.console import UserError, parse_flags, script
 
 if TYPE_CHECKING:
     from demonstration.singer import Song
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = parse_flags(build_parser(), argv)
     # For networks this small, a second thread gains a fifth, but on a busy machine it costs nine tenths of the speed.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = time.monotonic()

@@ -14,6 +14,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from modules.version import VERSION
+
 # Errors of the system that are no bug: permissions, a full disk, a file in place of a folder.
 REFUSALS = "EACCES EPERM EROFS ENOSPC EDQUOT EEXIST ENOTDIR EISDIR EIO ENOMEM ENAMETOOLONG".split()
 BLOCKED = frozenset(getattr(errno, name) for name in REFUSALS if hasattr(errno, name))  # Windows lacks some
@@ -38,7 +40,9 @@ _flags: dict[str, tuple[str, bool]] = {}  # of the running script: each setting'
 
 
 def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a script's arguments; until the script ends, ``option`` returns its flags."""
+    """Parse a script's arguments, with ``--version``; until the script ends, ``option`` returns its flags."""
+    if "--version" not in parser._option_string_actions:
+        parser.add_argument("--version", action="version", version=f"so-vits-svc {VERSION}")
     arguments = parser.parse_args(argv)
     for action in parser._actions:
         if action.option_strings:
