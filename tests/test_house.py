@@ -67,7 +67,7 @@ def texts(path):
 def test_packages_contain_no_flags_because_programs_without_flags_use_them(package):
     """``modules.console.option`` names settings, in a script by their flags."""
     others = {ROOT / "modules/audio/ffmpeg.py", ROOT / "downloads/wheel.py"}  # flags of ffmpeg and pip
-    exceptions = others | {ROOT / "cluster/train_cluster.py", ROOT / "modules/console.py"}  # a script, the parser's helper
+    exceptions = others | {ROOT / "cluster/train_cluster.py", ROOT / "modules/console.py"}  # a script, and for scripts
     for path in set((ROOT / package).rglob("*.py")) - exceptions:
         for text in set(texts(path)) - NO_MESSAGES:
             assert not FLAG.search(COMMAND.sub("", text)), f"{path.relative_to(ROOT)}: {text}"
