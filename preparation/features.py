@@ -37,7 +37,8 @@ def default_predictor() -> str:
     path = PRETRAIN / F0_PREDICTORS["rmvpe"].weight
     if path.is_file():
         return "rmvpe"
-    log.info("%s is missing, so fcpe measures F0, which needs no file (pretrain/README.md describes both)", path)
+    command = "python download_pretrain.py --f0 rmvpe"
+    log.info("%s is missing, so fcpe measures F0, which needs no file ('%s' fetches the other)", path, command)
     return "fcpe"
 
 

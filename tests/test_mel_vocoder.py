@@ -143,9 +143,9 @@ def refusal(path, **settings) -> str:
 def test_a_missing_file_is_named_with_its_description(tmp_path):
     path = write_vocoder(tmp_path / "nsf_hifigan")
     (tmp_path / "nsf_hifigan" / "config.json").unlink()
-    assert re.search(r"no .*config\.json.*pretrain/README\.md", refusal(path))
+    assert re.search(r"no .*config\.json.*download_pretrain\.py --vocoder", refusal(path))
     path.unlink()
-    assert re.search(r"needs 'model' in .*nsf_hifigan/.*pretrain/README\.md", refusal(path))
+    assert re.search(r"needs 'model' in .*nsf_hifigan/.*download_pretrain\.py --vocoder", refusal(path))
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path):

@@ -217,7 +217,7 @@ def test_settings_that_do_not_fit_the_tensors_are_named(pretrain, said):
 
 def test_without_file_and_package_fcpe_names_the_package_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pretrain/fcpe.pt .* pip install torchfcpe"):
+    with pytest.raises(UserError, match=r"pretrain/fcpe.pt.*download_pretrain.py --f0 fcpe.*pip install torchfcpe"):
         build_f0_predictor("fcpe", folder=tmp_path)
 
 

@@ -61,7 +61,9 @@ def load_vocoder_config(path: str | Path) -> VocoderConfig:
     try:
         values = read_json(path)
     except FileNotFoundError:
-        raise UserError(f"there is no {path}, which belongs to the vocoder; pretrain/README.md describes it") from None
+        raise UserError(
+            f"there is no {path}, which belongs to the vocoder; 'python download_pretrain.py --vocoder' fetches both"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); pretrain/README.md says what goes there") from None
     if isinstance(values, dict):

@@ -57,8 +57,8 @@ def bundled_weight() -> Path:
     path = Path(found.submodule_search_locations[0]) / name if found else None
     if path is None or not path.is_file():
         raise UserError(
-            "the F0 predictor 'fcpe' needs pretrain/fcpe.pt (pretrain/README.md describes it) or the model in "
-            f"{package} 0.0.4: pip install {package}==0.0.4"
+            "the F0 predictor 'fcpe' needs pretrain/fcpe.pt, which 'python download_pretrain.py --f0 fcpe' fetches, or "
+            f"the model in {package} 0.0.4: pip install {package}==0.0.4"
         )
     return path
 
