@@ -13,7 +13,7 @@ Other models, one at a time; --out names another output:
                                                   alto_denoise.onnx, alto_pred.onnx, alto_after.onnx beside them
     python onnx_export.py --vocoder               pretrain/nsf_hifigan/model -> nsf_hifigan.onnx beside it
     python onnx_export.py --encoder vec768l12     its file in pretrain/ -> the graph of the key vec768l12-onnx
-    python onnx_export.py --f0 rmvpe              pretrain/rmvpe.pt -> rmvpe.onnx beside it
+    python onnx_export.py --f0 rmvpe              pretrain/rmvpe.pt -> RMVPE.onnx beside it (fcpe: MELPE.onnx)
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class Graph:
         outputs: their names.
         axes: for each input or output, the names of its axes of variable length.
         facts: metadata stored in the file.
+        optional: inputs whose example is the value if the host passes none.
     """
 
     network: nn.Module
@@ -51,6 +52,7 @@ class Graph:
     outputs: tuple[str, ...]
     axes: Mapping[str, Mapping[int, str]]
     facts: Mapping[str, int] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
 
 
 def refuse_target(path: str | Path, *sources: str | Path) -> None:
@@ -115,6 +117,8 @@ def trace(graph: Graph) -> Any:
     onnx.helper.set_model_props(model, {name: str(value) for name, value in graph.facts.items()})
     keep_unused_inputs(model.graph, graph)
     resolve_weight_aliases(model.graph)
+    for name in graph.optional:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(graph.inputs[name].numpy(), name))
     for output in model.graph.output:
         if 0 not in graph.axes.get(output.name, {}):  # the exporter does not always infer the batch size of 1
             output.type.tensor_type.shape.dim[0].dim_value = 1

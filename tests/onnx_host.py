@@ -68,7 +68,7 @@ class Host:
     def f0(self, audio, rate, frames):
         """F0 in Hz, interpolated across unvoiced frames, and voicing."""
         resampled = resample(audio, rate, ENCODER_RATE, 128)[None]
-        (curve,) = self.pitch.run(["f0"], {"audio": resampled, "threshold": np.array([0.05], np.float32)})
+        (curve,) = self.pitch.run(["f0"], {"waveform": resampled})
         curve = curve[0, nearest(frames, curve.shape[1])]
         voiced = np.flatnonzero(curve)
         if not len(voiced):

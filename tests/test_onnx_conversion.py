@@ -122,7 +122,7 @@ def test_a_graph_that_samples_in_another_order_gives_the_same_song_on_every_run(
 def test_no_network_of_torch_is_used(tmp_path, glide, monkeypatch, caplog):
     _, config, graph = write_pair(tmp_path, SPEAKERS["several"], ssl_dim=256, speech_encoder="vec256l9")
     write_encoder_file("vec256l9-onnx", tmp_path)
-    export_f0("fcpe", tmp_path / "fcpe.onnx", pretrain=tmp_path)
+    export_f0("fcpe", tmp_path / "MELPE.onnx", pretrain=tmp_path)
 
     def refusing(method):
         def call(module, *args, **options):
@@ -136,8 +136,8 @@ def test_no_network_of_torch_is_used(tmp_path, glide, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         assert song(Svc(graph, config, "cpu", pretrain_folder=tmp_path), glide, f0_predictor="fcpe").any()
     assert f"the speech encoder 'vec256l9' is the graph {tmp_path / 'vec-256-layer-9.onnx'}" in caplog.messages
-    assert f"the F0 predictor 'fcpe' is the graph {tmp_path / 'fcpe.onnx'}" in caplog.messages
-    (tmp_path / "fcpe.onnx").unlink()
+    assert f"the F0 predictor 'fcpe' is the graph {tmp_path / 'MELPE.onnx'}" in caplog.messages
+    (tmp_path / "MELPE.onnx").unlink()
     with caplog.at_level("INFO"), pytest.raises(AssertionError, match="a network was built or ran"):
         song(Svc(graph, config, "cpu", pretrain_folder=tmp_path), glide, f0_predictor="fcpe")
     assert "'fcpe' computes without" in caplog.text and "'python onnx_export.py --f0 fcpe' makes" in caplog.text

@@ -32,6 +32,7 @@ class F0Row(Row):
     Attributes:
         target: its class.
         weight: its file under ``pretrain/``, or None.
+        graph: its ONNX graph there, under the name that MoeVoiceStudio reads, or None.
         weight_is_optional: it has other weights if the file is missing.
         uses_threshold: ``threshold`` has an effect.
         neural: it is a network, which runs on the device and is loaded once.
@@ -39,6 +40,7 @@ class F0Row(Row):
     """
 
     weight: str | None = None
+    graph: str | None = None
     weight_is_optional: bool = False
     uses_threshold: bool = False
     neural: bool = False
@@ -66,8 +68,14 @@ class F0Row(Row):
         )
 
     def graph_file(self, folder: str | Path) -> Path | None:
-        """Return the path of its ONNX graph, the weight file's name in .onnx; None if the predictor needs no file."""
-        return (Path(folder) / self.weight).with_suffix(".onnx") if self.weight else None
+        """Return the path of its ONNX graph in ``folder``; None if the predictor has none.
+
+        If only a graph of an earlier version exists, which has the weight file's name, returns that.
+        """
+        if self.graph is None:
+            return None
+        path, earlier = Path(folder) / self.graph, (Path(folder) / self.weight).with_suffix(".onnx")
+        return earlier if earlier.is_file() and not path.is_file() else path
 
 
 F0_PREDICTORS: Registry[F0Row] = Registry(
@@ -79,12 +87,24 @@ F0_PREDICTORS: Registry[F0Row] = Registry(
         "crepe": F0Row("modules.f0.crepe:Crepe", uses_threshold=True, neural=True),
         # Range: its first and last bin.
         "rmvpe": F0Row(
-            "modules.f0.rmvpe:Rmvpe", "rmvpe.pt", uses_threshold=True, neural=True, lowest=32.0, highest=2005.0
+            "modules.f0.rmvpe:Rmvpe",
+            "rmvpe.pt",
+            "RMVPE.onnx",
+            uses_threshold=True,
+            neural=True,
+            lowest=32.0,
+            highest=2005.0,
         ),
         # Range: from its first bin to the limit of torchfcpe's weights. Its bins go to 1975 Hz, but notes above 1107 Hz
         # come out an octave low.
         "fcpe": F0Row(
-            "modules.f0.fcpe:Fcpe", "fcpe.pt", weight_is_optional=True, uses_threshold=True, neural=True, lowest=33.0
+            "modules.f0.fcpe:Fcpe",
+            "fcpe.pt",
+            "MELPE.onnx",
+            weight_is_optional=True,
+            uses_threshold=True,
+            neural=True,
+            lowest=33.0,
         ),
     },
 )

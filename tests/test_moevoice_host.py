@@ -1,0 +1,50 @@
+"""A host with MoeVoiceStudio's calls converts with what ``onnx_export.py`` writes, and gets the program's results."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnx_export
+from tests import moevoice_host
+from tests.onnx_files import onnx, onnxruntime  # noqa: F401, skips without them
+from tests.pitch_files import write_fcpe, write_narrow_rmvpe
+
+HOST = Path(moevoice_host.__file__)
+
+
+def song(seconds: float) -> np.ndarray:
+    """A glide with overtones, vibrato of loudness and faint noise at the host's rate."""
+    time = np.arange(int(seconds * moevoice_host.RATE)) / moevoice_host.RATE
+    phase = 2 * np.pi * (200 * time + 30 * time**2)
+    audio = sum(0.3 / k * np.sin(k * phase) for k in range(1, 12)) * (0.6 + 0.4 * np.sin(9 * time))
+    return (audio + 1e-3 * np.random.default_rng(0).standard_normal(len(time))).astype(np.float32)
+
+
+def test_the_host_imports_nothing_of_the_program():
+    imported = set()
+    for node in ast.walk(ast.parse(HOST.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.split(".")[0])
+    assert imported == {"__future__", "json", "pathlib", "faiss", "numpy", "onnxruntime"}
+
+
+# -- pitch networks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "method"), [("rmvpe", "RMVPE"), ("fcpe", "MELPE")])
+def test_the_host_runs_the_pitch_networks_under_the_names_that_it_asks_for(tmp_path, monkeypatch, key, method):
+    folder = tmp_path / "F0Predictor"
+    folder.mkdir()
+    if key == "rmvpe":
+        write_narrow_rmvpe(folder / "rmvpe.pt", monkeypatch)
+    else:
+        write_fcpe(folder / "fcpe.pt")
+    assert onnx_export.main(["--f0", key, "--pretrain", str(folder)]) == 0
+    f0 = moevoice_host.f0_of(tmp_path, method, song(0.5), 43)
+    assert f0.shape == (43,) and (f0 > 0).any()
