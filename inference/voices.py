@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules.config import ENCODER_OF_4_0, FEATURES_OF_4_0, Config, DiffusionConfig, ModelConfig
+from modules.config import Config, DiffusionConfig
 from modules.console import UserError, option
 from modules.data.file_name import nfd
 from modules.registry import nearest_first
-from vencoder import ENCODERS
+from vencoder import encoder_key
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,4 @@ def diffusion_voices(config: DiffusionConfig, path: str | Path) -> Voices:
         data.block_size,
         encoder_key(data.encoder, data.encoder_out_channels, path),
         data.unit_interpolate_mode,
-    )
-
-
-def encoder_key(key: str, size: int, path: str | Path) -> str:
-    """Return the key of the speech encoder that a model was trained on. A 4.0 config has only the feature size.
-
-    Raises UserError if the encoder's features have another size than the model's; ``path`` names the config.
-    """
-    if ENCODERS[key].ssl_dim == size:
-        return key
-    if key == ModelConfig.speech_encoder and size == FEATURES_OF_4_0:
-        return ENCODER_OF_4_0
-    raise UserError(
-        f"{path}: the speech encoder {key} gives {ENCODERS[key].ssl_dim} features, but the model takes {size}; "
-        "name the encoder that it was trained on"
     )

@@ -1,36 +1,54 @@
-"""The JSON file that MoeVoiceStudio reads beside a model's folder."""
+"""The JSON file that MoeVoiceStudio reads for each model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from modules.config import Config
+from modules.console import UserError, get_logger
+from vencoder import encoder_key, graph_file
 
-LAYER_12_SIZE = 768  # the host's rule for the content encoder: this size means layer 12, any other size layer 9
+log = get_logger("onnx")
 
 
-def metadata(name: str, config: Config) -> dict[str, Any]:
-    """Build the published keys for a model in the folder ``name``."""
+def synthesizer_metadata(name: str, config: Config, path: str | Path) -> dict[str, Any]:
+    """Build the keys for a synthesizer in the folder ``name``; ``path`` is its config's."""
     model = config.model
-    layer = 12 if model.gin_channels == LAYER_12_SIZE else 9
     return {
         "Folder": name,
         "Name": name,
         "Type": "SoVits",
         "Rate": config.data.sampling_rate,
         "Hop": config.data.hop_length,
-        "Hubert": f"vec-{model.gin_channels}-layer-{layer}",
+        "Hubert": encoder_graph_name(model.speech_encoder, model.ssl_dim, path),
         "SoVits4": True,
         "SoVits3": False,
         "CharaMix": len(config.spk) > 1,
         "Volume": model.vol_embedding,
-        "HiddenSize": model.gin_channels,
+        "HiddenSize": model.ssl_dim,
         "Characters": list(config.spk),
         "Cluster": "",
     }
 
 
-def metadata_text(name: str, config: Config) -> str:
-    """Format the file's text."""
-    return json.dumps(metadata(name, config), indent=4)
+def encoder_graph_name(key: str, size: int, path: str | Path) -> str:
+    """Return the name, without .onnx, of the graph that the export of the speech encoder ``key`` writes.
+
+    Logs a warning if it has none, or other features than ``size``; then the name is the key. ``path`` is the config's.
+    """
+    try:
+        graph = graph_file(encoder_key(key, size, path))
+    except UserError as error:
+        log.warning("%s. The JSON's Hubert has to be set by hand", error)
+        return key
+    if graph is None:
+        log.warning("the speech encoder '%s' has no graph, so MoeVoiceStudio cannot run this model", key)
+    return graph.stem if graph else key
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """Format a file's text."""
+    return json.dumps(values, indent=4)

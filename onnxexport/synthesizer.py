@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from modules.config import Config, load_config
 from onnxexport.excitation import excitation
 from onnxexport.graph import Graph, refuse_target, write_graphs
-from onnxexport.metadata import metadata_text
+from onnxexport.metadata import json_text, synthesizer_metadata
 from onnxexport.units import expand_units
 from vits.generator_file import load_generator, refuse_to_overwrite
 from vits.synthesizer import Synthesizer
@@ -29,8 +29,8 @@ def export_synthesizer(
     refuse_target(out, model, config_path)
     refuse_to_overwrite(metadata, model, config_path)
     config = load_config(config_path)
-    network = load_generator(model, config)
-    write_graphs({out: synthesizer_graph(network, config)}, precision, {metadata: metadata_text(name, config)})
+    graph = synthesizer_graph(load_generator(model, config), config)
+    write_graphs({out: graph}, precision, {metadata: json_text(synthesizer_metadata(name, config, config_path))})
 
 
 class SynthesizerGraph(nn.Module):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 
 import onnx_export
 from tests import moevoice_host
+from tests.encoder_files import write_encoder_file
+from tests.generator_files import stirred
 from tests.onnx_files import onnx, onnxruntime  # noqa: F401, skips without them
 from tests.pitch_files import write_fcpe, write_narrow_rmvpe
+from tests.test_svc import write_model
+from tests.tiny import tiny_config
 
 HOST = Path(moevoice_host.__file__)
 
@@ -32,6 +38,41 @@ def test_the_host_imports_nothing_of_the_program():
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
     assert imported == {"__future__", "json", "pathlib", "faiss", "numpy", "onnxruntime"}
+
+
+# -- the JSON ---------------------------------------------------------------------------------------------------------
+
+
+def lay(root: Path, change=lambda config: None, **model) -> Path:
+    """Write a checkpoint below the host's folder ``Models``, for the host's noise; returns its path."""
+    config = tiny_config()
+    config.model = dataclasses.replace(
+        config.model, inter_channels=moevoice_host.NOISE_CHANNELS, speech_encoder="vec256l9-onnx", ssl_dim=256, **model
+    )
+    change(config)
+    folder = root / "Models" / "alto"
+    folder.mkdir(parents=True)
+    path, _ = write_model(folder, config, stirred)
+    return path.rename(folder / "model.pth")
+
+
+def export(checkpoint: Path) -> Path:
+    """Export a synthesizer where the host looks for it; returns the host's folder."""
+    graph = checkpoint.with_name("alto_SoVits.onnx")
+    assert onnx_export.main(["--model", str(checkpoint), "--out", str(graph)]) == 0
+    graph.with_suffix(".json").rename(checkpoint.parent.with_suffix(".json"))
+    return checkpoint.parents[2]
+
+
+def facts(root: Path, name: str = "alto") -> dict:
+    return json.loads((root / "Models" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_json_names_the_encoder_and_the_width_that_the_host_compares_with_its_units(tmp_path):
+    root = export(lay(tmp_path))
+    write_encoder_file("vec256l9-onnx", root / "hubert")
+    audio = song(0.5)
+    assert moevoice_host.Synthesizer(root, "alto").sing(audio, np.full(43, 220.0)).shape == (1, 1, 43 * 512)
 
 
 # -- pitch networks ---------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from cluster.retrieval import build_index
 from modules.config import load_config, save_config
 from onnxexport import graph as graph_module
 from onnxexport.graph import Graph, write_graph
-from onnxexport.metadata import metadata
+from onnxexport.metadata import synthesizer_metadata
 from onnxexport.synthesizer import synthesizer_graph
 from tests.diffusion_files import write_diffusion
 from tests.encoder_files import write_encoder_file
@@ -59,24 +59,44 @@ def test_the_published_flag_reads_and_writes_the_published_paths(work):
         "Type": "SoVits",
         "Rate": 44100,
         "Hop": 512,
-        "Hubert": "vec-4-layer-9",
+        "Hubert": "mfcc",
         "SoVits4": True,
         "SoVits3": False,
         "CharaMix": True,
         "Volume": False,
-        "HiddenSize": 4,
+        "HiddenSize": 8,
         "Characters": ["alto", "tenor"],
         "Cluster": "",
     }
 
 
-def test_the_metadata_of_one_singer_with_loudness_and_768_features():
-    config = config_of(gin_channels=768, vol_embedding=True)
+@pytest.mark.parametrize(
+    ("encoder", "size", "graph"),
+    [
+        ("vec768l12", 768, "vec-768-layer-12"),
+        ("vec256l9", 256, "vec-256-layer-9"),
+        ("vec768l12", 256, "vec-256-layer-9"),  # as in the config of a 4.0 model
+        ("vec768l9-onnx", 768, "vec-768-layer-9"),
+        ("hubertsoft", 256, "hubert-soft"),
+        ("whisper-ppg", 1024, "medium"),
+        ("wavlmbase+", 768, "WavLM-Base+"),
+    ],
+)
+def test_the_json_names_the_encoders_graph_and_the_width_of_its_units(encoder, size, graph, caplog):
+    config = config_of(gin_channels=192, vol_embedding=True, speech_encoder=encoder, ssl_dim=size)
     config.spk = {"声": 0}
-    values = metadata("name", config)
+    values = synthesizer_metadata("name", config, "config.json")
     assert [values[key] for key in ("Hubert", "HiddenSize", "CharaMix", "Volume", "Characters")] == [
-        "vec-768-layer-12", 768, False, True, ["声"],
+        graph, size, False, True, ["声"],
     ]  # fmt: skip
+    assert not caplog.records
+
+
+def test_an_encoder_without_a_graph_for_the_host_is_named_in_the_log(caplog):
+    assert synthesizer_metadata("name", config_of(ssl_dim=72), "config.json")["Hubert"] == "mfcc"
+    assert "the speech encoder 'mfcc' has no graph, so MoeVoiceStudio cannot run" in caplog.text
+    assert synthesizer_metadata("name", config_of(speech_encoder="own"), "config.json")["Hubert"] == "own"
+    assert "unknown speech encoder 'own'" in caplog.text and "Hubert has to be set by hand" in caplog.text
 
 
 def test_explicit_flags_name_other_paths(work):

@@ -18,12 +18,13 @@ from inference.conversion import Conversion
 from inference.pieces import FADE_SECONDS, lay_out, with_fades
 from inference.song import Song
 from inference.svc import Svc
-from inference.voices import Voices, encoder_key
+from inference.voices import Voices
 from modules.config import Config, save_config
 from modules.console import UserError
 from tests.parity import errors, load
 from tests.parity.inference import use_published_placement
 from tests.tiny import tiny_config
+from vencoder import encoder_key
 from vits.synthesizer import Synthesizer
 
 RATE, HOP = 44100, 512

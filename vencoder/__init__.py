@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modules.config import ENCODER_OF_4_0, FEATURES_OF_4_0, ModelConfig
+from modules.console import UserError
 from modules.registry import Registry, Row
 from modules.shared import shared
 
@@ -111,6 +113,21 @@ ENCODERS = Registry(
             "vencoder.mfcc:Mfcc", 72, None, None, None, None, "mel cepstra, for demonstrations; it needs no file"),
     },
 )
+
+
+def encoder_key(key: str, size: int, path: str | Path) -> str:
+    """Return the key of the speech encoder that a model was trained on. A 4.0 config has only the feature size.
+
+    Raises UserError if the encoder's features have another size than the model's; ``path`` names the config.
+    """
+    if ENCODERS[key].ssl_dim == size:
+        return key
+    if key == ModelConfig.speech_encoder and size == FEATURES_OF_4_0:
+        return ENCODER_OF_4_0
+    raise UserError(
+        f"{path}: the speech encoder {key} gives {ENCODERS[key].ssl_dim} features, but the model takes {size}; "
+        "name the encoder that it was trained on"
+    )
 
 
 def build_encoder(
