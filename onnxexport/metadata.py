@@ -13,11 +13,13 @@ from vencoder import encoder_key, graph_file
 
 log = get_logger("onnx")
 
+HOST_NOISE_CHANNELS = 192  # fixed in MoeVoiceStudio
+
 
 def synthesizer_metadata(name: str, config: Config, path: str | Path) -> dict[str, Any]:
     """Build the keys for a synthesizer in the folder ``name``; ``path`` is its config's."""
     model = config.model
-    return {
+    values = {
         "Folder": name,
         "Name": name,
         "Type": "SoVits",
@@ -32,6 +34,13 @@ def synthesizer_metadata(name: str, config: Config, path: str | Path) -> dict[st
         "Characters": list(config.spk),
         "Cluster": "",
     }
+    if model.inter_channels != HOST_NOISE_CHANNELS:
+        values["Note"] = (
+            f"MoeVoiceStudio cannot run this model: its noise has {HOST_NOISE_CHANNELS} channels, and the model's "
+            f"(inter_channels) {model.inter_channels}"
+        )
+        log.warning("%s", values["Note"])
+    return values
 
 
 def encoder_graph_name(key: str, size: int, path: str | Path) -> str:

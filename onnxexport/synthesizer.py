@@ -76,8 +76,8 @@ class SynthesizerGraph(nn.Module):
 def synthesizer_graph(network: Synthesizer, config: Config) -> Graph:
     """Build the graph of a loaded network, which must not be used afterwards.
 
-    With two speakers or more the graph takes weights in the order of ``spk``, and the network's speaker embedding is
-    reordered in place.
+    With two speakers or more the graph takes weights in the order of ``spk``. A single speaker has place 0 in the
+    host, whatever its row, so every row becomes that speaker's. The network's speaker embedding is replaced.
     """
     model, frames = config.model, EXAMPLE_FRAMES
     generator = torch.Generator().manual_seed(0)
@@ -95,9 +95,12 @@ def synthesizer_graph(network: Synthesizer, config: Config) -> Graph:
         "noise": {2: "frames"},
         "audio": {2: "samples"},
     }
-    if len(config.spk) > 1:
-        rows = torch.tensor(list(config.spk.values()))
+    rows = torch.tensor(list(config.spk.values()))
+    if len(rows) == 1:
+        rows = rows.expand(network.emb_g.num_embeddings)
+    if len(rows):
         network.emb_g = nn.Embedding.from_pretrained(network.emb_g.weight[rows])
+    if len(config.spk) > 1:
         inputs["sid"] = torch.full((frames, len(rows)), 1 / len(rows))
         axes["sid"] = {0: "frames"}
     if model.vol_embedding:
