@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.atomic_file import output_path, output_paths
+from modules.atomic_file import output_path
 from modules.console import UserError, option
 from modules.untrusted.safe_pickle import load_pickle
 
@@ -215,15 +215,3 @@ def write_indexes(
             names_json = json.dumps(dict(names or {})).encode()
             file.write(names_json + struct.pack(_NAMES_END, len(names_json), _NAMES_MARK))
         read_indexes(temporary)
-
-
-def export_indexes(path: str | Path, folder: str | Path) -> list[Path]:
-    """Write each index of ``path`` to ``folder/Index-<speaker id>.index`` in faiss's format, all files or none.
-
-    Returns the files. Raises UserError as ``read_indexes`` does, and if a file cannot be written.
-    """
-    files = {Path(folder) / f"Index-{speaker_id}.index": index for speaker_id, index in read_indexes(path).items()}
-    with output_paths(*files) as temporaries:
-        for temporary, index in zip(temporaries, files.values(), strict=True):
-            temporary.write_bytes(faiss.serialize_index(index).tobytes())
-    return list(files)

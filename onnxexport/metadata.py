@@ -7,17 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from modules.atomic_file import output_path
 from modules.config import Config
 from modules.console import UserError, get_logger
+from modules.untrusted.json_file import read_json
 from vencoder import encoder_key, graph_file
 
 log = get_logger("onnx")
 
 HOST_NOISE_CHANNELS = 192  # fixed in MoeVoiceStudio
+CENTRES = "KMeans.npy"
 
 
-def synthesizer_metadata(name: str, config: Config, path: str | Path) -> dict[str, Any]:
-    """Build the keys for a synthesizer in the folder ``name``; ``path`` is its config's."""
+def synthesizer_metadata(name: str, config: Config, path: str | Path, folder: str | Path) -> dict[str, Any]:
+    """Build the keys for a synthesizer in the folder ``name``; ``path`` is its config's, ``folder`` its graph's."""
     model = config.model
     values = {
         "Folder": name,
@@ -32,7 +37,7 @@ def synthesizer_metadata(name: str, config: Config, path: str | Path) -> dict[st
         "Volume": model.vol_embedding,
         "HiddenSize": model.ssl_dim,
         "Characters": list(config.spk),
-        "Cluster": "",
+        **timbre_metadata(folder, len(config.spk)),
     }
     if model.inter_channels != HOST_NOISE_CHANNELS:
         values["Note"] = (
@@ -41,6 +46,30 @@ def synthesizer_metadata(name: str, config: Config, path: str | Path) -> dict[st
         )
         log.warning("%s", values["Note"])
     return values
+
+
+def timbre_metadata(folder: str | Path, speakers: int) -> dict[str, Any]:
+    """Return the JSON's keys for the files in ``folder`` of a model with so many ``speakers``.
+
+    Centres of another number of speakers are left out with a warning, as is a damaged file.
+    """
+    if index_file(folder, 0).is_file():
+        return {"Cluster": "Index"}
+    path = Path(folder) / CENTRES
+    if not path.is_file():
+        return {"Cluster": ""}
+    try:
+        length, rest = divmod(len(np.load(path, mmap_mode="r")), speakers)
+    except (OSError, ValueError, TypeError, ZeroDivisionError):
+        length, rest = 0, 1
+    if rest or not length:
+        log.warning("%s is left out: it holds no table of centres of %d speakers", path, speakers)
+        return {"Cluster": ""}
+    return {"Cluster": "KMeans", "KMeansLength": length}
+
+
+def index_file(folder: str | Path, place: int) -> Path:
+    return Path(folder) / f"Index-{place}.index"
 
 
 def encoder_graph_name(key: str, size: int, path: str | Path) -> str:
@@ -56,6 +85,22 @@ def encoder_graph_name(key: str, size: int, path: str | Path) -> str:
     if graph is None:
         log.warning("the speech encoder '%s' has no graph, so MoeVoiceStudio cannot run this model", key)
     return graph.stem if graph else key
+
+
+def amend_metadata(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Set keys in a model's JSON file, if there is one; log it otherwise. Raises UserError if it is damaged."""
+    path = Path(path)
+    if not path.is_file():
+        log.info("there is no %s yet; the export of the synthesizer writes it, with %s", path, ", ".join(values))
+        return
+    try:
+        before = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); export the synthesizer again") from None
+    if not isinstance(before, dict):
+        raise UserError(f"{path} describes no model; export the synthesizer again")
+    with output_path(path) as temporary:
+        temporary.write_text(json_text(before | values), encoding="utf-8")
 
 
 def json_text(values: Mapping[str, Any]) -> str:

@@ -30,7 +30,8 @@ def export_synthesizer(
     refuse_to_overwrite(metadata, model, config_path)
     config = load_config(config_path)
     graph = synthesizer_graph(load_generator(model, config), config)
-    write_graphs({out: graph}, precision, {metadata: json_text(synthesizer_metadata(name, config, config_path))})
+    values = synthesizer_metadata(name, config, config_path, out.parent)
+    write_graphs({out: graph}, precision, {metadata: json_text(values)})
 
 
 class SynthesizerGraph(nn.Module):

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import export_index_for_onnx
 import onnx_export
+from cluster.centres import load_cluster_model, save_cluster_model
+from cluster.index_file import write_indexes
+from cluster.retrieval import build_index, load_feature_index
 from tests import moevoice_host
 from tests.encoder_files import write_encoder_file
 from tests.generator_files import stirred
@@ -19,6 +24,7 @@ from tests.pitch_files import write_fcpe, write_narrow_rmvpe
 from tests.test_svc import write_model
 from tests.tiny import tiny_config
 
+INDEX, CENTRES = "logs/44k/feature_and_index.pkl", "logs/44k/kmeans_10000.pt"
 HOST = Path(moevoice_host.__file__)
 
 
@@ -56,72 +62,98 @@ def silence_random_nodes(path: Path) -> None:
     onnx.save(graph, path)
 
 
-def lay(root: Path, change=lambda config: None, **model) -> Path:
-    """Write a checkpoint below the host's folder ``Models``, for the host's noise; returns its path."""
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """The host's folder, with an encoder; its ``Models`` is the folder ``checkpoints`` of the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints").mkdir()
+    Path("Models").symlink_to("checkpoints")
+    write_encoder_file("vec256l9-onnx", Path("hubert"))
+    return tmp_path
+
+
+def export(change=lambda config: None, name: str = "alto", **model) -> None:
+    """Write and export a checkpoint that fits the host's noise and encoder, except for ``change`` and ``model``."""
     config = tiny_config()
     sizes = {"inter_channels": moevoice_host.NOISE_CHANNELS, "speech_encoder": "vec256l9", "ssl_dim": 256}
     config.model = dataclasses.replace(config.model, **{**sizes, "gin_channels": 256, **model})
     change(config)
-    folder = root / "Models" / "alto"
-    folder.mkdir(parents=True)
-    path, _ = write_model(folder, config, stirred)
-    return path.rename(folder / "model.pth")
-
-
-def export(checkpoint: Path) -> Path:
-    """Export a synthesizer where the host looks for it; returns the host's folder."""
-    graph = checkpoint.with_name("alto_SoVits.onnx")
-    assert onnx_export.main(["--model", str(checkpoint), "--out", str(graph)]) == 0
-    graph.with_suffix(".json").rename(checkpoint.parent.with_suffix(".json"))
-    return checkpoint.parents[2]
+    folder = Path("checkpoints", name)
+    folder.mkdir()
+    write_model(folder, config, stirred)[0].rename(folder / "model.pth")
+    assert onnx_export.main(["-n", name]) == 0
+    silence_random_nodes(folder / f"{name}_SoVits.onnx")
 
 
 def facts(root: Path, name: str = "alto") -> dict:
     return json.loads((root / "Models" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_the_json_names_the_encoder_and_the_width_that_the_host_compares_with_its_units(tmp_path):
-    root = export(lay(tmp_path, gin_channels=4))
-    write_encoder_file("vec256l9-onnx", root / "hubert")
-    audio = song(0.5)
-    assert moevoice_host.Synthesizer(root, "alto").sing(audio, np.full(43, 220.0)).shape == (1, 1, 43 * 512)
+def test_the_json_names_the_encoder_and_the_width_that_the_host_compares_with_its_units(root):
+    export(gin_channels=4)
+    assert moevoice_host.Synthesizer(root, "alto").sing(song(0.5), np.full(43, 220.0)).shape == (1, 1, 43 * 512)
 
 
-def test_a_model_that_the_hosts_noise_does_not_fit_is_named_at_export(tmp_path, caplog):
-    def narrow(config):
-        config.model.inter_channels = 16
-
-    root = export(lay(tmp_path, narrow))
-    write_encoder_file("vec256l9-onnx", root / "hubert")
+def test_a_model_that_the_hosts_noise_does_not_fit_is_named_at_export(root, caplog):
+    export(inter_channels=16)
     with pytest.raises(Exception, match="(?s)noise.*Got: 192 Expected: 16"):
         moevoice_host.Synthesizer(root, "alto").sing(song(0.5), np.full(43, 220.0))
     note = "MoeVoiceStudio cannot run this model: its noise has 192 channels, and the model's (inter_channels) 16"
     assert facts(root)["Note"] == note and note in caplog.text
 
 
-@pytest.mark.parametrize("rows", [{"tenor": 1}, {"tenor": 1, "alto": 0}])
-def test_a_place_in_characters_is_the_speaker_of_that_name(tmp_path, rows):
-    """The host passes the place; the row of the speaker embedding is another."""
+def speakers(**rows: int):
+    """Return a function that gives a config these speakers."""
 
-    def named(config):
+    def change(config):
         config.spk = rows
+        config.model.n_speakers = max(rows.values()) + 1
 
-    def alone(config):
-        config.spk = {"alto": 0}
+    return change
 
+
+@pytest.mark.parametrize("rows", [{"tenor": 1}, {"tenor": 1, "alto": 0}])
+def test_a_place_in_characters_is_the_speaker_of_that_name(root, rows):
+    """The host passes the place; the row of the speaker embedding is another."""
+    audio, f0, sounds = song(0.5), np.full(43, 220.0), {}
+    for name, change in (("rows", rows), ("ordered", {"alto": 0, "tenor": 1})):
+        export(speakers(**change), name)
+        synthesizer = moevoice_host.Synthesizer(root, name)
+        for place, speaker in enumerate(facts(root, name)["Characters"]):
+            sounds[name, speaker] = synthesizer.sing(audio, f0, place)
+    for speaker in rows:
+        found, wanted = sounds["rows", speaker], sounds["ordered", speaker]
+        np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+    assert np.abs(sounds["ordered", "alto"] - sounds["ordered", "tenor"]).max() > 0.1
+
+
+# -- timbre -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Index", "KMeans"])
+def test_the_host_finds_the_timbre_of_a_place(root, kind):
+    """The places differ from the rows, and the speakers' numbers of features from each other."""
+    rows = {"tenor": 2, "alto": 0, "bass": 1}
+    export(speakers(**rows))
+    rng = np.random.default_rng(0)
+    features = {name: rng.standard_normal((20 + 9 * row, 256)).astype(np.float32) for name, row in rows.items()}
+    units = rng.standard_normal((5, 256)).astype(np.float32)
+    if kind == "Index":
+        write_indexes(INDEX, ((row, build_index(features[name])) for name, row in rows.items()), rows)
+        index = load_feature_index(INDEX)
+        wanted = {name: index.neighbours(torch.from_numpy(units), row).numpy() for name, row in rows.items()}
+        assert export_index_for_onnx.main(["-n", "alto"]) == 0
+    else:
+        save_cluster_model(CENTRES, features)
+        model = load_cluster_model(CENTRES)
+        wanted = {name: model.nearest(torch.from_numpy(units), name).numpy() for name in rows}
+        assert export_index_for_onnx.main(["-n", "alto", "--kmeans"]) == 0
+    synthesizer = moevoice_host.Synthesizer(root, "alto")
+    for place, name in enumerate(facts(root)["Characters"]):
+        np.testing.assert_allclose(synthesizer.timbre.find(units, place), wanted[name], rtol=1e-4, atol=1e-5)
     audio, f0 = song(0.5), np.full(43, 220.0)
-    sounds = {}
-    for folder, change in (("rows", named), ("alto", alone)):
-        root = export(lay(tmp_path / folder, change))
-        write_encoder_file("vec256l9-onnx", root / "hubert")
-        silence_random_nodes(root / "Models" / "alto" / "alto_SoVits.onnx")
-        synthesizer = moevoice_host.Synthesizer(root, "alto")
-        for place, name in enumerate(facts(root)["Characters"]):
-            sounds[folder, name] = synthesizer.sing(audio, f0, place)
-    tenor, alto = sounds["rows", "tenor"], sounds["alto", "alto"]
-    assert np.abs(tenor - alto).max() > 0.1 * np.abs(alto).max()
-    if "alto" in rows:
-        np.testing.assert_allclose(sounds["rows", "alto"], alto, atol=1e-4 * np.abs(alto).max())
+    without, own = (synthesizer.sing(audio, f0, 1, timbre_rate=rate) for rate in (0, 1))
+    assert np.abs(without - own).max() > 0.01
 
 
 # -- pitch networks ---------------------------------------------------------------------------------------------------

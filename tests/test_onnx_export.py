@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -16,12 +17,13 @@ import torch
 
 import export_index_for_onnx
 import onnx_export
+from cluster.centres import save_cluster_model
 from cluster.index_file import write_indexes
 from cluster.retrieval import build_index
 from modules.config import load_config, save_config
 from onnxexport import graph as graph_module
 from onnxexport.graph import Graph, write_graph
-from onnxexport.metadata import synthesizer_metadata
+from onnxexport.metadata import synthesizer_metadata, timbre_metadata
 from onnxexport.synthesizer import synthesizer_graph
 from tests.diffusion_files import write_diffusion
 from tests.encoder_files import write_encoder_file
@@ -88,7 +90,7 @@ def test_the_published_flag_reads_and_writes_the_published_paths(work, caplog):
 def test_the_json_names_the_encoders_graph_and_the_width_of_its_units(encoder, size, graph, caplog):
     config = config_of(inter_channels=192, vol_embedding=True, speech_encoder=encoder, ssl_dim=size)
     config.spk = {"声": 0}
-    values = synthesizer_metadata("name", config, "config.json")
+    values = synthesizer_metadata("name", config, "config.json", "alto")
     assert [values[key] for key in ("Hubert", "HiddenSize", "CharaMix", "Volume", "Characters")] == [
         graph, size, False, True, ["声"],
     ]  # fmt: skip
@@ -97,9 +99,9 @@ def test_the_json_names_the_encoders_graph_and_the_width_of_its_units(encoder, s
 
 
 def test_an_encoder_without_a_graph_for_the_host_is_named_in_the_log(caplog):
-    assert synthesizer_metadata("name", config_of(ssl_dim=72), "config.json")["Hubert"] == "mfcc"
+    assert synthesizer_metadata("name", config_of(ssl_dim=72), "config.json", "alto")["Hubert"] == "mfcc"
     assert "the speech encoder 'mfcc' has no graph, so MoeVoiceStudio cannot run" in caplog.text
-    assert synthesizer_metadata("name", config_of(speech_encoder="own"), "config.json")["Hubert"] == "own"
+    assert synthesizer_metadata("name", config_of(speech_encoder="own"), "config.json", "alto")["Hubert"] == "own"
     assert "unknown speech encoder 'own'" in caplog.text and "Hubert has to be set by hand" in caplog.text
 
 
@@ -315,36 +317,108 @@ def test_the_diffusion_and_the_vocoder_lie_where_the_help_says(work):
         assert Path(f"out/song_{part}.onnx").read_bytes() == Path(f"checkpoints/alto/alto_{part}.onnx").read_bytes()
 
 
-def test_each_speakers_index_is_a_file_that_faiss_reads(work):
-    rng = np.random.default_rng(0)
-    features = {3: rng.standard_normal((90, 8)).astype(np.float32), 0: rng.standard_normal((7, 8)).astype(np.float32)}
-    write_indexes("logs/44k/feature_and_index.pkl", ((row, build_index(some)) for row, some in features.items()))
-    before = files(work)
-    assert export_index_for_onnx.main([]) == 0
+FEATURES = {7: np.random.default_rng(0).standard_normal((90, 8)).astype(np.float32)}
+FEATURES[0] = FEATURES[7][:7] + 1
+INDEX = "logs/44k/feature_and_index.pkl"
+
+
+@pytest.fixture
+def indexed(work) -> Path:
+    """A model whose second speaker has the row 7, and an index of its speakers and of another one."""
+    config = load_config("checkpoints/alto/config.json")
+    config.model.n_speakers, config.spk = 8, {"alto": 0, "tenor": 7}
+    save_config(config, "checkpoints/alto/config.json")
+    indexes = [(row, build_index(some)) for row, some in FEATURES.items()]
+    write_indexes(INDEX, [*indexes, (3, build_index(FEATURES[7] - 1))], {"alto": 0, "tenor": 7, "bass": 3})
+    return work
+
+
+def test_each_speakers_index_has_the_number_of_its_place(indexed):
+    before = files(indexed)
     assert export_index_for_onnx.main(["-n", "alto"]) == 0
-    assert export_index_for_onnx.main(["-i", "logs/44k/feature_and_index.pkl", "-o", "out"]) == 0
-    folders = "checkpoints/crs", "checkpoints/alto", "out"
-    assert files(work) - before == {f"{folder}/Index-{row}.index" for folder in folders for row in features}
-    for row, some in features.items():
-        index = faiss.read_index(f"checkpoints/crs/Index-{row}.index")
-        np.testing.assert_array_equal(index.reconstruct_n(0, index.ntotal), some)
+    assert export_index_for_onnx.main(["-i", INDEX, "-c", "checkpoints/alto/config.json", "-o", "out"]) == 0
+    folders = "checkpoints/alto", "out"
+    assert files(indexed) - before == {f"{folder}/Index-{place}.index" for folder in folders for place in (0, 1)}
+    for place, row in enumerate((0, 7)):
+        index = faiss.read_index(f"checkpoints/alto/Index-{place}.index")
+        np.testing.assert_array_equal(index.reconstruct_n(0, index.ntotal), FEATURES[row])
 
 
-def test_the_indexes_of_all_speakers_are_written_or_none(work, capsys):
-    features = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
-    write_indexes("logs/44k/feature_and_index.pkl", ((row, build_index(features)) for row in (0, 1)))
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"alto": 0, "bassoon": 5}, "has no features of bassoon, and the host needs them of every speaker"),
+        ({"alto": 7}, "is for other voices"),
+        ({}, "names no speakers"),
+    ],
+)
+def test_an_index_that_does_not_fit_the_speakers_is_refused(indexed, capsys, change, words):
+    config = load_config("checkpoints/alto/config.json")
+    config.spk = change
+    save_config(config, "checkpoints/alto/config.json")
+    before = files(indexed)
+    assert export_index_for_onnx.main(["-n", "alto"]) == 2
+    assert words in capsys.readouterr().err and files(indexed) == before
+
+
+def test_centres_are_a_table_behind_128_bytes_with_as_many_rows_for_each_speaker(work, capsys):
+    centres = {"tenor": FEATURES[7], "alto": FEATURES[0]}
+    save_cluster_model("logs/44k/kmeans_10000.pt", centres)
+    assert export_index_for_onnx.main(["-n", "alto", "--kmeans"]) == 0
+    data = Path("checkpoints/alto/KMeans.npy").read_bytes()
+    table = np.frombuffer(data[128:], "<f4").reshape(2, 90, 8)
+    np.testing.assert_array_equal(table[1], centres["tenor"])
+    np.testing.assert_array_equal(np.unique(table[0], axis=0), np.unique(centres["alto"], axis=0))
+    save_cluster_model("logs/44k/kmeans_10000.pt", {"tenor": FEATURES[7]})
+    assert export_index_for_onnx.main(["-n", "alto", "-k"]) == 2
+    assert "kmeans_10000.pt has no features of alto" in capsys.readouterr().err
+    Path("checkpoints/alto/Index-0.index").touch()
+    assert export_index_for_onnx.main(["-n", "alto", "-k"]) == 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (9_999_999, 1280)])
+def test_the_header_of_centres_is_of_128_bytes_whatever_their_number(shape):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    assert file.tell() == 128
+
+
+@pytest.mark.parametrize("timbre_first", [True, False])
+def test_the_json_says_which_timbre_lies_beside_the_graph(indexed, timbre_first):
+    save_cluster_model("logs/44k/kmeans_10000.pt", {"alto": FEATURES[0], "tenor": FEATURES[7]})
+    write_generator_file(Path("checkpoints/alto/model.pth"), load_config("checkpoints/alto/config.json"))
+    commands = [[onnx_export.main, []], [export_index_for_onnx.main, ["-k"]]]
+    for main, flags in reversed(commands) if timbre_first else commands:
+        assert main(["-n", "alto", *flags]) == 0
+    values = json.loads(Path("checkpoints/alto.json").read_text(encoding="utf-8"))
+    assert (values["Cluster"], values["KMeansLength"]) == ("KMeans", 90)
+    Path("checkpoints/alto/KMeans.npy").unlink()
+    for main, flags in ([export_index_for_onnx.main, []], commands[0]):
+        assert main(["-n", "alto", *flags]) == 0
+        assert json.loads(Path("checkpoints/alto.json").read_text(encoding="utf-8"))["Cluster"] == "Index"
+
+
+def test_a_table_of_centres_of_another_number_of_speakers_is_left_out_with_a_warning(tmp_path, caplog):
+    np.save(tmp_path / "KMeans.npy", np.zeros((5, 8), np.float32))
+    assert timbre_metadata(tmp_path, 2) == {"Cluster": ""}
+    assert "KMeans.npy is left out" in caplog.text
+
+
+def test_the_indexes_of_all_speakers_are_written_or_none(indexed, capsys):
     Path("out/Index-1.index").mkdir(parents=True)
-    before = files(work)
-    assert export_index_for_onnx.main(["-o", "out"]) == 2
+    before = files(indexed)
+    assert export_index_for_onnx.main(["-n", "alto", "-o", "out"]) == 2
     assert "out/Index-1.index cannot be written: it is a folder" in capsys.readouterr().err
-    assert files(work) == before
+    assert files(indexed) == before
 
 
 def test_a_missing_or_hostile_index_is_refused_in_one_sentence(work, capsys):
-    assert export_index_for_onnx.main([]) == 2
+    assert export_index_for_onnx.main(["-n", "alto"]) == 2
     message = capsys.readouterr().err
     assert "there is no" in message and "'python train_index.py' makes it" in message and "--" not in message
     Path("bad.pkl").write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR.")
-    assert export_index_for_onnx.main(["-i", "bad.pkl"]) == 2
+    assert export_index_for_onnx.main(["-n", "alto", "-i", "bad.pkl"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not Path("harmed").exists() and not Path("checkpoints/crs").exists()
+    assert not Path("harmed").exists()
+    assert export_index_for_onnx.main([]) == 2
+    assert "there is no checkpoints/crs/config.json" in capsys.readouterr().err and not Path("checkpoints/crs").exists()
