@@ -10,8 +10,10 @@ Writes  checkpoints/<name>/<name>_SoVits.onnx    with several speakers it takes 
 Other models, one at a time; --out names another output:
 
     python onnx_export.py --diffusion -n alto     checkpoints/alto/model_<step>.pt, config.yaml -> alto_encoder.onnx,
-                                                  alto_denoise.onnx, alto_pred.onnx, alto_after.onnx beside them
-    python onnx_export.py --vocoder               pretrain/nsf_hifigan/model -> nsf_hifigan.onnx beside it
+                                                  alto_denoise.onnx, alto_pred.onnx, alto_after.onnx beside them, and
+                                                  checkpoints/alto_diffusion.json
+    python onnx_export.py --vocoder               pretrain/nsf_hifigan/model -> nsf_hifigan.onnx and MelOps.onnx (the
+                                                  mel spectrogram) beside it
     python onnx_export.py --encoder vec768l12     its file in pretrain/ -> the graph of the key vec768l12-onnx
     python onnx_export.py --f0 rmvpe              pretrain/rmvpe.pt -> RMVPE.onnx beside it (fcpe: MELPE.onnx)
 """
@@ -46,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         dest="output",
         type=Path,
         metavar="OUT",
-        help="the .onnx file to write, with its JSON beside it; --diffusion appends _<part>.onnx",
+        help="the .onnx file to write, with its JSON beside it; --diffusion appends _<part>.onnx and _diffusion.json",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--diffusion", action="store_true", help="export the diffusion model as four graphs")
@@ -100,19 +102,24 @@ def write_synthesizer(args: argparse.Namespace) -> None:
 def write_diffusion(args: argparse.Namespace) -> None:
     from diffusion.saved_models import diffusion_checkpoints
     from onnxexport.diffusion import export_diffusion
+    from onnxexport.metadata import amend_metadata, diffusion_json
 
     name, folder = name_and_folder(args)
     found = diffusion_checkpoints(folder)
     model = existing(args.model or (found[0].model if found else folder / "model_<step>.pt"), "--model")
     config = existing(args.config or model.with_name("config.yaml"), "--config")
-    export_diffusion(model, config, args.output or folder / name, args.precision)
+    prefix = args.output or folder / name
+    synthesizer = (args.output or folder).with_name(f"{prefix.name}.json")
+    metadata = diffusion_json(synthesizer)
+    export_diffusion(model, config, prefix, metadata, speakers_of(folder / "config.json"), args.precision)
+    amend_metadata(synthesizer, {"ShallowDiffusion": metadata.stem})
 
 
 def write_vocoder(args: argparse.Namespace) -> None:
-    from onnxexport.vocoder import export_vocoder
+    from onnxexport.vocoder import export_vocoder, vocoder_graph_name
 
     path = existing(args.model or args.pretrain / VOCODER, "--model")
-    out = args.output or path.with_name(f"{path.resolve().parent.name}.onnx")
+    out = args.output or path.with_name(f"{vocoder_graph_name(path)}.onnx")
     export_vocoder(path, out, args.vocoder, args.precision)
 
 
@@ -128,6 +135,13 @@ def write_f0(args: argparse.Namespace) -> None:
 
     out = args.output or graph_path(args.f0, args.pretrain)
     export_f0(args.f0, out, pretrain=args.pretrain, precision=args.precision)
+
+
+def speakers_of(config: Path) -> list[str] | None:
+    """Return the speakers of a synthesizer's configuration in its order; None if there is no such file."""
+    from modules.config import load_config
+
+    return list(load_config(config).spk) if config.is_file() else None
 
 
 def refuse_unused(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ The host runs ``encoder`` once, ``denoise`` and ``pred`` in each step, and ``aft
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,25 +16,60 @@ from torch import Tensor, nn
 from diffusion.samplers import follow_noise
 from diffusion.schedule import Level
 from diffusion.unit2mel import MelDiffusion, Unit2Mel, load_unit2mel
-from modules.config import load_diffusion_config
+from modules.config import DiffusionConfig, load_diffusion_config
+from modules.console import UserError, get_logger
 from onnxexport.graph import SUFFIX, Graph, refuse_target, write_graphs
+from onnxexport.metadata import diffusion_metadata, json_text
 from onnxexport.units import expand_units
+from vits.generator_file import refuse_to_overwrite
 
 EXAMPLE_FRAMES = 50
 
+log = get_logger("onnx")
 
-def export_diffusion(model: Path, config_path: Path, prefix: Path, precision: str = "fp32") -> None:
-    """Write the graphs of a checkpoint to ``<prefix>_<part>.onnx``.
 
-    Raises UserError if a file is missing, damaged or does not match the config, and as ``refuse_target`` and
-    ``write_graphs``.
+def export_diffusion(
+    model: Path,
+    config_path: Path,
+    prefix: Path,
+    metadata: Path,
+    names: Sequence[str] | None = None,
+    precision: str = "fp32",
+) -> None:
+    """Write the graphs of a checkpoint to ``<prefix>_<part>.onnx``, and their description for hosts to ``metadata``.
+
+    ``names`` are the synthesizer's speakers, whose places the host uses for both. Writes all files or none. Raises
+    UserError if a file is missing, damaged or does not match the config, and as ``refuse_target`` and ``write_graphs``.
     """
     config = load_diffusion_config(config_path)
-    graphs = diffusion_graphs(load_unit2mel(model, config, None, "cpu"))
+    network = load_unit2mel(model, config, None, "cpu")
+    config.spk = ordered_speakers(config, config_path, names)
+    values = diffusion_metadata(prefix.name, config, network.decoder.denoise_fn.n_mels, config_path)
+    rows = list(config.spk.values()) if network.spk_embed is not None else [0]
+    graphs = diffusion_graphs(network, rows)
     files = {prefix.with_name(f"{prefix.name}_{part}{SUFFIX}"): graph for part, graph in graphs.items()}
     for path in files:
         refuse_target(path, model, config_path)
-    write_graphs(files, precision)
+    refuse_to_overwrite(metadata, model, config_path)
+    write_graphs(files, precision, {metadata: json_text(values)})
+
+
+def ordered_speakers(config: DiffusionConfig, config_path: Path, names: Sequence[str] | None) -> dict[str, int]:
+    """Return speaker name -> row in the order of ``names``, or else of the rows; a YAML's order is alphabetical.
+
+    Speakers without names are named by their rows. Logs a warning if the speakers are not those of ``names``. Raises
+    UserError if a row is beyond the network's.
+    """
+    count = config.model.n_spk
+    speakers = config.spk or {str(row): row for row in range(count)}
+    if beyond := [name for name, row in speakers.items() if count > 1 and not 0 <= row < count]:
+        raise UserError(f"{config_path}: spk gives {', '.join(beyond)} numbers outside 0 to {count - 1}")
+    names = names or sorted(speakers, key=speakers.__getitem__)
+    if count > 1 and set(names) != set(speakers):
+        own, given = ", ".join(speakers), ", ".join(names)
+        why = "MoeVoiceStudio takes the synthesizer's places, so shallow diffusion would confuse them"
+        log.warning("%s: its speakers %s are not the synthesizer's %s; %s", config_path, own, given, why)
+    return {name: speakers[name] for name in [*names, *speakers] if name in speakers}
 
 
 class EncoderGraph(nn.Module):
@@ -51,10 +87,11 @@ class EncoderGraph(nn.Module):
             mel2ph: number of each frame's unit, counted from 1; 0 stands for a unit of zeros (1, T).
             f0: Hz (1, T).
             volume: (1, T).
-            spk_mix: weights of all speakers in each frame (T, S); S is 0 in a model of one speaker.
+            spk_mix: weights of all speakers in each frame (T, S), or the speaker's place (1,) int64 if there is one.
         """
         units = expand_units(hubert, mel2ph)
-        return self.network.condition(units, f0[:, :, None], volume[:, :, None], spk_mix)
+        speaker = spk_mix if spk_mix.is_floating_point() else spk_mix[:, None]
+        return self.network.condition(units, f0[:, :, None], volume[:, :, None], speaker)
 
 
 class DenoiseGraph(nn.Module):
@@ -93,11 +130,19 @@ class AfterGraph(nn.Module):
         return self.decoder.denormalize(x[:, 0]).transpose(1, 2)
 
 
-def diffusion_graphs(network: Unit2Mel) -> dict[str, Graph]:
-    """Return the four graphs by the last part of their file names."""
+def diffusion_graphs(network: Unit2Mel, rows: Sequence[int]) -> dict[str, Graph]:
+    """Return the four graphs by the last part of their file names.
+
+    With two speakers or more the first graph takes weights in the order of ``rows`` of the speaker embedding. A single
+    speaker has place 0 in the host, and that row. The network's speaker embedding is replaced.
+    """
     decoder, frames = network.decoder, EXAMPLE_FRAMES
     width, hidden = network.unit_embed.in_features, network.unit_embed.out_features
-    speakers = 0 if network.spk_embed is None else network.spk_embed.num_embeddings
+    if network.spk_embed is not None:
+        network.spk_embed = nn.Embedding.from_pretrained(network.spk_embed.weight[torch.tensor(rows)])
+    speaker, speaker_axes = torch.zeros(1, dtype=torch.long), {}
+    if len(rows) > 1:
+        speaker, speaker_axes = torch.full((frames, len(rows)), 1 / len(rows)), {"spk_mix": {0: "frames"}}
     randn = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
     mel, step = randn(1, 1, decoder.denoise_fn.n_mels, frames), torch.tensor([network.timesteps // 2])
     curve, mel_axes = torch.full((1, frames), 220.0), {3: "frames"}
@@ -106,10 +151,10 @@ def diffusion_graphs(network: Unit2Mel) -> dict[str, Graph]:
         "mel2ph": torch.arange(1, frames + 1)[None],
         "f0": curve,
         "volume": curve / 1000,
-        "spk_mix": torch.full((frames, speakers), 1 / max(1, speakers)),
+        "spk_mix": speaker,
     }
     axes = {name: {1: "frames"} for name in ("mel2ph", "f0", "volume")}
-    axes |= {"hubert": {1: "units"}, "spk_mix": {0: "frames"}, "mel_pred": {2: "frames"}}
+    axes |= {"hubert": {1: "units"}, "mel_pred": {2: "frames"}, **speaker_axes}
     denoise = {"noise": mel, "time": step, "condition": randn(1, hidden, frames)}
     pred = {"noise": mel, "noise_pred": mel, "time": step, "time_prev": step // 2}
     return {

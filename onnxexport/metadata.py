@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.unit2mel import LOUDEST, QUIETEST
 from modules.atomic_file import output_path
-from modules.config import Config
+from modules.config import Config, DiffusionConfig
 from modules.console import UserError, get_logger
 from modules.untrusted.json_file import read_json
+from onnxexport.vocoder import vocoder_graph_name
 from vencoder import encoder_key, graph_file
 
 log = get_logger("onnx")
@@ -46,6 +48,40 @@ def synthesizer_metadata(name: str, config: Config, path: str | Path, folder: st
         )
         log.warning("%s", values["Note"])
     return values
+
+
+def diffusion_metadata(name: str, config: DiffusionConfig, n_mels: int, path: str | Path) -> dict[str, Any]:
+    """Build the keys for a diffusion model in the folder ``name``; ``path`` is its YAML's."""
+    data = config.data
+    return {
+        "Folder": name,
+        "Name": name,
+        "Type": "DiffSvc",
+        "Rate": data.sampling_rate,
+        "Hop": data.block_size,
+        "MelBins": n_mels,
+        "Hubert": encoder_graph_name(data.encoder, data.encoder_out_channels, path),
+        "Hifigan": vocoder_graph_name(Path(config.vocoder.ckpt)),
+        "Diffusion": True,
+        "CharaMix": config.model.n_spk > 1 and len(config.spk) > 1,
+        "Volume": True,
+        "HiddenSize": data.encoder_out_channels,
+        "Characters": list(config.spk),
+        "Pndm": config.infer.speedup,
+        "SpecMax": LOUDEST,
+        "SpecMin": QUIETEST,
+    }
+
+
+def diffusion_json(metadata: Path) -> Path:
+    """Return the path of the JSON file of the diffusion model that refines the synthesizer of the file ``metadata``."""
+    return metadata.with_name(f"{metadata.stem}_diffusion.json")
+
+
+def shallow_diffusion(metadata: Path) -> dict[str, str]:
+    """Return the synthesizer's key for its diffusion model, whose JSON file lies beside its own; empty without one."""
+    path = diffusion_json(metadata)
+    return {"ShallowDiffusion": path.stem} if path.is_file() else {}
 
 
 def timbre_metadata(folder: str | Path, speakers: int) -> dict[str, Any]:

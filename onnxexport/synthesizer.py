@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from modules.config import Config, load_config
 from onnxexport.excitation import excitation
 from onnxexport.graph import Graph, refuse_target, write_graphs
-from onnxexport.metadata import json_text, synthesizer_metadata
+from onnxexport.metadata import json_text, shallow_diffusion, synthesizer_metadata
 from onnxexport.units import expand_units
 from vits.generator_file import load_generator, refuse_to_overwrite
 from vits.synthesizer import Synthesizer
@@ -30,7 +30,7 @@ def export_synthesizer(
     refuse_to_overwrite(metadata, model, config_path)
     config = load_config(config_path)
     graph = synthesizer_graph(load_generator(model, config), config)
-    values = synthesizer_metadata(name, config, config_path, out.parent)
+    values = synthesizer_metadata(name, config, config_path, out.parent) | shallow_diffusion(metadata)
     write_graphs({out: graph}, precision, {metadata: json_text(values)})
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from onnxexport.excitation import excitation
-from onnxexport.graph import Graph, refuse_target, write_graph
+from onnxexport.graph import Graph, refuse_target, write_graphs
+from onnxexport.mel import FILE, mel_graph
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
 EXAMPLE_FRAMES = 50
@@ -30,13 +31,24 @@ class VocoderGraph(nn.Module):
         return self.network.generate(c * self.mel_scale, excitation(self.network.m_source, f0))
 
 
-def export_vocoder(path: Path, out: Path, kind: str = "nsf-hifigan", precision: str = "fp32") -> None:
-    """Write the graph of a weight file to ``out``; its ``config.json`` lies beside the weights.
+def export_vocoder(
+    path: Path, out: Path, kind: str = "nsf-hifigan", precision: str = "fp32", mel: Path | None = None
+) -> None:
+    """Write the graph of a weight file to ``out``, and the mel graph beside it or to ``mel``.
 
-    Raises UserError as ``refuse_target``, ``load_mel_vocoder`` and ``write_graph``.
+    The vocoder's ``config.json`` lies beside the weights. Raises UserError as ``refuse_target``, ``load_mel_vocoder``
+    and ``write_graphs``.
     """
-    refuse_target(out, path, path.with_name("config.json"))
-    write_graph(vocoder_graph(load_mel_vocoder(path, kind=kind)), out, precision)
+    mel = mel or out.with_name(FILE)
+    for target in (out, mel):
+        refuse_target(target, path, path.with_name("config.json"))
+    vocoder = load_mel_vocoder(path, kind=kind)
+    write_graphs({out: vocoder_graph(vocoder), mel: mel_graph(vocoder.mel)}, precision)
+
+
+def vocoder_graph_name(path: Path) -> str:
+    """Return the name, without .onnx, of the graph of a weight file: that of its folder."""
+    return path.resolve().parent.name
 
 
 def vocoder_graph(vocoder: MelVocoder) -> Graph:

@@ -16,13 +16,18 @@ import onnx_export
 from cluster.centres import load_cluster_model, save_cluster_model
 from cluster.index_file import write_indexes
 from cluster.retrieval import build_index, load_feature_index
+from diffusion.samplers import SAMPLERS
+from diffusion.unit2mel import Unit2Mel, load_unit2mel
+from modules.config import load_diffusion_config
 from tests import moevoice_host
+from tests.diffusion_files import MELS, write_diffusion
 from tests.encoder_files import write_encoder_file
 from tests.generator_files import stirred
 from tests.onnx_files import onnx
 from tests.pitch_files import write_fcpe, write_narrow_rmvpe
 from tests.test_svc import write_model
 from tests.tiny import tiny_config
+from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
 INDEX, CENTRES = "logs/44k/feature_and_index.pkl", "logs/44k/kmeans_10000.pt"
 HOST = Path(moevoice_host.__file__)
@@ -154,6 +159,88 @@ def test_the_host_finds_the_timbre_of_a_place(root, kind):
     audio, f0 = song(0.5), np.full(43, 220.0)
     without, own = (synthesizer.sing(audio, f0, 1, timbre_rate=rate) for rate in (0, 1))
     assert np.abs(without - own).max() > 0.01
+
+
+# -- diffusion --------------------------------------------------------------------------------------------------------
+
+SPEAKERS = {1: {"alto": 0}, 3: {"tenor": 0, "alto": 1, "bass": 2}}
+DIFFUSION = {"data": {"encoder": "vec256l9", "encoder_out_channels": 256}, "n_layers": 2}
+
+
+def export_diffusion(spk: dict[str, int]) -> None:
+    """Write and export a diffusion model and its vocoder."""
+    write_diffusion(Path("checkpoints/alto"), spk=spk, **DIFFUSION)
+    assert onnx_export.main(["-n", "alto", "--diffusion"]) == 0
+    vocoder = Path("checkpoints/alto/vocoder/model")
+    assert onnx_export.main(["--vocoder", "-m", str(vocoder), "-o", "hifigan/vocoder.onnx"]) == 0
+    silence_random_nodes(Path("hifigan/vocoder.onnx"))
+    Path("hifigan/MelOps.onnx").rename("MelOps.onnx")
+
+
+def networks() -> tuple[Unit2Mel, MelVocoder]:
+    config = load_diffusion_config("checkpoints/alto/config.yaml")
+    vocoder = load_mel_vocoder(config.vocoder.ckpt)
+    return load_unit2mel("checkpoints/alto/model_0.pt", config, vocoder.n_mels, "cpu"), vocoder
+
+
+@pytest.mark.parametrize("count", SPEAKERS)
+def test_the_host_samples_what_the_diffusion_model_samples(root, monkeypatch, count):
+    Path("checkpoints/alto").mkdir()
+    export_diffusion(SPEAKERS[count])
+    network, vocoder = networks()
+    audio, frames = song(0.5), 43
+    f0 = np.linspace(200, 300, frames, dtype=np.float32)
+    host = moevoice_host.Diffusion(root, "alto_diffusion")
+    units = host.units(audio)[:, moevoice_host.places(frames, 24) - 1]
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, MELS, frames)).astype(np.float32))
+    monkeypatch.setattr("diffusion.unit2mel.random_tensor", lambda *settings: noise)
+    monkeypatch.setattr("vdecoder.source.random_tensor", lambda kind, shape, device, generator: torch.zeros(shape))
+    volume = torch.from_numpy(moevoice_host.volume(audio, frames))
+    for place in range(count):
+        found = host.sing(audio, f0, place, steps=60, speedup=10)
+        speaker = torch.tensor([[place]])
+        curves = (torch.from_numpy(f0)[None, :, None], volume[None, :, None])
+        mel = network.infer(torch.from_numpy(units), *curves, speaker, method="pndm", speedup=10)
+        wanted = vocoder.synthesize(mel, torch.from_numpy(f0)[None])[None].numpy()
+        assert np.abs(found - wanted).max() < 1e-3 * np.abs(wanted).max()
+    if count > 1:
+        mixed = host.sing(audio, f0, np.array([0.5, 0.5, 0.0]), steps=60)
+        assert np.abs(mixed - found).max() > 1e-3 * np.abs(found).max()
+
+
+def test_the_host_refines_the_synthesizers_sound_by_the_model_that_its_json_names(root, monkeypatch):
+    """From the sound's mel the host takes the last steps of PLMS, without the noise that this program adds first."""
+    export(speakers(**SPEAKERS[3]))
+    export_diffusion(SPEAKERS[3])
+    monkeypatch.setattr("vdecoder.source.random_tensor", lambda kind, shape, device, generator: torch.zeros(shape))
+    audio, f0 = song(0.5), np.linspace(200, 300, 43, dtype=np.float32)
+    synthesizer = moevoice_host.Synthesizer(root, "alto")
+    sound = synthesizer.sing(audio, f0, 1)
+    passed = {}
+
+    def sing(host, audio, f0, speaker, steps, mel):
+        passed.update(mel=mel, f0=torch.from_numpy(f0)[None], units=host.units(audio))
+        return original(host, audio, f0, speaker, steps, mel)
+
+    original = moevoice_host.Diffusion.sing
+    monkeypatch.setattr(moevoice_host.Diffusion, "sing", sing)
+    found = synthesizer.refine(audio, sound, f0, 20, speaker=1)
+    network, vocoder = networks()
+    mel, f0 = torch.from_numpy(passed["mel"]), passed["f0"]
+    frames = mel.shape[2]
+    assert 42 <= frames <= 43
+    units = passed["units"][:, moevoice_host.places(frames, 24) - 1]
+    volume = torch.from_numpy(moevoice_host.volume(audio, frames))[None, :, None]
+    condition = network.condition(torch.from_numpy(units), f0[..., None], volume, torch.tensor([[1]]))
+
+    def predict(x: torch.Tensor, step: float) -> torch.Tensor:
+        return network.decoder.denoise_fn(x, torch.tensor([step]), condition)
+
+    with torch.no_grad():
+        x = network.decoder.normalize(mel.transpose(1, 2))
+        x = SAMPLERS["pndm"].run(predict, x, network.decoder.schedule.head(20), 10, None)
+        wanted = vocoder.synthesize(network.decoder.denormalize(x), f0)[None].numpy()
+    assert np.abs(found - wanted).max() < 1e-3 * np.abs(wanted).max()
 
 
 # -- pitch networks ---------------------------------------------------------------------------------------------------

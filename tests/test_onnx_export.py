@@ -310,11 +310,22 @@ def test_the_diffusion_and_the_vocoder_lie_where_the_help_says(work):
     assert onnx_export.main(["-n", "alto", "--diffusion"]) == 0
     assert onnx_export.main(["--vocoder"]) == 0
     parts = {f"checkpoints/alto/alto_{part}.onnx" for part in ("encoder", "denoise", "pred", "after")}
-    assert files(work) - before == {*parts, "pretrain/nsf_hifigan/nsf_hifigan.onnx"}
+    graphs = {"pretrain/nsf_hifigan/nsf_hifigan.onnx", "pretrain/nsf_hifigan/MelOps.onnx"}
+    assert files(work) - before == {*parts, *graphs, "checkpoints/alto_diffusion.json"}
     model = work / "checkpoints" / "alto" / "model_0.pt"
     assert onnx_export.main(["--diffusion", "-m", str(model), "-o", "out/song"]) == 0
     for part in ("encoder", "denoise", "pred", "after"):
         assert Path(f"out/song_{part}.onnx").read_bytes() == Path(f"checkpoints/alto/alto_{part}.onnx").read_bytes()
+    assert json.loads(Path("out/song_diffusion.json").read_text(encoding="utf-8"))["Folder"] == "song"
+
+
+@pytest.mark.parametrize("diffusion_first", [True, False])
+def test_the_json_names_the_diffusion_model_whichever_is_exported_first(work, diffusion_first):
+    write_diffusion(work / "checkpoints" / "alto")
+    for flags in [["--diffusion"], []] if diffusion_first else [[], ["--diffusion"]]:
+        assert onnx_export.main(["-n", "alto", *flags]) == 0
+    values = json.loads(Path("checkpoints/alto.json").read_text(encoding="utf-8"))
+    assert values["ShallowDiffusion"] == "alto_diffusion" and Path("checkpoints/alto_diffusion.json").is_file()
 
 
 FEATURES = {7: np.random.default_rng(0).standard_normal((90, 8)).astype(np.float32)}
