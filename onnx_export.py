@@ -7,6 +7,13 @@ Writes  checkpoints/<name>/<name>_SoVits.onnx    with several speakers it takes 
     python onnx_export.py -n alto
     python onnx_export.py --model logs/44k/G_8000.pth --out alto/alto_SoVits.onnx      and alto/alto_SoVits.json
 
+    python onnx_export.py --host MoeVoiceStudio -n alto
+    python onnx_export.py --host MoeVoiceStudio -n alto --model logs/44k/G_8000.pth
+
+writes all that MoeVoiceStudio needs into its folder: Models/alto.json and Models/alto/, with the diffusion model and
+the index or cluster centres that lie beside the model, hubert/, hifigan/, MelOps.onnx and F0Predictor/ from pretrain/,
+and says what is missing (exit code 1 if it is the speech encoder).
+
 Other models, one at a time; --out names another output:
 
     python onnx_export.py --diffusion -n alto     checkpoints/alto/model_<step>.pt, config.yaml -> alto_encoder.onnx,
@@ -51,13 +58,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="the .onnx file to write, with its JSON beside it; --diffusion appends _<part>.onnx and _diffusion.json",
     )
     kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--host", type=Path, metavar="DIR", help="write all files that MoeVoiceStudio needs to its folder"
+    )
     kind.add_argument("--diffusion", action="store_true", help="export the diffusion model as four graphs")
     kind.add_argument(
         "--vocoder", nargs="?", const="nsf-hifigan", metavar="KIND", help="export the mel vocoder (default: %(const)s)"
     )
     kind.add_argument("--encoder", metavar="KEY", help="export a speech encoder")
     kind.add_argument("--f0", metavar="KEY", help="export an F0 predictor: rmvpe or fcpe")
-    add("--pretrain", type=Path, help=f"folder of weight files for --vocoder, --encoder and --f0 (default: {PRETRAIN})")
+    add("--pretrain", type=Path, help=f"folder of the weight files of other projects (default: {PRETRAIN})")
     add(
         "--precision",
         choices=("fp32", "fp16", "int8"),
@@ -80,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_vocoder(args)
     elif args.diffusion:
         write_diffusion(args)
+    elif args.host:
+        return write_host_folder(args)
     else:
         write_synthesizer(args)
     return 0
@@ -97,6 +109,15 @@ def write_synthesizer(args: argparse.Namespace) -> None:
     from onnxexport.synthesizer import export_synthesizer
 
     export_synthesizer(model, config, out, metadata, name, args.precision)
+
+
+def write_host_folder(args: argparse.Namespace) -> int:
+    name, folder = name_and_folder(args)
+    model = existing(args.model or folder / "model.pth", "--model")
+    config = existing(args.config or model.with_name("config.json"), "--config")
+    from onnxexport.host_folder import HostFolder
+
+    return 0 if HostFolder(args.host, name, model, config, args.pretrain, args.precision).lay() else 1
 
 
 def write_diffusion(args: argparse.Namespace) -> None:
@@ -148,13 +169,15 @@ def refuse_unused(args: argparse.Namespace) -> None:
     """Raise UserError for a flag that the exported model does not use, and for an --out that is not a file name."""
     by_key = args.encoder is not None or args.f0 is not None
     pretrained = by_key or args.vocoder is not None
+    if args.host and args.output:
+        raise UserError("--out has no use with --host, whose folder gives all names")
     for flag, useless, why in (
         ("model", by_key, "with --encoder and --f0, whose files are looked for in --pretrain"),
         ("config", pretrained, "here; it belongs to a synthesizer, or to --diffusion"),
         ("model_name", pretrained, "here; it names a synthesizer, or with --diffusion that model"),
         ("model_name", args.diffusion and args.model and args.output, "with --model and --out, which give the paths"),
-        ("pretrain", not pretrained, "here; --vocoder, --encoder and --f0 read files of that folder"),
-        ("pretrain", args.model, "with --model, which is the vocoder's weight file"),
+        ("pretrain", not pretrained and not args.host, "here; it is for --host, --vocoder, --encoder and --f0"),
+        ("pretrain", pretrained and args.model, "with --model, which is the vocoder's weight file"),
     ):
         if useless and getattr(args, flag) is not None:
             raise UserError(f"--{flag} has no use {why}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +19,17 @@ from diffusion.unit2mel import Unit2Mel, load_unit2mel
 from modules.config import load_diffusion_config
 from tests import moevoice_host
 from tests.diffusion_files import MELS, write_diffusion
-from tests.encoder_files import write_encoder_file
-from tests.generator_files import stirred
-from tests.onnx_files import onnx
+from tests.moevoice_models import DIFFUSION, facts, make_root, silence_random_nodes, song, speakers, write_synthesizer
 from tests.pitch_files import write_fcpe, write_narrow_rmvpe
-from tests.test_svc import write_model
-from tests.tiny import tiny_config
 from vdecoder.mel_vocoder import MelVocoder, load_mel_vocoder
 
 INDEX, CENTRES = "logs/44k/feature_and_index.pkl", "logs/44k/kmeans_10000.pt"
 HOST = Path(moevoice_host.__file__)
 
 
-def song(seconds: float) -> np.ndarray:
-    """A glide with overtones, vibrato of loudness and faint noise at the host's rate."""
-    time = np.arange(int(seconds * moevoice_host.RATE)) / moevoice_host.RATE
-    phase = 2 * np.pi * (200 * time + 30 * time**2)
-    audio = sum(0.3 / k * np.sin(k * phase) for k in range(1, 12)) * (0.6 + 0.4 * np.sin(9 * time))
-    return (audio + 1e-3 * np.random.default_rng(0).standard_normal(len(time))).astype(np.float32)
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    return make_root(tmp_path, monkeypatch)
 
 
 def test_the_host_imports_nothing_of_the_program():
@@ -54,44 +45,12 @@ def test_the_host_imports_nothing_of_the_program():
 # -- the JSON ---------------------------------------------------------------------------------------------------------
 
 
-def silence_random_nodes(path: Path) -> None:
-    """Scale the random numbers inside a graph to almost zero; ONNX Runtime refuses a deviation of exactly zero."""
-    graph = onnx.load(path)
-    nodes = [node for node in graph.graph.node if node.op_type.startswith("Random")]
-    assert len(nodes) == 2  # first phases, and noise
-    for node in nodes:
-        least = {"mean": 0.0, "scale": 1e-30} if "Normal" in node.op_type else {"low": 0.0, "high": 1e-30}
-        kept = [one for one in node.attribute if one.name not in least]
-        del node.attribute[:]
-        node.attribute.extend(kept + [onnx.helper.make_attribute(*one) for one in least.items()])
-    onnx.save(graph, path)
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch) -> Path:
-    """The host's folder, with an encoder; its ``Models`` is the folder ``checkpoints`` of the working folder."""
-    monkeypatch.chdir(tmp_path)
-    Path("checkpoints").mkdir()
-    Path("Models").symlink_to("checkpoints")
-    write_encoder_file("vec256l9-onnx", Path("hubert"))
-    return tmp_path
-
-
 def export(change=lambda config: None, name: str = "alto", **model) -> None:
-    """Write and export a checkpoint that fits the host's noise and encoder, except for ``change`` and ``model``."""
-    config = tiny_config()
-    sizes = {"inter_channels": moevoice_host.NOISE_CHANNELS, "speech_encoder": "vec256l9", "ssl_dim": 256}
-    config.model = dataclasses.replace(config.model, **{**sizes, "gin_channels": 256, **model})
-    change(config)
+    """Write and export a checkpoint as ``write_synthesizer``."""
     folder = Path("checkpoints", name)
-    folder.mkdir()
-    write_model(folder, config, stirred)[0].rename(folder / "model.pth")
+    write_synthesizer(folder, change, **model)
     assert onnx_export.main(["-n", name]) == 0
     silence_random_nodes(folder / f"{name}_SoVits.onnx")
-
-
-def facts(root: Path, name: str = "alto") -> dict:
-    return json.loads((root / "Models" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_the_json_names_the_encoder_and_the_width_that_the_host_compares_with_its_units(root):
@@ -105,16 +64,6 @@ def test_a_model_that_the_hosts_noise_does_not_fit_is_named_at_export(root, capl
         moevoice_host.Synthesizer(root, "alto").sing(song(0.5), np.full(43, 220.0))
     note = "MoeVoiceStudio cannot run this model: its noise has 192 channels, and the model's (inter_channels) 16"
     assert facts(root)["Note"] == note and note in caplog.text
-
-
-def speakers(**rows: int):
-    """Return a function that gives a config these speakers."""
-
-    def change(config):
-        config.spk = rows
-        config.model.n_speakers = max(rows.values()) + 1
-
-    return change
 
 
 @pytest.mark.parametrize("rows", [{"tenor": 1}, {"tenor": 1, "alto": 0}])
@@ -164,7 +113,6 @@ def test_the_host_finds_the_timbre_of_a_place(root, kind):
 # -- diffusion --------------------------------------------------------------------------------------------------------
 
 SPEAKERS = {1: {"alto": 0}, 3: {"tenor": 0, "alto": 1, "bass": 2}}
-DIFFUSION = {"data": {"encoder": "vec256l9", "encoder_out_channels": 256}, "n_layers": 2}
 
 
 def export_diffusion(spk: dict[str, int]) -> None:
