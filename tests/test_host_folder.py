@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+import inference_main
 import onnx_export
 from cluster.centres import save_cluster_model
 from cluster.index_file import write_indexes
@@ -137,11 +138,11 @@ def converter(root: Path, name: str, **settings) -> Svc:
     return Svc(graph, config, "cpu", pretrain_folder=pretrain_of(root), **settings)
 
 
-CASES = [
-    (name, place, rate)
-    for name, (_, rows, timbre) in MODELS.items()
-    for place in range(len(rows))
-    for rate in ((0.0, 0.6) if timbre else (0.0,))
+CASES = [  # model, speaker's place, share of the timbre
+    *(("mix", 0, 0.0), ("mix", 1, 0.6), ("mix", 2, 0.6)),
+    *(("one", 0, 0.0), ("one", 0, 0.6)),
+    *(("mix_with_volume", 0, 0.6), ("mix_with_volume", 1, 0.0), ("mix_with_volume", 2, 0.6)),
+    *(("version_4_0", 0, 0.0), ("tiny", 2, 0.0), ("snake", 1, 0.0)),
 ]
 
 
@@ -163,6 +164,26 @@ def test_the_hosts_sound_is_the_programs_but_for_the_resamplers(laid, silent, mo
     assert len(found) == len(wanted) == frames * 512
     assert np.abs(wanted.numpy()).max() > 0.01
     assert difference(found, wanted.numpy()) < 1e-3
+
+
+def test_the_hosts_sound_is_that_of_inference_main(laid, silent, monkeypatch):
+    """The script fills the last frame, so this song is of whole frames."""
+    root = laid("tiny")
+    audio = song(147 * 512 / 44100)
+    soundfile.write(root / "whole.wav", audio, moevoice_host.RATE, subtype="FLOAT")
+    host = moevoice_host.Synthesizer(root, "tiny")
+    found = host.sing(audio, moevoice_host.f0_of(root, "MELPE", audio, host.frames(len(audio))), 1)[0, 0]
+    pretrain_of(root).rename(root / "pretrain")
+    monkeypatch.chdir(root)
+    use_the_hosts_resamplers(monkeypatch, audio)
+    graph, config = "Models/tiny/tiny_SoVits.onnx", "models/tiny/config.json"
+    speaker = facts(root, "tiny")["Characters"][1]
+    flags = ["-n", "whole.wav", "-s", speaker, "-f0p", "fcpe", "-ns", "0", "-p", "0", "-wf", "wav", "-o", "results"]
+    assert inference_main.main(["--onnx", graph, "-c", config, *flags]) == 0
+    (path,) = Path("results").iterdir()
+    wanted, rate = soundfile.read(path, dtype="float32")
+    assert rate == 44100 and len(wanted) == len(found) == 147 * 512
+    assert difference(found, wanted) < 1e-3
 
 
 def test_the_hosts_mix_of_speakers_is_the_programs(laid, silent, monkeypatch):
