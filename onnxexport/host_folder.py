@@ -121,7 +121,8 @@ class HostFolder:
             out = self.folder / "hifigan" / f"{vocoder_graph_name(path)}.onnx"
             export_vocoder(path, out, kind, self.precision, self.folder / FILE)
         else:
-            self.missing.append(f"the vocoder, without which diffusion does not sing ({path})")
+            fetch = "'python download_pretrain.py --vocoder' fetches it"
+            self.missing.append(f"the vocoder, without which diffusion does not sing ({path}; {fetch})")
 
     def _lay_f0_networks(self) -> None:
         for key in GRAPHS:
@@ -132,7 +133,8 @@ class HostFolder:
             elif made.is_file():
                 copy(made, out)
             else:
-                self.missing.append(f"the pitch network {row.graph} ({self.pretrain / row.weight})")
+                fetch = f"'python download_pretrain.py --f0 {key}' fetches it"
+                self.missing.append(f"the pitch network {row.graph} ({self.pretrain / row.weight}; {fetch})")
 
     def _lay_encoder(self, key: str, size: int, config: Path) -> bool:
         """Write the graph of a speech encoder; returns whether it exists."""
@@ -151,9 +153,8 @@ class HostFolder:
         elif made.is_file():
             copy(made, out)
         else:
-            self.missing.append(
-                f"the speech encoder '{key}', without which the host cannot sing ({self.pretrain / row.weight})"
-            )
+            where = f"{self.pretrain / row.weight}; 'python download_pretrain.py --encoder {key}' fetches it"
+            self.missing.append(f"the speech encoder '{key}', without which the host cannot sing ({where})")
             return False
         return True
 

@@ -261,8 +261,10 @@ def test_what_is_missing_is_named_and_the_rest_is_laid(root, caplog):
     for clause in (
         "missing: an index or cluster centres (feature_and_index.pkl or kmeans_10000.pt in checkpoints/alto)",
         "missing: a diffusion model (model_<step>.pt and config.yaml in checkpoints/alto)",
-        "missing: the vocoder, without which diffusion does not sing (pretrain/nsf_hifigan/model)",
-        "missing: the pitch network RMVPE.onnx (pretrain/rmvpe.pt)",
+        "missing: the vocoder, without which diffusion does not sing (pretrain/nsf_hifigan/model; "
+        "'python download_pretrain.py --vocoder' fetches it)",
+        "missing: the pitch network RMVPE.onnx (pretrain/rmvpe.pt; "
+        "'python download_pretrain.py --f0 rmvpe' fetches it)",
     ):
         assert clause in caplog.messages
     assert len([line for line in caplog.messages if line.startswith("missing: ")]) == 4
