@@ -45,6 +45,7 @@ class Graph:
         axes: for each input or output, the names of its axes of variable length.
         facts: metadata stored in the file.
         optional: inputs whose example is the value if the host passes none.
+        reducible: whether a smaller precision applies to it.
     """
 
     network: nn.Module
@@ -53,6 +54,7 @@ class Graph:
     axes: Mapping[str, Mapping[int, str]]
     facts: Mapping[str, int] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    reducible: bool = True
 
 
 def refuse_target(path: str | Path, *sources: str | Path) -> None:
@@ -81,7 +83,7 @@ def write_graphs(
     contents = {}
     for path, graph in graphs.items():
         model = trace(graph)
-        if precision != "fp32":
+        if precision != "fp32" and graph.reducible:
             model = reduce_precision(model, precision, graph.inputs, Path(path).name)
         contents[path] = model.SerializeToString(deterministic=True)
     contents |= {path: text.encode() for path, text in (texts or {}).items()}

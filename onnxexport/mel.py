@@ -61,4 +61,4 @@ def mel_graph(mel: VocoderMel) -> Graph:
     noise = torch.randn(1, 1, RATE, generator=torch.Generator().manual_seed(0))
     inputs = {"waveform": 0.1 * noise, "aligment": torch.arange(1, EXAMPLE_FRAMES + 1)[None]}
     axes = {"waveform": {2: "samples"}, "aligment": {1: "frames"}, "mel": {2: "frames"}}
-    return Graph(MelGraph(mel), inputs, ("mel",), axes)
+    return Graph(MelGraph(mel), inputs, ("mel",), axes, reducible=False)

@@ -219,6 +219,18 @@ def test_the_vocoders_graph_is_the_vocoder_at_any_length(tmp_path, kind):
         assert relative_error(audio[:, 0], wanted) < 1e-4
 
 
+def test_a_smaller_precision_leaves_the_mel_graph_as_it_is(tmp_path):
+    path = write_vocoder(tmp_path)
+    for precision in ("fp32", "int8"):
+        export_vocoder(path, tmp_path / precision / "vocoder.onnx", precision=precision)
+    graphs = {name: [(tmp_path / kind / name).read_bytes() for kind in ("fp32", "int8")] for name in FILES}
+    assert graphs["MelOps.onnx"][0] == graphs["MelOps.onnx"][1]
+    assert graphs["vocoder.onnx"][0] != graphs["vocoder.onnx"][1]
+
+
+FILES = ("vocoder.onnx", "MelOps.onnx")
+
+
 @pytest.mark.parametrize("sizes", [{}, {"hop_size": 441, "win_size": 1764, "num_mels": 40, "fmin": 0, "fmax": 7000}])
 @pytest.mark.parametrize("seconds", [0.05, 1.0, 1.37])
 def test_the_mel_graph_gives_the_vocoders_mel_below_8_khz(tmp_path, sizes, seconds):
