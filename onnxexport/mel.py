@@ -46,6 +46,7 @@ class MelGraph(nn.Module):
         self.register_buffer("filters", filters[:, : basis.shape[1] // 2].T.contiguous())
 
     def forward(self, waveform: Tensor, aligment: Tensor) -> Tensor:
+        """Compute the mel (1, M, T) of sound (1, 1, L); of ``aligment`` (1, T) only the length counts."""
         padded = F.pad(waveform.double(), (self.reach, self.reach), mode="reflect")[0, 0]
         numbers = torch.arange(aligment.shape[1], device=waveform.device)
         starts = (numbers.double() * self.step + self.first + 0.5).floor().long()
@@ -58,6 +59,7 @@ class MelGraph(nn.Module):
 
 
 def mel_graph(mel: VocoderMel) -> Graph:
+    """Build the graph of a vocoder's mel spectrogram; a smaller precision would make it worse, not smaller."""
     noise = torch.randn(1, 1, RATE, generator=torch.Generator().manual_seed(0))
     inputs = {"waveform": 0.1 * noise, "aligment": torch.arange(1, EXAMPLE_FRAMES + 1)[None]}
     axes = {"waveform": {2: "samples"}, "aligment": {1: "frames"}, "mel": {2: "frames"}}

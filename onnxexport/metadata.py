@@ -105,6 +105,7 @@ def timbre_metadata(folder: str | Path, speakers: int) -> dict[str, Any]:
 
 
 def index_file(folder: str | Path, place: int) -> Path:
+    """Return the path of the index of the speaker at a place."""
     return Path(folder) / f"Index-{place}.index"
 
 
