@@ -9,7 +9,7 @@ from downloads.catalog import BASE_MODELS, DIFFUSION_BASES, FILES, VOCODER, Weig
 from downloads.fetching import Fetcher
 from modules.console import printable
 from modules.f0 import F0_PREDICTORS
-from vencoder import ENCODERS
+from vencoder import ENCODERS, encoder_key
 
 PREDICTOR = "rmvpe"  # of preprocessing
 
@@ -44,8 +44,6 @@ def _files_for(config: Path) -> list[WeightFile | None]:
 
     if config.suffix in (".yaml", ".yml"):
         return [encoder_file(load_diffusion_config(config).data.encoder), FILES[PREDICTOR + ".pt"], VOCODER]
-    from inference.voices import encoder_key
-
     model = load_config(config).model
     return [encoder_file(encoder_key(model.speech_encoder, model.ssl_dim, config)), FILES[PREDICTOR + ".pt"]]
 
