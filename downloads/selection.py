@@ -43,7 +43,9 @@ def _files_for(config: Path) -> list[WeightFile | None]:
     from modules.config import load_config, load_diffusion_config
 
     if config.suffix in (".yaml", ".yml"):
-        return [encoder_file(load_diffusion_config(config).data.encoder), FILES[PREDICTOR + ".pt"], VOCODER]
+        data = load_diffusion_config(config).data
+        key = encoder_key(data.encoder, data.encoder_out_channels, config)
+        return [encoder_file(key), FILES[PREDICTOR + ".pt"], VOCODER]
     model = load_config(config).model
     return [encoder_file(encoder_key(model.speech_encoder, model.ssl_dim, config)), FILES[PREDICTOR + ".pt"]]
 

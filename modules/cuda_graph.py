@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.console import UserError, option
+from modules.console import UserError, get_logger, option
 from modules.memory import is_lack_of_memory
+
+log = get_logger("cuda")
 
 Tensors = Sequence["Tensor | None"]
 
@@ -58,9 +60,10 @@ class GraphedFunction:
         if key not in self.graphs:
             try:
                 self.graphs[key] = CapturedGraph(self, self._inputs_like(tensors), options)
-            except UserError:
+            except (UserError, RuntimeError) as error:
                 if not self.optional:
                     raise
+                log.info("no CUDA graph is used: %s", error)
                 self.enabled = False
                 self._drop_graphs()
                 return self.function(tensors, *options)

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import re
-import signal
 import subprocess
 import sys
 import zipfile
@@ -122,18 +121,18 @@ def test_a_file_that_changed_on_the_server_is_not_joined_to_the_old_part(tmp_pat
 
 
 def test_a_killed_download_continues(tmp_path, server):
-    """SIGKILL in the middle, as of a machine that loses power."""
+    """The process ends in the middle without any cleaning up."""
     server.breaks, server.says = [6 * BLOCK], len(CONTENT)
     program = f"""
-import os, sys, signal
+import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from downloads import web
 web.download({server.url!r}, Path({str(tmp_path)!r}) / "pretrain/.downloads",
-             pause=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+             pause=lambda _: os._exit(9))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert ended.returncode == 9, ended.stderr
     assert [Path(name).suffix for name in files_in(tmp_path)] == [".part", ".tag"]
     fetch(tmp_path, source(server, sha256=SHA256))
     assert server.requests[-1] == f"bytes={6 * BLOCK}-"
@@ -288,6 +287,8 @@ def test_a_mirror_takes_the_place_of_the_sources(tmp_path, server):
     (mirror / "a.pt").write_bytes(CONTENT + b"x")
     with pytest.raises(UserError, match="SHA-256 is wrong"):
         fetch(tmp_path / "three", elsewhere, mirror=str(mirror))
+    with pytest.raises(UserError, match="mirror .*nowhere is no folder"):
+        Fetcher(tmp_path, str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"mirror/b\.pt.*No such file"):
         fetch(tmp_path / "four", Source(("pretrain/b.pt",), "http://127.0.0.1:9/b.pt"), mirror=str(mirror))
     assert files_in(tmp_path / "two") == ["pretrain/a.pt"] and not files_in(tmp_path / "three")
@@ -344,6 +345,37 @@ def test_the_list_names_every_file_with_its_licence_and_what_is_there(project, c
     assert "vec768l12, vec256l9: ContentVec" in there and "MIT" in there
 
 
+def test_a_base_model_is_not_taken_for_another(tmp_path, monkeypatch, server, caplog):
+    """All base models have the same name in logs/44k."""
+    monkeypatch.chdir(tmp_path)
+    one, other = (f"{server.url}/resolve/main/{name}" for name in ("one.pth", "other.pth"))
+    monkeypatch.setitem(
+        BASE_MODELS, "vec768l12", (weight_file(source(server, targets=("logs/44k/G_0.pth",), url=one)),)
+    )
+    monkeypatch.setitem(
+        BASE_MODELS, "hubertsoft", (weight_file(source(server, targets=("logs/44k/G_0.pth",), url=other)),)
+    )
+    assert download_pretrain.main(["--base", "vec768l12"]) == download_pretrain.main(["--base", "vec768l12"]) == 0
+    assert len(server.requests) == 1
+    assert download_pretrain.main(["--base", "hubertsoft"]) == 1
+    assert "logs/44k/G_0.pth is another base model, or your own; move it away" in caplog.text
+    assert len(server.requests) == 1
+
+
+def test_listing_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert download_pretrain.main(["--list"]) == 0 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", ['{"pretrain/fcpe.pt": {"sha256": 5}}', '{"pretrain/fcpe.pt": {}}', "[1]", "nonsense"]
+)
+def test_nonsense_among_the_hashes_is_ignored(project, server, content):
+    assert download_pretrain.main(["--f0", "fcpe"]) == 0
+    (project / "pretrain/.downloads/hashes.json").write_text(content)
+    assert download_pretrain.main(["--f0", "fcpe"]) == 0 and len(server.requests) == 1
+
+
 def test_two_downloads_into_one_project_do_not_meet(project):
     with Fetcher(project), pytest.raises(UserError, match="another process downloads"), Fetcher(project):
         pass
@@ -354,7 +386,11 @@ def test_two_downloads_into_one_project_do_not_meet(project):
     [
         ('{"model": {"speech_encoder": "whisper-ppg-tiny.en", "ssl_dim": 384}}', "c.json", ["tiny.en.pt", "rmvpe.pt"]),
         ('{"model": {"ssl_dim": 256}}', "c.json", ["checkpoint_best_legacy_500.pt", "rmvpe.pt"]),
-        ("data:\n  encoder: hubertsoft\n", "c.yaml", ["hubert-soft-0d54a1f4.pt", "rmvpe.pt", VOCODER]),
+        (
+            "data:\n  encoder: hubertsoft\n  encoder_out_channels: 256\n",
+            "c.yaml",
+            ["hubert-soft-0d54a1f4.pt", "rmvpe.pt", VOCODER],
+        ),
         ('{"model": {"speech_encoder": "mfcc", "ssl_dim": 72}}', "c.json", ["rmvpe.pt"]),
     ],
 )

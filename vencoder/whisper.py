@@ -106,9 +106,9 @@ class Whisper(SpeechEncoder):
 class SmallWhisper(Whisper):
     """The output of one layer, each feature with mean 0 and deviation 1 on a fixed signal.
 
-    The third layer, with the network's last norm, holds words better than the last one in tiny and base, and windows of
-    ten seconds cost a third of Whisper's own thirty. Without standardisation the deviations of the features differ
-    twentyfold.
+    An early layer (the third of tiny and base, the sixth of small), after the network's last norm, holds words better
+    than the last one, and windows of ten seconds cost a third of Whisper's own thirty. Without standardisation the
+    deviations of the features differ twentyfold.
 
     Arguments and errors are those of ``Whisper``; ``layer`` is the last one that is computed.
     """
