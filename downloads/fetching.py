@@ -36,16 +36,16 @@ class Fetcher:
         mirror: a folder or the address of one, which is used in place of the sources: it has archives under their own
             names and files under their paths in pretrain/. The hashes stay those of the catalog.
 
-    Raises UserError if another process fetches into the project.
+    Within a ``with`` block it holds a lock, and raises UserError if another process does. Without one, it only looks.
     """
 
     def __init__(self, root: Path, mirror: str | None = None):
         self.root, self.mirror = root, mirror
         self.folder = root / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.folder / ".lock")
 
     def __enter__(self) -> Fetcher:
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:

@@ -1,0 +1,147 @@
+"""The sidecar files of stage 3: whether each clip has all of them, made from this clip and with these settings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from checkup.finding import Finding, counted, error, ok, warning
+from checkup.project import Project, every_nth
+from modules.audio.files import open_audio
+from modules.console import UserError, progress
+from modules.data.features import SHORTEST_CLIP, SIDECARS, ClipFiles
+from modules.f0 import F0_PREDICTORS
+from modules.untrusted.json_file import read_json
+from preparation.features import default_predictor, make_recipes
+from preparation.fingerprints import MISSING, Recipe, check
+from preparation.sidecar_format import SidecarFormat
+from preparation.vocoder_mels import vocoder_mel
+from vencoder import ENCODERS
+
+MOST_CHECKED = 5_000  # clips whose sidecar files are compared with their fingerprints
+MOST_READ = 20  # clips whose sidecar files are read whole
+ENDINGS = tuple(path.name.removeprefix("X") for path in ClipFiles(Path("X.wav")).beside)
+
+
+def check_features(project: Project) -> Iterator[Finding]:
+    """Yield the state of the sidecar files. Needs PyTorch."""
+    config = project.config
+    if config is None or not project.clips or _is_contradictory(project):
+        yield ok("no features to check yet")
+        return
+    names = {clip: _names_in(clip.parent) for clip in {clip.parent: clip for clip in project.clips}.values()}
+    there = {clip.parent: found for clip, found in names.items()}
+    if not any(name.endswith(ENDINGS) for found in there.values() for name in found):
+        yield ok("no features yet", project.feature_making)
+        return
+    yield from _orphans(project, there)
+    former = _former_recipes(project)
+    mel = _mel_of(project, former)
+    predictor = former.get("f0", {}).get("f0_predictor")
+    if predictor not in F0_PREDICTORS:
+        predictor = default_predictor()
+    recipes = make_recipes(config, predictor, bool(former.get("units", {}).get("half")), mel)
+    if project.broken_weights:  # their size says nothing
+        for name in ("units", "f0"):
+            recipes[name]["weight_bytes"] = former.get(name, {}).get("weight_bytes")
+    matches = SidecarFormat.of(config, mel).matches
+    sampled = every_nth(project.clips, MOST_CHECKED)
+    reasons = _reasons(sampled, recipes, matches)
+    unsampled = sorted(set(project.clips) - set(sampled)) if len(sampled) < len(project.clips) else []
+    for clip in unsampled:
+        if any(path.name not in there[clip.parent] for name in recipes for path in ClipFiles(clip).paths(name)):
+            reasons[MISSING, "some"].append(clip)
+    making = project.feature_making_for_diffusion if mel else project.feature_making
+    for (reason, kinds), clips in sorted(reasons.items()):
+        yield error(f"{counted(clips, 'clip')} with features {reason} ({kinds})", making)
+    if not reasons:
+        yield from _read_some(project, recipes, matches, making)
+        of = "" if not unsampled else f"; {len(sampled)} were compared with their fingerprints"
+        encoder = config.model.speech_encoder
+        yield ok(f"features of {len(project.clips)} clips: encoder {encoder}, F0 by {predictor}{of}")
+
+
+def _is_contradictory(project: Project) -> bool:
+    """Return whether the encoder is unknown or gives another number of features, which the section of lists says."""
+    model = project.config.model
+    return model.speech_encoder not in ENCODERS or ENCODERS[model.speech_encoder].ssl_dim != model.ssl_dim
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def _orphans(project: Project, there: Mapping[Path, set[str]]) -> Iterator[Finding]:
+    """Yield the sidecar files whose clip is gone, and F0 that was edited by hand and no longer fits."""
+    own = {path for clip in project.clips for path in ClipFiles(clip).beside}
+    alone = sorted(
+        folder / name
+        for folder, names in there.items()
+        for name in names
+        if name.endswith((*ENDINGS, ".spec.pt")) and folder / name not in own and not name.startswith(".")
+    )
+    if alone:
+        yield warning(f"{counted(alone, 'sidecar file')} of clips that are gone", "delete these files")
+    edited = [clip for clip in project.clips if ClipFiles(clip).edited_f0.name in there[clip.parent]]
+    if edited:
+        what = f"{counted(edited, 'clip')} with an F0 edited by hand (*.f0.edited.npy) that no longer fits"
+        yield warning(what, "correct the F0 of these clips again, and delete the *.f0.edited.npy")
+
+
+def _former_recipes(project: Project) -> dict[str, Any]:
+    """Return the recipes of the first clip that has them; a clip of other recipes is then named."""
+    for clip in every_nth(project.clips, MOST_CHECKED):
+        try:
+            content = read_json(ClipFiles(clip).fingerprint)
+            return {name: content[name]["recipe"] for name in SIDECARS if name in content}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
+def _mel_of(project: Project, former: Mapping[str, Any]):
+    """Return the vocoder's spectrogram if some clips have mels and the vocoder is there, else None."""
+    if "mel" not in former or project.diffusion is None:
+        return None
+    try:
+        return vocoder_mel(project.config, project.diffusion)
+    except UserError:
+        return None
+
+
+def _reasons(clips: list[Path], recipes: dict[str, Recipe], matches) -> dict[tuple[str, str], list[Path]]:
+    """Return the clips to make anew by the reason and the kinds of files."""
+    reasons = defaultdict(list)
+    for clip in progress(clips, total=len(clips), description="comparing features", unit="clip", leave=False):
+        try:
+            stale = check(ClipFiles(clip), recipes, matches).stale
+            if not stale or _is_too_short(clip):
+                continue
+        except (UserError, OSError):  # the section about clips names it
+            continue
+        by_reason = defaultdict(list)
+        for name, reason in stale.items():
+            by_reason[reason].append(name)
+        for reason, names in by_reason.items():
+            reasons[reason, ", ".join(names)].append(clip)
+    return reasons
+
+
+def _is_too_short(clip: Path) -> bool:
+    with open_audio(clip) as sound:
+        return sound.frames / sound.samplerate < SHORTEST_CLIP
+
+
+def _read_some(project: Project, recipes: dict[str, Recipe], matches, making: str) -> Iterator[Finding]:
+    """Yield which of some clips have files that cannot be read, are not finite or do not fit the clip."""
+    bad = [
+        ClipFiles(clip).paths(name)[0]
+        for clip in every_nth(project.clips, MOST_READ)
+        for name in recipes
+        if not _is_too_short(clip) and not matches(ClipFiles(clip), name)
+    ]
+    if bad:
+        yield error(f"{counted(bad, 'sidecar file')} that cannot be used, of {MOST_READ} clips that were read", 
+                    f"delete them, then: {making}")  # fmt: skip

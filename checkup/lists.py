@@ -1,0 +1,102 @@
+"""The configurations and filelists of stage 2: whether they agree with each other and with the clips."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from checkup.finding import Finding, counted, error, ok, warning
+from checkup.project import Project
+from modules.console import UserError
+from modules.data.filelist import read_filelist
+from vencoder import ENCODERS
+
+
+def check_lists(project: Project) -> Iterator[Finding]:
+    """Yield the state of config.json, diffusion.yaml and the filelists."""
+    config, diffusion = project.config, project.diffusion
+    problems = list(project.config_findings)  # which reading the two has filled
+    if config is None:
+        yield from problems or _no_config(project)
+        return
+    problems += [*_check_encoder(project), *_check_speakers(project)]
+    if diffusion is not None:
+        problems += _compare_configs(project)
+    elif not project.diffusion_path.exists():
+        problems.append(warning(f"there is no {project.diffusion_path}", project.splitting))
+    if project.clips:
+        problems += _check_filelists(project)
+    yield from problems
+    if not problems:
+        yield ok(f"{project.config_path}: encoder {config.model.speech_encoder}, {len(config.spk)} speakers")
+
+
+def _no_config(project: Project) -> Iterator[Finding]:
+    what = f"there is no {project.config_path}"
+    if not project.clips:
+        yield ok(f"{what} yet")
+    elif project.lists[0].exists():
+        yield error(f"{what}, but filelists", project.splitting)
+    else:
+        yield ok(f"{what} yet", project.splitting)
+
+
+def _check_encoder(project: Project) -> Iterator[Finding]:
+    from inference.voices import encoder_key
+
+    model = project.config.model
+    try:
+        encoder_key(model.speech_encoder, model.ssl_dim, project.config_path)
+    except UserError as failure:
+        cure = project.splitting
+        if model.speech_encoder in ENCODERS:
+            cure = f"python preprocess_flist_config.py --speech_encoder {model.speech_encoder}"
+        yield error(str(failure), cure)
+
+
+def _check_speakers(project: Project) -> Iterator[Finding]:
+    unknown = [name for name, clips in project.speakers.items() if clips and name not in project.config.spk]
+    if unknown:
+        yield error(f"{project.config_path} lacks the speakers {', '.join(unknown)}, who have clips", project.splitting)
+
+
+def _compare_configs(project: Project) -> Iterator[Finding]:
+    """Yield where config.json and diffusion.yaml describe different data."""
+    config, diffusion = project.config, project.diffusion
+    pairs = {
+        "speech encoder": (config.model.speech_encoder, diffusion.data.encoder),
+        "features": (config.model.ssl_dim, diffusion.data.encoder_out_channels),
+        "sampling rate": (config.data.sampling_rate, diffusion.data.sampling_rate),
+        "hop": (config.data.hop_length, diffusion.data.block_size),
+        "speakers": (config.spk, diffusion.spk),
+    }
+    unequal = [f"{what} {of_config} and {of_diffusion}" for what, (of_config, of_diffusion) in pairs.items()
+               if of_config != of_diffusion]  # fmt: skip
+    if unequal:
+        what = f"{project.config_path} and {project.diffusion_path} disagree: {'; '.join(unequal)}"
+        yield error(what, project.splitting)
+
+
+def _check_filelists(project: Project) -> Iterator[Finding]:
+    """Yield what is wrong with the filelists, and which clips they lack."""
+    if not any(path.exists() for path in project.lists):
+        yield ok("no filelists yet", project.splitting)
+        return
+    try:
+        train, validation = map(read_filelist, project.lists)
+    except UserError as failure:
+        yield error(str(failure), project.splitting)
+        return
+    names = dict(zip(("training", "validation"), (train, validation), strict=True))
+    for which, clips in names.items():
+        listed = Counter(clip.parent.name for clip in clips)
+        absent = [name for name, own in project.speakers.items() if own and not listed[name]]
+        if absent:
+            yield error(f"the {which} list has no clip of {', '.join(absent)}", project.splitting)
+            return
+    where = {clip.resolve() for clips in names.values() for clip in clips}
+    new = [clip for clip in project.clips if clip.resolve() not in where]
+    if new:
+        yield warning(f"{counted(new, 'clip')} in no filelist, so not used", project.splitting)
+    if both := sorted({*train} & {*validation}):
+        yield warning(f"{counted(both, 'clip')} in both filelists, so validation says little", project.splitting)
