@@ -57,9 +57,10 @@ def find_sound(project: Project) -> dict[str, list[Path]]:
     return speakers or {name: clips for name, clips in project.speakers.items() if clips}
 
 
-def check_clips(project: Project) -> Iterator[Finding]:
-    """Yield the state of the clips, and how they agree with the recordings."""
+def check_clips(project: Project, has_ffmpeg: bool) -> Iterator[Finding]:
+    """Yield the state of the clips, and how they agree with the recordings that can be read."""
     recordings, _ = refuse_names(_recordings(project), CLIP_SUFFIX)
+    recordings = [one for one in recordings if has_ffmpeg or one.path.suffix.lower() not in ffmpeg.SUFFIXES]
     if not project.clips:
         if recordings:
             what = f"no clips yet in {project.clips_folder}"

@@ -30,7 +30,7 @@ def examine(project: Project, machine: Machine, picture: Path | None = None) -> 
     def clips() -> Iterable[Finding]:
         from checkup.clips import check_clips
 
-        return check_clips(project)
+        return check_clips(project, machine.ffmpeg is not None)
 
     def lists() -> Iterable[Finding]:
         from checkup.lists import check_lists
@@ -48,7 +48,7 @@ def examine(project: Project, machine: Machine, picture: Path | None = None) -> 
         return check_training(project)
 
     def conversion() -> Iterable[Finding]:
-        from checkup.training import check_conversion
+        from checkup.conversion import check_conversion
 
         return check_conversion(project)
 

@@ -18,7 +18,6 @@ from preparation.features import default_predictor, make_recipes
 from preparation.fingerprints import MISSING, Recipe, check
 from preparation.sidecar_format import SidecarFormat
 from preparation.vocoder_mels import vocoder_mel
-from vencoder import ENCODERS
 
 MOST_CHECKED = 5_000  # clips whose sidecar files are compared with their fingerprints
 MOST_READ = 20  # clips whose sidecar files are read whole
@@ -28,7 +27,7 @@ ENDINGS = tuple(path.name.removeprefix("X") for path in ClipFiles(Path("X.wav"))
 def check_features(project: Project) -> Iterator[Finding]:
     """Yield the state of the sidecar files. Needs PyTorch."""
     config = project.config
-    if config is None or not project.clips or _is_contradictory(project):
+    if config is None or not project.clips or project.encoder_flaw:
         yield ok("no features to check yet")
         return
     names = {clip: _names_in(clip.parent) for clip in {clip.parent: clip for clip in project.clips}.values()}
@@ -48,7 +47,7 @@ def check_features(project: Project) -> Iterator[Finding]:
             recipes[name]["weight_bytes"] = former.get(name, {}).get("weight_bytes")
     matches = SidecarFormat.of(config, mel).matches
     sampled = every_nth(project.clips, MOST_CHECKED)
-    reasons = _reasons(sampled, recipes, matches)
+    reasons = _reasons(sampled, config.data.sampling_rate, recipes, matches)
     unsampled = sorted(set(project.clips) - set(sampled)) if len(sampled) < len(project.clips) else []
     for clip in unsampled:
         if any(path.name not in there[clip.parent] for name in recipes for path in ClipFiles(clip).paths(name)):
@@ -61,12 +60,6 @@ def check_features(project: Project) -> Iterator[Finding]:
         of = "" if not unsampled else f"; {len(sampled)} were compared with their fingerprints"
         encoder = config.model.speech_encoder
         yield ok(f"features of {len(project.clips)} clips: encoder {encoder}, F0 by {predictor}{of}")
-
-
-def _is_contradictory(project: Project) -> bool:
-    """Return whether the encoder is unknown or gives another number of features, which the section of lists says."""
-    model = project.config.model
-    return model.speech_encoder not in ENCODERS or ENCODERS[model.speech_encoder].ssl_dim != model.ssl_dim
 
 
 def _names_in(folder: Path) -> set[str]:
@@ -111,15 +104,15 @@ def _mel_of(project: Project, former: Mapping[str, Any]):
         return None
 
 
-def _reasons(clips: list[Path], recipes: dict[str, Recipe], matches) -> dict[tuple[str, str], list[Path]]:
+def _reasons(clips: list[Path], rate: int, recipes: dict[str, Recipe], matches) -> dict[tuple[str, str], list[Path]]:
     """Return the clips to make anew by the reason and the kinds of files."""
     reasons = defaultdict(list)
     for clip in progress(clips, total=len(clips), description="comparing features", unit="clip", leave=False):
         try:
             stale = check(ClipFiles(clip), recipes, matches).stale
-            if not stale or _is_too_short(clip):
+            if not stale or _is_unused(clip, rate):
                 continue
-        except (UserError, OSError):  # the section about clips names it
+        except OSError:  # the clip was deleted meanwhile
             continue
         by_reason = defaultdict(list)
         for name, reason in stale.items():
@@ -129,9 +122,13 @@ def _reasons(clips: list[Path], recipes: dict[str, Recipe], matches) -> dict[tup
     return reasons
 
 
-def _is_too_short(clip: Path) -> bool:
-    with open_audio(clip) as sound:
-        return sound.frames / sound.samplerate < SHORTEST_CLIP
+def _is_unused(clip: Path, rate: int) -> bool:
+    """Return whether a clip cannot be read, is too short or of another rate, which the section about clips says."""
+    try:
+        with open_audio(clip) as sound:
+            return sound.samplerate != rate or sound.frames / sound.samplerate < SHORTEST_CLIP
+    except UserError:
+        return True
 
 
 def _read_some(project: Project, recipes: dict[str, Recipe], matches, making: str) -> Iterator[Finding]:
@@ -140,8 +137,8 @@ def _read_some(project: Project, recipes: dict[str, Recipe], matches, making: st
         ClipFiles(clip).paths(name)[0]
         for clip in every_nth(project.clips, MOST_READ)
         for name in recipes
-        if not _is_too_short(clip) and not matches(ClipFiles(clip), name)
+        if not _is_unused(clip, project.sampling_rate) and not matches(ClipFiles(clip), name)
     ]
     if bad:
-        yield error(f"{counted(bad, 'sidecar file')} that cannot be used, of {MOST_READ} clips that were read", 
-                    f"delete them, then: {making}")  # fmt: skip
+        what = f"{counted(bad, 'sidecar file')} that cannot be used, of {MOST_READ} clips that were read"
+        yield error(what, f"delete them, then: {making}")

@@ -9,6 +9,7 @@ from checkup.finding import Finding, counted, error, ok, warning
 from checkup.project import Project
 from modules.console import UserError
 from modules.data.filelist import read_filelist
+from preparation.configs import DEFAULT_ENCODER
 from vencoder import ENCODERS
 
 
@@ -19,10 +20,12 @@ def check_lists(project: Project) -> Iterator[Finding]:
     if config is None:
         yield from problems or _no_config(project)
         return
-    problems += [*_check_encoder(project), *_check_speakers(project)]
-    if diffusion is not None:
+    problems += _check_speakers(project)
+    if project.encoder_flaw:
+        problems.append(_wrong_encoder(project))
+    elif diffusion is not None:
         problems += _compare_configs(project)
-    elif not project.diffusion_path.exists():
+    elif project.clips and not project.diffusion_path.exists():
         problems.append(warning(f"there is no {project.diffusion_path}", project.splitting))
     if project.clips:
         problems += _check_filelists(project)
@@ -41,17 +44,10 @@ def _no_config(project: Project) -> Iterator[Finding]:
         yield ok(f"{what} yet", project.splitting)
 
 
-def _check_encoder(project: Project) -> Iterator[Finding]:
-    from inference.voices import encoder_key
-
-    model = project.config.model
-    try:
-        encoder_key(model.speech_encoder, model.ssl_dim, project.config_path)
-    except UserError as failure:
-        cure = project.splitting
-        if model.speech_encoder in ENCODERS:
-            cure = f"python preprocess_flist_config.py --speech_encoder {model.speech_encoder}"
-        yield error(str(failure), cure)
+def _wrong_encoder(project: Project) -> Finding:
+    key = project.config.model.speech_encoder
+    cure = f"python preprocess_flist_config.py --speech_encoder {key if key in ENCODERS else DEFAULT_ENCODER}"
+    return error(project.encoder_flaw, cure)
 
 
 def _check_speakers(project: Project) -> Iterator[Finding]:
@@ -90,7 +86,9 @@ def _check_filelists(project: Project) -> Iterator[Finding]:
     names = dict(zip(("training", "validation"), (train, validation), strict=True))
     for which, clips in names.items():
         listed = Counter(clip.parent.name for clip in clips)
-        absent = [name for name, own in project.speakers.items() if own and not listed[name]]
+        absent = [
+            name for name, own in project.speakers.items() if own and name in project.config.spk and not listed[name]
+        ]
         if absent:
             yield error(f"the {which} list has no clip of {', '.join(absent)}", project.splitting)
             return

@@ -21,7 +21,10 @@ SAME_PACKAGE = {  # other distributions that hold a required package
     "faiss-cpu": ("faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"), "pyworld-prebuilt": ("pyworld",),
 }  # fmt: skip
 GIB = 2**30
-LEAST_DISK, GOOD_DISK = 1.5 * GIB, 8 * GIB  # one checkpoint of the default model; keep_ckpts of them, and one being written
+LEAST_DISK, GOOD_DISK = (
+    1.5 * GIB,
+    8 * GIB,
+)  # one checkpoint of the default model; keep_ckpts of them, and one being written
 LEAST_MEMORY, LEAST_VRAM = 3 * GIB, 5.5 * GIB
 WRITTEN = ("dataset", "filelists", "configs", "logs", "pretrain", "results")  # folders of the project
 SECONDS_FOR_DRIVER = 20

@@ -34,9 +34,8 @@ def draw(speakers: Sequence[Speaker], path: Path) -> None:
         levels.legend()
         hertz = np.array(list(speaker.f0.values())).reshape(-1, 3)
         if len(hertz):
-            edges = np.geomspace(max(hertz.min(), 20), hertz.max() * 1.01, BINS)
-            f0.hist(hertz.T, edges, label=["10 %", "median", "90 %"])
+            f0.hist(list(hertz.T), BINS, label=["10 %", "median", "90 %"])
             f0.legend()
-        f0.set(xlabel="F0 of the clips in Hz", xscale="log")
+        f0.set(xlabel="F0 of the clips in Hz")
     with output_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")

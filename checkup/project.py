@@ -75,6 +75,17 @@ class Project:
         except UserError:
             return None
 
+    @cached_property
+    def encoder_flaw(self) -> str:
+        """Why no encoder gives the features that the configuration's model takes; empty if one does."""
+        from inference.voices import encoder_key
+
+        try:
+            encoder_key(self.config.model.speech_encoder, self.config.model.ssl_dim, self.config_path)
+        except UserError as failure:
+            return str(failure)
+        return ""
+
     @property
     def base_fetching(self) -> str:
         """The command that fetches the base model for the configuration; empty if none can be fetched."""
@@ -156,7 +167,7 @@ class Project:
     def conversion(self) -> str:
         speakers = list(self.model_config.spk) if self.model_config else []
         speaker = f" -s {shlex.quote(speakers[0])}" if len(speakers) > 1 else ""
-        return f"python inference_main.py -n song.wav{speaker}, with a song in raw/"
+        return f"python inference_main.py -n song.wav{speaker}"
 
     @property
     def training(self) -> str:

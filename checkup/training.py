@@ -10,7 +10,7 @@ import torch
 from checkup.finding import Finding, counted, error, ok, warning
 from checkup.project import RUN, Project
 from diffusion.saved_models import diffusion_checkpoints
-from modules.config import Config, load_config, load_diffusion_config
+from modules.config import load_diffusion_config
 from modules.console import UserError
 from modules.training.checkpoint import is_dense, load_checkpoint, model_of
 from modules.training.saving import unfinished
@@ -34,7 +34,7 @@ def check_training(project: Project) -> Iterator[Finding]:
         yield from findings
         if saved and all(finding.level == "ok" for finding in findings):
             yield ok(f"{run}: {_newest_in_words(saved)}")
-    if not any(saved for run, saved in found if run == RUN):
+    if not pairs(RUN) and not unpaired(RUN):
         is_ready = project.config is not None and project.lists[0].exists() and project.clips
         yield ok(f"no run yet in {RUN}", project.training if is_ready else "")
 
@@ -51,7 +51,7 @@ def _check_run(project: Project, run: Path, saved: list[Pair]) -> Iterator[Findi
         yield warning(what, f"delete them if no run is training: the next save of python train.py -m {run.name} does")
     if broken := sorted(run.glob("*.broken")):
         yield warning(f"{counted(broken, 'truncated checkpoint')}, set aside by a former run", "delete them")
-    if run == RUN and project.config is not None:
+    if run == RUN and project.config is not None and not project.encoder_flaw:
         yield from _check_against_config(project, run, saved)
     yield from _check_diffusion(project, run / "diffusion")
 
@@ -112,9 +112,9 @@ def _check_halves(project: Project, run: Path) -> Iterator[Finding]:
 
 def _check_against_config(project: Project, run: Path, saved: list[Pair]) -> Iterator[Finding]:
     """Yield where the run and config.json describe different models."""
-    config, back = project.config, f"give {project.config_path} the run's values, or train under another name"
+    back = f"give {project.config_path} the run's values, or train under another name"
     try:
-        check_run_config(config, run)
+        check_run_config(project.config, run)
     except UserError as failure:
         yield error(str(failure), f"{back}: python train.py -m another_name")
         return
@@ -164,7 +164,9 @@ def _check_diffusion(project: Project, folder: Path) -> Iterator[Finding]:
     saved = diffusion_checkpoints(folder)
     for one in saved:
         if flaw := _flaw(one.model):
-            yield error(f"{one.model} {flaw}", "python train_diff.py -c configs/diffusion.yaml, if an older one is there")
+            yield error(
+                f"{one.model} {flaw}", "python train_diff.py -c configs/diffusion.yaml, if an older one is there"
+            )
     path = folder / "config.yaml"
     if saved and saved[0].step and not path.is_file():
         yield error(f"{path} is missing, which {saved[0].model.name} needs", f"copy the run's diffusion.yaml to {path}")
@@ -173,58 +175,3 @@ def _check_diffusion(project: Project, folder: Path) -> Iterator[Finding]:
         if (former.data.encoder, former.spk) != (now.data.encoder, now.spk):
             what = f"{path} and {project.diffusion_path} differ in speech encoder or speakers"
             yield error(what, f"give {project.diffusion_path} the run's values, or move {folder} away")
-
-
-# -- conversion -------------------------------------------------------------------------------------------------------
-
-
-def check_conversion(project: Project) -> Iterator[Finding]:
-    """Yield whether the newest model of logs/44k can convert."""
-    from inference.model_files import find_generator
-
-    if not any(RUN.glob("G_*.pth")):
-        yield ok("no model to convert with yet")
-        return
-    try:
-        model, path = find_generator(None, None)
-        config = load_config(path)
-    except UserError as failure:
-        yield error(str(failure), f"copy the run's configuration to {RUN / 'config.json'}")
-        return
-    problems = [*_check_own_encoder(project, config), *_check_timbre(config)]
-    yield from problems
-    if not problems:
-        yield ok(f"{model} can convert: {', '.join(config.spk) or 'no names of speakers'}", project.conversion)
-
-
-def _check_own_encoder(project: Project, config: Config) -> Iterator[Finding]:
-    from vencoder import find_encoder_file
-
-    key = config.model.speech_encoder
-    if project.config is not None and key == project.config.model.speech_encoder:
-        return  # the section about weights says it
-    try:
-        find_encoder_file(key)
-    except UserError as failure:
-        yield error(str(failure), f"python download_pretrain.py --encoder {key}")
-
-
-def _check_timbre(config: Config) -> Iterator[Finding]:
-    """Yield whether cluster centres and feature index can be read, and are of the model's voices and features."""
-    from cluster.centres import MAKER, load_cluster_model
-    from cluster.index_file import read_names
-
-    centres, index = RUN / "kmeans_10000.pt", RUN / "feature_and_index.pkl"
-    if centres.is_file():
-        try:
-            found = load_cluster_model(centres)
-            if found.feature_size != config.model.ssl_dim or not set(found.speakers) <= set(config.spk):
-                yield error(f"{centres} is of other speakers or another speech encoder than the model", MAKER)
-        except UserError as failure:
-            yield error(str(failure), MAKER)
-    if index.is_file():
-        try:
-            if not set(read_names(index)) <= set(config.spk):
-                yield error(f"{index} is of other speakers than the model", "python train_index.py")
-        except UserError as failure:
-            yield error(str(failure), "python train_index.py")

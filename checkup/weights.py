@@ -33,8 +33,8 @@ def _needed(project: Project) -> Iterator[Finding]:
         if row.weight and (PRETRAIN / row.weight).is_file():
             path, command = PRETRAIN / row.weight, f"python download_pretrain.py --f0 {key}"
             yield _check_file(path, f"F0 predictor {key}", command, lambda key=key: _load_predictor(key))
-    if not (PRETRAIN / "rmvpe.pt").is_file():
-        yield ok("F0 predictor: fcpe, which needs no file; rmvpe.pt is not there")
+    if not any(row.weight and (PRETRAIN / row.weight).is_file() for row in F0_PREDICTORS.rows.values()):
+        yield ok("F0 predictor fcpe, which needs no file; rmvpe.pt is not there")
     if VOCODER.is_file():
         yield _check_file(VOCODER, "vocoder", "python download_pretrain.py --vocoder", _load_vocoder)
     elif any(Path("logs/44k/diffusion").glob("model_*.pt")):
@@ -42,13 +42,10 @@ def _needed(project: Project) -> Iterator[Finding]:
 
 
 def _check_encoder(project: Project) -> Iterator[Finding]:
-    from inference.voices import encoder_key
     from vencoder import build_encoder, find_encoder_file
 
-    model = project.model_config.model
-    try:
-        key = encoder_key(model.speech_encoder, model.ssl_dim, project.config_path)
-    except UserError:
+    key = project.model_config.model.speech_encoder
+    if key not in ENCODERS:
         return  # the section about the configuration says it
     command = f"python download_pretrain.py --encoder {key}"
     if key.endswith(ONNX_SUFFIX) and importlib.util.find_spec("onnxruntime") is None:
