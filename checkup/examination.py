@@ -9,7 +9,7 @@ from pathlib import Path
 from checkup.finding import ERROR, Finding, error, next_step, warning
 from checkup.machine import Machine, judge
 from checkup.project import Project
-from modules.console import failure
+from modules.console import explain, failure
 
 Report = dict[str, list[Finding]]  # section -> its findings
 
@@ -71,7 +71,8 @@ def _findings_of(section: Callable[[], Iterable[Finding]]) -> list[Finding]:
     except ImportError as problem:  # the machine's section says it, too
         findings.append(warning(f"not checked, since a package cannot be imported ({problem})"))
     except Exception as problem:
-        findings.append(error(failure("this section", problem), "see the message"))
+        cure = "put that right, and run it again" if explain(problem) else "report it, with the lines above"
+        findings.append(error(f"not checked: {failure(section.__name__, problem)}", cure))
     return findings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Iterator
 
 from checkup.finding import Finding, counted, error, ok, warning
@@ -85,15 +85,15 @@ def _check_filelists(project: Project) -> Iterator[Finding]:
         return
     names = dict(zip(("training", "validation"), (train, validation), strict=True))
     for which, clips in names.items():
-        listed = Counter(clip.parent.name for clip in clips)
+        present = {clip.parent.name for clip in clips}
         absent = [
-            name for name, own in project.speakers.items() if own and name in project.config.spk and not listed[name]
+            name for name, own in project.speakers.items() if own and name in project.config.spk and name not in present
         ]
         if absent:
             yield error(f"the {which} list has no clip of {', '.join(absent)}", project.splitting)
             return
-    where = {clip.resolve() for clips in names.values() for clip in clips}
-    new = [clip for clip in project.clips if clip.resolve() not in where]
+    listed = {os.path.abspath(clip) for clips in names.values() for clip in clips}
+    new = [clip for clip in project.clips if os.path.abspath(clip) not in listed]
     if new:
         yield warning(f"{counted(new, 'clip')} in no filelist, so not used", project.splitting)
     if both := sorted({*train} & {*validation}):
