@@ -8,6 +8,7 @@ from pathlib import Path
 
 from checkup.finding import Finding, counted, error, ok, warning
 from checkup.project import RUN, Project, every_nth
+from modules.atomic_file import obstacle
 from modules.audio import ffmpeg
 from modules.audio.files import open_audio
 from modules.console import UserError, progress
@@ -15,7 +16,7 @@ from modules.data.features import SHORTEST_CLIP
 from modules.temporary_file import find_unfinished
 from preparation.clip_ledger import ClipLedger
 from preparation.data_split import FEWEST_CLIPS, find_misplaced
-from preparation.recordings import Recording, find_recordings, refuse_names
+from preparation.recordings import Recording, find_recordings, refuse_names, speakers_without_clips
 from preparation.resampling import CLIP_SUFFIX, SETTINGS, up_to_date
 
 MOST_HEADERS = 20_000  # clips whose headers are read
@@ -34,6 +35,8 @@ def check_recordings(project: Project, has_ffmpeg: bool) -> Iterator[Finding]:
         return
     speakers = Counter(recording.speaker for recording in recordings)
     yield ok(f"{len(recordings)} recordings of {len(speakers)} speakers in {project.raw}")
+    for sentence in speakers_without_clips(project.raw, speakers):
+        yield warning(sentence, "put recordings there, or repair the link, or delete it")
     _, refused = refuse_names(recordings, CLIP_SUFFIX)
     if refused:
         yield error(f"names that no clip can have: {'; '.join(list(refused.values())[:3])}", "rename them")
@@ -61,6 +64,9 @@ def check_clips(project: Project, has_ffmpeg: bool) -> Iterator[Finding]:
     """Yield the state of the clips, and how they agree with the recordings that can be read."""
     recordings, _ = refuse_names(_recordings(project), CLIP_SUFFIX)
     recordings = [one for one in recordings if has_ffmpeg or one.path.suffix.lower() not in ffmpeg.SUFFIXES]
+    if why := obstacle(project.clips_folder):
+        yield error(f"{project.clips_folder} cannot be made: {why}", "move it away, or repair the link")
+        return
     if not project.clips:
         if recordings:
             what = f"no clips yet in {project.clips_folder}"
@@ -136,6 +142,6 @@ def _check_headers(project: Project) -> Iterator[Finding]:
     if other_rate:
         found = ", ".join(f"{rate} Hz" for rate in sorted(set(other_rate.values())))
         what = f"{counted(list(other_rate), 'clip')} have {found}, and the configuration {project.sampling_rate} Hz"
-        yield error(what, project.resampling_anew)
+        yield error(what, f"delete them, then: {project.resampling_anew}")
     if too_short:
         yield warning(f"{counted(too_short, 'clip')} shorter than {SHORTEST_CLIP} s, which are not used", "leave them")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from checkup.finding import Finding, error, ok
 from checkup.project import RUN, Project
 from cluster.centres import MAKER, load_cluster_model
-from cluster.index_file import read_names
+from cluster.retrieval import load_feature_index
 from inference.model_files import find_generator
 from modules.config import Config, load_config
 from modules.console import UserError
@@ -55,7 +55,7 @@ def _check_timbre(config: Config) -> Iterator[Finding]:
             yield error(str(failure), MAKER)
     if index.is_file():
         try:
-            if not set(read_names(index)) <= set(config.spk):
+            if not set(load_feature_index(index).indexes) <= set(config.spk.values()):
                 yield error(f"{index} is of other speakers than the model", "python train_index.py")
         except UserError as failure:
             yield error(str(failure), "python train_index.py")

@@ -59,18 +59,21 @@ def _check_speakers(project: Project) -> Iterator[Finding]:
 def _compare_configs(project: Project) -> Iterator[Finding]:
     """Yield where config.json and diffusion.yaml describe different data."""
     config, diffusion = project.config, project.diffusion
-    pairs = {
+    differ = f"{project.config_path} and {project.diffusion_path} disagree"
+    written = {  # by stage 2, which keeps other values that a user changed
         "speech encoder": (config.model.speech_encoder, diffusion.data.encoder),
         "features": (config.model.ssl_dim, diffusion.data.encoder_out_channels),
-        "sampling rate": (config.data.sampling_rate, diffusion.data.sampling_rate),
-        "hop": (config.data.hop_length, diffusion.data.block_size),
         "speakers": (config.spk, diffusion.spk),
     }
-    unequal = [f"{what} {of_config} and {of_diffusion}" for what, (of_config, of_diffusion) in pairs.items()
-               if of_config != of_diffusion]  # fmt: skip
+    unequal = [f"{what} {left} and {right}" for what, (left, right) in written.items() if left != right]
     if unequal:
-        what = f"{project.config_path} and {project.diffusion_path} disagree: {'; '.join(unequal)}"
-        yield error(what, project.splitting)
+        yield error(f"{differ}: {'; '.join(unequal)}", project.splitting)
+    for key, left, right in (
+        ("data.sampling_rate", config.data.sampling_rate, diffusion.data.sampling_rate),
+        ("data.block_size", config.data.hop_length, diffusion.data.block_size),
+    ):
+        if left != right:
+            yield error(f"{differ}: {key} {left} and {right}", f"set {key} to {left} in {project.diffusion_path}")
 
 
 def _check_filelists(project: Project) -> Iterator[Finding]:

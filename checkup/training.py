@@ -10,6 +10,7 @@ import torch
 from checkup.finding import Finding, counted, error, ok, warning
 from checkup.project import RUN, Project
 from diffusion.saved_models import diffusion_checkpoints
+from modules.atomic_file import obstacle
 from modules.config import load_diffusion_config
 from modules.console import UserError
 from modules.training.checkpoint import is_dense, load_checkpoint, model_of
@@ -34,7 +35,9 @@ def check_training(project: Project) -> Iterator[Finding]:
         yield from findings
         if saved and all(finding.level == "ok" for finding in findings):
             yield ok(f"{run}: {_newest_in_words(saved)}")
-    if not pairs(RUN) and not unpaired(RUN):
+    if why := obstacle(RUN):
+        yield error(f"{RUN} cannot be made: {why}", "move it away, or repair the link")
+    elif not pairs(RUN) and not unpaired(RUN):
         is_ready = project.config is not None and project.lists[0].exists() and project.clips
         yield ok(f"no run yet in {RUN}", project.training if is_ready else "")
 
@@ -61,7 +64,10 @@ def _check_files(project: Project, run: Path, saved: list[Pair]) -> Iterator[Fin
     files = [path for pair in saved for path in pair.files if path.exists()]
     files += [best_generator(run)] if best_generator(run).exists() else []
     for path in files:
-        if flaw := _flaw(path):
+        flaw = _flaw(path)
+        if flaw and path.stem.startswith("state_"):
+            yield warning(f"{path} {flaw}: the run continues from its weights alone", f"delete {path}")
+        elif flaw:
             yield error(f"{path} {flaw}", _cure(project, path, saved))
 
 
@@ -87,7 +93,8 @@ def _cure(project: Project, path: Path, saved: list[Pair]) -> str:
         return f"delete {path}; the next validation writes a new one"
     intact = [pair for pair in saved if pair.step and path not in pair.files and not any(map(_flaw, pair.files[:2]))]
     if not intact:
-        return f"move {path} away, and train anew or from a copy: python train.py -m {path.parent.name}"
+        step = path.stem.rpartition("_")[2]
+        return f"put an intact copy there, or move G_{step}.pth and D_{step}.pth away and train anew"
     return f"python train.py -m {path.parent.name}, which continues from step {intact[0].step}"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from downloads.catalog import FILES
 from downloads.fetching import hash_of
 from modules.config import load_config, load_diffusion_config, save_config, save_diffusion_config
 from modules.data.features import ClipFiles
+from modules.temporary_file import MARK, temporary_name
 from tests.generator_files import config_of, write_generator_file
 from tests.pitch_files import write_fcpe
 from tests.test_variants_end_to_end import SIZES, record
@@ -90,7 +92,7 @@ def findings_of(capsys, *flags):
 def files_in(folder: Path) -> dict[str, tuple[int, int]]:
     """Return path -> size and modification time of everything in a folder, of folders too."""
     return {
-        str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in (folder, *folder.rglob("*"))
+        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in (folder, *folder.rglob("*"))
     }  # fmt: skip
 
 
@@ -217,6 +219,15 @@ def of_another_encoder(config) -> None:
     config.data.encoder = "hubertsoft"
 
 
+def at_32_khz(config) -> None:
+    config.data.sampling_rate = 32000
+
+
+def file_as_logs() -> None:
+    shutil.rmtree("logs")
+    Path("logs").touch()
+
+
 def of_256_features(config) -> None:
     config.model.ssl_dim = 256
 
@@ -258,7 +269,7 @@ FAULTS = {
         lambda: copy("dataset/44k/alto/0.wav.f0.npy", "dataset/44k/alto/gone.wav.f0.npy"), "warning",
         "gone.wav.f0.npy) of clips that are gone", "delete"),
     "left by a killed stage": (
-        lambda: Path("dataset/44k/alto/.0123456789abcdef.partial.npy").touch(), "warning", "killed",
+        lambda: temporary_name(Path("dataset/44k/alto/0.npy"), MARK).touch(), "warning", "killed",
         "python resample.py"),
     "list names a missing clip": (more_lines, "error", "gone.wav", "python preprocess_flist_config.py"),
     "list without a speaker": (
@@ -272,10 +283,22 @@ FAULTS = {
     "diffusion of another encoder": (
         lambda: edit("configs/diffusion.yaml", of_another_encoder), "error", "mfcc and hubertsoft",
         "preprocess_flist_config.py"),
+    "diffusion of another rate": (
+        lambda: edit("configs/diffusion.yaml", at_32_khz), "error", "data.sampling_rate 44100 and 32000",
+        "set data.sampling_rate to 44100 in configs/diffusion.yaml"),
+    "truncated state": (
+        lambda: cut(next(Path("logs/44k").glob("state_*"))), "warning", "from its weights alone",
+        "delete logs/44k/state_"),
+    "damaged feature index": (
+        lambda: Path("logs/44k/feature_and_index.pkl").write_bytes(b"index"), "error", "feature_and_index.pkl",
+        "python train_index.py"),
+    "link without a target": (
+        lambda: Path("dataset_raw/carl").symlink_to("/nowhere/carl"), "warning", "dataset_raw/carl", "repair the link"),
+    "file in place of the run": (file_as_logs, "error", "logs is a file, and a folder is needed", "move it away"),
     "run of other speakers": (
         lambda: edit("logs/44k/config.json", swap_speakers), "error", "the speakers are", "-m another_name"),
     "generator of other sizes": (other_generator, "error", "other sizes than the configuration", "-m another_name"),
-    "truncated generator": (lambda: cut(newest("G")), "error", "is truncated", "python train.py -m 44k"),
+    "truncated generator": (lambda: cut(newest("G")), "error", "is truncated", "put an intact copy there"),
     "generator without discriminators": (lambda: newest("D").unlink(), "warning", "it can convert", "put logs/44k/D_"),
     "half of a base model": (half_a_base_model, "error", "half of a base model", "put logs/44k/D_0.pth there"),
     "interrupted save": (
@@ -301,6 +324,34 @@ def test_a_fault_is_named_with_its_cure_and_causes_no_other_error(project, capsy
     assert code == (level == "error")
     if level == "error":
         assert step == found[0]["cure"]
+
+
+STAGES = {
+    "resample.py": (resample.main, "--num_processes", "1"),
+    "preprocess_flist_config.py": (preprocess_flist_config.main,),
+    "preprocess_hubert_f0.py": (preprocess_hubert_f0.main, "--f0_predictor", "pm", "-d", "cpu"),
+}
+
+
+CURABLE = [name for name, (*_, cure) in FAULTS.items() if any(stage in cure for stage in STAGES)]
+CURABLE.remove("speaker not in the configuration")  # whose last cure is a new run
+
+
+@pytest.mark.parametrize("name", CURABLE)
+def test_following_the_cures_makes_the_project_good(project, capsys, name):
+    FAULTS[name][0]()
+    for _ in range(4):
+        _, findings, step = findings_of(capsys)
+        if all(finding["level"] == "ok" for finding in findings):
+            return
+        cure = next(f["cure"] for level in ("error", "warning") for f in findings if f["level"] == level)
+        if cure.startswith("delete them"):
+            Path("dataset/44k/alto/0.wav").unlink()  # of both faults that have this cure
+        for command in re.findall(r"python (\S+\.py(?: --\w+(?: \w+)?)*)", cure):
+            script, *flags = command.split()
+            main, *fixed = STAGES[script]
+            assert main([*fixed, *flags]) == 0
+    pytest.fail(f"after four cures: {[finding for finding in findings if finding['level'] != 'ok']}")
 
 
 MACHINES = {
