@@ -39,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from checkup.machine import measure
     from checkup.project import Project
 
-    report = {}
-    for section, findings in examine(Project(args.in_dir, args.source_dir, args.config), measure(), args.data):
+    machine, report = measure(), {}
+    project = Project(args.in_dir, args.source_dir, args.config, args.data, has_ffmpeg=machine.ffmpeg is not None)
+    for section, findings in examine(project, machine):
         report[section] = findings
         if not args.json:
             print(f"\n{section}")

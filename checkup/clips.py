@@ -22,8 +22,8 @@ from preparation.resampling import CLIP_SUFFIX, SETTINGS, up_to_date
 MOST_HEADERS = 20_000  # clips whose headers are read
 
 
-def check_recordings(project: Project, has_ffmpeg: bool) -> Iterator[Finding]:
-    """Yield the state of the folder of recordings; ``has_ffmpeg`` is whether ffmpeg is installed."""
+def check_recordings(project: Project) -> Iterator[Finding]:
+    """Yield the state of the folder of recordings."""
     recordings = _recordings(project)
     if not recordings:
         if project.clips:
@@ -41,7 +41,7 @@ def check_recordings(project: Project, has_ffmpeg: bool) -> Iterator[Finding]:
     if refused:
         yield error(f"names that no clip can have: {'; '.join(list(refused.values())[:3])}", "rename them")
     in_need = [one.path for one in recordings if one.path.suffix.lower() in ffmpeg.SUFFIXES]
-    if in_need and not has_ffmpeg:
+    if in_need and not project.has_ffmpeg:
         yield error(f"{counted(in_need, 'recording')} can only be read with ffmpeg", "install ffmpeg (ffmpeg.org)")
 
 
@@ -60,10 +60,10 @@ def find_sound(project: Project) -> dict[str, list[Path]]:
     return speakers or {name: clips for name, clips in project.speakers.items() if clips}
 
 
-def check_clips(project: Project, has_ffmpeg: bool) -> Iterator[Finding]:
+def check_clips(project: Project) -> Iterator[Finding]:
     """Yield the state of the clips, and how they agree with the recordings that can be read."""
     recordings, _ = refuse_names(_recordings(project), CLIP_SUFFIX)
-    recordings = [one for one in recordings if has_ffmpeg or one.path.suffix.lower() not in ffmpeg.SUFFIXES]
+    recordings = [one for one in recordings if project.has_ffmpeg or one.path.suffix.lower() not in ffmpeg.SUFFIXES]
     if why := obstacle(project.clips_folder):
         yield error(f"{project.clips_folder} cannot be made: {why}", "move it away, or repair the link")
         return

@@ -2,81 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 from checkup.finding import ERROR, Finding, error, next_step, warning
 from checkup.machine import Machine, judge
 from checkup.project import Project
 from modules.console import explain, failure
+from modules.registry import Row
 
 Report = dict[str, list[Finding]]  # section -> its findings
 
+# Section -> its function, which takes a project and yields findings. They are imported late: each needs packages
+# that may be missing.
+SECTIONS = {
+    "weights": Row("checkup.weights:check_weights"),
+    "recordings": Row("checkup.clips:check_recordings"),
+    "sound": Row("checkup.sound:check_sound"),
+    "clips": Row("checkup.clips:check_clips"),
+    "lists": Row("checkup.lists:check_lists"),
+    "features": Row("checkup.features:check_features"),
+    "training": Row("checkup.training:check_training"),
+    "conversion": Row("checkup.conversion:check_conversion"),
+}
 
-def examine(project: Project, machine: Machine, picture: Path | None = None) -> Iterator[tuple[str, list[Finding]]]:
-    """Yield each section's name and findings. With ``picture``, a section about the sound is added, which writes it."""
 
-    def recordings() -> Iterable[Finding]:
-        from checkup.clips import check_recordings
-
-        return check_recordings(project, machine.ffmpeg is not None)
-
-    def weights() -> Iterable[Finding]:
-        from checkup.weights import check_weights
-
-        return check_weights(project)
-
-    def clips() -> Iterable[Finding]:
-        from checkup.clips import check_clips
-
-        return check_clips(project, machine.ffmpeg is not None)
-
-    def lists() -> Iterable[Finding]:
-        from checkup.lists import check_lists
-
-        return check_lists(project)
-
-    def features() -> Iterable[Finding]:
-        from checkup.features import check_features
-
-        return check_features(project)
-
-    def training() -> Iterable[Finding]:
-        from checkup.training import check_training
-
-        return check_training(project)
-
-    def conversion() -> Iterable[Finding]:
-        from checkup.conversion import check_conversion
-
-        return check_conversion(project)
-
-    def sound() -> Iterable[Finding]:
-        from checkup.sound import check_sound
-
-        return check_sound(project, picture)
-
+def examine(project: Project, machine: Machine) -> Iterator[tuple[str, list[Finding]]]:
+    """Yield each section's name and findings; the section about the sound only if it is to be drawn."""
     yield "machine", list(judge(machine))
-    of_sound = [sound] if picture else []
-    for section in (weights, recordings, *of_sound, clips, lists, features, training, conversion):
-        yield section.__name__, _findings_of(section)
+    for section in SECTIONS:
+        if section != "sound" or project.picture:
+            yield section, _findings_of(section, project)
 
 
-def _findings_of(section: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _findings_of(section: str, project: Project) -> list[Finding]:
     """Run a section. What it could not check is its last finding."""
     findings: list[Finding] = []
     try:
-        findings.extend(section())
+        findings.extend(SECTIONS[section].load()(project))
     except ImportError as problem:  # the machine's section says it, too
         findings.append(warning(f"not checked, since a package cannot be imported ({problem})"))
     except Exception as problem:
         cure = "put that right, and run it again" if explain(problem) else "report it, with the lines above"
-        findings.append(error(f"not checked: {failure(section.__name__, problem)}", cure))
+        findings.append(error(f"not checked: {failure(section, problem)}", cure))
     return findings
 
 
-def as_json(report: Report) -> dict:
+def as_json(report: Report) -> dict[str, Any]:
     """Return the report as JSON values."""
     findings = [finding for section in report.values() for finding in section]
     return {

@@ -35,6 +35,8 @@ class Project:
     Attributes:
         raw, clips_folder: the folders of recordings and clips.
         config_path: of config.json; diffusion.yaml lies beside it.
+        picture: where to draw the sound of the data; None to leave that out.
+        has_ffmpeg: whether ffmpeg is installed.
         config_findings: why a configuration cannot be used, and warnings about it.
         broken_weights: whether a weight file is missing or wrong, so that its size says nothing.
     """
@@ -42,6 +44,8 @@ class Project:
     raw: Path = RAW
     clips_folder: Path = CLIPS
     config_path: Path = CONFIG
+    picture: Path | None = None
+    has_ffmpeg: bool = True
     config_findings: list[Finding] = field(default_factory=list)
     broken_weights: bool = False
 

@@ -72,8 +72,8 @@ class Speaker:
         return np.array([getattr(sound, measure) for sound in self.sounds])
 
 
-def check_sound(project: Project, picture: Path) -> Iterator[Finding]:
-    """Yield a line for each speaker and the files that stand out, and draw ``picture``.
+def check_sound(project: Project) -> Iterator[Finding]:
+    """Yield a line for each speaker and the files that stand out, and draw the picture.
 
     Recordings are read if there are any, else clips; F0 is that of the clips' sidecar files.
     """
@@ -95,8 +95,8 @@ def check_sound(project: Project, picture: Path) -> Iterator[Finding]:
         yield from _outliers(speaker)
     from checkup.picture import draw
 
-    draw(speakers, picture)
-    yield ok(f"drawn to {picture}")
+    draw(speakers, project.picture)
+    yield ok(f"drawn to {project.picture}")
 
 
 def _read_all(name: str, files: Sequence[Path]) -> Iterator[Sound]:

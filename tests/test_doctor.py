@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -395,6 +396,45 @@ def test_binary_code_runs_on_its_major_version_and_intermediate_code_on_newer_on
 def test_this_machine_has_what_the_tests_need():
     machine = measure()
     assert machine.packages == [] and machine.torch == torch.__version__ and machine.disk > 0
+
+
+def test_gpus_are_measured_as_pytorch_reports_them():
+    cuda = SimpleNamespace(
+        is_available=lambda: True, device_count=lambda: 2, get_arch_list=lambda: ["sm_90"],
+        get_device_name=lambda number: f"card {number}", get_device_capability=lambda number: (9, number),
+        mem_get_info=lambda number: (GIB, 8 * GIB),
+    )  # fmt: skip
+    backends = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False))
+    library = SimpleNamespace(
+        __version__="2.13.0+cu130",
+        version=SimpleNamespace(cuda="13.0"),
+        backends=backends,
+        cuda=cuda,
+        device=torch.device,
+    )
+    machine = Machine()
+    machine_module._measure_torch(machine, library)
+    assert (machine.torch, machine.cuda, machine.architectures) == ("2.13.0+cu130", "13.0", ["sm_90"])
+    assert machine.gpus == [Gpu(f"card {number}", (9, number), 8 * GIB, GIB) for number in range(2)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
+def test_the_driver_is_that_of_nvidia_smi(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'RTX 4090, 570.1, 24564 MiB'\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert measure().driver == "RTX 4090, 570.1, 24564 MiB"
+
+
+def test_a_recording_that_needs_ffmpeg_is_named_where_it_is_missing(project, capsys, monkeypatch):
+    Path("dataset_raw/alto/phone.m4a").touch()
+    monkeypatch.setattr(machine_module, "measure", lambda: replace(GOOD, ffmpeg=None))
+    code, findings, step = findings_of(capsys)
+    assert (code, step) == (1, "install ffmpeg (ffmpeg.org)")
+    assert [finding["what"] for finding in findings if finding["level"] != "ok"] == [
+        "1 recording (dataset_raw/alto/phone.m4a) can only be read with ffmpeg"
+    ]
 
 
 def test_a_machine_without_torch_is_examined_as_far_as_possible(project):
