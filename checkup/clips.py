@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from checkup.finding import Finding, counted, error, ok, warning
+from checkup.finding import Finding, counted, error, number_of, ok, warning
 from checkup.project import RUN, Project, every_nth
 from modules.atomic_file import obstacle
 from modules.audio import ffmpeg
@@ -34,7 +34,7 @@ def check_recordings(project: Project) -> Iterator[Finding]:
             yield ok(f"no recordings yet in {project.raw}", "" if only_converts else cure)
         return
     speakers = Counter(recording.speaker for recording in recordings)
-    yield ok(f"{len(recordings)} recordings of {len(speakers)} speakers in {project.raw}")
+    yield ok(f"{number_of(recordings, 'recording')} of {number_of(speakers, 'speaker')} in {project.raw}")
     for sentence in speakers_without_clips(project.raw, speakers):
         yield warning(sentence, "put recordings there, or repair the link, or delete it")
     _, refused = refuse_names(recordings, CLIP_SUFFIX)
@@ -87,7 +87,8 @@ def check_clips(project: Project) -> Iterator[Finding]:
     yield from problems
     if not problems:
         checked = f"; the headers of {MOST_HEADERS} were read" if len(project.clips) > MOST_HEADERS else ""
-        yield ok(f"{len(project.clips)} clips of {len(project.speakers)} speakers in {project.clips_folder}{checked}")
+        clips, speakers = number_of(project.clips, "clip"), number_of(project.speakers, "speaker")
+        yield ok(f"{clips} of {speakers} in {project.clips_folder}{checked}")
 
 
 def _compare(project: Project, targets: dict[Path, Path]) -> Iterator[Finding]:

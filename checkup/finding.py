@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -44,7 +44,12 @@ def error(what: str, cure: str) -> Finding:
 def counted(items: Sequence[object], noun: str) -> str:
     """Return the count and the first names: ``7 clips (a.wav, b.wav, c.wav, ...)``."""
     names = ", ".join(map(str, items[:NAMES_SHOWN])) + (", ..." if len(items) > NAMES_SHOWN else "")
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'} ({names})"
+    return f"{number_of(items, noun)} ({names})"
+
+
+def number_of(items: Sized, noun: str) -> str:
+    """Return the count with its noun: ``1 clip``, ``2 clips``."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def next_step(findings: Sequence[Finding]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from checkup.finding import Finding, counted, error, ok, warning
+from checkup.finding import Finding, counted, error, number_of, ok, warning
 from checkup.project import Project
 from modules.console import UserError
 from modules.data.filelist import read_filelist
@@ -31,7 +31,8 @@ def check_lists(project: Project) -> Iterator[Finding]:
         problems += _check_filelists(project)
     yield from problems
     if not problems:
-        yield ok(f"{project.config_path}: encoder {config.model.speech_encoder}, {len(config.spk)} speakers")
+        speakers = number_of(config.spk, "speaker")
+        yield ok(f"{project.config_path}: encoder {config.model.speech_encoder}, {speakers}")
 
 
 def _no_config(project: Project) -> Iterator[Finding]:

@@ -163,7 +163,7 @@ def _outliers(speaker: Speaker) -> Iterator[Finding]:
         "clipped": [one for one in sounds if one.clipped > MUCH_CLIPPED],
         "with a DC offset": [one for one in sounds if abs(one.offset) > 10 * OFFSET],
         "mostly silent": [one for one in sounds if one.silence > MUCH_SILENCE],
-        "with a louder background than the others": [
+        "with louder faint parts than the others (a background, or no pause)": [
             one for one in sounds if one.floor > faint + NOISIER and one.level - one.floor < NOISY
         ],
     }

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from checkup.finding import Finding, error, ok, warning
+from checkup.finding import ERROR, Finding, error, ok, warning
 from checkup.project import PRETRAIN, Project
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS
@@ -19,7 +19,7 @@ SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".onnx")
 def check_weights(project: Project) -> Iterator[Finding]:
     """Yield the state of the weight files. Needs PyTorch."""
     for finding in _needed(project):
-        project.broken_weights |= finding.level != "ok"
+        project.broken_weights |= finding.level == ERROR
         yield finding
     yield from _others()
 
