@@ -16,7 +16,8 @@ from pathlib import Path
 from checkup.finding import Finding, error, ok, warning
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+ROOT = Path(__file__).resolve().parent.parent
+TO_CONVERT, ALL = "requirements-convert.txt", "requirements.txt"
 SAME_PACKAGE = {  # other distributions that hold a required package
     "faiss-cpu": ("faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"), "pyworld-prebuilt": ("pyworld",),
 }  # fmt: skip
@@ -28,7 +29,7 @@ LEAST_DISK, GOOD_DISK = (
 LEAST_MEMORY, LEAST_VRAM = 3 * GIB, 5.5 * GIB
 WRITTEN = ("dataset", "filelists", "configs", "logs", "pretrain", "results")  # folders of the project
 SECONDS_FOR_DRIVER = 20
-INSTALL = "pip install -r requirements.txt"
+INSTALL = f"pip install -r {ALL}"
 INSTALL_TORCH = "pip install torch torchaudio, with the command that pytorch.org gives for your system"
 
 
@@ -47,7 +48,9 @@ class Machine:
     """Facts about the machine. ``memory`` (free) and ``disk`` (free) are in bytes, None if unknown.
 
     Attributes:
-        packages: of requirements.txt: a sentence for each that is missing or too old.
+        packages: a clause for each that is missing or too old and that every use needs.
+        training_packages: the same for those that only preparation and training need.
+        has_data: whether there are recordings or clips, so that those are needed too.
         torch, torch_error: the version of PyTorch, or why it cannot be imported.
         cuda: the CUDA version that PyTorch was built for; None for a build without CUDA.
         architectures: those that PyTorch was built for, such as ``sm_90`` and ``compute_90``.
@@ -58,6 +61,8 @@ class Machine:
     python: tuple[int, int] = field(default_factory=lambda: sys.version_info[:2])
     system: str = field(default_factory=platform.platform)
     packages: list[str] = field(default_factory=list)
+    training_packages: list[str] = field(default_factory=list)
+    has_data: bool = False
     torch: str = ""
     torch_error: str = ""
     cuda: str | None = None
@@ -74,7 +79,9 @@ class Machine:
 
 def measure() -> Machine:
     """Measure this machine and the current folder."""
-    machine = Machine(packages=list(_missing_packages()), driver=_driver(), ffmpeg=shutil.which("ffmpeg"))
+    machine = Machine(driver=_driver(), ffmpeg=shutil.which("ffmpeg"))
+    machine.packages, machine.training_packages = (list(_missing_packages(name)) for name in (TO_CONVERT, ALL))
+    machine.has_data = any(path.is_dir() for name in ("dataset_raw", "dataset/44k") for path in Path(name).glob("*"))
     machine.disk = shutil.disk_usage(".").free
     folders = [".", *(name for name in WRITTEN if os.path.isdir(name))]
     machine.read_only = [name for name in folders if not os.access(name, os.W_OK)]
@@ -105,11 +112,16 @@ def _measure_torch(machine: Machine, torch) -> None:
             machine.gpus.append(Gpu(name, capability, total, free))
 
 
-def _missing_packages() -> Iterator[str]:
-    """Yield a clause for each package of requirements.txt, except PyTorch itself, that is missing or too old."""
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
-        requirement = line.partition("#")[0].strip()
-        if not requirement or requirement.startswith("torch>="):
+def _requirements(name: str) -> list[str]:
+    """Return the requirements that a file names itself, without those of files that it includes."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("-")]
+
+
+def _missing_packages(file: str) -> Iterator[str]:
+    """Yield a clause for each package of a file, except PyTorch itself, that is missing or too old."""
+    for requirement in _requirements(file):
+        if requirement.startswith("torch>="):
             continue
         name = re.match(r"[\w.-]+", requirement)[0]
         found = [version for one in (name, *SAME_PACKAGE.get(name, ())) if (version := _version(one))]
@@ -153,10 +165,7 @@ def _driver() -> str:
 def judge(machine: Machine) -> Iterator[Finding]:
     """Yield what is right and wrong about a machine."""
     yield _judge_python(machine)
-    if machine.packages:
-        yield error(f"packages: {'; '.join(machine.packages)}", INSTALL)
-    else:
-        yield ok("all packages of requirements.txt are there")
+    yield from _judge_packages(machine)
     if machine.torch_error:
         yield error(f"PyTorch cannot be imported ({machine.torch_error})", INSTALL_TORCH)
     else:
@@ -189,8 +198,19 @@ def _judge_python(machine: Machine) -> Finding:
     return ok(f"Python {version} on {machine.system}")
 
 
+def _judge_packages(machine: Machine) -> Iterator[Finding]:
+    missing = machine.packages + (machine.training_packages if machine.has_data else [])
+    if missing:
+        yield error(f"packages: {'; '.join(missing)}", INSTALL)
+    elif machine.training_packages:
+        only = "packages that only preparation and training need"
+        yield warning(f"{only}: {'; '.join(machine.training_packages)}", INSTALL)
+    else:
+        yield ok("all packages are there")
+
+
 def _judge_torch(machine: Machine) -> Finding:
-    wanted = next(line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if line.startswith("torch>="))
+    wanted = next(requirement for requirement in _requirements(TO_CONVERT) if requirement.startswith("torch>="))
     if not _fits(wanted, machine.torch.partition("+")[0]):
         return error(f"PyTorch {machine.torch} is too old; needed is {wanted}", INSTALL_TORCH)
     build = f"for CUDA {machine.cuda}" if machine.cuda else "for the CPU and MPS" if machine.has_mps else "for the CPU"

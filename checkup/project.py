@@ -82,7 +82,7 @@ class Project:
     @cached_property
     def encoder_flaw(self) -> str:
         """Why no encoder gives the features that the configuration's model takes; empty if one does."""
-        from inference.voices import encoder_key
+        from vencoder import encoder_key
 
         try:
             encoder_key(self.config.model.speech_encoder, self.config.model.ssl_dim, self.config_path)

@@ -359,6 +359,9 @@ MACHINES = {
     "old Python": (replace(GOOD, python=(3, 9)), "Python 3.9 is too old", "Python 3.13"),
     "package missing": (replace(GOOD, packages=["librosa is missing"]), "librosa is missing",
         "pip install -r requirements.txt"),
+    "package of training missing": (
+        replace(GOOD, training_packages=["tensorboard is missing"], has_data=True), "tensorboard is missing",
+        "pip install -r requirements.txt"),
     "PyTorch missing": (
         replace(GOOD, torch_error="ModuleNotFoundError: torch"), "PyTorch cannot be imported", "pytorch.org"),
     "old PyTorch": (replace(GOOD, torch="2.1.0"), "PyTorch 2.1.0 is too old", "pytorch.org"),
@@ -379,7 +382,8 @@ def test_a_fault_of_the_machine_is_named_with_its_cure(name):
 
 def test_doubtful_machines_are_warnings():
     for machine in (
-        replace(GOOD, memory=GIB), replace(GOOD, disk=4 * GIB), replace(GOOD, encoding="ascii"),
+        replace(GOOD, training_packages=["tensorboard is missing"]), replace(GOOD, memory=GIB),
+        replace(GOOD, disk=4 * GIB), replace(GOOD, encoding="ascii"),
         replace(GOOD, python=(3, 99)), replace(GOOD, gpus=[replace(CARD, total=4 * GIB)]),
         replace(GOOD, gpus=[replace(CARD, free=GIB)]),
     ):  # fmt: skip
@@ -395,7 +399,9 @@ def test_binary_code_runs_on_its_major_version_and_intermediate_code_on_newer_on
 
 def test_this_machine_has_what_the_tests_need():
     machine = measure()
-    assert machine.packages == [] and machine.torch == torch.__version__ and machine.disk > 0
+    assert (
+        machine.packages == machine.training_packages == [] and machine.torch == torch.__version__ and machine.disk > 0
+    )
 
 
 def test_gpus_are_measured_as_pytorch_reports_them():
