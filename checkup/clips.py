@@ -95,7 +95,9 @@ def _compare(project: Project, targets: dict[Path, Path]) -> Iterator[Finding]:
     """Yield where the recordings (``targets``: each with its clip) and the clips differ."""
     clips = set(project.clips)
     if missing := [recording for recording, clip in targets.items() if clip not in clips]:
-        yield error(f"{counted(missing, 'recording')} without a clip", project.resampling)
+        yield error(
+            f"{counted(missing, 'recording')} without a clip", f"{project.resampling}; delete those that it cannot use"
+        )
     settings = project.clips_folder / SETTINGS
     changed = settings.stat().st_mtime_ns if settings.is_file() else 0
     stale = [
@@ -145,4 +147,4 @@ def _check_headers(project: Project) -> Iterator[Finding]:
         what = f"{counted(list(other_rate), 'clip')} have {found}, and the configuration {project.sampling_rate} Hz"
         yield error(what, f"delete them, then: {project.resampling_anew}")
     if too_short:
-        yield warning(f"{counted(too_short, 'clip')} shorter than {SHORTEST_CLIP} s, which are not used", "leave them")
+        yield warning(f"{counted(too_short, 'clip')} shorter than {SHORTEST_CLIP} s, which are not used")

@@ -490,6 +490,14 @@ def test_the_next_stage_is_the_next_step(project, capsys, gone, step):
     assert {finding["level"] for finding in findings} == {"ok"}
 
 
+def test_a_ledger_that_a_killed_run_left_incomplete_is_only_read(project, capsys):
+    with open("dataset/44k/.resample_clips.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"clip": "alto/')
+    before = files_in(project)
+    assert findings_of(capsys)[0] == 0
+    assert files_in(project) == before
+
+
 def test_wrong_arguments_give_exit_code_2(project, capsys):
     with pytest.raises(SystemExit) as end:
         doctor.main(["--dta"])
