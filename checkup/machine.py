@@ -165,12 +165,12 @@ def _driver() -> str:
 def judge(machine: Machine) -> Iterator[Finding]:
     """Yield what is right and wrong about a machine."""
     yield _judge_python(machine)
-    yield from _judge_packages(machine)
     if machine.torch_error:
         yield error(f"PyTorch cannot be imported ({machine.torch_error})", INSTALL_TORCH)
     else:
         yield _judge_torch(machine)
         yield from _judge_gpus(machine)
+    yield from _judge_packages(machine)  # after PyTorch, which they would install in another build
     yield from _judge_room(machine)
     if machine.read_only:
         yield error(
