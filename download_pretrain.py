@@ -1,7 +1,7 @@
 """Fetch weight files of other projects into pretrain/, and base models into logs/44k/.
 
 Only what you name is fetched. A stopped download from a web server continues when you start it again. A file is checked
-by its publisher's hash if there is one, else by its kind, and later by the hash of the first download. Read the licences
+by its publisher's hash if there is one, else by its kind, and later by the hash of the first download. The licences are
 at the home pages.
 
     python download_pretrain.py --list
@@ -40,8 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="all encoders, F0 predictors and the vocoder: some 15 GB")
     parser.add_argument(
         "--mirror", metavar="URL|DIR",
-        help="fetch from this address or folder, which has the files under their paths in pretrain/, archives under their "
-        "names, and base models under their paths at the publisher; HF_ENDPOINT in the environment replaces huggingface.co alone",
+        help="fetch from this address or folder, which has the files under their paths in pretrain/, archives under "
+        "their names, and base models under their paths at the publisher; HF_ENDPOINT in the environment replaces "
+        "huggingface.co alone",
     )  # fmt: skip
     return parser
 

@@ -63,10 +63,15 @@ def _create(path: Path, mark: str) -> tuple[Path, int | None]:
 
 def delete_unfinished(folder: Path) -> None:
     """Delete the temporary files in ``folder`` that no process is writing. Ignores errors: a write raises them."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = [(Path(entry), match[1]) for entry in entries if (match := _NAME.fullmatch(entry.name))]
-        for path, host in found:
-            _delete_abandoned(path, host)
+    with contextlib.suppress(OSError):
+        for path in find_unfinished(folder):
+            _delete_abandoned(path, _NAME.fullmatch(path.name)[1])
+
+
+def find_unfinished(folder: Path) -> list[Path]:
+    """Return the temporary files in ``folder``, also those that a process is writing. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return [Path(entry) for entry in entries if _NAME.fullmatch(entry.name)]
 
 
 def _delete_abandoned(path: Path, host: str | None) -> None:

@@ -43,11 +43,12 @@ class ClipLedger:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a killed run leaves its last line incomplete
                 entry = json.loads(line)
                 self.entries[entry["clip"]] = {key: entry[key] for key in KEYS}
-        if not text.endswith("\n") and text:
-            self._rewrite()
+        self._is_cut_off = bool(text) and not text.endswith("\n")
 
     def add(self, clip: Path, recording: Path, identity: Mapping[str, Any]) -> None:
         """Append a clip that was just made; ``identity`` is the result of ``identify``."""
+        if self._is_cut_off:
+            self._rewrite()
         names = {"clip": _name(clip, self.out_dir), "recording": _name(recording, self.in_dir)}
         entry = self.entries[names["clip"]] = {**names, "of": self.source, **identity}
         with open(self.path, "a", encoding="utf-8", newline="\n") as file:
@@ -82,6 +83,7 @@ class ClipLedger:
 
     def _rewrite(self) -> None:
         write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries.values()))
+        self._is_cut_off = False
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -82,7 +82,7 @@ def resample_folder(
     job = ResampleJob(out_dir, sampling_rate, full_scale)
     changed = _save_settings(out_dir, {"sampling_rate": sampling_rate, "full_scale": full_scale})
     ledger = ClipLedger(in_dir, out_dir)
-    waiting = [one for one in fit if not _up_to_date(one.path, job.target(one), changed)]
+    waiting = [one for one in fit if not up_to_date(one.path, job.target(one), changed)]
     report.up_to_date = len(fit) - len(waiting)
     with unwind_on_signals(), contextlib.closing(run_job(job, waiting, workers)) as outcomes:
         for outcome in progress(outcomes, total=len(waiting), description="resampling", unit="clip"):
@@ -201,7 +201,7 @@ def _save_settings(out_dir: Path, settings: dict) -> int:
         raise UserError(f"{out_dir} cannot be written to: {error.strerror}") from None
 
 
-def _up_to_date(source: Path, target: Path, settings_changed: int) -> bool:
+def up_to_date(source: Path, target: Path, settings_changed: int) -> bool:
     """Return whether the clip is newer than its recording and the settings.
 
     The recording's ctime counts too, because a copy may keep an old modification time.

@@ -22,6 +22,7 @@ LAYERS = {
     "onnxexport": 3,
     "demonstration": 4,
     "downloads": 4,
+    "checkup": 5,
 }
 HEAVY = ("torch", "torchaudio", "librosa", "faiss", "scipy", "matplotlib")
 
@@ -66,8 +67,10 @@ def texts(path):
 @pytest.mark.parametrize("package", sorted(LAYERS))
 def test_packages_contain_no_flags_because_programs_without_flags_use_them(package):
     """``modules.console.option`` names settings, in a script by their flags."""
-    others = {ROOT / "modules/audio/ffmpeg.py", ROOT / "downloads/wheel.py"}  # flags of ffmpeg and pip
-    exceptions = others | {ROOT / "cluster/train_cluster.py", ROOT / "modules/console.py"}  # a script, and for scripts
+    others = {"modules/audio/ffmpeg.py", "downloads/wheel.py", "checkup/machine.py"}  # flags of ffmpeg, pip, nvidia-smi
+    commands = {"checkup/project.py"}  # whole commands, which a person copies
+    scripts = {"cluster/train_cluster.py", "modules/console.py"}  # a script, and for scripts
+    exceptions = {ROOT / name for name in others | commands | scripts}
     for path in set((ROOT / package).rglob("*.py")) - exceptions:
         for text in set(texts(path)) - NO_MESSAGES:
             assert not FLAG.search(COMMAND.sub("", text)), f"{path.relative_to(ROOT)}: {text}"

@@ -65,8 +65,8 @@ class Pair(SavedStep):
         They are recognised by an unfinished file in the folder and by their extra state. A generator is renamed last
         when saving and first when deleting, so a single generator came from elsewhere and stays.
         """
-        unpaired = _unpaired(self.folder) if unfinished(self.folder) else []
-        return [path for pair, path in unpaired if pair.step and path == pair.discriminator and pair.state.exists()]
+        found = unpaired(self.folder) if unfinished(self.folder) else []
+        return [path for pair, path in found if pair.step and path == pair.discriminator and pair.state.exists()]
 
 
 def _networks(folder: Path) -> dict[str, set[int]]:
@@ -78,7 +78,7 @@ def _networks(folder: Path) -> dict[str, set[int]]:
     return steps
 
 
-def _unpaired(folder: Path) -> list[tuple[Pair, Path]]:
+def unpaired(folder: Path) -> list[tuple[Pair, Path]]:
     """Return the networks whose partner is missing and was not set aside."""
     steps, found = _networks(folder), []
     for step in sorted(steps["G"] ^ steps["D"]):
@@ -104,11 +104,11 @@ def read_newest(folder: str | Path) -> tuple[Pair, tuple[dict, dict, dict | None
     folder = Path(folder)
     if found := read_newest_intact(folder, pairs(folder)):
         return found
-    unpaired = _unpaired(folder)
-    names = ", ".join(path.name for _, path in unpaired[:4])
-    if unpaired and unfinished(folder) and all(pair.step for pair, _ in unpaired):
+    single = unpaired(folder)
+    names = ", ".join(path.name for _, path in single[:4])
+    if single and unfinished(folder) and all(pair.step for pair, _ in single):
         log.warning("%s holds %s of an interrupted first save; starting anew", folder, names)
-    elif unpaired:
+    elif single:
         raise UserError(
             f"{folder} holds only {names}; G_<step>.pth and D_<step>.pth belong together: put the other "
             "one there, or move it away to begin anew"
