@@ -48,10 +48,12 @@ class StreamingConverter:
         self.features_ahead = math.ceil(FEATURES_AHEAD * self.rate / self.hop)
         self.decoder_ahead = math.ceil(DECODER_AHEAD * self.rate / self.hop)
         self.stages = StageDurations("encoder", "F0", "prior and flow", "decoder")
+        self.seed = conversion.seed
         self.change(conversion)
-        self._build(conversion.seed)
+        self.reset()
 
-    def _build(self, seed: int) -> None:
+    def reset(self) -> None:
+        """Begin a new stream."""
         svc, device, hop, voices = self.svc, self.svc.device, self.hop, self.svc.voices
         ahead = self.features_ahead + self.decoder_ahead
         self.window = self.frames + ahead + self._frames_of(voice.CONTEXT)
@@ -59,7 +61,7 @@ class StreamingConverter:
         encoder, mode = svc.feature_extractor.encoder, voices.unit_interpolate_mode
         self.units = UnitStream(encoder, self.rate, hop, mode, max(encoded, self.window), device)
         self.pitch = PitchStream(hop, heard, max(self.window, heard), device)
-        self.voice = VoiceStream(svc.synthesizer, self.frames, self.window, self.decoder_ahead, seed, device)
+        self.voice = VoiceStream(svc.synthesizer, self.frames, self.window, self.decoder_ahead, self.seed, device)
         self.gate = Gate(hop / self.rate)
         reads = max(self.units.reads, heard * hop, self.window * hop) + hop
         self.sound = History(1, reads, device)
