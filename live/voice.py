@@ -119,6 +119,7 @@ class FrameNoise:
         """Return standard normal numbers (last - first, count) of the frames; ``stream`` tells two uses apart."""
         noise = torch.empty(last - first, count)
         for frame in range(first, last):
-            self._generator.manual_seed(((self.seed + 1) << 32) + 2 * (frame + FAR) + stream)
+            # The generator heeds only 32 bits; the factor, a large odd number, scatters the seeds among them.
+            self._generator.manual_seed((self.seed * 0x9E3779B1 + 2 * (frame + FAR) + stream) % 2**32)
             torch.randn(count, generator=self._generator, out=noise[frame - first])
         return noise

@@ -84,10 +84,10 @@ def small_svc(folder, local=True, seed=0, **model):
     return svc
 
 
-def vowel(seconds, hz=180.0, vibrato=0.02, rate=RATE):
-    """A voiced sound: ten harmonics with vibrato."""
+def vowel(seconds, hz=180.0, vibrato=0.02, rate=RATE, glide=0.0):
+    """A voiced sound: ten harmonics with vibrato, ``glide`` Hz higher after each second."""
     t = np.arange(int(seconds * rate)) / rate
-    phase = 2 * np.pi * hz * (t - vibrato / (2 * np.pi * 5) * np.cos(2 * np.pi * 5 * t))
+    phase = 2 * np.pi * (hz * (t - vibrato / (2 * np.pi * 5) * np.cos(2 * np.pi * 5 * t)) + glide / 2 * t**2)
     tone = sum(np.sin(k * phase) / k for k in range(1, 11))
     return (0.15 * tone * (1 + 0.3 * np.sin(2 * np.pi * 3 * t))).astype(np.float32)
 
