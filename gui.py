@@ -106,8 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list_devices:
         from live.sound_card import list_devices
 
-        for device in list_devices():
-            print(device.describe())
+        print("\n".join(device.describe() for device in list_devices()) or "this computer has no sound device")
         return 0
     settings = read_settings(args)
     if args.file:
