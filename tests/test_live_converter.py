@@ -11,7 +11,7 @@ from live.converter import StreamingConverter
 from live.session import Session
 from modules.audio.files import sinc_resample
 from modules.console import UserError
-from tests.live_stands import RATE, convert_all, durations, simulate, small_svc, vowel
+from tests.live_stands import RATE, PassThrough, convert_all, durations, simulate, small_svc, vowel
 
 HOP = 512
 EARLY = 20  # frames
@@ -138,6 +138,21 @@ def test_the_delay_of_a_model_is_the_printed_sum_to_the_sample(svc):
     assert np.fft.irfft(product).argmax() - RATE == round(session.delays().total * RATE)
 
 
+def test_the_final_latent_and_excitation_never_change(whole_svc):
+    """With attention over the window, each window gives another latent."""
+    converter, sound = StreamingConverter(whole_svc, SETTINGS, 0.1), vowel(3)
+    before = None
+    for first in range(0, len(sound) - converter.block, converter.block):
+        converter(sound[first : first + converter.block])
+        voice = converter.voice
+        if before is not None:
+            frames = last - 20, last
+            assert torch.equal(voice._latent.view(*frames), before[0])
+            assert torch.equal(voice._excitation.view(*frames), before[1])
+        last = voice.final
+        before = voice._latent.view(last - 20, last).clone(), voice._excitation.view(last - 20, last).clone()
+
+
 # -- silence ----------------------------------------------------------------------------------------------------------
 
 
@@ -194,10 +209,11 @@ def test_a_setting_changes_without_a_gap_or_click(svc, change):
     assert np.sqrt(np.square(frames).mean(1)).min() > 0.1 * np.sqrt(np.square(rest).mean())  # no gap
 
 
-def test_another_model_takes_over_without_a_click(svc, tmp_path):
+def test_another_model_takes_over_while_sound_plays(svc, tmp_path):
+    """It hears the sound before the change, so that it has its context at once."""
     other = small_svc(tmp_path, seed=5)
-    converter = StreamingConverter(svc, SETTINGS, 0.1)
-    session = Session(converter, RATE, 441, durations(0.01))
+    session = Session(StreamingConverter(svc, SETTINGS, 0.1), RATE, 441, durations(0.01))
+    alone = StreamingConverter(other, SETTINGS, 0.1)
     sound, heard = vowel(4), []
     for first in range(0, len(sound) - 441, 441):
         if first == 200 * 441:
@@ -205,12 +221,33 @@ def test_another_model_takes_over_without_a_click(svc, tmp_path):
         heard.append(session.exchange(sound[first : first + 441]))
         while (task := session.take()) is not None:
             session.give(task, session.convert(task), 0.01)
-    assert session.converter.svc is other
-    heard = np.concatenate(heard)
-    change = slice(200 * 441, 200 * 441 + 2 * converter.block + session.scheduler.delay)
-    rest = np.concatenate((heard[RATE : change.start], heard[change.stop :]))
-    assert steepest(heard[change]) < steepest(rest) + 0.01 * np.abs(rest).max()
-    assert session.scheduler.underruns == 0
+    assert session.converter.svc is other and session.scheduler.underruns == 0
+    assert session.converter.sound.end >= session.converter.sound.length - HOP  # context from before the change
+    wanted = convert_all(alone, sound)[-RATE:]
+    assert abs(decibels(np.concatenate(heard)[-RATE:], wanted)) < 3
+
+
+def test_models_change_with_a_fade_and_without_a_click():
+    """The other model here gives the opposite, which is the largest jump."""
+
+    class Opposite(PassThrough):
+        def __call__(self, block):
+            return -super().__call__(block)
+
+    tone = (0.5 * np.sin(2 * np.pi * 220 * np.arange(4 * RATE) / RATE)).astype(np.float32)
+    session = Session(PassThrough(), RATE, 441, durations(0.01))
+    heard = []
+    for first in range(0, len(tone) - 441, 441):
+        if first == 200 * 441:
+            session.replace(Opposite())
+        heard.append(session.exchange(tone[first : first + 441]))
+        while (task := session.take()) is not None:
+            session.give(task, session.convert(task), 0.01)
+    heard, delay = np.concatenate(heard), session.scheduler.delay
+    assert np.array_equal(heard[-RATE:], -tone[len(heard) - RATE - delay : len(heard) - delay])
+    assert steepest(heard) < steepest(tone) + 0.005 * 0.5  # a jump of -40 dB below the tone
+    with pytest.raises(ValueError, match="other blocks"):
+        session.replace(PassThrough(block=512))
 
 
 def test_what_would_fail_every_block_is_refused_at_once(svc):
