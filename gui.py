@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, default="auto",
         help="of decoder and encoder; auto: the fastest without audible error (%(default)s)")  # fmt: skip
     add("--block", type=_seconds, default=0.25, metavar="S",
-        help="seconds that are converted at once: shorter means less delay and more computing (%(default)s)")  # fmt: skip
+        help="seconds that are converted at once; fewer mean less delay and more computing (%(default)s)")  # fmt: skip
     add("--fixed_delay", type=float, metavar="S",
         help="seconds from input to output that never change (default: as short as this computer allows)")  # fmt: skip
     add("--input", help="number or part of the name of the input (default: the system's)")

@@ -15,8 +15,8 @@ ZERO_CROSSINGS = 32  # on one side of the filter
 class RateConverter:
     """Resamples a stream: sample n of the output is the sound at time n / ``to_rate``, without any shift.
 
-    Both rates are in step once per group of samples, 3 ms with 44100 and 48000 Hz; whole groups are resampled as soon as
-    the filter's neighbourhood is there. (A soxr.ResampleStream holds back up to 20 ms.)
+    Both rates are in step once per group of samples, 3 ms with 44100 and 48000 Hz; whole groups are resampled as soon
+    as the filter's neighbourhood is there. (A soxr.ResampleStream holds back up to 20 ms.)
 
     Attributes:
         lag: the most samples of input for which there is no output yet.

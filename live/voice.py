@@ -77,9 +77,10 @@ class VoiceStream:
         x = self.net.content(units[None], uv, mask, volume)
         z = self.net.latent(x, f0, mask, self._condition(first, end), noise, noice_scale)[0]
         kept = max(self.final, first)
-        self._excite(f0[:, kept - first : final_frames - first], kept)
         self._latent.write(kept, z[:, kept - first :])
-        self.final = final_frames
+        if final_frames > kept:  # not so at the start, if a block is shorter than the look-ahead
+            self._excite(f0[:, kept - first : final_frames - first], kept)
+            self.final = final_frames
 
     def _excite(self, f0: Tensor, first: int) -> None:
         """Continue the excitation with the frames of ``f0`` (1, n) from ``first`` on."""

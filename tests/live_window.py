@@ -1,6 +1,6 @@
 """Opens the window under the DISPLAY of the environment and drives it by keyboard; test_live_window.py runs it.
 
-    python -m tests.live_window FOLDER     FOLDER has G_0.pth and config.json; pictures are written there
+python -m tests.live_window FOLDER     FOLDER has G_0.pth and config.json; pictures are written there
 """
 
 from __future__ import annotations

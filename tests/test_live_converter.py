@@ -66,7 +66,7 @@ def offline(svc, sound, converter):
     return net.dec.generate(z, source.mix(features.f0, phases, noise), g)[0, 0].numpy()
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("seconds", [0.03, 0.1, 0.25, 0.5])
 def test_blocks_of_any_length_give_the_offline_conversion(svc, seconds):
     """But for the first second, in which the context is missing."""
     sound = vowel(4)
@@ -141,7 +141,7 @@ def test_the_delay_of_a_model_is_the_printed_sum_to_the_sample(svc):
 def test_the_final_latent_and_excitation_never_change(whole_svc):
     """With attention over the window, each window gives another latent."""
     converter, sound = StreamingConverter(whole_svc, SETTINGS, 0.1), vowel(3)
-    before = None
+    before, last = None, 0
     for first in range(0, len(sound) - converter.block, converter.block):
         converter(sound[first : first + converter.block])
         voice = converter.voice

@@ -6,7 +6,7 @@ import pytest
 from live.delays import MARGIN, Delays, reserve_for
 from live.scheduler import SETTLED
 from modules.console import UserError
-from tests.live_stands import BLOCK, BUFFER, RATE, PassThrough, simulate
+from tests.live_stands import BLOCK, RATE, PassThrough, simulate
 
 BLOCK_SECONDS = BLOCK / RATE
 
