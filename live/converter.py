@@ -19,9 +19,10 @@ from live.units import UnitStream
 from live.voice import VoiceStream
 from modules.console import UserError
 
-# Sound after a frame that its features need: half of Praat's window of 60 ms, a unit of 25 ms with the next one.
+# Sound after a frame that its features need: the two units between which a frame may lie end 41 ms after its begin, and
+# F0 and the latent hardly gain from more (benchmarks/README.md).
 FEATURES_AHEAD = 0.046  # seconds
-# Sound after a frame that the decoder needs, for an error of -60 dB (benchmarks/README.md).
+# Sound after a frame that the decoder needs for an error of -60 dB (benchmarks/README.md).
 DECODER_AHEAD = 0.046  # seconds
 
 

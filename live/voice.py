@@ -9,7 +9,7 @@ from live.history import History
 from vdecoder.block_plan import plan_block
 from vits.synthesizer import Synthesizer
 
-CONTEXT = 1.0  # seconds before a block that the prior and the flow see with it
+CONTEXT = 0.5  # seconds before a block that the prior and the flow see with it; the flow reaches 0.37 s
 FAR = 1 << 16  # a frame so far from the begin of a song that a plan is not cut there
 
 

@@ -37,7 +37,7 @@ def decibels(error, reference):
 def early_f0(svc, sound, seconds):
     """The F0 of the first frames as the converter finds it, for ``offline``."""
     converter = StreamingConverter(svc, SETTINGS, seconds)
-    convert_all(converter, sound[: max(converter.block, 60 * HOP // converter.block * converter.block)])
+    convert_all(converter, sound[: max(converter.block, 40 * HOP // converter.block * converter.block)])
     return converter.pitch.f0(0, min(EARLY, converter.pitch.final)).clone()
 
 
@@ -57,7 +57,8 @@ def offline(svc, sound, converter):
     encoded = svc.feature_extractor.encoder(sinc_resample(wav, RATE, 16000))
     units = encoded[:, :, (torch.arange(frames) * HOP // 882).clamp(max=encoded.shape[2] - 1)]
     g = net.speaker_condition(torch.tensor([[0]]))
-    x = net.content(units, features.uv, torch.ones(1, 1, frames), None)
+    volume = features.volume if svc.config.model.vol_embedding else None
+    x = net.content(units, features.uv, torch.ones(1, 1, frames), volume)
     noise = voice._noise.normal(0, frames, voice.inter).t()[None]
     z = net.latent(x, features.f0, torch.ones(1, 1, frames), g, noise, SETTINGS.noice_scale)
     source = net.dec.m_source
@@ -71,6 +72,15 @@ def test_blocks_of_any_length_give_the_offline_conversion(svc, seconds):
     """But for the first second, in which the context is missing."""
     sound = vowel(4)
     converter = StreamingConverter(svc, SETTINGS, seconds)
+    heard = convert_all(converter, sound)[converter.look_ahead :]
+    wanted = offline(svc, sound, converter)[: len(heard)]
+    assert decibels((heard - wanted)[RATE:], wanted[RATE:]) < -40
+
+
+def test_a_model_with_loudness_and_snakes_gives_the_offline_conversion_too(tmp_path):
+    svc = small_svc(tmp_path, vol_embedding=True, vocoder_name="nsf-snake-hifigan")
+    sound = vowel(4)
+    converter = StreamingConverter(svc, SETTINGS, 0.25)
     heard = convert_all(converter, sound)[converter.look_ahead :]
     wanted = offline(svc, sound, converter)[: len(heard)]
     assert decibels((heard - wanted)[RATE:], wanted[RATE:]) < -40
