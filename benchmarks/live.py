@@ -31,8 +31,8 @@ from inference.svc import Svc
 from live import converter as converters
 from live.converter import StreamingConverter
 from live.durations import Durations
-from live.session import Session
-from live.simulation import BUFFER, Simulation
+from live.session import BUFFER, Session
+from live.simulation import Simulation
 from live.voice import FAR
 from modules.audio.files import read_audio
 from modules.audio.spectrogram import mel_spectrogram
@@ -72,6 +72,7 @@ def main() -> None:
         if arguments.model:
             facts["decoder_ahead_db"] = measure_decoder(svc, song)
             facts["features_ahead"] = measure_features(svc, song, path)
+            facts["border_flux"] = measure_borders(svc, song, arguments.blocks)
         if arguments.minutes:
             facts["memory"] = measure_memory(svc, song, arguments.minutes)
     print(json.dumps(facts))
@@ -197,6 +198,22 @@ def look_ahead(svc: Svc, song: np.ndarray, frames: int) -> tuple[np.ndarray, np.
     ):
         heard, _ = run(svc, song, 0.1, f0_predictor="pm")
     return heard, torch.cat(found, dim=1).numpy()
+
+
+def measure_borders(svc: Svc, song: np.ndarray, blocks: list[float]) -> dict[str, float]:
+    """Print and return how much the log-mel spectrum changes at the borders of blocks, as a multiple of elsewhere."""
+    ratios = {}
+    for seconds in blocks:
+        heard, converter = run(svc, song, seconds, f0_predictor="pm")
+        settings = converter.rate, 1024, 80, converter.hop, 1024, 0.0, None
+        mel = mel_spectrogram(torch.from_numpy(heard)[None], *settings)[0]
+        flux = mel.diff(dim=1).abs().mean(0)[100:].numpy()
+        # After its look-ahead was cut off, a block begins so many frames after a multiple of its length.
+        after = (np.arange(100, 100 + len(flux)) + converter.look_ahead // converter.hop) % converter.frames
+        at_border = (after == 0) | (after == converter.frames - 1)
+        ratios[f"{seconds:g}"] = float(flux[at_border].mean() / flux[~at_border].mean())
+        print(f"spectral flux at the borders of blocks of {seconds:g} s: {ratios[f'{seconds:g}']:.2f} of elsewhere")
+    return ratios
 
 
 def decibels(error: np.ndarray, reference: np.ndarray) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from live.settings import Settings
@@ -138,8 +137,3 @@ def _sound_card(settings: Settings) -> Card:
     from live.sound_card import SoundCard
 
     return SoundCard(settings.source, settings.sink)
-
-
-def changed(settings: Settings, **conversion: object) -> Settings:
-    """Return the settings with other values in their conversion. Raises UserError for one out of range."""
-    return replace(settings, conversion=replace(settings.conversion, **conversion))

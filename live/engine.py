@@ -12,8 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from live.delays import Delays
-from live.session import Converter, Session, calibrate
-from live.simulation import BUFFER
+from live.session import BUFFER, Converter, Session, calibrate
 from modules.console import UserError, explain, get_logger
 
 log = get_logger("live")
@@ -77,7 +76,6 @@ class Engine:
         card: opens the stream.
         converter: converts the blocks.
         fixed_delay: total delay in seconds, or None, as of Session.
-        buffer_seconds: length of the device's buffer.
         clock: returns seconds.
 
     Raises UserError if the devices cannot be opened, or the fixed delay is too short.
@@ -88,10 +86,9 @@ class Engine:
         card: Card,
         converter: Converter,
         fixed_delay: float | None = None,
-        buffer_seconds: float = BUFFER,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        self.card, self.fixed_delay, self.buffer_seconds, self.clock = card, fixed_delay, buffer_seconds, clock
+        self.card, self.fixed_delay, self.clock = card, fixed_delay, clock
         self.status = Status()
         self._durations = calibrate(converter, clock)
         self._wake, self._thread, self._stopping = threading.Event(), None, False
@@ -151,7 +148,7 @@ class Engine:
 
     def _open(self, converter: Converter) -> None:
         """Open the devices with a new session."""
-        stream = self.card.open(converter.rate, self.buffer_seconds, self._exchange, self._end)
+        stream = self.card.open(converter.rate, BUFFER, self._exchange, self._end)
         try:
             converter.reset()
             self._session = Session(

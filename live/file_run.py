@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from live.converter import StreamingConverter
-from live.session import Session, calibrate
-from live.simulation import BUFFER, Simulation
+from live.session import BUFFER, Session, calibrate
+from live.simulation import Simulation
 from modules.audio.files import read_audio, write_audio
 from modules.console import progress
 

@@ -15,6 +15,7 @@ from live.rates import RateConverter
 from live.scheduler import FADE, Scheduler, Task
 from modules.console import UserError
 
+BUFFER = 0.01  # seconds of a device's buffer
 CALIBRATION = 12  # blocks that are converted before the start to measure how long that takes
 NOISE = 0.1  # level of the sound in them
 
@@ -49,7 +50,6 @@ class Session:
         durations: measured times of converting a block, see ``calibrate``.
         device_delay: seconds of the device.
         fixed_delay: total delay in seconds that never changes; None for the shortest, which adapts.
-        margin: seconds of reserve beyond the 99th percentile of the durations.
 
     Raises UserError if the fixed delay is too short.
     """
@@ -62,7 +62,6 @@ class Session:
         durations: Durations,
         device_delay: float = 0.0,
         fixed_delay: float | None = None,
-        margin: float = MARGIN,
     ):
         self.converter, self.device_delay = converter, device_delay
         self.level = 0.0  # of the newest input, RMS
@@ -72,7 +71,7 @@ class Session:
         self._to_model, self._to_device = to_model, to_device
         self._output = np.zeros(0, np.float32)  # at the device's rate, not yet played
         port = math.ceil((buffer + to_model.lag) * converter.rate / rate) + to_device.lead
-        reserve = durations.percentile(99) + margin
+        reserve = durations.percentile(99) + MARGIN
         if fixed_delay is not None:
             others = Delays((converter.block + port) / converter.rate, self.look_ahead, 0, device_delay)
             reserve = reserve_for(fixed_delay, others, reserve)

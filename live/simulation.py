@@ -10,8 +10,6 @@ import numpy as np
 from live.scheduler import Task
 from live.session import Session
 
-BUFFER = 0.01  # seconds of a device's buffer
-
 
 class Simulation:
     """Runs a session as a device of ``rate`` Hz with buffers of ``buffer`` samples would, without waiting.

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from live.controller import Controller, changed
+from live.controller import Controller
 from live.settings import Settings
 from modules.console import UserError
 from modules.f0 import F0_PREDICTORS
@@ -157,9 +157,10 @@ class Window:
             names = {"key": "tran", "silence": "slice_db"}
             numbers = {of: self._number(name) for name, of in names.items()}
             text = {name: value.get().strip() for name, value in self.values.items()}
-            settings = changed(self.settings, spk=text["speaker"], f0_predictor=text["predictor"], **numbers)
+            choices = {"spk": text["speaker"], "f0_predictor": text["predictor"]}
             return replace(
-                settings,
+                self.settings,
+                conversion=replace(self.settings.conversion, **choices, **numbers),
                 model_path=text["model"],
                 source=_device(text["source"]),
                 sink=_device(text["sink"]),
