@@ -170,7 +170,8 @@ class Engine:
         """Serve the device's thread."""
         self._heard = self.clock()
         audio = self._session.exchange(captured)
-        self._wake.set()
+        if self._session.scheduler.has_block:
+            self._wake.set()
         return audio
 
     def _end(self) -> None:

@@ -116,15 +116,20 @@ class Scheduler:
 
     # -- the worker's side --------------------------------------------------------------------------------------------
 
+    @property
+    def has_block(self) -> bool:
+        """Whether a block is complete and not yet taken."""
+        return self._next < self._captured // self.block
+
     def take(self) -> Task | None:
         """Return the next block that can be ready in time, or the newest if none can; None if no block is complete.
 
         Drops the blocks before it.
         """
         with self._lock:
-            whole = self._captured // self.block
-            if self._next >= whole:
+            if not self.has_block:
                 return None
+            whole = self._captured // self.block
             done = self._position + round(self.durations.percentile(50) * self.rate)
             number = max(self._next, min(done // self.block, whole - 1))
             self.overruns += number - self._next

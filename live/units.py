@@ -17,14 +17,15 @@ RESAMPLING_REACH = 8  # samples at 16 kHz; the filter's reach to each side is 6
 class UnitStream:
     """Units every 20 ms from the stream's begin, and their resampling to the model's frames.
 
-    The encoder computes a window of constant length that ends with the sound. Units of final frames do not change any
+    The encoder computes a window of constant length that ends with the sound: ``frames``, or what it would pad with
+    silence. Units of final frames do not change any
     more; those after them are provisional, since the sound after them is missing.
 
     Args:
         encoder: the speech encoder.
         rate, hop_length: of the model.
         mode: how units are resampled to frames, as in ``stretch_units``.
-        frames: the most frames that ``update`` may be behind the sound, and that ``at`` gives.
+        frames: frames of the window, the most that ``at`` gives.
         device: device of the result.
 
     Raises UserError if units do not begin on whole samples at the model's rate.
@@ -37,7 +38,7 @@ class UnitStream:
         if rest:
             raise UserError(f"a model of {rate} Hz cannot be used live; its rate must be a multiple of 50 Hz")
         self.encoder, self.rate, self.hop_length, self.spacing, self.mode = encoder, rate, hop_length, spacing, mode
-        self.window = frames * hop_length // spacing + 1  # units
+        self.window = max(frames * hop_length // spacing + 1, encoder.padded_to)  # units
         self.samples = (self.window - 1) * HOP_LENGTH + WINDOW_LENGTH - 2 * encoder.padding  # of the window, at 16 kHz
         reach = self.samples + RESAMPLING_REACH - self.window * HOP_LENGTH
         self.reach = -(-reach * rate // SAMPLING_RATE)  # samples after the last unit's end
