@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from live.delays import Delays
+from live.scheduler import TOO_SLOW
 from live.session import BUFFER, Converter, Session, calibrate
 from modules.console import UserError, explain, get_logger
 
@@ -202,16 +203,12 @@ class Engine:
     def _report(self) -> None:
         session = self._session
         scheduler, durations = session.scheduler, session.scheduler.durations
-        usual = durations.percentile(50)
-        notice = ""
-        if usual * scheduler.rate > scheduler.block:
-            notice = "this computer is too slow for these settings; choose a longer block, or a faster F0 predictor"
         self.status = Status(
             session.level,
             session.delays(),
             self._counted[0] + scheduler.underruns,
             self._counted[1] + scheduler.overruns,
-            usual,
+            durations.percentile(50),
             durations.percentile(99),
-            notice,
+            TOO_SLOW if scheduler.is_too_slow else "",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from live.converter import StreamingConverter
+from live.scheduler import TOO_SLOW
 from live.session import Session
 
 
@@ -20,4 +21,6 @@ def table(session: Session, converter: StreamingConverter) -> str:
     factor = scheduler.durations.percentile(50) / block
     lines += ["", f"block of {1000 * block:.1f} ms, real-time factor {factor:.3f} (the median block)"]
     lines.append(f"underruns (gaps) {scheduler.underruns}, overruns (dropped blocks) {scheduler.overruns}")
+    if scheduler.is_too_slow:
+        lines.append(TOO_SLOW)
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from live.ring import Ring
 FADE = 0.01  # seconds
 BACKLOG = 5.0  # seconds of input that are kept for a worker that stalls
 SETTLED = 40  # blocks
+TOO_SLOW = "this computer is too slow for these settings; choose a longer block, or a faster F0 predictor"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Scheduler:
         """Samples between the input and the output; a change of the reserve takes effect in the next gap or block."""
         with self._lock:
             return self.block + self.port + self.reserve - self._change
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether the median block takes longer than it lasts."""
+        return self.durations.percentile(50) * self.rate > self.block
 
     # -- the device's side --------------------------------------------------------------------------------------------
 
