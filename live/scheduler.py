@@ -157,7 +157,7 @@ class Scheduler:
             self._output.write(first, audio)
             self._ready = first + self.block
             if not self.fixed:
-                self._adapt(task.number, seconds, is_late)
+                self._adapt(task.number, is_late)
 
     def _join(self, first: int, audio: np.ndarray) -> None:
         """Fade out what is ready, fade in ``audio``, and fill the gap between them with zeros."""
@@ -168,7 +168,7 @@ class Scheduler:
         gap = max(self._ready, self._position)
         self._output.write(gap, np.zeros(max(0, first - gap), np.float32))
 
-    def _adapt(self, number: int, seconds: float, is_late: bool) -> None:
+    def _adapt(self, number: int, is_late: bool) -> None:
         """Let the reserve grow if this block and a recent one were late, and return when it is not needed.
 
         Blocks that took twice the length of a block are stalls, which no reserve hides.
