@@ -22,6 +22,7 @@ LAYERS = {
     "onnxexport": 3,
     "demonstration": 4,
     "downloads": 4,
+    "live": 4,
     "checkup": 5,
 }
 HEAVY = ("torch", "torchaudio", "librosa", "faiss", "scipy", "matplotlib")

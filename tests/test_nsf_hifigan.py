@@ -154,6 +154,21 @@ def test_each_wrap_has_the_float32_rounding_error():
     torch.testing.assert_close(sines_of(source, f0).double(), wanted, rtol=0, atol=2e-7)
 
 
+@pytest.mark.parametrize("phases_per_frame", [False, True])
+def test_phases_that_continue_are_those_of_one_pass_to_the_bit(phases_per_frame):
+    source = HarmonicSource(44100, 64, phases_per_frame=phases_per_frame)
+    f0 = torch.rand(2, 300, generator=seeded()) * 900 + 60
+    f0[:, 90:110] = 0
+    first = torch.rand(2, source.tracks, generator=seeded(2))
+    parts, before = [], None
+    for begin, end in ((0, 1), (1, 8), (8, 100), (100, 300)):
+        before = source.phases(f0[:, begin:end], first, before)
+        parts.append(before)
+    whole = source.phases(f0, first)
+    for value, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(value, torch.cat(pieces, dim=1))
+
+
 def test_initial_phases_shift_the_overtones_and_not_the_fundamental():
     source = HarmonicSource(44100, 64)
     f0 = torch.full((1, 10), 200.0)

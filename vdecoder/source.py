@@ -38,6 +38,12 @@ class Phases(NamedTuple):
     def __getitem__(self, frames: slice) -> Phases:
         return Phases(*(value[:, frames] for value in self))
 
+    def end(self, hop_length: int) -> tuple[Tensor, Tensor]:
+        """Return ``start`` and ``slipped`` of the frame after the last, (B, 1, tracks) each."""
+        step, start, slip, slipped = (value[:, -1:] for value in self)
+        turns = start + step * hop_length
+        return fraction(turns), slipped + slip * (turns >> TURN_BITS)
+
 
 class HarmonicSource(nn.Module):
     """Frame-rate F0 to one channel of excitation at the sampling rate: a learned mix of noisy harmonic sines.
@@ -87,24 +93,26 @@ class HarmonicSource(nn.Module):
         return torch.tanh(self.l_linear(tracks)).transpose(1, 2)
 
     @torch.no_grad()
-    def phases(self, f0: Tensor, first: Tensor) -> Phases:
+    def phases(self, f0: Tensor, first: Tensor, before: Phases | None = None) -> Phases:
         """Compute the tracks' phases at every frame of ``f0`` (B, T).
 
-        ``first`` (B, tracks) are the overtones' initial phases in turns; the fundamental starts at 0.
+        ``first`` (B, tracks) are the overtones' initial phases in turns; the fundamental starts at 0. With the phases
+        of the frames ``before``, of which only the last counts, they continue instead, as in one pass.
         """
         numbers = torch.arange(1, self.tracks + 1, device=f0.device)
         # Multiplied first and divided second, in float32, for the rounding of the trained models.
         turns = ((f0[:, :, None] * numbers) / self.sampling_rate) % 1
         first = first.float() * (numbers > 1)
-        if self.phases_per_frame:
+        if self.phases_per_frame and before is None:
             turns = torch.cat((turns[:, :1] + first[:, None], turns[:, 1:]), dim=1)
             first = torch.zeros_like(first)
         step = (turns * TURN).long()
         slip = torch.zeros_like(step) if self.phases_per_frame else ((turns - 1) * TURN).long() + TURN - step
         advance = step * self.hop_length
-        start = fraction((first * TURN).long()[:, None] + fraction(advance).cumsum(dim=1) - advance)
+        start, slipped = ((first * TURN).long()[:, None], 0) if before is None else before.end(self.hop_length)
+        start = fraction(start + fraction(advance).cumsum(dim=1) - advance)
         slips = slip * ((start + advance) >> TURN_BITS)
-        return Phases(step, start, slip, slips.cumsum(dim=1) - slips)
+        return Phases(step, start, slip, slipped + slips.cumsum(dim=1) - slips)
 
     @torch.no_grad()
     def sines(self, phases: Phases) -> Tensor:

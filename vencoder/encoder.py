@@ -39,6 +39,7 @@ class SpeechEncoder:
     sampling_rate = SAMPLING_RATE
     padding = 0  # samples of padding at each end of the audio
     bounds_memory = False  # the encoder itself processes long audio in parts, or needs little memory
+    padded_to = 0  # frames; shorter audio is padded with silence to as many, at the same cost
 
     def __init__(self, key: str, ssl_dim: int, device: str | torch.device = "cpu", half: bool = False):
         self.key = key

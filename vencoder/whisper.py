@@ -77,6 +77,10 @@ class Whisper(SpeechEncoder):
         self.network = _network(rename(weights, TO_TRANSFORMERS, path), settings, path, layer).to(self.device)
         self.mel_basis = mel_filters(SAMPLING_RATE, N_FFT, MEL_BANDS, 0, None, self.device)
 
+    @property
+    def padded_to(self) -> int:
+        return self.window
+
     def features(self, audio: Tensor) -> Tensor:
         frames = self.frames(len(audio))
         starts = window_starts(frames, self.window, self.overlap)

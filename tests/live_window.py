@@ -1,0 +1,118 @@
+"""Opens the window under the DISPLAY of the environment and drives it by keyboard; test_live_window.py runs it.
+
+python -m tests.live_window FOLDER     FOLDER has G_0.pth and config.json; pictures are written there
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import tkinter
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageGrab
+
+from inference.conversion import Conversion
+from live.controller import Controller
+from live.settings import Settings
+from live.window import Window
+
+
+class FakeStream:
+    """A sound card that hears a tone, and calls from a thread of its own as a real one does."""
+
+    rate, buffer, delay = 44100, 441, 0.012
+
+    def __init__(self, exchange):
+        self.exchange, self.open = exchange, True
+
+    def start(self):
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        t = np.arange(441) / 44100
+        while self.open:
+            self.exchange((0.1 * np.sin(2 * np.pi * 200 * t)).astype(np.float32)[:, None])
+            time.sleep(0.01)
+
+    def close(self):
+        self.open = False
+
+
+class FakeCard:
+    def refresh(self):
+        pass
+
+    def open(self, rate, buffer_seconds, exchange, on_end):
+        return FakeStream(exchange)
+
+
+class Driver:
+    """Sends keys to the window and looks at it, step by step, from Tk's own thread."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.root = folder, tkinter.Tk()
+        self.root.geometry("+0+0")
+        self.controller = Controller(lambda settings: FakeCard())
+        settings = Settings(Conversion("", f0_predictor="pm"), str(folder / "missing.pth"), block=0.1)
+        self.window = Window(self.root, settings, self.controller)
+
+    def pump(self, until, seconds=60.0):
+        """Let Tk work until the condition holds. Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while not until():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.window.note['text']!r}, {self.window.state['text']!r}")
+            self.root.update()
+            time.sleep(0.01)
+        self.root.update()
+
+    def key(self, name):
+        self.root.focus_get().event_generate(f"<{name}>")
+        self.root.update()
+
+    def shoot(self, name):
+        for _ in range(20):
+            self.root.update()
+        ImageGrab.grab(bbox=(0, 0, self.root.winfo_width(), self.root.winfo_height())).save(self.folder / name)
+
+    def run(self):
+        window, note = self.window, lambda: self.window.note["text"]
+        self.root.update()
+        window.widgets["model"].focus_force()
+        self.root.update()
+        self.key("Return")  # the model is missing
+        self.pump(lambda: "there is no checkpoint" in note())
+        self.shoot("error.png")
+        window.values["model"].set(str(self.folder / "G_0.pth"))
+        window.widgets["model"].focus_force()
+        self.root.update()
+        self.key("Tab")
+        order = [str(self.root.focus_get())]
+        window._list_speakers()
+        assert window.values["speaker"].get() == "alto", window.values["speaker"].get()
+        self.key("Return")
+        self.pump(lambda: "median" in window.state["text"] and window.level["value"] > 30)
+        self.shoot("running.png")
+        assert note() == "" and "delay" in window.state["text"], (note(), window.state["text"])
+        window.widgets["key"].focus_force()
+        self.root.update()
+        self.key("Up")  # a semitone higher, applied at once
+        assert window.values["key"].get() == "1", window.values["key"].get()
+        self.pump(lambda: self.controller._converter._settings[0].tran == 1)
+        window.values["key"].set("much")
+        self.key("Return")
+        self.pump(lambda: "'much' is not a number" in note())
+        assert self.controller.is_running
+        self.key("Escape")
+        self.pump(lambda: not self.controller.is_running)
+        assert order[0] != str(window.widgets["model"])
+        self.controller.close()
+        self.root.destroy()
+
+
+if __name__ == "__main__":
+    Driver(Path(sys.argv[1])).run()
+    print("the window works")
