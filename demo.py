@@ -193,9 +193,9 @@ def shrink_diffusion(folder: Path) -> None:
 
 def show(results: Path, source: Song, target: Song, began: float) -> int:
     """Copy the songs to results/, draw them and print the measures. Returns 1 if a goal is missed, else 0."""
-    from demonstration.measures import mel_cepstral_distance
-    from demonstration.report import draw, measure
+        from demonstration.report import draw, measure
     from demonstration.vocoder import pitch_error
+    from evaluation.spectral_distance import mel_cepstral_distance
     from modules.audio.files import read_audio
 
     wav, refined_wav, picture = (PROJECT / "results" / name for name in ("demo.wav", "demo_diffusion.wav", "demo.png"))

@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from demonstration.measures import (
-    HOP_LENGTH,
-    envelope_line,
-    f0_correlation,
-    mel_cepstral_distance,
-    voicing_error,
-)
+from demonstration.measures import f0_correlation, voicing_error
+from evaluation.artefacts import envelope_line
+from evaluation.signal_figures import HOP_LENGTH
+from evaluation.spectral_distance import mel_cepstral_distance
 
 # Three different methods; two must reach the goal for F0. A buzz at the frame rate misleads Praat's method (pm), which
 # takes the strongest period, more than the others. The goal for voicing counts for pm only.

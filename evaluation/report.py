@@ -1,0 +1,126 @@
+"""The report of an evaluation: a table for the console, and the same values for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.assessment import CONVERTED, SELF, SHIFTED, SOURCE, TARGET, TITLES, Assessment, Column
+from evaluation.comparison import Interval, paired_difference
+from evaluation.metrics import METRICS, Metric
+
+ORDER = (CONVERTED, SELF, SHIFTED, SOURCE, TARGET)
+ARROWS = {1: "more is better", -1: "less is better", 0: "0 is best"}
+
+
+def table(result: Assessment) -> str:
+    """Return the figures of an assessment as a table, grouped by what the sounds are compared with."""
+    keys = [key for key in ORDER if key in result.columns]
+    rows = [["", *(TITLES[key] for key in keys)]]
+    for name, metric, heading in _with_headings(result.columns.values()):
+        rows += [[heading]] if heading else []
+        cells = [_with_interval(metric, result.columns[keys[0]], name)]
+        cells += [metric.text(result.columns[key].mean(name)) for key in keys[1:]]
+        rows.append([f"  {metric.label}", *cells])
+    count = len(result.clips)
+    foot = [f"{count} clip{'s' if count != 1 else ''}, {result.seconds:.0f} s; in brackets the 95 % interval over clips"]
+    return "\n".join([_aligned(rows), *foot, *result.notes])
+
+
+def _with_headings(columns) -> list[tuple[str, Metric, str | None]]:
+    """Return the figures that any column has, each with its group's heading if it is the first of the group."""
+    columns, found, group = list(columns), [], None
+    for name, metric in METRICS.items():
+        if all(column.mean(name) is None for column in columns):
+            continue
+        found.append((name, metric, metric.group if metric.group != group else None))
+        group = metric.group
+    return found
+
+
+def _with_interval(metric: Metric, column: Column, name: str) -> str:
+    text, between = metric.text(column.mean(name)), column.interval(name)
+    if between is None or between.count < 2 or between.low == between.high:
+        return text
+    return f"{text} ({metric.text(between.low)} to {metric.text(between.high)})"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as lines with columns of equal width; a row of one cell is a heading."""
+    columns = max(map(len, rows))
+    widths = [max((len(row[i]) for row in rows if len(row) > max(i, 1)), default=0) for i in range(columns)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False))]).rstrip()
+        for row in rows
+    )
+
+
+def as_json(result: Assessment) -> dict:
+    """Return an assessment as values for JSON: means, intervals, and the figures of each clip."""
+    return {
+        "clips": result.clips,
+        "seconds": result.seconds,
+        "notes": result.notes,
+        "columns": {
+            key: {
+                "mean": {name: value for name in METRICS if (value := column.mean(name)) is not None},
+                "interval": {
+                    name: [between.low, between.high] for name in METRICS if (between := column.interval(name))
+                },
+                "clips": column.clips,
+            }
+            for key, column in result.columns.items()
+        },
+    }
+
+
+# -- comparisons -------------------------------------------------------------------------------------------------------
+
+
+def differences(first: Assessment, second: Assessment) -> dict[str, Interval]:
+    """Return by how much the second conversion's figures exceed the first one's, over the same clips.
+
+    Figures of which 0 is best are compared without their sign. The intervals are wider the more figures are compared
+    (``paired_difference``).
+    """
+    columns = [result.columns[CONVERTED] for result in (first, second)]
+    names = [name for name in METRICS if all(column.values(name) for column in columns)]
+    clips = [
+        [{k: abs(v) if k in METRICS and METRICS[k].better == 0 else v for k, v in clip.items()} for clip in column.clips]
+        for column in columns
+    ]
+    found = {name: paired_difference(*clips, name, comparisons=len(names)) for name in names}
+    return {name: between for name, between in found.items() if between}
+
+
+def comparison_table(names: Sequence[str], results: Sequence[Assessment]) -> str:
+    """Return a table of several conversions of the same clips, and sentences about what differs from the first one."""
+    rows = [["", *names]]
+    for name, metric, heading in _with_headings(result.columns[CONVERTED] for result in results):
+        rows += [[heading]] if heading else []
+        rows.append([f"  {metric.label}", *(metric.text(result.columns[CONVERTED].mean(name)) for result in results)])
+    lines = [_aligned(rows), f"{len(results[0].clips)} clips, {results[0].seconds:.0f} s"]
+    for name, result in zip(names[1:], results[1:], strict=True):
+        lines += _verdict(names[0], name, differences(results[0], result))
+    return "\n".join([*lines, *dict.fromkeys(note for result in results for note in result.notes)])
+
+
+def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
+    """Return sentences about the figures in which the second differs from the first beyond chance."""
+    beyond = {name: between for name, between in found.items() if between.excludes_zero}
+    lines = [f"{second} against {first}:"]
+    for name, between in beyond.items():
+        metric = METRICS[name]
+        better = between.mean * (metric.better or -1) > 0
+        shown = " to ".join(f"{value * metric.factor:+.{metric.digits + 1}f}" for value in (between.low, between.high))
+        lines.append(
+            f"  {'better' if better else 'worse'}: {metric.label.strip()} "
+            f"{between.mean * metric.factor:+.{metric.digits + 1}f} ({shown})"
+        )
+    count = max((between.count for between in found.values()), default=0)
+    if not beyond:
+        lines.append(f"  no figure differs beyond chance ({count} clips)")
+    else:
+        lines.append(f"  {len(found) - len(beyond)} of {len(found)} figures do not differ beyond chance ({count} clips)")
+    if count < 6:
+        lines.append("  fewer than six clips cannot show a difference beyond chance; judge more")
+    return lines
