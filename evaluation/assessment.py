@@ -213,8 +213,8 @@ class Assessor:
             result.notes.append("speaker similarity is left out: it needs recordings of the target's voice")
         if result.seconds < LEAST_SECONDS and result.columns[CONVERTED].values("cer"):
             result.notes.append(
-                f"the error rates are of {result.seconds:.0f} s; with less than {LEAST_SECONDS:.0f} s they may be wrong "
-                "by a tenth or more"
+                f"the error rates are of {result.seconds:.0f} s; they are uncertain by a tenth or more, because less than "
+                f"{LEAST_SECONDS:.0f} s of sound are judged"
             )
 
 
@@ -222,5 +222,3 @@ def _read(cases: Sequence[Case], description: str) -> Iterable[Excerpt]:
     """Yield the cases' excerpts with a progress bar over the cases."""
     for case in progress(list(cases), description=description, unit="clip"):
         yield from case.excerpts()
-
-

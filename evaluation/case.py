@@ -130,7 +130,11 @@ def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[P
         return list(others) * len(converted)
     found = []
     for path in converted:
-        partners = [other for other in others if path.stem == other.stem or path.name.startswith((f"{other.name}_", f"{other.stem}_"))]
+        partners = [
+            other
+            for other in others
+            if path.stem == other.stem or path.name.startswith((f"{other.name}_", f"{other.stem}_"))
+        ]
         if not partners:
             raise UserError(f"{option(name)} has no file for {path}; it needs one with the same name")
         found.append(max(partners, key=lambda other: len(other.stem)))

@@ -6,7 +6,6 @@ in evaluation/metrics.py, and a test in tests/test_judges.py.
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod

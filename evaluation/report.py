@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from evaluation.assessment import CONVERTED, SELF, SHIFTED, SOURCE, TARGET, TITLES, Assessment, Column
 from evaluation.comparison import Interval, paired_difference
 from evaluation.metrics import METRICS, Metric
 
 ORDER = (CONVERTED, SELF, SHIFTED, SOURCE, TARGET)
-ARROWS = {1: "more is better", -1: "less is better", 0: "0 is best"}
 
 
 def table(result: Assessment) -> str:
@@ -22,7 +21,9 @@ def table(result: Assessment) -> str:
         cells += [metric.text(result.columns[key].mean(name)) for key in keys[1:]]
         rows.append([f"  {metric.label}", *cells])
     count = len(result.clips)
-    foot = [f"{count} clip{'s' if count != 1 else ''}, {result.seconds:.0f} s; in brackets the 95 % interval over clips"]
+    foot = [
+        f"{count} clip{'s' if count != 1 else ''}, {result.seconds:.0f} s; in brackets the 95 % interval over clips"
+    ]
     return "\n".join([_aligned(rows), *foot, *result.notes])
 
 
@@ -49,7 +50,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     columns = max(map(len, rows))
     widths = [max((len(row[i]) for row in rows if len(row) > max(i, 1)), default=0) for i in range(columns)]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False))]).rstrip()
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False))]
+        ).rstrip()
         for row in rows
     )
 
@@ -85,7 +88,10 @@ def differences(first: Assessment, second: Assessment) -> dict[str, Interval]:
     columns = [result.columns[CONVERTED] for result in (first, second)]
     names = [name for name in METRICS if all(column.values(name) for column in columns)]
     clips = [
-        [{k: abs(v) if k in METRICS and METRICS[k].better == 0 else v for k, v in clip.items()} for clip in column.clips]
+        [
+            {k: abs(v) if k in METRICS and METRICS[k].better == 0 else v for k, v in clip.items()}
+            for clip in column.clips
+        ]
         for column in columns
     ]
     found = {name: paired_difference(*clips, name, comparisons=len(names)) for name in names}
@@ -120,7 +126,36 @@ def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
     if not beyond:
         lines.append(f"  no figure differs beyond chance ({count} clips)")
     else:
-        lines.append(f"  {len(found) - len(beyond)} of {len(found)} figures do not differ beyond chance ({count} clips)")
+        lines.append(
+            f"  {len(found) - len(beyond)} of {len(found)} figures do not differ beyond chance ({count} clips)"
+        )
     if count < 6:
         lines.append("  fewer than six clips cannot show a difference beyond chance; judge more")
     return lines
+
+
+SWEEP = ("similarity", "dnsmos", "cer", "per", "given_f0_median_cents", "vuv_f1", "unvoiced_line", "clicks")
+
+
+def sweep_table(results: Mapping[str, Assessment], speeds: Mapping[str, float]) -> str:
+    """Return the quality of each setting against the seconds that it takes for a second of sound.
+
+    A star marks what differs from the first setting beyond chance.
+    """
+    first = next(iter(results.values()))
+    names = [
+        name for name in SWEEP if any(result.columns[CONVERTED].mean(name) is not None for result in results.values())
+    ]
+    rows = [["", "s per s", *(METRICS[name].label.strip() for name in names)]]
+    for setting, result in results.items():
+        found = {} if result is first else differences(first, result)
+        cells = [
+            METRICS[name].text(result.columns[CONVERTED].mean(name))
+            + ("*" if name in found and found[name].excludes_zero else "")
+            for name in names
+        ]
+        rows.append([setting, f"{speeds[setting]:.2f}", *cells])
+    foot = (
+        f"{len(first.clips)} clips, {first.seconds:.0f} s; a star marks what differs from the first row beyond chance"
+    )
+    return "\n".join([_aligned(rows), foot, *first.notes])

@@ -57,7 +57,9 @@ class SignalFigures:
         """
         shift = excerpt.shift if excerpt and shift is None else shift
         curve = excerpt.curve.at(self._times(sound, excerpt)) if excerpt and excerpt.curve else None
-        others = [(other.audio, other.rate) for other in (excerpt.source, excerpt.reference) if other] if excerpt else []
+        others = (
+            [(other.audio, other.rate) for other in (excerpt.source, excerpt.reference) if other] if excerpt else []
+        )
         settings = [VERSION, self.tracker, self.frame_rate, shift, sound.rate, [rate for _, rate in others]]
         settings += [len(audio) for audio, _ in others] + [excerpt and excerpt.source is None]
         joined = np.concatenate([sound.audio, *(audio for audio, _ in others), *(curve or ())])

@@ -59,7 +59,9 @@ def test_time_warping_removes_a_pause_and_a_slower_tempo_but_not_another_sound()
     rng = np.random.default_rng(0)
     parts = [signal.lfilter([1], [1, -a], noise(0.3, seed)) for seed, a in enumerate(rng.uniform(-0.9, 0.9, 6))]
     song = np.concatenate(parts)
-    slower = np.concatenate([signal.lfilter([1], [1, -0.0], np.tile(part, 2)[: int(1.3 * len(part))]) for part in parts])
+    slower = np.concatenate(
+        [signal.lfilter([1], [1, -0.0], np.tile(part, 2)[: int(1.3 * len(part))]) for part in parts]
+    )
     plain, warped = mel_cepstral_distance(slower, song, RATE), warped_mel_cepstral_distance(slower, song, RATE)
     assert warped_mel_cepstral_distance(song, song, RATE) == 0
     assert warped < 0.5 * plain

@@ -1,0 +1,321 @@
+"""Judge conversions: of files, of folders, or of a model, which converts its validation clips itself.
+
+Prints a table of figures beside those of the source (unchanged, and moved to the same pitch: the floor) and of the
+target's recordings (the ceiling), and writes evaluation.json and evaluation.png to results/evaluation. Judges whose
+packages are missing are named, and the rest runs. Opinions and conversions are kept in that folder, so a second run is
+fast, and a stopped one continues.
+
+    python evaluate.py --converted song_alto.wav --source song.wav --target dataset/44k/alto
+    python evaluate.py --converted results --source raw --target dataset/44k/alto --reference sung_by_alto --text words
+    python evaluate.py -m logs/44k/G_8000.pth -s alto                 converts the validation clips
+    python evaluate.py -m logs/44k/G_8000.pth -n song.wav -s alto -t 12 -f0p rmvpe -cr 0.5
+    python evaluate.py --compare logs/44k/G_800.pth logs/44k/G_8000.pth "logs/44k/G_8000.pth -cr 0.5 -fr" -s alto
+    python evaluate.py --compare results/old results/new --source raw --target dataset/44k/alto
+    python evaluate.py -m logs/44k/G_8000.pth -s alto --sweep         quality against seconds, for many settings
+
+With a model, the flags of inference_main.py that change a conversion (-t, -f0p, -cr, -shd, ...) are allowed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modules.console import UserError, get_logger, option, parse_known_flags, printable, script
+
+if TYPE_CHECKING:
+    from evaluation.assessment import Assessment, Assessor
+    from evaluation.case import Case
+    from inference.trial import Converted, Trial
+
+log = get_logger("evaluate")
+
+OWN_FLAGS = ("clean_names", "output_dir", "device")  # of inference_main.py; they do not change what a trial gives
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    what = parser.add_argument_group("what is judged")
+    what.add_argument("--converted", type=Path, metavar="PATH", help="a converted file, or a folder of them")
+    what.add_argument("-m", "--model_path", metavar="MODEL", help="a generator, which converts first")
+    what.add_argument("--compare", nargs="+", metavar="WHAT",
+        help="several folders, or models with flags in quotes; each is compared with the first")  # fmt: skip
+    what.add_argument("--sweep", action="store_true", help="try precision, timbre, diffusion and sampler of the model")
+    beside = parser.add_argument_group("what it is compared with")
+    beside.add_argument("--source", type=Path, metavar="PATH", help="the song that was converted, or a folder of them")
+    beside.add_argument("--target", type=Path, metavar="PATH",
+        help="recordings of the target's voice (default with a model: the speaker's training clips)")  # fmt: skip
+    beside.add_argument("--reference", type=Path, metavar="PATH",
+        help="the song sung by the target with the same timing, or a folder of them")  # fmt: skip
+    beside.add_argument("--text", metavar="TEXT", help="the words, a .txt file with them, or a folder of .txt files")
+    beside.add_argument("--f0", type=Path, metavar="FILE",
+        help="the F0 that the decoder was given (inference_main.py --f0_out)")  # fmt: skip
+    songs = parser.add_argument_group("conversion by a model")
+    songs.add_argument("-n", "--clean_names", nargs="+", default=[], metavar="SONG",
+        help="songs, as of inference_main.py (default: the validation clips)")  # fmt: skip
+    songs.add_argument("-s", "--spk", metavar="SPEAKER", help="the target's name (default: the model's only one)")
+    add("-t", "--trans", dest="tran", default="0", metavar="SEMITONES",
+        help="shift of the conversion, auto for a model's choice (%(default)s)")  # fmt: skip
+    add("-o", "--output_dir", type=Path, default=Path("results/evaluation"), help="folder (%(default)s)")
+    add(
+        "--tracker", default="pm", metavar="KEY", help="F0 predictor that judges: pm, harvest, crepe, ... (%(default)s)"
+    )
+    add("--whisper", metavar="MODEL", help="folder of a CTranslate2 Whisper, or its name in faster-whisper's cache")
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    args, rest = parse_known_flags(build_parser(), argv)
+    refuse_idle_flags(args, rest)
+    if args.sweep:
+        return sweep(args, rest)
+    if args.compare:
+        return compare(args, rest)
+    cases, own, targets = cases_of_files(args) if args.converted else cases_of_model(args, rest)
+    result = build_assessor(args, targets).assess(cases, own)
+    from evaluation.picture import draw
+    from evaluation.report import as_json, table
+
+    print(table(result))
+    write(args, as_json(result))
+    draw(args.output_dir / "evaluation.png", result)
+    return 0
+
+
+def refuse_idle_flags(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Raise UserError unless one thing is named to judge, and for flags without effect."""
+    named = [name for name in ("converted", "model_path", "compare") if getattr(args, name)]
+    if len(named) != 1:
+        choices = ", ".join(option(name) for name in ("converted", "model_path", "compare"))
+        raise UserError(f"give one of {choices}: what is judged")
+    if args.sweep and not args.model_path:
+        raise UserError(f"{option('sweep')} tries settings of a model; give {option('model_path')}")
+    if args.converted and (rest or args.clean_names or args.spk):
+        flags = " ".join([*rest, *(option(name) for name in ("clean_names", "spk") if getattr(args, name))])
+        raise UserError(f"{flags}: only a conversion by {option('model_path')} takes these flags; leave them out")
+    if not args.converted and args.f0:
+        raise UserError(f"{option('f0')} belongs to {option('converted')}; a model's own F0 is known")
+
+
+# -- files and folders -------------------------------------------------------------------------------------------------
+
+
+def cases_of_files(
+    args: argparse.Namespace, converted: Path | None = None
+) -> tuple[list[Case], list[Case], list[Path]]:
+    """Pair the converted files with the other ones; returns the cases, no cases of the target, and its recordings."""
+    from evaluation.case import Case, find_sounds, find_texts, pair
+    from inference.f0_curve import read_f0_curve
+
+    files = find_sounds(converted or args.converted)
+    others = {
+        name: pair(files, find_sounds(path), name) if (path := getattr(args, name)) else [None] * len(files)
+        for name in ("source", "reference")
+    }
+    texts = find_texts(args.text, files) if args.text else [None] * len(files)
+    curve = read_f0_curve(args.f0) if args.f0 else None
+    try:
+        shift = float(args.tran)
+    except ValueError:
+        raise UserError(
+            f"{option('tran')} is '{args.tran}'; give the semitones by which the files are shifted"
+        ) from None
+    cases = [
+        Case(file.stem, file, *paths, text, shift, curve)
+        for file, *paths, text in zip(files, others["source"], others["reference"], texts, strict=True)
+    ]
+    return cases, [], find_sounds(args.target) if args.target else []
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def load_trial(args: argparse.Namespace, item: Sequence[str], name: str, changes: dict | None = None) -> Trial:
+    """Load the converter of a model and flags of inference_main.py, with ``changes`` of the parsed flags.
+
+    Raises UserError if the F0 predictor that judges is also the network that gives the conversion its F0.
+    """
+    import inference_main
+    from inference.conversion import Pipeline
+    from inference.jobs import AUTO
+    from inference.trial import Trial, fingerprint
+    from modules.f0 import F0_PREDICTORS
+
+    speaker = ["-s", args.spk] if args.spk else []
+    flags = inference_main.build_parser().parse_args([*speaker, f"-t={args.tran}", "-n", "-", "-m", *item])
+    for setting, value in (changes or {}).items():
+        setattr(flags, setting, value)
+    inference_main.refuse_idle_flags(flags)
+    if flags.f0_predictor == args.tracker and F0_PREDICTORS[args.tracker].neural:
+        raise UserError(
+            f"{args.tracker} gives the conversion its F0, so it cannot judge it; take another {option('tracker')}"
+        )
+    conversion = inference_main.read_conversion(flags)
+    pipeline = Pipeline(flags.nsf_hifigan_enhance, flags.shallow_diffusion, flags.only_diffusion, bool(flags.onnx))
+    pipeline.refuse_missing(conversion)
+    svc = inference_main.load_models(flags)
+    spk = flags.spk[0] if flags.spk else svc.voices.only()
+    import dataclasses
+
+    shift = flags.tran[0]
+    conversion = dataclasses.replace(conversion, spk=spk, **({} if shift == AUTO else {"tran": shift}))
+    settings = {key: value for key, value in vars(flags).items() if key not in OWN_FLAGS}
+    refiner = (svc.refiner.path, svc.refiner.config_path) if svc.refiner else ()
+    key = fingerprint(settings | {"dtype": svc.dtype}, [svc.path, svc.config_path, svc._timbre_file[0], *refiner])
+    return Trial(name, svc, conversion, key, shift == AUTO)
+
+
+def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the songs to convert, the validation clips of the target, and the target's recordings.
+
+    Songs are those of -n, or else the validation clips of other speakers, or else of the target.
+    """
+    from evaluation.case import find_sounds
+    from inference.jobs import find_songs
+    from modules.data.filelist import read_filelist
+
+    songs = [path for name in args.clean_names for path in find_songs(name).values()]
+    speaker = trial.svc.voices.name_of(trial.conversion.spk)
+    data = trial.svc.config.data if trial.svc.config else None
+    try:
+        validation, training = (read_filelist(path) for path in (data.validation_files, data.training_files))
+    except (UserError, AttributeError):
+        if not songs:
+            raise UserError(
+                f"the model's validation clips are not there; give songs with {option('clean_names')}, or run it in "
+                "the folder that the model was trained in"
+            ) from None
+        validation = training = []
+    own = [path for path in validation if path.parent.name == speaker]
+    songs = songs or [path for path in validation if path.parent.name != speaker] or own
+    targets = find_sounds(args.target) if args.target else [path for path in training if path.parent.name == speaker]
+    return songs, [path for path in own if path not in songs], targets
+
+
+def cases_of_model(args: argparse.Namespace, rest: Sequence[str]) -> tuple[list[Case], list[Case], list[Path]]:
+    """Convert the songs and the target's validation clips; returns their cases, and the target's recordings."""
+    trial = load_trial(args, [args.model_path, *rest], args.model_path)
+    songs, own, targets = find_clips(args, trial)
+    folder = args.output_dir / "converted"
+    cases = as_cases(args, trial.convert(songs, folder))
+    import dataclasses
+
+    to_herself = dataclasses.replace(trial, conversion=dataclasses.replace(trial.conversion, tran=0), auto_key=False)
+    return cases, as_cases(args, to_herself.convert(own, folder), is_reference=True), targets
+
+
+def as_cases(args: argparse.Namespace, converted: Sequence[Converted], is_reference: bool = False) -> list[Case]:
+    """Return cases of converted songs; with ``is_reference`` a song is also what its conversion should be."""
+    from evaluation.case import Case, find_sounds, find_texts, pair
+
+    songs = [one.song for one in converted]
+    texts = find_texts(args.text, songs) if args.text and not is_reference else [None] * len(songs)
+    references = (
+        pair(songs, find_sounds(args.reference), "reference") if args.reference and songs else [None] * len(songs)
+    )
+    return [
+        Case(one.song.stem, one.path, one.song, one.song if is_reference else reference, text, one.shift, one.curve)
+        for one, text, reference in zip(converted, texts, references, strict=True)
+    ]
+
+
+# -- comparisons -------------------------------------------------------------------------------------------------------
+
+
+def compare(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Judge several folders or models on the same clips, and print what differs from the first beyond chance."""
+    from evaluation.picture import draw_comparison
+    from evaluation.report import as_json, comparison_table
+
+    results: dict[str, Assessment] = {}
+    assessor = songs = None
+    for item in args.compare:
+        name = item if item not in results else f"{item} ({len(results) + 1})"
+        if Path(item).is_dir():
+            cases, _, targets = cases_of_files(args, Path(item))
+        else:
+            trial = load_trial(args, [*shlex.split(item), *rest], name)
+            if songs is None:
+                songs, _, targets = find_clips(args, trial)
+            cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"))
+            trial.svc.close()
+        assessor = assessor or build_assessor(args, targets)
+        results[name] = assessor.assess(cases, shifted=not results)
+    if len({tuple(result.clips) for result in results.values()}) > 1:
+        log.warning("the folders hold different clips; only those with the same place are compared")
+    names = short_names(list(results))
+    print(comparison_table(names, list(results.values())))
+    write(args, {name: as_json(result) for name, result in results.items()})
+    draw_comparison(args.output_dir / "evaluation.png", dict(zip(names, results.values(), strict=True)))
+    return 0
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return the names without the folders that all of them share."""
+    parts = [Path(name).parts for name in names]
+    common = 0
+    while len({part[: common + 1] for part in parts}) == 1 and all(len(part) > common + 1 for part in parts):
+        common += 1
+    return [str(Path(*part[common:])) for part in parts]
+
+
+def sweep(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Judge one model with many settings, and print quality against seconds."""
+    from evaluation.report import as_json, sweep_table
+    from inference.sweep import variants
+    from modules.device import pick_device
+
+    results: dict[str, Assessment] = {}
+    speeds: dict[str, float] = {}
+    assessor = songs = None
+    for variant in variants(Path(args.model_path), str(pick_device(None))):
+        try:
+            trial = load_trial(args, [args.model_path, *rest], variant.name, variant.settings)
+            if songs is None:
+                songs, _, targets = find_clips(args, trial)
+                assessor = build_assessor(args, targets)
+            converted = trial.convert(songs, args.output_dir / "converted")
+        except UserError as error:
+            if not results:
+                raise
+            log.info("%s is left out: %s", variant.name, error)
+            continue
+        trial.svc.close()
+        speeds[variant.name] = sum(one.seconds for one in converted) / sum(one.length for one in converted)
+        results[variant.name] = assessor.assess(as_cases(args, converted), shifted=False)
+    print(sweep_table(results, speeds))
+    write(args, {name: {"seconds_per_second": speeds[name], **as_json(result)} for name, result in results.items()})
+    return 0
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+def build_assessor(args: argparse.Namespace, targets: Sequence[Path]) -> Assessor:
+    from evaluation.assessment import Assessor
+    from evaluation.cache import Cache
+    from evaluation.judges import Panel
+    from evaluation.signal_figures import SignalFigures
+
+    cache = Cache(args.output_dir / "opinions")
+    return Assessor(Panel(cache, args.whisper), SignalFigures(cache, args.tracker), targets)
+
+
+def write(args: argparse.Namespace, values: dict) -> None:
+    from modules.atomic_file import write_text
+
+    path = args.output_dir / "evaluation.json"
+    write_text(path, json.dumps(values, indent=1) + "\n")
+    print(f"written: {printable(path)}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
