@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95  # of the intervals
-# With fewer pairs even differences of equal sign occur by chance more often than once in 20 (2 * 0.5**6 = 0.03).
-LEAST_PAIRS = 6
+LEAST_VALUES = 6  # fewer have no interval: even equal signs occur by chance more often than once in 20 (2 * 0.5**5)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its bootstrap interval."""
+    """A mean and its interval, which is infinite for fewer than six values."""
 
     mean: float
     low: float
@@ -22,22 +22,37 @@ class Interval:
     count: int
 
     @property
+    def is_known(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
     def excludes_zero(self) -> bool:
-        """Whether the mean differs from 0 beyond chance: enough values, and 0 is outside of the interval."""
-        return self.count >= LEAST_PAIRS and not self.low <= 0 <= self.high
+        """Whether the mean differs from 0 beyond chance."""
+        return not self.low <= 0 <= self.high
 
 
 def interval(values: np.ndarray | list[float], level: float = LEVEL, seed: int = 0) -> Interval | None:
-    """Return the mean of (N,) values and its percentile interval (B. Efron, "Bootstrap methods", 1979).
+    """Return the mean of (N,) values and its bootstrap-t interval; None for no value.
 
-    Clips are drawn with replacement, 10000 times. None for no value; for one value the interval is the value.
+    P. Hall, "Theoretical comparison of bootstrap confidence intervals" (1988): values are drawn with replacement 10000
+    times, and each draw's error is divided by its own standard error. For few clips it covers the mean as often as it
+    says; the percentile interval is too narrow then.
     """
     array = np.asarray(values, np.float64)
-    if not len(array):
+    count = len(array)
+    if not count:
         return None
-    picks = np.random.default_rng(seed).integers(len(array), size=(RESAMPLES, len(array)))
-    low, high = np.quantile(array[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(array.mean()), float(low), float(high), len(array))
+    mean, error = float(array.mean()), float(array.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+    if count < LEAST_VALUES:
+        return Interval(mean, -math.inf, math.inf, count)
+    if error <= 1e-12 * np.abs(array).max():
+        return Interval(mean, mean, mean, count)
+    picks = array[np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))]
+    errors = picks.std(axis=1, ddof=1) / math.sqrt(count)
+    deviations = picks.mean(axis=1) - mean
+    studentized = np.divide(deviations, errors, out=np.copysign(np.inf, deviations), where=errors > 1e-6 * error)
+    low, high = np.quantile(studentized, [(1 - level) / 2, (1 + level) / 2], method="nearest")
+    return Interval(mean, mean - float(high) * error, mean - float(low) * error, count)
 
 
 def paired_difference(

@@ -90,7 +90,11 @@ def _draw_bars(axes: Axes, name: str, columns: Mapping[str, Column], colours: li
         mean, between = column.mean(name), column.interval(name)
         if mean is None:
             continue
-        error = None if between is None else [[max(mean - between.low, 0)], [max(between.high - mean, 0)]]
+        error = (
+            None
+            if between is None or not between.is_known
+            else [[max(mean - between.low, 0)], [max(between.high - mean, 0)]]
+        )
         axes.bar(place, mean, color=colour, yerr=error, capsize=3)
         axes.annotate(metric.text(mean), (place, mean), ha="center", va="bottom", fontsize=8)
     axes.set_xticks([])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evaluation.assessment import CONVERTED, SELF, SHIFTED, SOURCE, TARGET, TITLES, Assessment, Column
-from evaluation.comparison import Interval, paired_difference
+from evaluation.comparison import LEAST_VALUES, Interval, paired_difference
 from evaluation.metrics import METRICS, Metric
 
 ORDER = (CONVERTED, SELF, SHIFTED, SOURCE, TARGET)
@@ -40,7 +40,7 @@ def _with_headings(columns) -> list[tuple[str, Metric, str | None]]:
 
 def _with_interval(metric: Metric, column: Column, name: str) -> str:
     text, between = metric.text(column.mean(name)), column.interval(name)
-    if between is None or between.count < 2 or between.low == between.high:
+    if between is None or not between.is_known:
         return text
     return f"{text} ({metric.text(between.low)} to {metric.text(between.high)})"
 
@@ -67,7 +67,9 @@ def as_json(result: Assessment) -> dict:
             key: {
                 "mean": {name: value for name in METRICS if (value := column.mean(name)) is not None},
                 "interval": {
-                    name: [between.low, between.high] for name in METRICS if (between := column.interval(name))
+                    name: [between.low, between.high]
+                    for name in METRICS
+                    if (between := column.interval(name)) and between.is_known
                 },
                 "clips": column.clips,
             }
@@ -129,7 +131,7 @@ def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
         lines.append(
             f"  {len(found) - len(beyond)} of {len(found)} figures do not differ beyond chance ({count} clips)"
         )
-    if count < 6:
+    if count < LEAST_VALUES:
         lines.append("  fewer than six clips cannot show a difference beyond chance; judge more")
     return lines
 
