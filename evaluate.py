@@ -13,19 +13,22 @@ fast, and a stopped one continues.
     python evaluate.py --compare results/old results/new --source raw --target dataset/44k/alto
     python evaluate.py -m logs/44k/G_8000.pth -s alto --sweep         quality against seconds, for many settings
 
-With a model, the flags of inference_main.py that change a conversion (-t, -f0p, -cr, -shd, ...) are allowed too.
+With a model, all flags of inference_main.py that change a conversion are allowed too.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modules.console import UserError, get_logger, option, parse_known_flags, printable, script
+import inference_main
+from modules.console import UserError, get_logger, option, parse_flags, printable, script
 
 if TYPE_CHECKING:
     from evaluation.assessment import Assessment, Assessor
@@ -34,36 +37,31 @@ if TYPE_CHECKING:
 
 log = get_logger("evaluate")
 
-OWN_FLAGS = ("clean_names", "output_dir", "device")  # of inference_main.py; they do not change what a trial gives
+NO_SETTINGS = ("clean_names", "output_dir", "device", "wav_format")  # flags that do not change what a model sings
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[inference_main.build_parser()], conflict_handler="resolve",
+    )  # fmt: skip
     add = parser.add_argument
-    what = parser.add_argument_group("what is judged")
-    what.add_argument("--converted", type=Path, metavar="PATH", help="a converted file, or a folder of them")
-    what.add_argument("-m", "--model_path", metavar="MODEL", help="a generator, which converts first")
-    what.add_argument("--compare", nargs="+", metavar="WHAT",
+    add("-n", "--clean_names", nargs="+", default=[], metavar="SONG",
+        help="songs for a model, as names under raw/ or paths (default: its validation clips)")  # fmt: skip
+    add("-o", "--output_dir", type=Path, default=Path("results/evaluation"), help="(default: %(default)s)")
+    add = parser.add_argument_group("evaluation").add_argument
+    add("--converted", type=Path, metavar="PATH", help="a converted file, or a folder of them, in place of -m")
+    add("--compare", nargs="+", metavar="WHAT",
         help="several folders, or models with flags in quotes; each is compared with the first")  # fmt: skip
-    what.add_argument("--sweep", action="store_true", help="try precision, timbre, diffusion and sampler of the model")
-    beside = parser.add_argument_group("what it is compared with")
-    beside.add_argument("--source", type=Path, metavar="PATH", help="the song that was converted, or a folder of them")
-    beside.add_argument("--target", type=Path, metavar="PATH",
+    add("--sweep", action="store_true", help="try precisions, timbre, diffusion and sampler of the model")
+    add("--source", type=Path, metavar="PATH", help="the song that was converted, or a folder of them")
+    add("--target", type=Path, metavar="PATH",
         help="recordings of the target's voice (default with a model: the speaker's training clips)")  # fmt: skip
-    beside.add_argument("--reference", type=Path, metavar="PATH",
+    add("--reference", type=Path, metavar="PATH",
         help="the song sung by the target with the same timing, or a folder of them")  # fmt: skip
-    beside.add_argument("--text", metavar="TEXT", help="the words, a .txt file with them, or a folder of .txt files")
-    beside.add_argument("--f0", type=Path, metavar="FILE",
-        help="the F0 that the decoder was given (inference_main.py --f0_out)")  # fmt: skip
-    songs = parser.add_argument_group("conversion by a model")
-    songs.add_argument("-n", "--clean_names", nargs="+", default=[], metavar="SONG",
-        help="songs, as of inference_main.py (default: the validation clips)")  # fmt: skip
-    songs.add_argument("-s", "--spk", metavar="SPEAKER", help="the target's name (default: the model's only one)")
-    add("-t", "--trans", dest="tran", default="0", metavar="SEMITONES",
-        help="shift of the conversion, auto for a model's choice (%(default)s)")  # fmt: skip
-    add("-o", "--output_dir", type=Path, default=Path("results/evaluation"), help="folder (%(default)s)")
+    add("--text", metavar="TEXT", help="the words, a .txt file with them, or a folder of .txt files")
+    add("--f0", type=Path, metavar="FILE",
+        help="the F0 that the decoder was given, from --f0_out, for --converted")  # fmt: skip
     add(
         "--tracker", default="pm", metavar="KEY", help="F0 predictor that judges: pm, harvest, crepe, ... (%(default)s)"
     )
@@ -73,13 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    args, rest = parse_known_flags(build_parser(), argv)
-    refuse_idle_flags(args, rest)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse_flags(build_parser(), argv)
+    refuse_idle_flags(args)
     if args.sweep:
-        return sweep(args, rest)
+        return sweep(args)
     if args.compare:
-        return compare(args, rest)
-    cases, own, targets = cases_of_files(args) if args.converted else cases_of_model(args, rest)
+        return compare(args, argv)
+    cases, own, targets = cases_of_files(args, args.converted) if args.converted else cases_of_model(args)
     result = build_assessor(args, targets).assess(cases, own)
     from evaluation.picture import draw
     from evaluation.report import as_json, table
@@ -90,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def refuse_idle_flags(args: argparse.Namespace, rest: Sequence[str]) -> None:
+def refuse_idle_flags(args: argparse.Namespace) -> None:
     """Raise UserError unless one thing is named to judge, and for flags without effect."""
     named = [name for name in ("converted", "model_path", "compare") if getattr(args, name)]
     if len(named) != 1:
@@ -98,38 +97,39 @@ def refuse_idle_flags(args: argparse.Namespace, rest: Sequence[str]) -> None:
         raise UserError(f"give one of {choices}: what is judged")
     if args.sweep and not args.model_path:
         raise UserError(f"{option('sweep')} tries settings of a model; give {option('model_path')}")
-    if args.converted and (rest or args.clean_names or args.spk):
-        flags = " ".join([*rest, *(option(name) for name in ("clean_names", "spk") if getattr(args, name))])
-        raise UserError(f"{flags}: only a conversion by {option('model_path')} takes these flags; leave them out")
+    if len(args.tran) > 1 or len(args.spk or []) > 1:
+        raise UserError(f"give one {option('tran')} and one {option('spk')}: an evaluation has one target")
     if not args.converted and args.f0:
         raise UserError(f"{option('f0')} belongs to {option('converted')}; a model's own F0 is known")
+    if args.converted:
+        defaults = vars(build_parser().parse_args([]))
+        settings = set(vars(inference_main.build_parser().parse_args(["-n", "-"]))) - {"tran", "output_dir"}
+        if idle := [option(name) for name in sorted(settings) if getattr(args, name) != defaults[name]]:
+            raise UserError(f"{', '.join(idle)}: only a conversion by {option('model_path')} takes this; leave it out")
 
 
 # -- files and folders -------------------------------------------------------------------------------------------------
 
 
-def cases_of_files(
-    args: argparse.Namespace, converted: Path | None = None
-) -> tuple[list[Case], list[Case], list[Path]]:
+def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case], list[Case], list[Path]]:
     """Pair the converted files with the other ones; returns the cases, no cases of the target, and its recordings."""
-    from evaluation.case import Case, find_sounds, find_texts, pair
+    from evaluation.case import Case, find_sounds, find_texts, partners
     from inference.f0_curve import read_f0_curve
+    from inference.jobs import AUTO
 
-    files = find_sounds(converted or args.converted)
+    files = find_sounds(converted)
     others = {
-        name: pair(files, find_sounds(path), name) if (path := getattr(args, name)) else [None] * len(files)
+        name: partners(files, path, name) if (path := getattr(args, name)) else [None] * len(files)
         for name in ("source", "reference")
     }
     texts = find_texts(args.text, files) if args.text else [None] * len(files)
     curve = read_f0_curve(args.f0) if args.f0 else None
-    try:
-        shift = float(args.tran)
-    except ValueError:
+    if args.tran[0] == AUTO:
         raise UserError(
-            f"{option('tran')} is '{args.tran}'; give the semitones by which the files are shifted"
-        ) from None
+            f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
+        )
     cases = [
-        Case(file.stem, file, *paths, text, shift, curve)
+        Case(file.stem, file, *paths, text, args.tran[0], curve)
         for file, *paths, text in zip(files, others["source"], others["reference"], texts, strict=True)
     ]
     return cases, [], find_sounds(args.target) if args.target else []
@@ -138,21 +138,17 @@ def cases_of_files(
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def load_trial(args: argparse.Namespace, item: Sequence[str], name: str, changes: dict | None = None) -> Trial:
-    """Load the converter of a model and flags of inference_main.py, with ``changes`` of the parsed flags.
+def load_trial(args: argparse.Namespace, name: str, changes: dict | None = None) -> Trial:
+    """Load the converter that the flags describe, with ``changes`` of the parsed flags.
 
     Raises UserError if the F0 predictor that judges is also the network that gives the conversion its F0.
     """
-    import inference_main
     from inference.conversion import Pipeline
     from inference.jobs import AUTO
     from inference.trial import Trial, fingerprint
     from modules.f0 import F0_PREDICTORS
 
-    speaker = ["-s", args.spk] if args.spk else []
-    flags = inference_main.build_parser().parse_args([*speaker, f"-t={args.tran}", "-n", "-", "-m", *item])
-    for setting, value in (changes or {}).items():
-        setattr(flags, setting, value)
+    flags = argparse.Namespace(**vars(args) | (changes or {}))
     inference_main.refuse_idle_flags(flags)
     if flags.f0_predictor == args.tracker and F0_PREDICTORS[args.tracker].neural:
         raise UserError(
@@ -162,14 +158,12 @@ def load_trial(args: argparse.Namespace, item: Sequence[str], name: str, changes
     pipeline = Pipeline(flags.nsf_hifigan_enhance, flags.shallow_diffusion, flags.only_diffusion, bool(flags.onnx))
     pipeline.refuse_missing(conversion)
     svc = inference_main.load_models(flags)
-    spk = flags.spk[0] if flags.spk else svc.voices.only()
-    import dataclasses
-
     shift = flags.tran[0]
-    conversion = dataclasses.replace(conversion, spk=spk, **({} if shift == AUTO else {"tran": shift}))
-    settings = {key: value for key, value in vars(flags).items() if key not in OWN_FLAGS}
-    refiner = (svc.refiner.path, svc.refiner.config_path) if svc.refiner else ()
-    key = fingerprint(settings | {"dtype": svc.dtype}, [svc.path, svc.config_path, svc._timbre_file[0], *refiner])
+    chosen = {"spk": flags.spk[0] if flags.spk else svc.voices.only()} | ({} if shift == AUTO else {"tran": shift})
+    conversion = dataclasses.replace(conversion, **chosen)
+    known = vars(inference_main.build_parser().parse_args(["-n", "-"]))
+    settings = {key: getattr(flags, key) for key in known if key not in NO_SETTINGS}
+    key = fingerprint(settings | {"dtype": svc.dtype}, svc.files())
     return Trial(name, svc, conversion, key, shift == AUTO)
 
 
@@ -200,27 +194,23 @@ def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list
     return songs, [path for path in own if path not in songs], targets
 
 
-def cases_of_model(args: argparse.Namespace, rest: Sequence[str]) -> tuple[list[Case], list[Case], list[Path]]:
+def cases_of_model(args: argparse.Namespace) -> tuple[list[Case], list[Case], list[Path]]:
     """Convert the songs and the target's validation clips; returns their cases, and the target's recordings."""
-    trial = load_trial(args, [args.model_path, *rest], args.model_path)
+    trial = load_trial(args, args.model_path)
     songs, own, targets = find_clips(args, trial)
     folder = args.output_dir / "converted"
     cases = as_cases(args, trial.convert(songs, folder))
-    import dataclasses
-
     to_herself = dataclasses.replace(trial, conversion=dataclasses.replace(trial.conversion, tran=0), auto_key=False)
     return cases, as_cases(args, to_herself.convert(own, folder), is_reference=True), targets
 
 
 def as_cases(args: argparse.Namespace, converted: Sequence[Converted], is_reference: bool = False) -> list[Case]:
     """Return cases of converted songs; with ``is_reference`` a song is also what its conversion should be."""
-    from evaluation.case import Case, find_sounds, find_texts, pair
+    from evaluation.case import Case, find_texts, partners
 
     songs = [one.song for one in converted]
     texts = find_texts(args.text, songs) if args.text and not is_reference else [None] * len(songs)
-    references = (
-        pair(songs, find_sounds(args.reference), "reference") if args.reference and songs else [None] * len(songs)
-    )
+    references = partners(songs, args.reference, "reference") if args.reference else [None] * len(songs)
     return [
         Case(one.song.stem, one.path, one.song, one.song if is_reference else reference, text, one.shift, one.curve)
         for one, text, reference in zip(converted, texts, references, strict=True)
@@ -230,7 +220,7 @@ def as_cases(args: argparse.Namespace, converted: Sequence[Converted], is_refere
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
-def compare(args: argparse.Namespace, rest: Sequence[str]) -> int:
+def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Judge several folders or models on the same clips, and print what differs from the first beyond chance."""
     from evaluation.picture import draw_comparison
     from evaluation.report import as_json, comparison_table
@@ -242,7 +232,7 @@ def compare(args: argparse.Namespace, rest: Sequence[str]) -> int:
         if Path(item).is_dir():
             cases, _, targets = cases_of_files(args, Path(item))
         else:
-            trial = load_trial(args, [*shlex.split(item), *rest], name)
+            trial = load_trial(build_parser().parse_args([*argv, "-m", *shlex.split(item)]), name)
             if songs is None:
                 songs, _, targets = find_clips(args, trial)
             cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"))
@@ -267,7 +257,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     return [str(Path(*part[common:])) for part in parts]
 
 
-def sweep(args: argparse.Namespace, rest: Sequence[str]) -> int:
+def sweep(args: argparse.Namespace) -> int:
     """Judge one model with many settings, and print quality against seconds."""
     from evaluation.report import as_json, sweep_table
     from inference.sweep import variants
@@ -278,7 +268,7 @@ def sweep(args: argparse.Namespace, rest: Sequence[str]) -> int:
     assessor = songs = None
     for variant in variants(Path(args.model_path), str(pick_device(None))):
         try:
-            trial = load_trial(args, [args.model_path, *rest], variant.name, variant.settings)
+            trial = load_trial(args, variant.name, variant.settings)
             if songs is None:
                 songs, _, targets = find_clips(args, trial)
                 assessor = build_assessor(args, targets)

@@ -15,7 +15,7 @@ from evaluation.comparison import Interval, interval
 from evaluation.judges import Panel
 from evaluation.pitch import key_difference
 from evaluation.signal_figures import SignalFigures
-from modules.audio.files import read_audio, write_audio
+from modules.audio.files import resample, write_audio
 from modules.console import get_logger, progress
 
 log = get_logger("evaluate")
@@ -144,18 +144,19 @@ class Assessor:
         columns[SOURCE].clips.append(self._judge(source, excerpt, columns[SOURCE], shift=0.0))
         difference = key_difference(self.signals.contour(excerpt.converted), self.signals.contour(source))
         semitones = excerpt.shift if difference is None else round(difference, 1)
-        moved = Sound(self._move(source.audio, semitones), source.rate)
+        moved = self._move(source, semitones)
         columns[SHIFTED].clips.append(self._judge(moved, excerpt, columns[SHIFTED], shift=semitones))
 
-    def _move(self, audio: np.ndarray, semitones: float) -> np.ndarray:
+    def _move(self, source: Sound, semitones: float) -> Sound:
         """Return the sound at another pitch, from the cache's folder if it is there."""
-        folder = self.panel.cache.folder
+        rate = min(source.rate, RATE)
+        audio, folder = resample(source.audio, RATE, rate), self.panel.cache.folder
         if folder is None:
-            return move_voice(audio, RATE, semitones)
-        path = folder / f"{content_key(audio, 'WORLD', semitones)}.flac"
+            return Sound(resample(move_voice(audio, rate, semitones), rate, RATE), rate)
+        path = folder / f"{content_key(audio, 'WORLD', rate, semitones)}.flac"
         if not path.exists():
-            write_audio(path, move_voice(audio, RATE, semitones), RATE)
-        return read_audio(path)[0]
+            write_audio(path, move_voice(audio, rate, semitones), rate)
+        return Sound.read(path)
 
     def _judge(
         self, sound: Sound, excerpt: Excerpt | None, column: Column, shift: float | None = None
@@ -213,8 +214,8 @@ class Assessor:
             result.notes.append("speaker similarity is left out: it needs recordings of the target's voice")
         if result.seconds < LEAST_SECONDS and result.columns[CONVERTED].values("cer"):
             result.notes.append(
-                f"the error rates are of {result.seconds:.0f} s; they are uncertain by a tenth or more, because less than "
-                f"{LEAST_SECONDS:.0f} s of sound are judged"
+                f"the error rates are of {result.seconds:.0f} s; they are uncertain by a tenth or more with less than "
+                f"{LEAST_SECONDS:.0f} s of sound"
             )
 
 

@@ -120,24 +120,30 @@ def find_sounds(path: Path) -> list[Path]:
     return found
 
 
-def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[Path]:
-    """Return for each converted file the other file that it belongs to; ``name`` is the setting of the others.
+def partners(converted: Sequence[Path], path: Path, name: str) -> list[Path]:
+    """Return for each converted file the sound of ``path`` that it belongs to; ``name`` is the setting of the path.
 
-    A single file belongs to all. Otherwise the names are equal without the suffix, or the converted one begins with the
-    other's name, as the results of inference_main.py do. Raises UserError for a file without a partner.
+    A file belongs to all; of a folder see ``pair``. Raises UserError for a file without a partner.
     """
-    if len(others) == 1:
-        return list(others) * len(converted)
+    others = find_sounds(path)
+    return others * len(converted) if path.is_file() else pair(converted, others, name)
+
+
+def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[Path]:
+    """Return for each converted file the other file whose name is equal without the suffix, or begins the same.
+
+    The results of inference_main.py begin with the song's name. Raises UserError for a file without a partner.
+    """
     found = []
     for path in converted:
-        partners = [
+        matching = [
             other
             for other in others
             if path.stem == other.stem or path.name.startswith((f"{other.name}_", f"{other.stem}_"))
         ]
-        if not partners:
+        if not matching:
             raise UserError(f"{option(name)} has no file for {path}; it needs one with the same name")
-        found.append(max(partners, key=lambda other: len(other.stem)))
+        found.append(max(matching, key=lambda other: len(other.stem)))
     return found
 
 

@@ -44,24 +44,10 @@ def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     if "--version" not in parser._option_string_actions:
         parser.add_argument("--version", action="version", version=f"so-vits-svc {VERSION}")
     arguments = parser.parse_args(argv)
-    name_flags(parser)
-    return arguments
-
-
-def parse_known_flags(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> tuple[argparse.Namespace, list[str]]:
-    """Parse a script's arguments as ``parse_flags``; also returns those that the parser does not know."""
-    arguments, rest = parser.parse_known_args(argv)
-    name_flags(parser)
-    return arguments, rest
-
-
-def name_flags(parser: argparse.ArgumentParser) -> None:
-    """Let ``option`` return the flags of ``parser``, beside those of parsers that were named before."""
     for action in parser._actions:
         if action.option_strings:
             _flags[action.dest] = action.option_strings[0], action.nargs != 0
+    return arguments
 
 
 def option(name: str, value: object = None) -> str:

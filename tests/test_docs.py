@@ -19,9 +19,10 @@ SCRIPTS = [path.stem for path in sorted(ROOT.glob("*.py")) if path.stem != "spkm
 
 
 def flags_of(script):
-    """The flags of a script's parser."""
+    """The flags of a script's parser; of evaluate.py without those of inference_main.py, which it takes too."""
     parser = importlib.import_module(script).build_parser()
-    return {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+    flags = {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+    return flags - flags_of("inference_main") if script == "evaluate" else flags
 
 
 def rows():
