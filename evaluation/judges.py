@@ -91,13 +91,13 @@ class Panel:
     """The judges that are installed, each loaded on first use, with their opinions in a cache.
 
     Args:
-        cache: keeps opinions.
+        cache: keeps opinions; in memory only by default.
         whisper: a folder with a CTranslate2 Whisper, or a name in faster-whisper's own cache; None for the default.
         keys: the judges to ask, all by default.
     """
 
-    def __init__(self, cache: Cache, whisper: str | None = None, keys: tuple[str, ...] | None = None):
-        self.cache = cache
+    def __init__(self, cache: Cache | None = None, whisper: str | None = None, keys: tuple[str, ...] | None = None):
+        self.cache = cache or Cache()
         self.missing: dict[str, str] = {}  # key -> a sentence with the install line
         self._options = {"words": (whisper,)}
         self._judges: dict[str, Judge | None] = {}

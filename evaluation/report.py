@@ -114,7 +114,7 @@ def comparison_table(names: Sequence[str], results: Sequence[Assessment]) -> str
 
 def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
     """Return sentences about the figures in which the second differs from the first beyond chance."""
-    beyond = {name: between for name, between in found.items() if between.excludes_zero}
+    beyond = {name: between for name, between in found.items() if between.excludes_zero and _is_shown(name, between)}
     lines = [f"{second} against {first}:"]
     for name, between in beyond.items():
         metric = METRICS[name]
@@ -134,6 +134,12 @@ def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
     if count < LEAST_VALUES:
         lines.append("  fewer than six clips cannot show a difference beyond chance; judge more")
     return lines
+
+
+def _is_shown(name: str, between: Interval) -> bool:
+    """Return whether a difference is large enough to be seen in the figure's decimals and one more."""
+    metric = METRICS[name]
+    return abs(between.mean * metric.factor) >= 0.5 * 10.0 ** -(metric.digits + 1)
 
 
 SWEEP = ("similarity", "dnsmos", "cer", "per", "given_f0_median_cents", "vuv_f1", "unvoiced_line", "clicks")
