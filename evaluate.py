@@ -129,8 +129,16 @@ def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case
             f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
         )
     cases = [
-        Case(file.stem, file, *paths, text, args.tran[0], curve)
-        for file, *paths, text in zip(files, others["source"], others["reference"], texts, strict=True)
+        Case(
+            source.stem if source and args.source.is_dir() else file.stem,
+            file,
+            source,
+            reference,
+            text,
+            args.tran[0],
+            curve,
+        )
+        for file, source, reference, text in zip(files, others["source"], others["reference"], texts, strict=True)
     ]
     return cases, [], find_sounds(args.target) if args.target else []
 
@@ -161,6 +169,11 @@ def load_trial(args: argparse.Namespace, name: str, changes: dict | None = None)
     shift = flags.tran[0]
     chosen = {"spk": flags.spk[0] if flags.spk else svc.voices.only()} | ({} if shift == AUTO else {"tran": shift})
     conversion = dataclasses.replace(conversion, **chosen)
+    if args.whisper and "whisper" in svc.voices.encoder:
+        log.warning(
+            "the model's speech encoder is a Whisper too: %s must not be the same network, which would judge itself",
+            option("whisper"),
+        )
     known = vars(inference_main.build_parser().parse_args(["-n", "-"]))
     settings = {key: getattr(flags, key) for key in known if key not in NO_SETTINGS}
     key = fingerprint(settings | {"dtype": svc.dtype}, svc.files())
@@ -210,7 +223,8 @@ def as_cases(args: argparse.Namespace, converted: Sequence[Converted], is_refere
 
     songs = [one.song for one in converted]
     texts = find_texts(args.text, songs) if args.text and not is_reference else [None] * len(songs)
-    references = partners(songs, args.reference, "reference") if args.reference else [None] * len(songs)
+    given = args.reference and not is_reference
+    references = partners(songs, args.reference, "reference") if given else [None] * len(songs)
     return [
         Case(one.song.stem, one.path, one.song, one.song if is_reference else reference, text, one.shift, one.curve)
         for one, text, reference in zip(converted, texts, references, strict=True)
@@ -239,8 +253,8 @@ def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
             trial.svc.close()
         assessor = assessor or build_assessor(args, targets)
         results[name] = assessor.assess(cases, shifted=not results)
-    if len({tuple(result.clips) for result in results.values()}) > 1:
-        log.warning("the folders hold different clips; only those with the same place are compared")
+        if not set(results[name].clips) & set(next(iter(results.values())).clips):
+            raise UserError(f"{item} has no clip in common with {args.compare[0]}; give results of the same songs")
     names = short_names(list(results))
     print(comparison_table(names, list(results.values())))
     write(args, {name: as_json(result) for name, result in results.items()})

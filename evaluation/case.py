@@ -62,11 +62,11 @@ class Case:
         edges = [round(length * part / parts) for part in range(parts + 1)]
         return [
             Excerpt(
-                self.name if parts == 1 else f"{self.name} {start / RATE:.0f} s",
+                self.name if parts == 1 else f"{self.name}, part {part + 1}",
                 **{role: sound.cut(start, end if end < length else None) for role, sound in sounds.items()},
                 text=self.text, shift=self.shift, curve=self.curve, start=start / RATE,
             )
-            for start, end in zip(edges, edges[1:], strict=False)
+            for part, (start, end) in enumerate(zip(edges, edges[1:], strict=False))
         ]  # fmt: skip
 
 

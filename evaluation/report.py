@@ -82,22 +82,22 @@ def as_json(result: Assessment) -> dict:
 
 
 def differences(first: Assessment, second: Assessment) -> dict[str, Interval]:
-    """Return by how much the second conversion's figures exceed the first one's, over the same clips.
+    """Return by how much the second conversion's figures exceed the first one's, over the clips of the same name.
 
     Figures of which 0 is best are compared without their sign. The intervals are wider the more figures are compared
     (``paired_difference``).
     """
-    columns = [result.columns[CONVERTED] for result in (first, second)]
-    names = [name for name in METRICS if all(column.values(name) for column in columns)]
-    clips = [
-        [
-            {k: abs(v) if k in METRICS and METRICS[k].better == 0 else v for k, v in clip.items()}
-            for clip in column.clips
-        ]
-        for column in columns
-    ]
+    by_name = [dict(zip(one.clips, one.columns[CONVERTED].clips, strict=True)) for one in (first, second)]
+    common = [name for name in by_name[0] if name in by_name[1]]
+    clips = [[_unsigned(figures[name]) for name in common] for figures in by_name]
+    names = [name for name in METRICS if all(any(name in clip for clip in of) for of in clips)]
     found = {name: paired_difference(*clips, name, comparisons=len(names)) for name in names}
     return {name: between for name, between in found.items() if between}
+
+
+def _unsigned(figures: dict[str, float]) -> dict[str, float]:
+    """Return figures without the sign of those of which 0 is best."""
+    return {name: abs(value) if METRICS[name].better == 0 else value for name, value in figures.items()}
 
 
 def comparison_table(names: Sequence[str], results: Sequence[Assessment]) -> str:

@@ -1,4 +1,4 @@
-"""Stand-ins for the judges' process of a training run, in a module that imports nothing heavy, so that they start soon."""
+"""Stand-ins for the judges' process of a training run; this module imports nothing heavy, so they start soon."""
 
 from __future__ import annotations
 

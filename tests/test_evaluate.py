@@ -111,11 +111,13 @@ def test_a_model_compared_with_itself_does_not_differ(here, model, capsys):
     assert figures(name=str(model)) == figures(name=f"{model} (2)")
 
 
-def test_folders_are_compared_with_the_first(here, capsys):
-    for name in ("one", "two"):
-        write_singing(here / name / "a.wav", seed=3)
-    assert main(["--compare", "one", "two", "--source", "raw/a.wav"]) == 0
+def test_folders_are_compared_with_the_first_over_the_songs_that_both_have(here, capsys):
+    for name in ("one/a.wav_0key_alto_sovits_pm.wav", "two/a.wav_0key_alto_sovits_fcpe.wav", "two/b.wav"):
+        write_singing(here / name, seed=3)
+    assert main(["--compare", "one", "two", "--source", "raw"]) == 0
     assert "two against one" in capsys.readouterr().out
+    write_singing(here / "three" / "b.wav")
+    assert "has no clip in common" in refused(capsys, "--compare", "one", "three", "--source", "raw")
 
 
 def test_a_sweep_lists_the_settings_that_the_models_files_allow(here, model, capsys):
