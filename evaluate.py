@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 log = get_logger("evaluate")
 
-NO_SETTINGS = ("clean_names", "output_dir", "device", "wav_format")  # flags that do not change what a model sings
+# Flags that do not change what a model sings, or name files, of which the content counts.
+NO_SETTINGS = {"clean_names", "output_dir", "device", "wav_format", "tran", "spk", "cache_folder", "f0_in"}
+NO_SETTINGS |= {"model_path", "config_path", "cluster_model_path", "diffusion_model_path", "diffusion_config_path"}
+WITHOUT_EFFECT = ("dry_run", "f0_out", "use_spk_mix")  # on a conversion that is judged
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,9 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--text", metavar="TEXT", help="the words, a .txt file with them, or a folder of .txt files")
     add("--f0", type=Path, metavar="FILE",
         help="the F0 that the decoder was given, from --f0_out, for --converted")  # fmt: skip
-    add(
-        "--tracker", default="pm", metavar="KEY", help="F0 predictor that judges: pm, harvest, crepe, ... (%(default)s)"
-    )
+    add("--tracker", default="pm", metavar="KEY",
+        help="F0 predictor that judges: pm, harvest, crepe, ... (%(default)s)")  # fmt: skip
     add("--whisper", metavar="MODEL", help="folder of a CTranslate2 Whisper, or its name in faster-whisper's cache")
     return parser
 
@@ -99,6 +101,8 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
         raise UserError(f"{option('sweep')} tries settings of a model; give {option('model_path')}")
     if len(args.tran) > 1 or len(args.spk or []) > 1:
         raise UserError(f"give one {option('tran')} and one {option('spk')}: an evaluation has one target")
+    if idle := [option(name) for name in WITHOUT_EFFECT if getattr(args, name)]:
+        raise UserError(f"{', '.join(idle)}: this has no effect on an evaluation; leave it out")
     if not args.converted and args.f0:
         raise UserError(f"{option('f0')} belongs to {option('converted')}; a model's own F0 is known")
     if args.converted:
@@ -128,17 +132,10 @@ def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case
         raise UserError(
             f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
         )
+    named_by = others["source"] if args.source and args.source.is_dir() else files
     cases = [
-        Case(
-            source.stem if source and args.source.is_dir() else file.stem,
-            file,
-            source,
-            reference,
-            text,
-            args.tran[0],
-            curve,
-        )
-        for file, source, reference, text in zip(files, others["source"], others["reference"], texts, strict=True)
+        Case(name.stem, file, source, reference, text, args.tran[0], curve)
+        for name, file, source, reference, text in zip(named_by, files, *others.values(), texts, strict=True)
     ]
     return cases, [], find_sounds(args.target) if args.target else []
 
@@ -176,12 +173,12 @@ def load_trial(args: argparse.Namespace, name: str, changes: dict | None = None)
         )
     known = vars(inference_main.build_parser().parse_args(["-n", "-"]))
     settings = {key: getattr(flags, key) for key in known if key not in NO_SETTINGS}
-    key = fingerprint(settings | {"dtype": svc.dtype}, svc.files())
+    key = fingerprint(settings | {"dtype": svc.dtype}, [*svc.files(), flags.f0_in])
     return Trial(name, svc, conversion, key, shift == AUTO)
 
 
 def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the songs to convert, the validation clips of the target, and the target's recordings.
+    """Return the songs to convert, the target's validation clips, and the target's recordings.
 
     Songs are those of -n, or else the validation clips of other speakers, or else of the target.
     """
@@ -204,29 +201,33 @@ def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list
     own = [path for path in validation if path.parent.name == speaker]
     songs = songs or [path for path in validation if path.parent.name != speaker] or own
     targets = find_sounds(args.target) if args.target else [path for path in training if path.parent.name == speaker]
-    return songs, [path for path in own if path not in songs], targets
+    return songs, own, targets
 
 
 def cases_of_model(args: argparse.Namespace) -> tuple[list[Case], list[Case], list[Path]]:
     """Convert the songs and the target's validation clips; returns their cases, and the target's recordings."""
+    from evaluation.case import Case
+
     trial = load_trial(args, args.model_path)
     songs, own, targets = find_clips(args, trial)
     folder = args.output_dir / "converted"
-    cases = as_cases(args, trial.convert(songs, folder))
+    cases = as_cases(args, trial.convert(songs, folder), own)
     to_herself = dataclasses.replace(trial, conversion=dataclasses.replace(trial.conversion, tran=0), auto_key=False)
-    return cases, as_cases(args, to_herself.convert(own, folder), is_reference=True), targets
+    converted = to_herself.convert([path for path in own if path not in songs], folder)
+    return cases, [Case(one.song.stem, one.path, one.song, one.song, None, 0, one.curve) for one in converted], targets
 
 
-def as_cases(args: argparse.Namespace, converted: Sequence[Converted], is_reference: bool = False) -> list[Case]:
-    """Return cases of converted songs; with ``is_reference`` a song is also what its conversion should be."""
+def as_cases(args: argparse.Namespace, converted: Sequence[Converted], own: Sequence[Path]) -> list[Case]:
+    """Return the cases of converted songs; a clip of the target itself (``own``) is what its conversion should be."""
     from evaluation.case import Case, find_texts, partners
 
     songs = [one.song for one in converted]
-    texts = find_texts(args.text, songs) if args.text and not is_reference else [None] * len(songs)
-    given = args.reference and not is_reference
-    references = partners(songs, args.reference, "reference") if given else [None] * len(songs)
+    texts = find_texts(args.text, songs) if args.text else [None] * len(songs)
+    references = [song if song in own else None for song in songs]
+    if args.reference:
+        references = partners(songs, args.reference, "reference")
     return [
-        Case(one.song.stem, one.path, one.song, one.song if is_reference else reference, text, one.shift, one.curve)
+        Case(one.song.stem, one.path, one.song, reference, text, one.shift, one.curve)
         for one, text, reference in zip(converted, texts, references, strict=True)
     ]
 
@@ -240,7 +241,7 @@ def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from evaluation.report import as_json, comparison_table
 
     results: dict[str, Assessment] = {}
-    assessor = songs = None
+    assessor = songs = own = None
     for item in args.compare:
         name = item if item not in results else f"{item} ({len(results) + 1})"
         if Path(item).is_dir():
@@ -248,8 +249,8 @@ def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
         else:
             trial = load_trial(build_parser().parse_args([*argv, "-m", *shlex.split(item)]), name)
             if songs is None:
-                songs, _, targets = find_clips(args, trial)
-            cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"))
+                songs, own, targets = find_clips(args, trial)
+            cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"), own)
             trial.svc.close()
         assessor = assessor or build_assessor(args, targets)
         results[name] = assessor.assess(cases, shifted=not results)
@@ -279,12 +280,12 @@ def sweep(args: argparse.Namespace) -> int:
 
     results: dict[str, Assessment] = {}
     speeds: dict[str, float] = {}
-    assessor = songs = None
-    for variant in variants(Path(args.model_path), str(pick_device(None))):
+    assessor = songs = own = None
+    for variant in variants(Path(args.model_path), str(pick_device(args.device))):
         try:
             trial = load_trial(args, variant.name, variant.settings)
             if songs is None:
-                songs, _, targets = find_clips(args, trial)
+                songs, own, targets = find_clips(args, trial)
                 assessor = build_assessor(args, targets)
             converted = trial.convert(songs, args.output_dir / "converted")
         except UserError as error:
@@ -294,7 +295,7 @@ def sweep(args: argparse.Namespace) -> int:
             continue
         trial.svc.close()
         speeds[variant.name] = sum(one.seconds for one in converted) / sum(one.length for one in converted)
-        results[variant.name] = assessor.assess(as_cases(args, converted), shifted=False)
+        results[variant.name] = assessor.assess(as_cases(args, converted, own), shifted=False)
     print(sweep_table(results, speeds))
     write(args, {name: {"seconds_per_second": speeds[name], **as_json(result)} for name, result in results.items()})
     return 0

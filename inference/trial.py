@@ -65,10 +65,10 @@ class Trial:
         Raises UserError for the first song that cannot be converted.
         """
         self.svc.check(self.conversion)
-        warm = False
-        found = []
+        settings = dataclasses.replace(self.conversion, f0_curve=None)  # its file is in the fingerprint
+        found, warm = [], False
         for song in songs:
-            stem = f"{song.stem[:100]}_{_digest([self.fingerprint], [song])}"
+            stem = f"{song.stem[:100]}_{_digest([self.fingerprint, settings, self.auto_key], [song])}"
             notes = folder / f"{stem}.json"
             if not notes.exists():
                 if not warm:

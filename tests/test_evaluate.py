@@ -10,6 +10,7 @@ import soundfile
 
 from demonstration.singer import DARK, Note, sing
 from evaluate import main, short_names
+from evaluation import picture
 from evaluation.case import find_texts, pair
 from evaluation.judges import JudgeRow
 from inference.jobs import Job
@@ -28,8 +29,10 @@ def write_singing(path: Path, seconds: float = 1.2, pitch: float = 55, seed: int
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """A working folder with two songs, where no judge is installed."""
+def here(tmp_path, monkeypatch, request) -> Path:
+    """A working folder with two songs, where no judge is installed; pictures are drawn for tests that name them."""
+    if "picture" not in request.node.name:
+        monkeypatch.setattr(picture, "_draw", lambda *_: None)
     monkeypatch.setattr(JudgeRow, "missing", lambda row: list(row.packages))
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate("ab"):
@@ -54,7 +57,7 @@ def refused(capsys, *argv: str) -> str:
     return capsys.readouterr().err
 
 
-def test_a_song_agrees_with_itself_and_every_missing_judge_is_named_with_its_install_line(here, capsys):
+def test_a_song_agrees_with_itself_missing_judges_are_named_and_the_picture_is_drawn(here, capsys):
     assert main(["--converted", "raw/a.wav", "--source", "raw/a.wav", "--reference", "raw/a.wav"]) == 0
     found = figures()
     exact = {"f0_cents": 0, "vuv_f1": 1, "lag": 0, "length": 0, "mcd": 0, "mcd_dtw": 0, "stft": 0, "level": 0}
@@ -105,17 +108,35 @@ def test_a_model_converts_songs_once_and_is_held_against_the_f0_that_it_was_give
         main([*command, "-ns", "0.1"])  # another setting is another conversion
 
 
+def test_a_model_converts_the_validation_clips_and_the_targets_own_are_its_ceiling(here, model):
+    clips = {"val": ["alto/a.wav", "tenor/b.wav"], "train": ["alto/c.wav", "tenor/d.wav"]}
+    for seed, (name, files) in enumerate(clips.items()):
+        paths = [write_singing(Path("dataset/44k", file), 0.8, seed=seed) for file in files]
+        Path("filelists").mkdir(exist_ok=True)
+        Path("filelists", f"{name}.txt").write_text("\n".join(map(str, paths)), encoding="utf-8")
+    assert main(["-m", str(model), "-s", "alto", "-f0p", "dio", "-t", "2"]) == 0
+    content = json.loads((OUT / "evaluation.json").read_text(encoding="utf-8"))
+    assert content["clips"] == ["b"] and len(content["columns"]["target"]["clips"]) == 1
+    assert "mcd" in figures("self") and "mcd" not in figures()
+    shifts = {path.name[0]: json.loads(path.read_text(encoding="utf-8"))["shift"]
+              for path in (OUT / "converted").glob("*.json")}  # fmt: skip
+    assert shifts == {"a": 0, "b": 2}
+    assert main(["-m", str(model), "-s", "alto", "-f0p", "dio", "-n", "dataset/44k/alto/a.wav"]) == 0
+    assert "mcd" in figures()  # a clip of the target is what its conversion should be
+
+
 def test_a_model_compared_with_itself_does_not_differ(here, model, capsys):
     assert main(["--compare", str(model), str(model), "-n", "a", "-s", "alto", "-f0p", "dio", "--target", "raw"]) == 0
     assert "no figure differs beyond chance" in capsys.readouterr().out
     assert figures(name=str(model)) == figures(name=f"{model} (2)")
 
 
-def test_folders_are_compared_with_the_first_over_the_songs_that_both_have(here, capsys):
+def test_folders_are_compared_over_the_songs_that_both_have_in_a_table_and_a_picture(here, capsys):
     for name in ("one/a.wav_0key_alto_sovits_pm.wav", "two/a.wav_0key_alto_sovits_fcpe.wav", "two/b.wav"):
         write_singing(here / name, seed=3)
     assert main(["--compare", "one", "two", "--source", "raw"]) == 0
     assert "two against one" in capsys.readouterr().out
+    assert (OUT / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     write_singing(here / "three" / "b.wav")
     assert "has no clip in common" in refused(capsys, "--compare", "one", "three", "--source", "raw")
 
@@ -135,6 +156,7 @@ def test_wrong_input_is_refused_with_a_sentence(here, model, capsys):
     assert "--sweep" in refused(capsys, "--converted", "raw", "--sweep")
     assert "-cr: only a conversion by -m" in refused(capsys, "--converted", "raw", "-cr", "0.5")
     assert "is no sound file and no folder" in refused(capsys, "--converted", "nowhere")
+    assert "--dry_run, -usm: this has no effect" in refused(capsys, "-m", str(model), "--dry_run", "-usm")
     assert "belongs to --converted" in refused(capsys, "-m", str(model), "--f0", "a.csv")
     clash = refused(capsys, "-m", str(model), "-n", "a", "-s", "alto", "-f0p", "crepe", "--tracker", "crepe")
     assert "it cannot judge it" in clash
