@@ -104,7 +104,8 @@ class Panel:
         for key in JUDGES if keys is None else keys:
             row = JUDGES[key]
             if absent := row.missing():
-                self.missing[key] = f"{row.what} is left out: {', '.join(absent)} is not installed; {row.install}"
+                verb = "is" if len(absent) == 1 else "are"
+                self.missing[key] = f"{row.what} is left out: {', '.join(absent)} {verb} not installed; {row.install}"
             else:
                 self._judges[key] = None
 
