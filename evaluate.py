@@ -23,7 +23,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,14 +80,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep(args)
     if args.compare:
         return compare(args, argv)
-    cases, own, targets = cases_of_files(args, args.converted) if args.converted else cases_of_model(args)
-    result = build_assessor(args, targets).assess(cases, own)
+    encoder = None
+    if args.converted:
+        cases, own, targets = cases_of_files(args, args.converted)
+    else:
+        trial = load_trial(args, args.model_path)
+        cases, own, targets = cases_of_model(args, trial)
+        encoder = trial.svc.voices.encoder
+    result = build_assessor(args, targets, encoder).assess(cases, own)
     from evaluation.picture import draw
     from evaluation.report import as_json, table
 
     print(table(result))
     write(args, as_json(result))
-    draw(args.output_dir / "evaluation.png", result)
+    draw_if_possible(draw, args.output_dir / "evaluation.png", result)
     return 0
 
 
@@ -166,11 +172,6 @@ def load_trial(args: argparse.Namespace, name: str, changes: dict | None = None)
     shift = flags.tran[0]
     chosen = {"spk": flags.spk[0] if flags.spk else svc.voices.only()} | ({} if shift == AUTO else {"tran": shift})
     conversion = dataclasses.replace(conversion, **chosen)
-    if args.whisper and "whisper" in svc.voices.encoder:
-        log.warning(
-            "the model's speech encoder is a Whisper too: %s must not be the same network, which would judge itself",
-            option("whisper"),
-        )
     known = vars(inference_main.build_parser().parse_args(["-n", "-"]))
     settings = {key: getattr(flags, key) for key in known if key not in NO_SETTINGS}
     key = fingerprint(settings | {"dtype": svc.dtype}, [*svc.files(), flags.f0_in])
@@ -204,11 +205,10 @@ def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list
     return songs, own, targets
 
 
-def cases_of_model(args: argparse.Namespace) -> tuple[list[Case], list[Case], list[Path]]:
+def cases_of_model(args: argparse.Namespace, trial: Trial) -> tuple[list[Case], list[Case], list[Path]]:
     """Convert the songs and the target's validation clips; returns their cases, and the target's recordings."""
     from evaluation.case import Case
 
-    trial = load_trial(args, args.model_path)
     songs, own, targets = find_clips(args, trial)
     folder = args.output_dir / "converted"
     cases = as_cases(args, trial.convert(songs, folder), own)
@@ -246,20 +246,25 @@ def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
         name = item if item not in results else f"{item} ({len(results) + 1})"
         if Path(item).is_dir():
             cases, _, targets = cases_of_files(args, Path(item))
+            encoder = None
         else:
             trial = load_trial(build_parser().parse_args([*argv, "-m", *shlex.split(item)]), name)
             if songs is None:
                 songs, own, targets = find_clips(args, trial)
             cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"), own)
+            encoder = trial.svc.voices.encoder
             trial.svc.close()
         assessor = assessor or build_assessor(args, targets)
+        if encoder:
+            assessor.panel.set_aside(encoder)
         results[name] = assessor.assess(cases, shifted=not results)
         if not set(results[name].clips) & set(next(iter(results.values())).clips):
             raise UserError(f"{item} has no clip in common with {args.compare[0]}; give results of the same songs")
     names = short_names(list(results))
     print(comparison_table(names, list(results.values())))
     write(args, {name: as_json(result) for name, result in results.items()})
-    draw_comparison(args.output_dir / "evaluation.png", dict(zip(names, results.values(), strict=True)))
+    by_name = dict(zip(names, results.values(), strict=True))
+    draw_if_possible(draw_comparison, args.output_dir / "evaluation.png", by_name)
     return 0
 
 
@@ -286,7 +291,7 @@ def sweep(args: argparse.Namespace) -> int:
             trial = load_trial(args, variant.name, variant.settings)
             if songs is None:
                 songs, own, targets = find_clips(args, trial)
-                assessor = build_assessor(args, targets)
+                assessor = build_assessor(args, targets, trial.svc.voices.encoder)
             converted = trial.convert(songs, args.output_dir / "converted")
         except UserError as error:
             if not results:
@@ -304,14 +309,26 @@ def sweep(args: argparse.Namespace) -> int:
 # -- shared ------------------------------------------------------------------------------------------------------------
 
 
-def build_assessor(args: argparse.Namespace, targets: Sequence[Path]) -> Assessor:
+def build_assessor(args: argparse.Namespace, targets: Sequence[Path], encoder: str | None = None) -> Assessor:
+    """Build the assessor of conversions to the voice of ``targets`` by a model with the speech encoder ``encoder``."""
     from evaluation.assessment import Assessor
     from evaluation.cache import Cache
     from evaluation.judges import Panel
     from evaluation.signal_figures import SignalFigures
 
     cache = Cache(args.output_dir / "opinions")
-    return Assessor(Panel(cache, args.whisper), SignalFigures(cache, args.tracker), targets)
+    panel = Panel(cache, args.whisper)
+    if encoder:
+        panel.set_aside(encoder)
+    return Assessor(panel, SignalFigures(cache, args.tracker), targets)
+
+
+def draw_if_possible(draw: Callable, *arguments: object) -> None:
+    """Draw a picture; without matplotlib, which conversion does not need, say so."""
+    try:
+        draw(*arguments)
+    except ModuleNotFoundError as error:
+        log.warning("the picture is left out: %s is not installed; pip install -r requirements.txt", error.name)
 
 
 def write(args: argparse.Namespace, values: dict) -> None:

@@ -109,6 +109,24 @@ class Panel:
             else:
                 self._judges[key] = None
 
+    def set_aside(self, encoder: str) -> None:
+        """Leave the recogniser of words out if the model's speech encoder is the same network: it would judge itself.
+
+        A named Whisper is used all the same, with a warning if the encoder is a Whisper.
+        """
+        from evaluation.words import NAME, SAME_NETWORK
+
+        if "words" not in self._judges:
+            return
+        if self._options["words"] == (None,) and encoder in SAME_NETWORK:
+            del self._judges["words"]
+            self.missing["words"] = (
+                f"{JUDGES['words'].what} is left out: the model's speech encoder {encoder} and the recogniser are the "
+                f"same network, Whisper {NAME}; name another one"
+            )
+        elif self._options["words"] != (None,) and "whisper" in encoder:
+            log.warning("the recogniser of words must not be the network of the speech encoder %s", encoder)
+
     def __contains__(self, key: str) -> bool:
         return key in self._judges
 

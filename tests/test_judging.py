@@ -28,7 +28,7 @@ def use(monkeypatch, judge, **options):
 
 def test_figures_come_in_order_while_the_caller_goes_on(monkeypatch, tmp_path):
     use(monkeypatch, give_when_allowed, allowed=str(tmp_path / "go"))
-    judges = ClipJudges()
+    judges = ClipJudges("mfcc")
     for step in (2, 4):
         judges.add(step, "alto", SOUND, SOUND, RATE)
         judges.add(step, "alto", SOUND, SOUND, RATE)
@@ -40,7 +40,7 @@ def test_figures_come_in_order_while_the_caller_goes_on(monkeypatch, tmp_path):
 
 def test_a_run_that_is_stopped_ends_its_judges(monkeypatch, tmp_path):
     use(monkeypatch, give_when_allowed, allowed=str(tmp_path / "never"))
-    judges = ClipJudges()
+    judges = ClipJudges("mfcc")
     judges.add(2, "alto", SOUND, SOUND, RATE)
     assert judges.finished(3) == []
     process, folder = judges._waiting[0].process, Path(judges._waiting[0].folder.name)
@@ -50,7 +50,7 @@ def test_a_run_that_is_stopped_ends_its_judges(monkeypatch, tmp_path):
 
 def test_judges_that_fail_are_named_and_the_next_validation_is_judged(monkeypatch, caplog):
     use(monkeypatch, fail)
-    judges = ClipJudges()
+    judges = ClipJudges("mfcc")
     judges.add(2, "alto", SOUND, SOUND, RATE)
     assert judges.close(wait=True) == [(2, {})]
     assert "judges of step 2 failed (exit code 3)" in caplog.text
@@ -71,7 +71,7 @@ class Knows:
 
 def test_the_means_are_over_clips_and_a_recording_is_the_target_of_its_own_voice(tmp_path):
     pytest.importorskip("jiwer", reason="jiwer is not installed: pip install -r requirements-evaluate.txt")
-    judges = ClipJudges()
+    judges = ClipJudges("mfcc")
     for speaker, made, real in (("alto", 0.1, 0.2), ("bass", 0.3, 0.4)):
         judges.add(2, speaker, SOUND + np.float32(made), SOUND + np.float32(real), RATE)
     folder = Path(judges._waiting[0].folder.name)

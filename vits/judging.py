@@ -38,10 +38,12 @@ class _Validation:
 class ClipJudges:
     """Judges the clips of one validation after the other, each in a process of low priority with one thread.
 
-    A process ends with its validation, so the judges take memory only while they listen.
+    A process ends with its validation, so the judges take memory only while they listen. ``encoder`` is the key of the
+    model's speech encoder, which must not judge itself.
     """
 
-    def __init__(self):
+    def __init__(self, encoder: str):
+        self.encoder = encoder
         self._waiting: deque[_Validation] = deque()
         self._notes: set[str] = set()  # logged once
 
@@ -93,7 +95,7 @@ class ClipJudges:
         return done
 
     def _start(self, validation: _Validation) -> None:
-        arguments = validation.folder.name, validation.speakers
+        arguments = validation.folder.name, validation.speakers, self.encoder
         validation.process = multiprocessing.get_context("spawn").Process(
             target=judge_folder, args=arguments, daemon=True
         )
@@ -116,7 +118,7 @@ class ClipJudges:
         return figures
 
 
-def judge_folder(folder: str, speakers: list[str]) -> None:
+def judge_folder(folder: str, speakers: list[str], encoder: str) -> None:
     """Judge the clips in ``folder`` and write their mean figures there; runs in a process of its own."""
     os.environ["OMP_NUM_THREADS"] = "1"
     if hasattr(os, "nice"):
@@ -127,6 +129,7 @@ def judge_folder(folder: str, speakers: list[str]) -> None:
     from evaluation.judges import Panel
 
     panel = Panel()
+    panel.set_aside(encoder)
     figures = mean_figures(Path(folder), speakers, panel)
     write_text(Path(folder) / RESULT, json.dumps({"figures": figures, "notes": list(panel.missing.values())}))
 

@@ -146,7 +146,8 @@ class Run(TrainingRun):
         allow_tf32(device)
         torch.manual_seed(train.seed)  # for the initial weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
-        self.judges = ClipJudges() if train.eval_judges and distributed.is_rank_zero() else None
+        judging = train.eval_judges and distributed.is_rank_zero()
+        self.judges = ClipJudges(config.model.speech_encoder) if judging else None
         self.validation = Validation(config, device, self.judges)
         shared = {name: section for name, section in config.to_dict().items() if name in ("train", "model", "spk")}
         distributed.require_same("sections train, model and spk", shared)
