@@ -15,7 +15,6 @@ class Metric:
         better: 1 if more is better, -1 if less is better, 0 if nearer to zero is better.
         digits: decimals in tables.
         factor: a figure times this is what tables show, in the label's unit.
-        ideal: the value of a perfect conversion, if it is known.
     """
 
     label: str
@@ -23,17 +22,10 @@ class Metric:
     better: int
     digits: int = 2
     factor: float = 1
-    ideal: float | None = None
 
     def text(self, value: float | None) -> str:
         """Return a value as tables show it; a dash for None."""
         return "-" if value is None else f"{value * self.factor:.{self.digits}f}"
-
-    def gain(self, value: float, other: float) -> float:
-        """Return by how much ``value`` is better than ``other``."""
-        if self.better:
-            return self.better * (value - other)
-        return abs(other) - abs(value)
 
 
 TARGET, WORDS, ITSELF = "against the target's recordings", "words", "by itself"
@@ -49,20 +41,20 @@ METRICS: dict[str, Metric] = {
     "clipped": Metric("clipped samples, %", ITSELF, -1, 3, 100),
     "cer": Metric("character error rate", WORDS, -1, 3),
     "per": Metric("phone error rate", WORDS, -1, 3),
-    "f0_correlation": Metric("F0 correlation (log)", SOURCE, 1, 3, ideal=1),
-    "f0_cents": Metric("F0 RMSE, cents", SOURCE, -1, 0, ideal=0),
-    "f0_median_cents": Metric("F0 median difference, cents", SOURCE, -1, 1, ideal=0),
-    "vuv_f1": Metric("voicing F1", SOURCE, 1, 3, ideal=1),
-    "periodicity_error": Metric("periodicity RMSE", SOURCE, -1, 3, ideal=0),
-    "envelope_correlation": Metric("loudness envelope correlation", SOURCE, 1, 3, ideal=1),
-    "lag": Metric("lag, ms", SOURCE, 0, 1, 1000, ideal=0),
-    "length": Metric("length difference, ms", SOURCE, 0, 1, 1000, ideal=0),
-    "given_f0_correlation": Metric("F0 correlation (log)", GIVEN, 1, 3, ideal=1),
-    "given_f0_cents": Metric("F0 RMSE, cents", GIVEN, -1, 0, ideal=0),
-    "given_f0_median_cents": Metric("F0 median difference, cents", GIVEN, -1, 1, ideal=0),
-    "given_vuv_f1": Metric("voicing F1", GIVEN, 1, 3, ideal=1),
-    "mcd": Metric("mel-cepstral distance, dB", REFERENCE, -1, ideal=0),
-    "mcd_dtw": Metric("  with dynamic time warping, dB", REFERENCE, -1, ideal=0),
-    "stft": Metric("multi-resolution STFT distance", REFERENCE, -1, ideal=0),
-    "level": Metric("level difference, dB", REFERENCE, 0, 1, ideal=0),
+    "f0_correlation": Metric("F0 correlation (log)", SOURCE, 1, 3),
+    "f0_cents": Metric("F0 RMSE, cents", SOURCE, -1, 0),
+    "f0_median_cents": Metric("F0 median difference, cents", SOURCE, -1, 1),
+    "vuv_f1": Metric("voicing F1", SOURCE, 1, 3),
+    "periodicity_error": Metric("periodicity RMSE", SOURCE, -1, 3),
+    "envelope_correlation": Metric("loudness envelope correlation", SOURCE, 1, 3),
+    "lag": Metric("lag, ms", SOURCE, 0, 1, 1000),
+    "length": Metric("length difference, ms", SOURCE, 0, 1, 1000),
+    "given_f0_correlation": Metric("F0 correlation (log)", GIVEN, 1, 3),
+    "given_f0_cents": Metric("F0 RMSE, cents", GIVEN, -1, 0),
+    "given_f0_median_cents": Metric("F0 median difference, cents", GIVEN, -1, 1),
+    "given_vuv_f1": Metric("voicing F1", GIVEN, 1, 3),
+    "mcd": Metric("mel-cepstral distance, dB", REFERENCE, -1),
+    "mcd_dtw": Metric("  with dynamic time warping, dB", REFERENCE, -1),
+    "stft": Metric("multi-resolution STFT distance", REFERENCE, -1),
+    "level": Metric("level difference, dB", REFERENCE, 0, 1),
 }

@@ -29,10 +29,6 @@ class Contour:
         """Return the contour with F0 moved by ``semitones``."""
         return Contour(self.f0 * 2 ** (semitones / 12), self.voiced, self.periodicity)
 
-    def median(self) -> float | None:
-        """Return the median F0 of the voiced frames in Hz, or None if there are none."""
-        return float(np.median(self.f0[self.voiced])) if self.voiced.any() else None
-
 
 def track(audio: np.ndarray, predictor: F0Predictor) -> Contour:
     """Measure the contour of (L,) samples at the predictor's rate, a frame every ``predictor.hop_length`` samples."""
