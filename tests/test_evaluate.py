@@ -90,9 +90,8 @@ def test_a_folder_of_results_is_paired_with_the_songs_by_name(here, capsys):
     assert figures()["f0_cents"] == pytest.approx(0, abs=1)
     (here / "raw" / "b.wav").unlink()
     write_singing(here / "raw" / "c.wav")
-    assert "--source has no file for results/b.wav_0key_alto_sovits_pm.flac" in refused(
-        capsys, "--converted", "results", "--source", "raw"
-    )
+    unpaired = Path("results", "b.wav_0key_alto_sovits_pm.flac")
+    assert f"--source has no file for {unpaired}" in refused(capsys, "--converted", "results", "--source", "raw")
 
 
 def test_a_model_converts_songs_once_and_is_held_against_the_f0_that_it_was_given(here, model, monkeypatch):

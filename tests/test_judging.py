@@ -48,6 +48,25 @@ def test_a_run_that_is_stopped_ends_its_judges(monkeypatch, tmp_path):
     assert not process.is_alive() and not folder.exists()
 
 
+def test_validations_are_left_out_when_the_judges_are_too_slow(caplog):
+    judges = ClipJudges("mfcc")
+    for step in range(2, 2 * (judging.MOST_WAITING + 3), 2):
+        for _ in range(2):
+            judges.add(step, "alto", SOUND, SOUND, RATE)
+    assert [(one.step, len(one.speakers)) for one in judges._waiting] == [(2, 2), (4, 2), (6, 2), (8, 2)]
+    assert caplog.text.count("slower than the validations") == 1
+    assert judges.close(wait=False) == []
+
+
+def test_clips_that_cannot_be_written_are_left_out_and_training_goes_on(caplog, no_room):
+    judges = ClipJudges("mfcc")
+    with no_room():
+        judges.add(2, "alto", SOUND, SOUND, RATE)
+        judges.add(2, "alto", SOUND, SOUND, RATE)
+    assert "cannot be handed to the judges" in caplog.text
+    assert judges.close(wait=True) == []
+
+
 def test_judges_that_fail_are_named_and_the_next_validation_is_judged(monkeypatch, caplog):
     use(monkeypatch, fail)
     judges = ClipJudges("mfcc")

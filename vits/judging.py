@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modules.atomic_file import write_text
-from modules.console import get_logger
+from modules.console import UserError, get_logger
 from modules.untrusted.json_file import read_json
 
 log = get_logger("train")
 
 FIGURES = {"similarity": "similarity", "cer": "CER", "per": "PER", "dnsmos": "DNSMOS"}
 RESULT = "figures.json"
+MOST_WAITING = 4  # validations; if the judges are slower than the run, later ones are left out
 
 
 @dataclass
@@ -33,6 +34,14 @@ class _Validation:
     folder: tempfile.TemporaryDirectory
     process: multiprocessing.process.BaseProcess | None = None
     speakers: list[str] = field(default_factory=list)
+
+    def write(self, speaker: str, made: NDArray[np.float32], real: NDArray[np.float32], rate: int) -> None:
+        """Write the two sounds of a clip. Raises UserError or OSError if that fails."""
+        from modules.audio.files import write_audio
+
+        for name, audio in (("made", made), ("real", real)):
+            write_audio(Path(self.folder.name) / f"{name}_{len(self.speakers)}.wav", audio, rate)
+        self.speakers.append(speaker)
 
 
 class ClipJudges:
@@ -45,19 +54,28 @@ class ClipJudges:
     def __init__(self, encoder: str):
         self.encoder = encoder
         self._waiting: deque[_Validation] = deque()
+        self._left_out: int | None = None  # the last step that is not judged
         self._notes: set[str] = set()  # logged once
 
     def add(self, step: int, speaker: str, made: NDArray[np.float32], real: NDArray[np.float32], rate: int) -> None:
-        """Add a clip (L,) of the validation at ``step``, as generated and as recorded. A full disk is logged only."""
-        from modules.audio.files import write_audio
+        """Add a clip (L,) of the validation at ``step``, as generated and as recorded.
 
-        if not self._waiting or self._waiting[-1].step != step or self._waiting[-1].process:
+        The clips of a validation come one after the other. A validation that cannot be judged is left out, with a
+        warning.
+        """
+        if step == self._left_out:
+            return
+        if not self._waiting or self._waiting[-1].step != step:
+            if len(self._waiting) >= MOST_WAITING:
+                self._left_out = step
+                return self._note("the judges are slower than the validations, of which some are left out")
             self._waiting.append(_Validation(step, tempfile.TemporaryDirectory(prefix="judged_clips_")))
-        validation = self._waiting[-1]
-        number = len(validation.speakers)
-        for name, audio in (("made", made), ("real", real)):
-            write_audio(Path(validation.folder.name) / f"{name}_{number}.wav", audio, rate)
-        validation.speakers.append(speaker)
+        try:
+            self._waiting[-1].write(speaker, made, real, rate)
+        except (UserError, OSError) as error:
+            self._left_out = step
+            self._waiting.pop().folder.cleanup()
+            self._note(f"the clips cannot be handed to the judges: {error}")
 
     def finished(self, current_step: int) -> list[tuple[int, dict[str, float]]]:
         """Return steps and figures of the validations that were judged since the last call.
@@ -112,17 +130,21 @@ class ClipJudges:
                 [f"the judges of step {validation.step} failed (exit code {validation.process.exitcode})"],
             )
         validation.folder.cleanup()
-        for note in set(notes) - self._notes:
-            log.warning("train.eval_judges: %s", note)
-        self._notes |= set(notes)
+        for note in notes:
+            self._note(note)
         return figures
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            log.warning("train.eval_judges: %s", note)
+        self._notes.add(note)
 
 
 def judge_folder(folder: str, speakers: list[str], encoder: str) -> None:
     """Judge the clips in ``folder`` and write their mean figures there; runs in a process of its own."""
     os.environ["OMP_NUM_THREADS"] = "1"
     if hasattr(os, "nice"):
-        os.nice(10)
+        os.nice(5)
     for name in ("SIGINT", "SIGHUP"):  # these go to all processes of a terminal; the run decides when it ends
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
