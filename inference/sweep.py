@@ -10,7 +10,7 @@ from inference.model_files import find_diffusion, find_timbre
 from modules.console import UserError, option
 
 RATIO = 0.5  # of the timbre, at which the numbers of lists are compared
-RATIOS = (0.25, 0.5, 0.75, 1.0)
+RATIOS = (0.5, 1.0)
 LISTS = (1, 8, None)  # None: as many as needed
 DEPTHS = (20, 50, 100, 200)
 SPEEDUPS = (5, 10, 25)

@@ -22,6 +22,14 @@ RATE = 44100
 SOUND = np.zeros(4410, np.float32)
 
 
+def going_on():
+    return False
+
+
+def stopped():
+    return True
+
+
 def use(monkeypatch, judge, **options):
     monkeypatch.setattr(judging, "judge_folder", functools.partial(judge, **options))
 
@@ -35,7 +43,7 @@ def test_figures_come_in_order_while_the_caller_goes_on(monkeypatch, tmp_path):
         assert judges.finished(step) == []  # the clips of this step may not be complete
     assert judges.finished(5) == []  # the process waits, the caller does not
     (tmp_path / "go").touch()
-    assert [step for step, _ in judges.close(wait=True)] == [2, 4]
+    assert [step for step, _ in judges.close(going_on)] == [2, 4]
 
 
 def test_a_run_that_is_stopped_ends_its_judges(monkeypatch, tmp_path):
@@ -44,8 +52,16 @@ def test_a_run_that_is_stopped_ends_its_judges(monkeypatch, tmp_path):
     judges.add(2, "alto", SOUND, SOUND, RATE)
     assert judges.finished(3) == []
     process, folder = judges._waiting[0].process, Path(judges._waiting[0].folder.name)
-    assert process.is_alive() and judges.close(wait=False) == []
+    assert process.is_alive() and judges.close(stopped) == []
     assert not process.is_alive() and not folder.exists()
+
+
+def test_a_signal_ends_the_wait_for_the_judges(monkeypatch, tmp_path, caplog):
+    use(monkeypatch, give_when_allowed, allowed=str(tmp_path / "never"))
+    judges, looks = ClipJudges("mfcc"), []
+    judges.add(2, "alto", SOUND, SOUND, RATE)
+    assert judges.close(lambda: looks.append(0) or len(looks) > 4) == []
+    assert "failed" not in caplog.text and not judges._waiting
 
 
 def test_validations_are_left_out_when_the_judges_are_too_slow(caplog):
@@ -55,7 +71,7 @@ def test_validations_are_left_out_when_the_judges_are_too_slow(caplog):
             judges.add(step, "alto", SOUND, SOUND, RATE)
     assert [(one.step, len(one.speakers)) for one in judges._waiting] == [(2, 2), (4, 2), (6, 2), (8, 2)]
     assert caplog.text.count("slower than the validations") == 1
-    assert judges.close(wait=False) == []
+    assert judges.close(stopped) == []
 
 
 def test_clips_that_cannot_be_written_are_left_out_and_training_goes_on(caplog, no_room):
@@ -64,18 +80,18 @@ def test_clips_that_cannot_be_written_are_left_out_and_training_goes_on(caplog, 
         judges.add(2, "alto", SOUND, SOUND, RATE)
         judges.add(2, "alto", SOUND, SOUND, RATE)
     assert "cannot be handed to the judges" in caplog.text
-    assert judges.close(wait=True) == []
+    assert judges.close(going_on) == []
 
 
 def test_judges_that_fail_are_named_and_the_next_validation_is_judged(monkeypatch, caplog):
     use(monkeypatch, fail)
     judges = ClipJudges("mfcc")
     judges.add(2, "alto", SOUND, SOUND, RATE)
-    assert judges.close(wait=True) == [(2, {})]
+    assert judges.close(going_on) == [(2, {})]
     assert "judges of step 2 failed (exit code 3)" in caplog.text
     use(monkeypatch, give, figures={"cer": 0.5}, notes=["DNSMOS is left out"])
     judges.add(4, "alto", SOUND, SOUND, RATE)
-    assert judges.close(wait=True) == [(4, {"cer": 0.5})] and "DNSMOS is left out" in caplog.text
+    assert judges.close(going_on) == [(4, {"cer": 0.5})] and "DNSMOS is left out" in caplog.text
 
 
 class Knows:
@@ -103,7 +119,7 @@ def test_the_means_are_over_clips_and_a_recording_is_the_target_of_its_own_voice
     figures = mean_figures(folder, ["alto", "bass"], panel)
     assert figures == pytest.approx({"dnsmos": 2.5, "cer": 0.25, "similarity": 0.5})
     assert mean_figures(folder, ["alto", "bass"], Knows({})) == {}
-    judges.close(wait=False)
+    judges.close(stopped)
 
 
 def test_the_score_is_the_phone_error_rate_and_the_distance_of_the_voices():

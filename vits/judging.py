@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ log = get_logger("train")
 
 FIGURES = {"similarity": "similarity", "cer": "CER", "per": "PER", "dnsmos": "DNSMOS"}
 RESULT = "figures.json"
+POLL = 0.5  # seconds between two looks at a stop signal while waiting for the judges
 MOST_WAITING = 4  # validations; if the judges are slower than the run, later ones are left out
 
 
@@ -93,23 +95,24 @@ class ClipJudges:
             done.append((first.step, self._collect(first)))
         return done
 
-    def close(self, *, wait: bool) -> list[tuple[int, dict[str, float]]]:
-        """Return the figures of the remaining validations; without ``wait`` end the judges and return nothing."""
+    def close(self, is_stopped: Callable[[], bool]) -> list[tuple[int, dict[str, float]]]:
+        """Return the figures of the remaining validations; once ``is_stopped`` is true, end the judges instead."""
         done = []
-        if wait and self._waiting:
+        if self._waiting and not is_stopped():
             log.info("waiting for the judges of the last %d validations", len(self._waiting))
-        while self._waiting:
+        while self._waiting and not is_stopped():
             first = self._waiting[0]
-            if wait:
-                if first.process is None:
-                    self._start(first)
-                first.process.join()
-                done += self.finished(first.step + 1)[:1]
-                continue
-            if first.process:
-                first.process.terminate()
-                first.process.join()
-            self._waiting.popleft().folder.cleanup()
+            if first.process is None:
+                self._start(first)
+            first.process.join(POLL)
+            if not first.process.is_alive() and not is_stopped():
+                done += self.finished(first.step + 1)
+        while self._waiting:
+            last = self._waiting.pop()
+            if last.process:
+                last.process.terminate()
+                last.process.join()
+            last.folder.cleanup()
         return done
 
     def _start(self, validation: _Validation) -> None:

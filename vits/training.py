@@ -310,8 +310,8 @@ class Run(TrainingRun):
     def finish_judging(self, training_log: TrainingLog, stop: StopSignal) -> None:
         """Log the judgements that are still to come, or end the judges if ``stop`` is set or an error is on its way."""
         if self.judges:
-            wait = not stop.number and sys.exc_info()[0] is None
-            self._take_judgements(self.judges.close(wait=wait), training_log)
+            failed = sys.exc_info()[0] is not None
+            self._take_judgements(self.judges.close(lambda: failed or bool(stop.number)), training_log)
 
     def _take_judgements(self, judgements: list[tuple[int, dict[str, float]]], training_log: TrainingLog) -> None:
         """Log figures of earlier validations; with ``train.best_by: judges`` keep the best one's generator."""
