@@ -23,6 +23,10 @@ class Metric:
     digits: int = 2
     factor: float = 1
 
+    def full_label(self) -> str:
+        """Return the label with the group, if figures of several groups have the same label."""
+        return f"{self.label.strip()} {self.group}" if self.group in (SOURCE, GIVEN) else self.label.strip()
+
     def text(self, value: float | None) -> str:
         """Return a value as tables show it; a dash for None."""
         return "-" if value is None else f"{value * self.factor:.{self.digits}f}"

@@ -121,7 +121,7 @@ def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
         better = between.mean * (metric.better or -1) > 0
         shown = " to ".join(f"{value * metric.factor:+.{metric.digits + 1}f}" for value in (between.low, between.high))
         lines.append(
-            f"  {'better' if better else 'worse'}: {metric.label.strip()} "
+            f"  {'better' if better else 'worse'}: {metric.full_label()} "
             f"{between.mean * metric.factor:+.{metric.digits + 1}f} ({shown})"
         )
     count = max((between.count for between in found.values()), default=0)
