@@ -37,9 +37,9 @@ def draw_comparison(path: Path, results: Mapping[str, Assessment]) -> None:
     columns = {name: result.columns["converted"] for name, result in results.items()}
     examples, target = {}, None
     for name, result in results.items():
-        for title, example in result.examples.items():
-            examples.setdefault(name if title == "converted" else title, example)
+        examples |= {name if title == "converted" else title: one for title, one in result.examples.items()}
         target = result.columns.get(TARGET, target)
+    examples = dict(sorted(examples.items(), key=lambda item: (item[0] in results, item[0] == "reference")))
     if target:
         columns[TITLES[TARGET]] = target
     _draw(path, examples, columns, [f"C{i % 10}" for i in range(len(columns))])
