@@ -23,6 +23,10 @@ class Metric:
     digits: int = 2
     factor: float = 1
 
+    def short_label(self) -> str:
+        """Return the label without its unit."""
+        return self.label.strip().partition(",")[0].partition(" (")[0]
+
     def full_label(self) -> str:
         """Return the label with the group, if figures of several groups have the same label."""
         return f"{self.label.strip()} {self.group}" if self.group in (SOURCE, GIVEN) else self.label.strip()
@@ -40,7 +44,7 @@ METRICS: dict[str, Metric] = {
     "similarity_of_all": Metric("  all clips averaged", TARGET, 1, 3),
     "dnsmos": Metric("DNSMOS, a speech model's opinion (1-5)", ITSELF, 1),
     "frame_line": Metric("line at the frame rate, dB", ITSELF, -1, 1),
-    "unvoiced_line": Metric("  above 3 kHz in unvoiced frames, dB", ITSELF, -1, 1),
+    "unvoiced_line": Metric("  line above 3 kHz in unvoiced frames, dB", ITSELF, -1, 1),
     "clicks": Metric("clicks per minute", ITSELF, -1, 1),
     "clipped": Metric("clipped samples, %", ITSELF, -1, 3, 100),
     "cer": Metric("character error rate", WORDS, -1, 3),

@@ -154,7 +154,7 @@ def sweep_table(results: Mapping[str, Assessment], speeds: Mapping[str, float]) 
     names = [
         name for name in SWEEP if any(result.columns[CONVERTED].mean(name) is not None for result in results.values())
     ]
-    rows = [["", "s per s", *(METRICS[name].label.strip() for name in names)]]
+    rows = [["", "s per s", *(METRICS[name].short_label() for name in names)]]
     for setting, result in results.items():
         found = {} if result is first else differences(first, result)
         cells = [
