@@ -21,10 +21,10 @@ def table(result: Assessment) -> str:
         cells += [metric.text(result.columns[key].mean(name)) for key in keys[1:]]
         rows.append([f"  {metric.label}", *cells])
     count = len(result.clips)
-    foot = [
-        f"{count} clip{'s' if count != 1 else ''}, {result.seconds:.0f} s; in brackets the 95 % interval over clips"
-    ]
-    return "\n".join([_aligned(rows), *foot, *result.notes])
+    foot = f"{count} clip{'s' if count != 1 else ''}, {result.seconds:.0f} s"
+    if count >= LEAST_VALUES:
+        foot += "; in brackets the 95 % interval over clips"
+    return "\n".join([_aligned(rows), foot, *result.notes])
 
 
 def _with_headings(columns) -> list[tuple[str, Metric, str | None]]:
