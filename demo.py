@@ -28,6 +28,7 @@ from modules.console import UserError, parse_flags, script
 
 if TYPE_CHECKING:
     from demonstration.singer import Song
+    from evaluation.assessment import Assessment
 
 PROJECT = Path(__file__).resolve().parent
 MARK = ".made_by_demo"  # this file marks a folder that the demo made and may delete
@@ -192,27 +193,25 @@ def shrink_diffusion(folder: Path) -> None:
 
 
 def show(results: Path, source: Song, target: Song, began: float) -> int:
-    """Copy the songs to results/, draw them and print the measures. Returns 1 if a goal is missed, else 0."""
-    from demonstration.measures import mel_cepstral_distance
-    from demonstration.report import draw, measure
+    """Copy the songs to results/, draw them, and print their figures and the goals. Returns 1 if a goal is missed."""
+    from demonstration.report import measure
     from demonstration.vocoder import pitch_error
-    from modules.audio.files import read_audio
+    from evaluation.picture import draw
+    from evaluation.report import table
+    from modules.audio.files import read_audio, write_audio
 
     wav, refined_wav, picture = (PROJECT / "results" / name for name in ("demo.wav", "demo_diffusion.wav", "demo.png"))
     wav.parent.mkdir(exist_ok=True)
     shutil.copyfile(results / RESULT, wav)
     shutil.copyfile(results / REFINED, refined_wav)
-    (output, rate), (refined, _) = read_audio(wav), read_audio(refined_wav)
-    songs = {
-        "input: the dark voice": source.audio, "output": output, "output, refined by diffusion": refined,
-        "target: the bright voice": target.audio,
-    }  # fmt: skip
-    draw(picture, list(songs), list(songs.values()), source.f0, rate)
+    write_audio(results / "target.wav", target.audio, target.sampling_rate)
+    result, refined_distance = judge(results, wav, refined_wav)
+    draw(picture, result)
+    output, rate = read_audio(wav)
     report = measure(output, source.audio, target.audio, source.f0, rate)
-    distance = mel_cepstral_distance(refined, target.audio, rate)
-    print(f"\n{report}\nafter shallow diffusion          {distance:.2f} dB to the target")
+    print(f"\n{table(result)}\nafter shallow diffusion: mel-cepstral distance {refined_distance:.2f} dB")
     cents = pitch_error(results.parent / VOCODER)
-    print(f"the vocoder's pitch              {cents:.1f} cents off a harmonic tone at most")
+    print(f"the vocoder's pitch is {cents:.1f} cents off a harmonic tone at most\n\n{report}")
     print(f"\nthe song     {wav}\n  refined    {refined_wav}\nthe picture  {picture}")
     print(f"{time.monotonic() - began:.0f} s in all")
     for goal in report.missed():
@@ -220,6 +219,27 @@ def show(results: Path, source: Song, target: Song, began: float) -> int:
     if report.missed():
         print("Every stage ran; only the sound missed a goal after so short a training, so the exit code is 1.")
     return 1 if report.missed() else 0
+
+
+def judge(results: Path, wav: Path, refined: Path) -> tuple[Assessment, float]:
+    """Judge the song as evaluate.py does; returns the figures, and the refined song's mel-cepstral distance in dB.
+
+    Judges whose packages are not installed are left out.
+    """
+    from evaluation.assessment import Assessor
+    from evaluation.cache import Cache
+    from evaluation.case import Case, Sound
+    from evaluation.judges import Panel
+    from evaluation.signal_figures import SignalFigures
+
+    cache, folder = Cache(), results.parent
+    signals = SignalFigures(cache)
+    assessor = Assessor(Panel(cache), signals, sorted((folder / "dataset/44k/bright").glob("*.wav")))
+    source, target = folder / "raw/song.wav", results / "target.wav"
+    result = assessor.assess([Case("the song", wav, source, target)])
+    (excerpt,) = Case("the song, refined", refined, source, target).excerpts()
+    result.examples["converted, refined by diffusion"] = excerpt.converted.audio, signals.contour(excerpt.converted)
+    return result, signals.of(Sound.read(refined), excerpt)["mcd"]
 
 
 if __name__ == "__main__":

@@ -1,20 +1,15 @@
-"""The quality of the demo's song: measured values, their goals, and a picture."""
+"""The goals of the demo's song, and the measured values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from demonstration.measures import (
-    HOP_LENGTH,
-    envelope_line,
-    f0_correlation,
-    mel_cepstral_distance,
-    voicing_error,
-)
+from demonstration.measures import f0_correlation, voicing_error
+from evaluation.artefacts import envelope_line
+from evaluation.signal_figures import HOP_LENGTH
+from evaluation.spectral_distance import mel_cepstral_distance
 
 # Three different methods; two must reach the goal for F0. A buzz at the frame rate misleads Praat's method (pm), which
 # takes the strongest period, more than the others. The goal for voicing counts for pm only.
@@ -65,12 +60,12 @@ class Report:
         errors = ", ".join(f"{value:.1%} ({key})" for key, value in self.voicing_errors.items())
         return "\n".join(
             [
-                f"F0 correlation with the notes    {correlations}; goal: two of at least {LEAST_CORRELATION}",
-                f"voiced/unvoiced error            {errors}; goal: at most {MOST_VOICING_ERROR:.0%}",
-                f"mel-cepstral distance to target  {self.to_target:.2f} dB, {self.to_target / self.unconverted:.2f} of "
-                f"the unconverted song's {self.unconverted:.2f} dB; goal: at most {MOST_DISTANCE}",
-                f"mel-cepstral distance to source  {self.to_source:.2f} dB; goal: more than to the target",
-                f"line at the frame rate           {self.buzz:+.1f} dB against the target's",
+                f"goal: F0 correlation with the notes    two of at least {LEAST_CORRELATION}: {correlations}",
+                f"goal: voiced/unvoiced error            at most {MOST_VOICING_ERROR:.0%}: {errors}",
+                f"goal: mel-cepstral distance to target  at most {MOST_DISTANCE} of the unconverted song's: "
+                f"{self.to_target:.2f} dB, {self.to_target / self.unconverted:.2f} of {self.unconverted:.2f} dB",
+                f"goal: mel-cepstral distance to source  more than to the target: {self.to_source:.2f} dB",
+                f"line at the frame rate                 {self.buzz:+.1f} dB against the target's",
             ]
         )
 
@@ -93,25 +88,3 @@ def measure(output: np.ndarray, source: np.ndarray, target: np.ndarray, f0: np.n
         unconverted=mel_cepstral_distance(source, target, rate),
         buzz=envelope_line(output, rate) - envelope_line(target, rate),
     )
-
-
-def draw(path: Path, titles: Sequence[str], songs: Sequence[np.ndarray], f0: np.ndarray, rate: int) -> None:
-    """Write a PNG of the songs' spectrograms, one below the other, each with the measured and the true F0."""
-    import librosa.display
-    from matplotlib.figure import Figure
-
-    from modules.f0 import build_f0_predictor
-
-    predictor = build_f0_predictor(PREDICTORS[0], rate, HOP_LENGTH)
-    figure = Figure(figsize=(14, 4 * len(songs)), layout="constrained")
-    for axes, title, song in zip(figure.subplots(len(songs), sharex=True), titles, songs, strict=True):
-        mel = librosa.feature.melspectrogram(y=song, sr=rate, n_fft=2048, hop_length=HOP_LENGTH, n_mels=160, fmin=60)
-        librosa.display.specshow(
-            librosa.power_to_db(mel, ref=np.max, top_db=80),
-            sr=rate, hop_length=HOP_LENGTH, x_axis="s", y_axis="mel", fmin=60, ax=axes, cmap="magma",
-        )  # fmt: skip
-        measured, uv = predictor(np.asarray(song, np.float32))
-        for contour, style in ((np.where(uv > 0, measured, np.nan), "c-"), (np.where(f0 > 0, f0, np.nan), "w:")):
-            axes.plot(np.arange(len(contour)) * HOP_LENGTH / rate, contour, style, linewidth=1.5)
-        axes.set_title(f"{title}; F0 measured (line) and known (dots)")
-    figure.savefig(path, dpi=80)

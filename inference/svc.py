@@ -474,6 +474,11 @@ class Svc:
 
     # -- files and memory ---------------------------------------------------------------------------------------------
 
+    def files(self) -> list[Path]:
+        """Return the files that determine a conversion: models, configs, and the timbre's file if it is used."""
+        refiner = (self.refiner.path, self.refiner.config_path) if self.refiner else ()
+        return [Path(path) for path in (self.path, self.config_path, self._timbre_file[0], *refiner) if path]
+
     @property
     def timbre(self) -> Timbre:
         """The cluster centres or the feature index, read on first use."""

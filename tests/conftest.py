@@ -16,7 +16,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # not in the process
 # The files that take longest begin, so that none is left for one process at the end.
 LONGEST = (
     *("test_parity.py", "test_same_sound.py", "test_training.py", "test_variants_end_to_end.py", "test_distributed.py"),
-    *("test_inference_main.py", "test_encoders_end_to_end.py", "test_crash.py"),
+    *("test_inference_main.py", "test_encoders_end_to_end.py", "test_crash.py", "test_evaluate.py"),
 )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import demo
-from demonstration.report import draw, measure
+from demonstration.report import measure
 from demonstration.singer import BRIGHT, DARK, SAMPLING_RATE, Song, random_phrase, sing
 from modules.config import DataConfig, ModelConfig, TrainConfig
 
@@ -36,12 +36,6 @@ def test_noise_of_the_same_colour_misses_the_goals_of_the_notes(songs):
     noise = np.random.default_rng(1).standard_normal(len(target.audio)).astype(np.float32) * 0.1
     report = measure(noise, source.audio, target.audio, source.f0, SAMPLING_RATE)
     assert any("F0" in goal for goal in report.missed()) and any("voicing" in goal for goal in report.missed())
-
-
-def test_the_picture_is_a_png(songs, tmp_path):
-    source, target = songs
-    draw(tmp_path / "demo.png", ["in", "out"], [source.audio, target.audio], source.f0, SAMPLING_RATE)
-    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_demo_changes_only_keys_that_the_configuration_has_and_its_decoder_fits_the_hop():

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.stem != "spkmix")  # the user's map
 LAYERS = {
     "modules": 0,
+    "evaluation": 1,
     "vdecoder": 1,
     "vencoder": 1,
     "vits": 2,
@@ -47,7 +48,7 @@ def test_a_package_imports_only_packages_of_lower_layers(package):
 
 
 FLAG = re.compile(r"(?<![\w}-])--?[A-Za-z]\w*")
-COMMAND = re.compile(r"(\.py|pip install|torchrun) --?\w+|^{} --use_diff")  # commands with their flags
+COMMAND = re.compile(r"(\.py|pip install|torchrun) --?[\w-]+|^{} --use_diff")  # commands with their flags
 NO_MESSAGES = {"-onnx", "-v3 or a model made from it"}  # the suffix of keys of graphs; the end of a model's name
 
 

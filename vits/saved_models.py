@@ -24,6 +24,8 @@ from modules.training.saving import unfinished
 
 log = get_logger("checkpoint")
 
+SCORES = {"mel": "mel_distance", "judges": "judges_score"}  # train.best_by -> the key in best_G.pth
+
 
 class Pair(SavedStep):
     """The generator's and the discriminator's checkpoint of one step, and the extra state for an exact resume."""
@@ -147,20 +149,23 @@ def best_generator(folder: Path) -> Path:
     return folder / "best_G.pth"
 
 
-def read_best(folder: Path) -> Best:
-    """Read the validation of the best generator; Best() if there is none or it cannot be read."""
+def read_best(folder: Path, chosen_by: str = "mel") -> Best:
+    """Read the validation of the best generator; Best() if there is none, it cannot be read, or another score chose it.
+
+    Its ``distance`` is the mel distance, or the score of the judges (``vits.judging.score``).
+    """
     path = best_generator(folder)
     try:
         content = load_checkpoint(path) if path.exists() else {}
     except UserError as error:
         log.warning("%s; the next validation writes a new one", error)
         content = {}
-    return Best.of((content.get("mel_distance"), content.get("step"))) or Best()
+    return Best.of((content.get(SCORES[chosen_by]), content.get("step"))) or Best()
 
 
-def write_best(folder: Path, generator: dict[str, Any], best: Best) -> None:
+def write_best(folder: Path, generator: dict[str, Any], best: Best, chosen_by: str = "mel") -> None:
     """Write a generator's checkpoint, without its optimizer, as the best one. Raises UserError if that fails."""
-    content = {**generator, "optimizer": None, "mel_distance": best.distance, "step": best.step}
+    content = {**generator, "optimizer": None, SCORES[chosen_by]: best.distance, "step": best.step}
     save_checkpoint(best_generator(folder), content)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -33,6 +34,7 @@ from vencoder import ENCODERS
 from vits import saved_models
 from vits.compression import refuse_compressed
 from vits.dataset import Batch, ClipDataset, collate
+from vits.judging import ClipJudges, score
 from vits.saved_models import Best
 from vits.step import Learner, Losses, Preview, mel_of_spec
 from vits.training_log import TrainingLog
@@ -70,7 +72,10 @@ def train(
             copy_config(config_path, folder / "config.json")
         training_log = TrainingLog(folder, run.step) if distributed.is_rank_zero() else distributed.NoOp()
         with contextlib.closing(training_log), stop_signal() as stop, compiler_errors():
-            return run.loop(training_log, stop)
+            try:
+                return run.loop(training_log, stop)
+            finally:
+                run.finish_judging(training_log, stop)
 
 
 def run_folder(name: str) -> Path:
@@ -141,7 +146,9 @@ class Run(TrainingRun):
         allow_tf32(device)
         torch.manual_seed(train.seed)  # for the initial weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
-        self.validation = Validation(config, device)
+        judging = train.eval_judges and distributed.is_rank_zero()
+        self.judges = ClipJudges(config.model.speech_encoder) if judging else None
+        self.validation = Validation(config, device, self.judges)
         shared = {name: section for name, section in config.to_dict().items() if name in ("train", "model", "spk")}
         distributed.require_same("sections train, model and spk", shared)
         frames = self.dataset.frames()
@@ -205,7 +212,9 @@ class Run(TrainingRun):
         return f"resuming {self.folder} at step {self.step}, epoch {self.epoch}"
 
     def _find_best(self, generator: dict, state: dict | None) -> None:
-        self.best = saved_models.read_best(self.folder)
+        self.best = saved_models.read_best(self.folder, self.config.train.best_by)
+        if self.config.train.best_by != "mel":  # its step's score was not known when the state was written
+            return
         of_this_step = Best.of((state or {}).get("best")) or self.best
         if of_this_step.step == self.step != self.best.step:  # a crash came between writing the pair and the copy
             self._write_best(generator, of_this_step)
@@ -213,10 +222,10 @@ class Run(TrainingRun):
     def _write_best(self, generator: dict, best: Best) -> None:
         """Write the generator's checkpoint as the best one. If that fails, the former one remains the best."""
         try:
-            saved_models.write_best(self.folder, generator, best)
+            saved_models.write_best(self.folder, generator, best, self.config.train.best_by)
         except UserError as error:
             log.warning("%s. Training goes on", error)
-            best = saved_models.read_best(self.folder)
+            best = saved_models.read_best(self.folder, self.config.train.best_by)
         self.best = best
 
     def save(self, *, autosave: bool = False) -> None:
@@ -281,6 +290,8 @@ class Run(TrainingRun):
         training_log.log_throughput(self.step, self.throughput.report(self.step), losses, self.skipped_steps)
 
     def validate_and_save(self, training_log: TrainingLog, stop: StopSignal) -> None:
+        if self.judges:
+            self._take_judgements(self.judges.finished(self.step), training_log)
         if self.step % self.config.train.eval_interval == 0:
             self.validate(training_log, stop)
         elif self.autosave_timer.due:
@@ -290,7 +301,28 @@ class Run(TrainingRun):
         """Validate and save; with the smallest mel distance so far, save as the best model too."""
         former_best = self.best
         metrics = self.validation.run(self.learner.net_g, training_log, self.step, stop)
-        if metrics is not None and metrics.mel_distance < self.best.distance:
+        by_mel = self.config.train.best_by == "mel"
+        if by_mel and metrics is not None and metrics.mel_distance < self.best.distance:
             self.best = Best(metrics.mel_distance, self.step)
         if not self.try_to_save():
             self.best = former_best
+
+    def finish_judging(self, training_log: TrainingLog, stop: StopSignal) -> None:
+        """Log the judgements that are still to come, or end the judges if ``stop`` is set or an error is on its way."""
+        if self.judges:
+            failed = sys.exc_info()[0] is not None
+            self._take_judgements(self.judges.close(lambda: failed or bool(stop.number)), training_log)
+
+    def _take_judgements(self, judgements: list[tuple[int, dict[str, float]]], training_log: TrainingLog) -> None:
+        """Log figures of earlier validations; with ``train.best_by: judges`` keep the best one's generator."""
+        for step, figures in judgements:
+            training_log.log_judges(step, figures)
+            value, generator = score(figures), saved_models.Pair(self.folder, step).generator
+            if self.config.train.best_by != "judges" or value is None or value >= self.best.distance:
+                continue
+            if not generator.exists():
+                log.warning(
+                    "step %d has the best score, but %s is no longer there; raise train.keep_ckpts", step, generator
+                )
+                continue
+            self._write_best(checkpoint.load_checkpoint(generator), Best(value, step))

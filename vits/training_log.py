@@ -12,6 +12,7 @@ from torch import Tensor
 from modules.console import get_logger
 from modules.training.log_writers import TensorBoardWriter, TextLog
 from modules.training.throughput import ThroughputReport
+from vits.judging import FIGURES
 from vits.metrics import Metrics
 from vits.step import Losses, Preview
 
@@ -84,6 +85,14 @@ class TrainingLog:
         log.info("validation at step %d: %s", step, metrics)
         self._mel(self.eval_writer, "gen/mel", made, step)
         self._mel(self.eval_writer, "gt/mel", real, step)
+
+    def log_judges(self, step: int, figures: dict[str, float]) -> None:
+        """Log what the judges found in the validation clips of ``step``."""
+        for name, value in figures.items():
+            self.eval_writer.add_scalar(f"judges/{name}", value, step)
+        if figures:
+            shown = ", ".join(f"{FIGURES[name]} {value:.3f}" for name, value in figures.items())
+            log.info("judges at step %d: %s", step, shown)
 
     @staticmethod
     def _mel(writer, tag: str, mel: Tensor, step: int) -> None:

@@ -10,6 +10,7 @@ from modules.console import UserError
 from modules.f0 import build_f0_predictor
 from modules.training.interruption import StopSignal
 from vits.dataset import ClipDataset, collate
+from vits.judging import ClipJudges
 from vits.metrics import Curve, Metrics, compare_pitch
 from vits.step import mel_of
 from vits.synthesizer import Synthesizer
@@ -19,10 +20,10 @@ F0_PREDICTOR = "pm"  # fast, and needs no weight file
 
 
 class Validation:
-    """The validation clips of a configuration, and the pitch of their recordings."""
+    """The validation clips of a configuration, and the pitch of their recordings; ``judges`` get what is generated."""
 
-    def __init__(self, config: Config, device: torch.device):
-        self.data, self.device = config.data, device
+    def __init__(self, config: Config, device: torch.device, judges: ClipJudges | None = None):
+        self.data, self.device, self.judges = config.data, device, judges
         self.dataset = ClipDataset(config.data.validation_files, config, training=False)
         self.predictor = build_f0_predictor(F0_PREDICTOR, config.data.sampling_rate, config.data.hop_length)
         self.real_curves: dict[int, Curve] = {}  # cache, by clip
@@ -60,8 +61,15 @@ class Validation:
             made, _ = net_g.infer(clip.c, clip.f0, clip.uv, clip.speaker_id, volume=clip.volume)
             mels = mel_of(made, self.data)[0], mel_of(clip.audio, self.data)[0]
             training_log.log_validation_clip(step, index, made[0, 0], clip.audio[0, 0], self.data.sampling_rate)
+            self._judge(index, step, made[0, 0], clip.audio[0, 0])
             clip_metrics.append(self._compare(index, made[0, 0], clip.audio[0, 0], mels))
         return clip_metrics, mels
+
+    def _judge(self, index: int, step: int, made: Tensor, real: Tensor) -> None:
+        if self.judges:
+            speaker = self.dataset.paths[index].parent.name
+            sounds = (audio.float().cpu().numpy() for audio in (made, real))
+            self.judges.add(step, speaker, *sounds, self.data.sampling_rate)
 
     def _compare(self, index: int, made: Tensor, real: Tensor, mels: tuple[Tensor, Tensor]) -> Metrics:
         """Compute the metrics of one clip from the generated and the real audio (1-D) and their mels (n_mels, T)."""

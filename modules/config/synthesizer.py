@@ -56,6 +56,8 @@ class TrainConfig(Section):
     accumulate_steps: int = ours(1, least=1)  # batches per process whose gradients form one step
     cosine_end: float = ours(0.0)  # share of learning_rate at the last epoch, by a cosine instead of lr_decay; 0: off
     discriminator_start_step: int = ours(0)  # before this step only the reconstruction losses train the generator
+    eval_judges: bool = ours(False)  # judge the validation clips in another process (vits/judging.py)
+    best_by: str = ours("mel", allowed=("mel", "judges"))  # what chooses best_G.pth: mel distance, or judging.score
 
 
 @dataclass
@@ -219,6 +221,7 @@ def _check_together(config: Config, path: str | Path) -> None:
             abs(train.seed) < 10**18
         ),
         "train.vol_aug needs model.vol_embedding": model.vol_embedding or not train.vol_aug,
+        'train.best_by "judges" needs train.eval_judges': train.eval_judges or train.best_by != "judges",
         f"spk gives {', '.join(shared)} the same number; each speaker needs one of its own": not shared,
         f"spk gives {outside} numbers outside 0 to {model.n_speakers - 1} (model.n_speakers)": not outside,
     }

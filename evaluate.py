@@ -1,0 +1,343 @@
+"""Judge conversions: of files, of folders, or of a model, which converts its validation clips itself.
+
+Prints a table of figures beside those of the source (unchanged, and moved to the same pitch: the floor) and of the
+target's recordings (the ceiling), and writes evaluation.json and evaluation.png to results/evaluation. Judges whose
+packages are missing are named, and the rest runs. Opinions and conversions are kept in that folder, so a second run is
+fast, and a stopped one continues.
+
+    python evaluate.py --converted song_alto.wav --source song.wav --target dataset/44k/alto
+    python evaluate.py --converted results --source raw --target dataset/44k/alto --reference sung_by_alto --text words
+    python evaluate.py -m logs/44k/G_8000.pth -s alto                 converts the validation clips
+    python evaluate.py -m logs/44k/G_8000.pth -n song.wav -s alto -t 12 -f0p rmvpe -cr 0.5
+    python evaluate.py --compare logs/44k/G_800.pth logs/44k/G_8000.pth "logs/44k/G_8000.pth -cr 0.5 -fr" -s alto
+    python evaluate.py --compare results/old results/new --source raw --target dataset/44k/alto
+    python evaluate.py -m logs/44k/G_8000.pth -s alto --sweep         quality against seconds, for many settings
+
+With a model, all flags of inference_main.py that change a conversion are allowed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import inference_main
+from modules.console import UserError, get_logger, option, parse_flags, printable, script
+
+if TYPE_CHECKING:
+    from evaluation.assessment import Assessment, Assessor
+    from evaluation.case import Case
+    from inference.trial import Converted, Trial
+
+log = get_logger("evaluate")
+
+# Flags that do not change what a model sings, or name files, of which the content counts.
+NO_SETTINGS = {"clean_names", "output_dir", "device", "wav_format", "tran", "spk", "cache_folder", "f0_in"}
+NO_SETTINGS |= {"model_path", "config_path", "cluster_model_path", "diffusion_model_path", "diffusion_config_path"}
+WITHOUT_EFFECT = ("dry_run", "f0_out", "use_spk_mix")  # on a conversion that is judged
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[inference_main.build_parser()], conflict_handler="resolve",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("-n", "--clean_names", nargs="+", default=[], metavar="SONG",
+        help="songs for a model, as names under raw/ or paths (default: its validation clips)")  # fmt: skip
+    add("-o", "--output_dir", type=Path, default=Path("results/evaluation"), help="(default: %(default)s)")
+    add = parser.add_argument_group("evaluation").add_argument
+    add("--converted", type=Path, metavar="PATH", help="a converted file, or a folder of them, in place of -m")
+    add("--compare", nargs="+", metavar="WHAT",
+        help="several folders, or models with flags in quotes; each is compared with the first")  # fmt: skip
+    add("--sweep", action="store_true", help="try precisions, timbre, diffusion and sampler of the model")
+    add("--source", type=Path, metavar="PATH", help="the song that was converted, or a folder of them")
+    add("--target", type=Path, metavar="PATH",
+        help="recordings of the target's voice (default with a model: the speaker's training clips)")  # fmt: skip
+    add("--reference", type=Path, metavar="PATH",
+        help="the song sung by the target with the same timing, or a folder of them")  # fmt: skip
+    add("--text", metavar="TEXT", help="the words, a .txt file with them, or a folder of .txt files")
+    add("--f0", type=Path, metavar="FILE",
+        help="the F0 that the decoder was given, from --f0_out, for --converted")  # fmt: skip
+    add("--tracker", default="pm", metavar="KEY",
+        help="F0 predictor that judges: pm, harvest, crepe, ... (%(default)s)")  # fmt: skip
+    add("--whisper", metavar="MODEL", help="folder of a CTranslate2 Whisper, or its name in faster-whisper's cache")
+    return parser
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse_flags(build_parser(), argv)
+    refuse_idle_flags(args)
+    if args.sweep:
+        return sweep(args)
+    if args.compare:
+        return compare(args, argv)
+    encoder = None
+    if args.converted:
+        cases, own, targets = cases_of_files(args, args.converted)
+    else:
+        trial = load_trial(args, args.model_path)
+        cases, own, targets = cases_of_model(args, trial)
+        encoder = trial.svc.voices.encoder
+    result = build_assessor(args, targets, encoder).assess(cases, own)
+    from evaluation.picture import draw
+    from evaluation.report import as_json, table
+
+    print(table(result))
+    write(args, as_json(result))
+    draw_if_possible(draw, args.output_dir / "evaluation.png", result)
+    return 0
+
+
+def refuse_idle_flags(args: argparse.Namespace) -> None:
+    """Raise UserError unless one thing is named to judge, and for flags without effect."""
+    named = [name for name in ("converted", "model_path", "compare") if getattr(args, name)]
+    if len(named) != 1:
+        choices = ", ".join(option(name) for name in ("converted", "model_path", "compare"))
+        raise UserError(f"give one of {choices}: what is judged")
+    if args.sweep and not args.model_path:
+        raise UserError(f"{option('sweep')} tries settings of a model; give {option('model_path')}")
+    if len(args.tran) > 1 or len(args.spk or []) > 1:
+        raise UserError(f"give one {option('tran')} and one {option('spk')}: an evaluation has one target")
+    if idle := [option(name) for name in WITHOUT_EFFECT if getattr(args, name)]:
+        raise UserError(f"{', '.join(idle)}: this has no effect on an evaluation; leave it out")
+    if not args.converted and args.f0:
+        raise UserError(f"{option('f0')} belongs to {option('converted')}; a model's own F0 is known")
+    if args.converted:
+        defaults = vars(build_parser().parse_args([]))
+        settings = set(vars(inference_main.build_parser().parse_args(["-n", "-"]))) - {"tran", "output_dir"}
+        if idle := [option(name) for name in sorted(settings) if getattr(args, name) != defaults[name]]:
+            raise UserError(f"{', '.join(idle)}: only a conversion by {option('model_path')} takes this; leave it out")
+
+
+# -- files and folders -------------------------------------------------------------------------------------------------
+
+
+def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case], list[Case], list[Path]]:
+    """Pair the converted files with the other ones; returns the cases, no cases of the target, and its recordings."""
+    from evaluation.case import Case, find_sounds, find_texts, partners
+    from inference.f0_curve import read_f0_curve
+    from inference.jobs import AUTO
+
+    files = find_sounds(converted)
+    others = {
+        name: partners(files, path, name) if (path := getattr(args, name)) else [None] * len(files)
+        for name in ("source", "reference")
+    }
+    texts = find_texts(args.text, files) if args.text else [None] * len(files)
+    curve = read_f0_curve(args.f0) if args.f0 else None
+    if args.tran[0] == AUTO:
+        raise UserError(
+            f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
+        )
+    named_by = others["source"] if args.source and args.source.is_dir() else files
+    cases = [
+        Case(name.stem, file, source, reference, text, args.tran[0], curve)
+        for name, file, source, reference, text in zip(named_by, files, *others.values(), texts, strict=True)
+    ]
+    return cases, [], find_sounds(args.target) if args.target else []
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def load_trial(args: argparse.Namespace, name: str, changes: dict | None = None) -> Trial:
+    """Load the converter that the flags describe, with ``changes`` of the parsed flags.
+
+    Raises UserError if the F0 predictor that judges is also the network that gives the conversion its F0.
+    """
+    from inference.conversion import Pipeline
+    from inference.jobs import AUTO
+    from inference.trial import Trial, fingerprint
+    from modules.f0 import F0_PREDICTORS
+
+    flags = argparse.Namespace(**vars(args) | (changes or {}))
+    inference_main.refuse_idle_flags(flags)
+    if flags.f0_predictor == args.tracker and F0_PREDICTORS[args.tracker].neural:
+        raise UserError(
+            f"{args.tracker} gives the conversion its F0, so it cannot judge it; take another {option('tracker')}"
+        )
+    conversion = inference_main.read_conversion(flags)
+    pipeline = Pipeline(flags.nsf_hifigan_enhance, flags.shallow_diffusion, flags.only_diffusion, bool(flags.onnx))
+    pipeline.refuse_missing(conversion)
+    svc = inference_main.load_models(flags)
+    shift = flags.tran[0]
+    chosen = {"spk": flags.spk[0] if flags.spk else svc.voices.only()} | ({} if shift == AUTO else {"tran": shift})
+    conversion = dataclasses.replace(conversion, **chosen)
+    known = vars(inference_main.build_parser().parse_args(["-n", "-"]))
+    settings = {key: getattr(flags, key) for key in known if key not in NO_SETTINGS}
+    key = fingerprint(settings | {"dtype": svc.dtype}, [*svc.files(), flags.f0_in])
+    return Trial(name, svc, conversion, key, shift == AUTO)
+
+
+def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the songs to convert, the target's validation clips, and the target's recordings.
+
+    Songs are those of -n, or else the validation clips of other speakers, or else of the target.
+    """
+    from evaluation.case import find_sounds
+    from inference.jobs import find_songs
+    from modules.data.filelist import read_filelist
+
+    songs = [path for name in args.clean_names for path in find_songs(name).values()]
+    speaker = trial.svc.voices.name_of(trial.conversion.spk)
+    data = trial.svc.config.data if trial.svc.config else None
+    try:
+        validation, training = (read_filelist(path) for path in (data.validation_files, data.training_files))
+    except (UserError, AttributeError):
+        if not songs:
+            raise UserError(
+                f"the model's validation clips are not there; give songs with {option('clean_names')}, or run it in "
+                "the folder that the model was trained in"
+            ) from None
+        validation = training = []
+    own = [path for path in validation if path.parent.name == speaker]
+    songs = songs or [path for path in validation if path.parent.name != speaker] or own
+    targets = find_sounds(args.target) if args.target else [path for path in training if path.parent.name == speaker]
+    return songs, own, targets
+
+
+def cases_of_model(args: argparse.Namespace, trial: Trial) -> tuple[list[Case], list[Case], list[Path]]:
+    """Convert the songs and the target's validation clips; returns their cases, and the target's recordings."""
+    from evaluation.case import Case
+
+    songs, own, targets = find_clips(args, trial)
+    folder = args.output_dir / "converted"
+    cases = as_cases(args, trial.convert(songs, folder), own)
+    to_herself = dataclasses.replace(trial, conversion=dataclasses.replace(trial.conversion, tran=0), auto_key=False)
+    converted = to_herself.convert([path for path in own if path not in songs], folder)
+    return cases, [Case(one.song.stem, one.path, one.song, one.song, None, 0, one.curve) for one in converted], targets
+
+
+def as_cases(args: argparse.Namespace, converted: Sequence[Converted], own: Sequence[Path]) -> list[Case]:
+    """Return the cases of converted songs; a clip of the target itself (``own``) is what its conversion should be."""
+    from evaluation.case import Case, find_texts, partners
+
+    songs = [one.song for one in converted]
+    texts = find_texts(args.text, songs) if args.text else [None] * len(songs)
+    references = [song if song in own else None for song in songs]
+    if args.reference:
+        references = partners(songs, args.reference, "reference")
+    return [
+        Case(one.song.stem, one.path, one.song, reference, text, one.shift, one.curve)
+        for one, text, reference in zip(converted, texts, references, strict=True)
+    ]
+
+
+# -- comparisons -------------------------------------------------------------------------------------------------------
+
+
+def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Judge several folders or models on the same clips, and print what differs from the first beyond chance."""
+    from evaluation.picture import draw_comparison
+    from evaluation.report import as_json, comparison_table
+
+    results: dict[str, Assessment] = {}
+    assessor = songs = own = None
+    for item in args.compare:
+        name = item if item not in results else f"{item} ({len(results) + 1})"
+        if Path(item).is_dir():
+            cases, _, targets = cases_of_files(args, Path(item))
+            encoder = None
+        else:
+            trial = load_trial(build_parser().parse_args([*argv, "-m", *shlex.split(item)]), name)
+            if songs is None:
+                songs, own, targets = find_clips(args, trial)
+            cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"), own)
+            encoder = trial.svc.voices.encoder
+            trial.svc.close()
+        assessor = assessor or build_assessor(args, targets)
+        if encoder:
+            assessor.panel.set_aside(encoder)
+        results[name] = assessor.assess(cases, shifted=not results)
+        if not set(results[name].clips) & set(next(iter(results.values())).clips):
+            raise UserError(f"{item} has no clip in common with {args.compare[0]}; give results of the same songs")
+    names = short_names(list(results))
+    print(comparison_table(names, list(results.values())))
+    write(args, {name: as_json(result) for name, result in results.items()})
+    by_name = dict(zip(names, results.values(), strict=True))
+    draw_if_possible(draw_comparison, args.output_dir / "evaluation.png", by_name)
+    return 0
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return the names without the folders that all of them share."""
+    parts = [Path(name).parts for name in names]
+    common = 0
+    while len({part[: common + 1] for part in parts}) == 1 and all(len(part) > common + 1 for part in parts):
+        common += 1
+    return [str(Path(*part[common:])) for part in parts]
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Judge one model with many settings, and print quality against seconds."""
+    from evaluation.report import as_json, sweep_table
+    from inference.sweep import variants
+    from modules.device import pick_device
+
+    results: dict[str, Assessment] = {}
+    speeds: dict[str, float] = {}
+    assessor = songs = own = None
+    for variant in variants(Path(args.model_path), str(pick_device(args.device))):
+        try:
+            trial = load_trial(args, variant.name, variant.settings)
+            if songs is None:
+                songs, own, targets = find_clips(args, trial)
+                assessor = build_assessor(args, targets, trial.svc.voices.encoder)
+            converted = trial.convert(songs, args.output_dir / "converted")
+        except UserError as error:
+            if not results:
+                raise
+            log.info("%s is left out: %s", variant.name, error)
+            continue
+        trial.svc.close()
+        speeds[variant.name] = sum(one.seconds for one in converted) / sum(one.length for one in converted)
+        results[variant.name] = assessor.assess(as_cases(args, converted, own), shifted=False)
+    print(sweep_table(results, speeds))
+    write(args, {name: {"seconds_per_second": speeds[name], **as_json(result)} for name, result in results.items()})
+    return 0
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+def build_assessor(args: argparse.Namespace, targets: Sequence[Path], encoder: str | None = None) -> Assessor:
+    """Build the assessor of conversions to the voice of ``targets`` by a model with the speech encoder ``encoder``."""
+    from evaluation.assessment import Assessor
+    from evaluation.cache import Cache
+    from evaluation.judges import Panel
+    from evaluation.signal_figures import SignalFigures
+
+    cache = Cache(args.output_dir / "opinions")
+    panel = Panel(cache, args.whisper)
+    if encoder:
+        panel.set_aside(encoder)
+    return Assessor(panel, SignalFigures(cache, args.tracker), targets)
+
+
+def draw_if_possible(draw: Callable, *arguments: object) -> None:
+    """Draw a picture; without matplotlib, which conversion does not need, say so."""
+    try:
+        draw(*arguments)
+    except ModuleNotFoundError as error:
+        log.warning("the picture is left out: %s is not installed; pip install -r requirements.txt", error.name)
+
+
+def write(args: argparse.Namespace, values: dict) -> None:
+    from modules.atomic_file import write_text
+
+    path = args.output_dir / "evaluation.json"
+    write_text(path, json.dumps(values, indent=1) + "\n")
+    print(f"written: {printable(path)}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Measure how good a conversion is: figures computed from the signals, and judges, which are networks."""

@@ -1,0 +1,162 @@
+"""A converted sound and what it is compared with: found by name, read, and cut into excerpts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from modules.audio.files import read_audio, resample
+from modules.console import UserError, option
+
+RATE = 44100  # Hz; all sounds are compared at this rate
+LONGEST, EXCERPT = 20.0, 12.0  # seconds; a longer sound is cut into excerpts of at most these
+
+
+class Curve(Protocol):
+    """F0 in time, as ``inference.f0_curve.F0Curve``."""
+
+    def at(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return F0 in Hz and voicing at ``times`` in seconds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One converted sound.
+
+    Attributes:
+        name: in the report.
+        converted: the file to judge.
+        source: the song that was converted.
+        reference: the same song by the target's voice, with the same timing.
+        text: the words.
+        shift: semitones by which the conversion moved the source's pitch.
+        curve: the F0 that the decoder was given.
+    """
+
+    name: str
+    converted: Path
+    source: Path | None = None
+    reference: Path | None = None
+    text: str | None = None
+    shift: float = 0.0
+    curve: Curve | None = None
+
+    def excerpts(self) -> list[Excerpt]:
+        """Read the sounds, cut into excerpts of equal length if the converted one is longer than 20 seconds.
+
+        With a text nothing is cut. Raises UserError as ``read_audio``.
+        """
+        sounds = {
+            role: Sound.read(path)
+            for role in ("converted", "source", "reference")
+            if (path := getattr(self, role)) is not None
+        }
+        length = len(sounds["converted"].audio)
+        parts = math.ceil(length / RATE / EXCERPT) if length > LONGEST * RATE and not self.text else 1
+        edges = [round(length * part / parts) for part in range(parts + 1)]
+        return [
+            Excerpt(
+                self.name if parts == 1 else f"{self.name}, part {part + 1}",
+                **{role: sound.cut(start, end if end < length else None) for role, sound in sounds.items()},
+                text=self.text, shift=self.shift, curve=self.curve, start=start / RATE,
+            )
+            for part, (start, end) in enumerate(zip(edges, edges[1:], strict=False))
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """Mono audio (L,) at 44.1 kHz, and the rate of its file in Hz."""
+
+    audio: np.ndarray
+    rate: int = RATE
+
+    @classmethod
+    def read(cls, path: Path) -> Sound:
+        audio, rate = read_audio(path)
+        return cls(resample(audio, rate, RATE), rate)
+
+    def cut(self, start: int, end: int | None) -> Sound:
+        return Sound(self.audio[start:end], self.rate)
+
+
+@dataclass(frozen=True, eq=False)
+class Excerpt:
+    """A span of a case, from ``start`` seconds on, read into memory; the other attributes are as in ``Case``."""
+
+    name: str
+    converted: Sound
+    source: Sound | None = None
+    reference: Sound | None = None
+    text: str | None = None
+    shift: float = 0.0
+    curve: Curve | None = None
+    start: float = 0.0
+
+
+def find_sounds(path: Path) -> list[Path]:
+    """Return a file, or the sounds of a folder and the folders within it, sorted.
+
+    Raises UserError if there is none.
+    """
+    from modules.audio import ffmpeg
+
+    if path.is_file():
+        return [path]
+    suffixes = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"} | ffmpeg.SUFFIXES
+    found = sorted(
+        file
+        for file in (path.rglob("*") if path.is_dir() else ())
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+    )
+    if not found:
+        raise UserError(f"{path} is no sound file and no folder with sound files")
+    return found
+
+
+def partners(converted: Sequence[Path], path: Path, name: str) -> list[Path]:
+    """Return for each converted file the sound of ``path`` that it belongs to; ``name`` is the setting of the path.
+
+    A file belongs to all; of a folder see ``pair``. Raises UserError for a file without a partner.
+    """
+    others = find_sounds(path)
+    return others * len(converted) if path.is_file() else pair(converted, others, name)
+
+
+def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[Path]:
+    """Return for each converted file the other file whose name is equal without the suffix, or begins the same.
+
+    The results of inference_main.py begin with the song's name. Raises UserError for a file without a partner.
+    """
+    found = []
+    for path in converted:
+        matching = [
+            other
+            for other in others
+            if path.stem == other.stem or path.name.startswith((f"{other.name}_", f"{other.stem}_"))
+        ]
+        if not matching:
+            raise UserError(f"{option(name)} has no file for {path}; it needs one with the same name")
+        found.append(max(matching, key=lambda other: len(other.stem)))
+    return found
+
+
+def find_texts(text: str, converted: Sequence[Path]) -> list[str]:
+    """Return the words of each converted file: of a .txt file, of a folder of such files with the same names, or
+    ``text`` itself, for all of them. Raises UserError if a file is missing or no text."""
+    path = Path(text)
+    try:
+        if path.is_dir():
+            files = pair(converted, sorted(path.glob("*.txt")), "text")
+            return [file.read_text(encoding="utf-8-sig").strip() for file in files]
+        if path.suffix == ".txt" or path.is_file():
+            return [path.read_text(encoding="utf-8-sig").strip()] * len(converted)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option('text')}: {path} cannot be read as a UTF-8 text: {error}") from None
+    return [text] * len(converted)
