@@ -73,8 +73,9 @@ def project(good, tmp_path, monkeypatch) -> Path:
     """A copy of the good project, in which clips are newer than recordings, on a good machine."""
     folder = tmp_path / "project"
     shutil.copytree(good, folder)
+    later = max(path.stat().st_ctime_ns for path in folder.glob("dataset_raw/*/*")) + 1
     for clip in folder.glob("dataset/44k/*/*"):
-        os.utime(clip, ns=(later := clip.stat().st_ctime_ns + 10**9, later))
+        os.utime(clip, ns=(later, later))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(machine_module, "measure", lambda: GOOD)
     (source,) = FILES["fcpe.pt"].sources
@@ -530,7 +531,7 @@ def test_data_names_what_stands_out_and_draws_one_picture(project, capsys):
     audio, rate = soundfile.read("dataset_raw/alto/0.wav")
     soundfile.write("dataset_raw/alto/0.wav", (8 * audio).clip(-1, 1), rate)
     before = set(files_in(project))
-    assert doctor.main(["--data", "report/data.png", "--json"]) == 0
+    assert doctor.main(["--data", "report/data.png", "--json"]) == 1, "the recording is newer than its clip"
     findings = json.loads(capsys.readouterr().out)["sections"]["sound"]
     texts = [finding["what"] for finding in findings]
     assert any("alto: 1 file (dataset_raw/alto/0.wav) clipped" in text for text in texts)
