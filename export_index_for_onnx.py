@@ -45,21 +45,27 @@ def build_parser() -> argparse.ArgumentParser:
 @script
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_flags(build_parser(), argv)
-    from onnxexport.metadata import amend_metadata, timbre_metadata
-    from onnxexport.timbre import export_centres, export_index, read_speakers
+    if (args.out or Path(args.model_name)).name in ("", ".."):
+        raise UserError(
+            f"'{args.out or CHECKPOINTS / args.model_name}' is not named after a model; name the model's folder with "
+            "--model_name or --out"
+        )
+    from onnxexport.metadata import amend_metadata, index_file
+    from onnxexport.timbre import export_centres, export_index
 
     model = CHECKPOINTS / args.model_name
     folder, config = args.out or model, args.config or model / "config.json"
     if not config.is_file():
         raise UserError(f"there is no {config}; put the model's config.json there, or name it with --config")
     if args.kmeans:
-        files = export_centres(args.kmeans, config, folder)
+        if (index := index_file(folder, 0)).exists():
+            raise UserError(f"{folder} has {index.name}, and the host reads one kind of timbre; move its indexes away")
+        files, keys = export_centres(args.kmeans, config, folder)
     else:
-        files = export_index(args.index, config, folder)
+        files, keys = export_index(args.index, config, folder)
     for path in files:
         print(printable(path))
-    metadata = folder.with_name(f"{folder.name}.json")
-    amend_metadata(metadata, timbre_metadata(folder, len(read_speakers(config))))
+    amend_metadata(folder.with_name(f"{folder.name}.json"), keys)
     return 0
 
 

@@ -5,14 +5,15 @@ Writes  checkpoints/<name>/<name>_SoVits.onnx    with several speakers it takes 
         checkpoints/<name>.json                  its description for MoeVoiceStudio
 
     python onnx_export.py -n alto
-    python onnx_export.py --model logs/44k/G_8000.pth --out alto/alto_SoVits.onnx      and alto/alto_SoVits.json
+    python onnx_export.py --model logs/44k/G_8000.pth --out alto/alto_SoVits.onnx      and alto/alto.json
 
     python onnx_export.py --host MoeVoiceStudio -n alto
     python onnx_export.py --host MoeVoiceStudio -n alto --model logs/44k/G_8000.pth
 
 writes all that MoeVoiceStudio needs into its folder: Models/alto.json and Models/alto/, with the diffusion model and
 the index or cluster centres that lie beside the model, hubert/, hifigan/, MelOps.onnx and F0Predictor/ from pretrain/,
-and says what is missing (exit code 1 if it is the speech encoder).
+and says what is missing (exit code 1 if MoeVoiceStudio cannot sing with the model). Files there of an earlier export of
+the model, of an index or a diffusion model that it no longer has, are deleted.
 
 Other models, one at a time; --out names another output:
 
@@ -31,7 +32,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.console import UserError, parse_flags, script
+from modules.console import UserError, get_logger, parse_flags, script
 
 CHECKPOINTS = Path("checkpoints")
 PRETRAIN = Path("pretrain")
@@ -45,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "-n",
         "--model_name",
-        help=f"folder below checkpoints/, and name in the JSON (default: {PUBLISHED_NAME}, or --model's)",
+        help="folder below checkpoints/, and name in the JSON; its config.json gives --diffusion the speakers' order "
+        f"(default: {PUBLISHED_NAME}, or --model's)",
     )
     add("-m", "--model", type=Path, help="path of the checkpoint, or of the vocoder's weight file")
     add("-c", "--config", type=Path, help="its config.json or, with --diffusion, its YAML (default: beside the model)")
@@ -103,12 +105,13 @@ def write_synthesizer(args: argparse.Namespace) -> None:
     config = existing(args.config or model.with_name("config.json"), "--config")
     out, metadata = folder / f"{name}_SoVits.onnx", folder.with_name(f"{name}.json")
     if args.output:
-        out, metadata = args.output, args.output.with_suffix(".json")
+        out, stem = args.output, args.output.stem.removesuffix("_SoVits") or args.output.stem
+        metadata = out.with_name(f"{stem}.json")
         if args.model_name is None:
-            name = out.stem.removesuffix("_SoVits")
+            name = stem
     from onnxexport.synthesizer import export_synthesizer
 
-    export_synthesizer(model, config, out, metadata, name, args.precision)
+    warn(export_synthesizer(model, config, out, metadata, name, args.precision))
 
 
 def write_host_folder(args: argparse.Namespace) -> int:
@@ -132,7 +135,7 @@ def write_diffusion(args: argparse.Namespace) -> None:
     prefix = args.output or folder / name
     synthesizer = (args.output or folder).with_name(f"{prefix.name}.json")
     metadata = diffusion_json(synthesizer)
-    export_diffusion(model, config, prefix, metadata, speakers_of(folder / "config.json"), args.precision)
+    warn(export_diffusion(model, config, prefix, metadata, speakers_of(folder / "config.json"), args.precision))
     amend_metadata(synthesizer, {"ShallowDiffusion": metadata.stem})
 
 
@@ -158,6 +161,11 @@ def write_f0(args: argparse.Namespace) -> None:
     export_f0(args.f0, out, pretrain=args.pretrain, precision=args.precision)
 
 
+def warn(flaws: Sequence[str]) -> None:
+    for flaw in flaws:
+        get_logger("onnx").warning("%s", flaw)
+
+
 def speakers_of(config: Path) -> list[str] | None:
     """Return the speakers of a synthesizer's configuration in its order; None if there is no such file."""
     from modules.config import load_config
@@ -175,7 +183,6 @@ def refuse_unused(args: argparse.Namespace) -> None:
         ("model", by_key, "with --encoder and --f0, whose files are looked for in --pretrain"),
         ("config", pretrained, "here; it belongs to a synthesizer, or to --diffusion"),
         ("model_name", pretrained, "here; it names a synthesizer, or with --diffusion that model"),
-        ("model_name", args.diffusion and args.model and args.output, "with --model and --out, which give the paths"),
         ("pretrain", not pretrained and not args.host, "here; it is for --host, --vocoder, --encoder and --f0"),
         ("pretrain", pretrained and args.model, "with --model, which is the vocoder's weight file"),
     ):

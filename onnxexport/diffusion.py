@@ -17,13 +17,14 @@ from diffusion.samplers import follow_noise
 from diffusion.schedule import Level
 from diffusion.unit2mel import MelDiffusion, Unit2Mel, load_unit2mel
 from modules.config import DiffusionConfig, load_diffusion_config
-from modules.console import UserError, get_logger
+from modules.console import UserError, get_logger, option
 from onnxexport.graph import SUFFIX, Graph, refuse_target, write_graphs
-from onnxexport.metadata import diffusion_metadata, json_text
+from onnxexport.metadata import diffusion_metadata, encoder_flaw, json_text
 from onnxexport.units import expand_units
 from vits.generator_file import refuse_to_overwrite
 
 EXAMPLE_FRAMES = 50
+PARTS = ("encoder", "denoise", "pred", "after")
 
 log = get_logger("onnx")
 
@@ -35,11 +36,12 @@ def export_diffusion(
     metadata: Path,
     names: Sequence[str] | None = None,
     precision: str = "fp32",
-) -> None:
+) -> list[str]:
     """Write the graphs of a checkpoint to ``<prefix>_<part>.onnx``, and their description for hosts to ``metadata``.
 
-    ``names`` are the synthesizer's speakers, whose places the host uses for both. Writes all files or none. Raises
-    UserError if a file is missing, damaged or does not match the config, and as ``refuse_target`` and ``write_graphs``.
+    ``names`` are the synthesizer's speakers, whose places the host uses for both. Writes all files or none. Returns why
+    MoeVoiceStudio cannot run the model, as sentences. Raises UserError if a file is missing, damaged or does not match
+    the config, and as ``refuse_target`` and ``write_graphs``.
     """
     config = load_diffusion_config(config_path)
     network = load_unit2mel(model, config, None, "cpu")
@@ -47,23 +49,37 @@ def export_diffusion(
     values = diffusion_metadata(prefix.name, config, network.decoder.denoise_fn.n_mels, config_path)
     rows = list(config.spk.values()) if network.spk_embed is not None else [0]
     graphs = diffusion_graphs(network, rows)
-    files = {prefix.with_name(f"{prefix.name}_{part}{SUFFIX}"): graph for part, graph in graphs.items()}
+    files = {path: graphs[part] for part, path in graph_paths(prefix).items()}
     for path in files:
         refuse_target(path, model, config_path)
     refuse_to_overwrite(metadata, model, config_path)
     write_graphs(files, precision, {metadata: json_text(values)})
+    flaw = encoder_flaw(config.data.encoder, config.data.encoder_out_channels, config_path)
+    return [flaw] if flaw else []
+
+
+def graph_paths(prefix: Path) -> dict[str, Path]:
+    """Return the paths of the graphs by part."""
+    return {part: prefix.with_name(f"{prefix.name}_{part}{SUFFIX}") for part in PARTS}
 
 
 def ordered_speakers(config: DiffusionConfig, config_path: Path, names: Sequence[str] | None) -> dict[str, int]:
     """Return speaker name -> row in the order of ``names``, or else of the rows; a YAML's order is alphabetical.
 
-    Speakers without names are named by their rows. Logs a warning if the speakers are not those of ``names``. Raises
-    UserError if a row is beyond the network's.
+    Speakers without names are named by their rows. Logs a warning if ``names`` is None, or if the speakers are not
+    those of ``names``. Raises UserError if a row is beyond the network's.
     """
     count = config.model.n_spk
     speakers = config.spk or {str(row): row for row in range(count)}
     if beyond := [name for name, row in speakers.items() if count > 1 and not 0 <= row < count]:
         raise UserError(f"{config_path}: spk gives {', '.join(beyond)} numbers outside 0 to {count - 1}")
+    if names is None and count > 1 and len(speakers) > 1:
+        log.warning(
+            "%s: its speakers are written in the order of their numbers, because no config.json of the synthesizer was "
+            "found; shallow diffusion needs the synthesizer's order, so name its folder with %s",
+            config_path,
+            option("model_name"),
+        )
     names = names or sorted(speakers, key=speakers.__getitem__)
     if count > 1 and set(names) != set(speakers):
         own, given = ", ".join(speakers), ", ".join(names)

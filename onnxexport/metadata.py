@@ -23,8 +23,11 @@ HOST_NOISE_CHANNELS = 192  # fixed in MoeVoiceStudio
 CENTRES = "KMeans.npy"
 
 
-def synthesizer_metadata(name: str, config: Config, path: str | Path, folder: str | Path) -> dict[str, Any]:
-    """Build the keys for a synthesizer in the folder ``name``; ``path`` is its config's, ``folder`` its graph's."""
+def synthesizer_metadata(name: str, config: Config, path: str | Path, beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the keys for a synthesizer in the folder ``name``; ``path`` is its config's.
+
+    ``beside`` are the keys for its timbre and its diffusion model.
+    """
     model = config.model
     values = {
         "Folder": name,
@@ -39,14 +42,10 @@ def synthesizer_metadata(name: str, config: Config, path: str | Path, folder: st
         "Volume": model.vol_embedding,
         "HiddenSize": model.ssl_dim,
         "Characters": list(config.spk),
-        **timbre_metadata(folder, len(config.spk)),
+        **beside,
     }
-    if model.inter_channels != HOST_NOISE_CHANNELS:
-        values["Note"] = (
-            f"MoeVoiceStudio cannot run this model: its noise has {HOST_NOISE_CHANNELS} channels, and the model's "
-            f"(inter_channels) {model.inter_channels}"
-        )
-        log.warning("%s", values["Note"])
+    if flaw := noise_flaw(config):
+        values["Note"] = flaw
     return values
 
 
@@ -109,26 +108,50 @@ def index_file(folder: str | Path, place: int) -> Path:
     return Path(folder) / f"Index-{place}.index"
 
 
-def encoder_graph_name(key: str, size: int, path: str | Path) -> str:
-    """Return the name, without .onnx, of the graph that the export of the speech encoder ``key`` writes.
+def index_files(folder: str | Path) -> list[Path]:
+    """Return the paths of the indexes in a folder, of any place."""
+    return [path for path in Path(folder).glob("Index-*.index") if path.stem.removeprefix("Index-").isdigit()]
 
-    Logs a warning if it has none, or other features than ``size``; then the name is the key. ``path`` is the config's.
+
+def noise_flaw(config: Config) -> str | None:
+    """Return why the host's noise does not fit the model, as a sentence; None if it does."""
+    channels = config.model.inter_channels
+    if channels == HOST_NOISE_CHANNELS:
+        return None
+    return (
+        f"MoeVoiceStudio cannot run this model: its noise has {HOST_NOISE_CHANNELS} channels, and the model's "
+        f"(inter_channels) {channels}"
+    )
+
+
+def encoder_flaw(key: str, size: int, path: str | Path) -> str | None:
+    """Return why the host has no graph of the speech encoder ``key``, as a sentence; None if it has one.
+
+    ``size`` is the number of features that the model takes, ``path`` its config's.
     """
     try:
         graph = graph_file(encoder_key(key, size, path))
     except UserError as error:
-        log.warning("%s. The JSON's Hubert has to be set by hand", error)
-        return key
-    if graph is None:
-        log.warning("the speech encoder '%s' has no graph, so MoeVoiceStudio cannot run this model", key)
-    return graph.stem if graph else key
+        return f"{error}. The JSON's Hubert has to be set by hand"
+    return None if graph else f"MoeVoiceStudio cannot run this model: the speech encoder '{key}' has no graph"
+
+
+def encoder_graph_name(key: str, size: int, path: str | Path) -> str:
+    """Return the name, without .onnx, of the graph that the export of the speech encoder ``key`` writes.
+
+    It is the key if there is an ``encoder_flaw``.
+    """
+    return key if encoder_flaw(key, size, path) else graph_file(encoder_key(key, size, path)).stem
 
 
 def amend_metadata(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Set keys in a model's JSON file, if there is one; log it otherwise. Raises UserError if it is damaged."""
+    """Set keys in a model's JSON file, if there is one; log it otherwise. Raises UserError if it is damaged.
+
+    All keys for the timbre are replaced if ``values`` has one.
+    """
     path = Path(path)
     if not path.is_file():
-        log.info("there is no %s yet; the export of the synthesizer writes it, with %s", path, ", ".join(values))
+        log.info("export the synthesizer next; its JSON file, %s, will name this", path)
         return
     try:
         before = read_json(path)
@@ -136,6 +159,8 @@ def amend_metadata(path: str | Path, values: Mapping[str, Any]) -> None:
         raise UserError(f"{path} cannot be read as JSON ({error}); export the synthesizer again") from None
     if not isinstance(before, dict):
         raise UserError(f"{path} describes no model; export the synthesizer again")
+    if "Cluster" in values:
+        before.pop("KMeansLength", None)
     with output_path(path) as temporary:
         temporary.write_text(json_text(before | values), encoding="utf-8")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,14 @@ from torch import Tensor, nn
 from modules.config import Config, load_config
 from onnxexport.excitation import excitation
 from onnxexport.graph import Graph, refuse_target, write_graphs
-from onnxexport.metadata import json_text, shallow_diffusion, synthesizer_metadata
+from onnxexport.metadata import (
+    encoder_flaw,
+    json_text,
+    noise_flaw,
+    shallow_diffusion,
+    synthesizer_metadata,
+    timbre_metadata,
+)
 from onnxexport.units import expand_units
 from vits.generator_file import load_generator, refuse_to_overwrite
 from vits.synthesizer import Synthesizer
@@ -19,19 +28,30 @@ EXAMPLE_FRAMES = 200
 
 
 def export_synthesizer(
-    model: Path, config_path: Path, out: Path, metadata: Path, name: str, precision: str = "fp32"
-) -> None:
+    model: Path,
+    config_path: Path,
+    out: Path,
+    metadata: Path,
+    name: str,
+    precision: str = "fp32",
+    beside: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Write the graph of a checkpoint to ``out``, and its description for hosts, under ``name``, to ``metadata``.
 
-    Writes both files or neither. Raises UserError if a file is missing, damaged or does not match the config, and as
-    ``refuse_target`` and ``write_graph``.
+    ``beside`` are the JSON's keys for timbre and diffusion model, by default those of the files that lie there. Writes
+    both files or neither. Returns why MoeVoiceStudio cannot run the model, as sentences. Raises UserError if a file is
+    missing, damaged or does not match the config, and as ``refuse_target`` and ``write_graph``.
     """
     refuse_target(out, model, config_path)
     refuse_to_overwrite(metadata, model, config_path)
     config = load_config(config_path)
     graph = synthesizer_graph(load_generator(model, config), config)
-    values = synthesizer_metadata(name, config, config_path, out.parent) | shallow_diffusion(metadata)
+    if beside is None:
+        beside = timbre_metadata(out.parent, len(config.spk)) | shallow_diffusion(metadata)
+    values = synthesizer_metadata(name, config, config_path, beside)
     write_graphs({out: graph}, precision, {metadata: json_text(values)})
+    flaws = encoder_flaw(config.model.speech_encoder, config.model.ssl_dim, config_path), noise_flaw(config)
+    return [flaw for flaw in flaws if flaw]
 
 
 class SynthesizerGraph(nn.Module):

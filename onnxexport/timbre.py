@@ -8,62 +8,75 @@ The host knows speakers by their place in ``Characters``, the order of ``spk`` i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 
+from cluster.centres import MAKER as CENTRES_MAKER
 from cluster.centres import load_cluster_model
+from cluster.index_file import MAKER as INDEX_MAKER
 from cluster.retrieval import load_feature_index
 from modules.atomic_file import output_path, output_paths
-from modules.config import load_config
+from modules.config import Config, load_config
 from modules.console import UserError
 from onnxexport.metadata import CENTRES, index_file
 
 
-def export_index(path: str | Path, config_path: str | Path, folder: str | Path) -> list[Path]:
-    """Write the index of each speaker of ``config_path`` to ``folder``, all files or none; returns the files.
+def export_index(path: str | Path, config_path: str | Path, folder: str | Path) -> tuple[list[Path], dict[str, Any]]:
+    """Write the index of each speaker of ``config_path`` to ``folder``, all files or none.
 
-    Raises UserError if a file is missing, damaged or of other voices, if a speaker has no index, and if a file cannot
-    be written.
+    Returns the files and the JSON's keys for them. Raises UserError if a file is missing, damaged, of other voices or
+    of another feature size, if a speaker has no index, and if a file cannot be written.
     """
-    speakers = read_speakers(config_path)
+    config = read_config(config_path)
+    speakers = config.spk
     index = load_feature_index(path)
+    refuse_other_size(path, index.feature_size, config, INDEX_MAKER)
     index.check_speakers(speakers)
     refuse_absent(path, [name for name, row in speakers.items() if row not in index.indexes])
     files = {index_file(folder, place): index.indexes[row] for place, row in enumerate(speakers.values())}
     with output_paths(*files) as temporaries:
         for temporary, one in zip(temporaries, files.values(), strict=True):
             temporary.write_bytes(faiss.serialize_index(one).tobytes())
-    return list(files)
+    return list(files), {"Cluster": "Index"}
 
 
-def export_centres(path: str | Path, config_path: str | Path, folder: str | Path) -> list[Path]:
-    """Write the cluster centres of each speaker of ``config_path`` to ``folder``; returns the file in a list.
+def export_centres(path: str | Path, config_path: str | Path, folder: str | Path) -> tuple[list[Path], dict[str, Any]]:
+    """Write the cluster centres of each speaker of ``config_path`` to ``folder``; returns as ``export_index``.
 
     Speakers with fewer centres than another get some of them repeatedly, which leaves the nearest one the same. Raises
-    UserError as ``export_index``, and if ``folder`` has an index, which the host would read instead.
+    UserError as ``export_index``.
     """
-    speakers = read_speakers(config_path)
+    config = read_config(config_path)
+    speakers = config.spk
     model = load_cluster_model(path)
+    refuse_other_size(path, model.feature_size, config, CENTRES_MAKER)
     refuse_absent(path, [name for name in speakers if name not in model.centres])
-    if (index := index_file(folder, 0)).exists():
-        raise UserError(f"{folder} has {index.name}, and the host reads one kind of timbre; move its index files away")
     length = max(len(model.centres[name]) for name in speakers)
     table = np.concatenate([np.resize(model.centres[name], (length, model.feature_size)) for name in speakers])
     target = Path(folder) / CENTRES
     with output_path(target) as temporary, open(temporary, "wb") as file:
         np.save(file, table.astype("<f4"))
-    return [target]
+    return [target], {"Cluster": "KMeans", "KMeansLength": length}
 
 
-def read_speakers(config_path: str | Path) -> Mapping[str, int]:
-    """Read speaker name -> embedding row, in order of place. Raises UserError if there are no names."""
-    speakers = load_config(config_path).spk
-    if not speakers:
+def read_config(config_path: str | Path) -> Config:
+    """Read a model's config.json. Raises UserError if it names no speakers."""
+    config = load_config(config_path)
+    if not config.spk:
         raise UserError(f"{config_path} names no speakers (spk), and the host knows them by their place in that list")
-    return speakers
+    return config
+
+
+def refuse_other_size(path: str | Path, size: int, config: Config, maker: str) -> None:
+    """Raise UserError if the features have another size than the model's units, among which the host looks."""
+    if size != config.model.ssl_dim:
+        raise UserError(
+            f"{path} holds features of size {size}, and the model takes {config.model.ssl_dim} (ssl_dim); run "
+            f"'{maker}' with the features of the model's speech encoder"
+        )
 
 
 def refuse_absent(path: str | Path, absent: list[str]) -> None:

@@ -259,15 +259,16 @@ def test_what_is_missing_is_named_and_the_rest_is_laid(root, caplog):
     shutil.copy("hubert/vec-256-layer-9.onnx", "pretrain")
     assert onnx_export.main(["--host", "out", "-n", "alto"]) == 0
     for clause in (
-        "missing: an index or cluster centres (feature_and_index.pkl or kmeans_10000.pt in checkpoints/alto)",
-        "missing: a diffusion model (model_<step>.pt and config.yaml in checkpoints/alto)",
-        "missing: the vocoder, without which diffusion does not sing (pretrain/nsf_hifigan/model; "
+        "optional: no index or cluster centres (feature_and_index.pkl or kmeans_10000.pt in checkpoints/alto)",
+        "optional: no diffusion model (model_<step>.pt and config.yaml in checkpoints/alto or "
+        "checkpoints/alto/diffusion)",
+        "optional: no vocoder, without which diffusion does not sing (pretrain/nsf_hifigan/model; "
         "'python download_pretrain.py --vocoder' fetches it)",
-        "missing: the pitch network RMVPE.onnx (pretrain/rmvpe.pt; "
+        "optional: no pitch network RMVPE.onnx (pretrain/rmvpe.pt; "
         "'python download_pretrain.py --f0 rmvpe' fetches it)",
     ):
         assert clause in caplog.messages
-    assert len([line for line in caplog.messages if line.startswith("missing: ")]) == 4
+    assert [line.partition(":")[0] for line in caplog.messages].count("optional") == 4 and "missing" not in caplog.text
     assert files_of(Path("out")) == {
         "Models/alto.json", "Models/alto/alto_SoVits.onnx", "hubert/vec-256-layer-9.onnx", "F0Predictor/MELPE.onnx",
     }  # fmt: skip
@@ -276,17 +277,65 @@ def test_what_is_missing_is_named_and_the_rest_is_laid(root, caplog):
 @pytest.mark.parametrize(
     ("encoder", "size", "clause"),
     [
-        ("vec256l9", 256, "the speech encoder 'vec256l9', without which the host cannot sing"),
-        ("mfcc", 72, "the speech encoder: 'mfcc' has no graph, so the host cannot sing with this model"),
-        ("vec256l9", 99, "the speech encoder: checkpoints/alto/config.json: the speech encoder vec256l9 gives 256"),
+        ("vec256l9", 256, "missing: the speech encoder 'vec256l9', without which the host cannot sing"),
+        ("mfcc", 72, "MoeVoiceStudio cannot run this model: the speech encoder 'mfcc' has no graph"),
+        ("vec256l9", 99, "checkpoints/alto/config.json: the speech encoder vec256l9 gives 256"),
     ],
 )
-def test_without_an_encoder_the_exit_code_is_1(root, caplog, encoder, size, clause):
+def test_without_an_encoder_the_exit_code_is_1_and_the_log_says_it_once(root, caplog, encoder, size, clause):
     write_synthesizer(Path("checkpoints/alto"), speech_encoder=encoder, ssl_dim=size)
+    if encoder == "mfcc":
+        write_diffusion(Path("checkpoints/alto"))  # of the same encoder
     Path("elsewhere").mkdir()
     Path("elsewhere/MELPE.onnx").write_bytes(b"a graph that is only copied")
     assert onnx_export.main(["--host", "out", "-n", "alto", "--pretrain", "elsewhere"]) == 1
-    assert f"missing: {clause}" in caplog.text
+    assert caplog.text.count(clause) == 1
+
+
+def test_with_noise_of_another_width_the_exit_code_is_1(root, caplog):
+    write_synthesizer(Path("checkpoints/alto"), inter_channels=16)
+    assert onnx_export.main(["--host", "out", "-n", "alto", "--pretrain", "hubert"]) == 1
+    assert Path("out/hubert/vec-256-layer-9.onnx").is_file()
+    assert caplog.text.count("its noise has 192 channels, and the model's (inter_channels) 16") == 1
+
+
+@pytest.mark.parametrize(
+    ("timbre", "cluster", "kept"),
+    [(None, "", set()), ("centres", "KMeans", {"KMeans.npy"}), ("index", "Index", {"Index-0.index", "Index-1.index"})],
+)
+def test_files_of_an_earlier_export_are_neither_named_nor_kept(root, caplog, timbre, cluster, kept):
+    folder, rows = Path("checkpoints/alto"), {"alto": 0, "tenor": 1}
+    write_synthesizer(folder, speakers(**rows))
+    features = np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)
+    if timbre == "centres":
+        save_cluster_model(folder / "kmeans_10000.pt", dict.fromkeys(rows, features))
+    elif timbre == "index":
+        write_indexes(folder / "feature_and_index.pkl", [(row, build_index(features)) for row in (0, 1)], rows)
+    models = Path("out/Models/alto")
+    models.mkdir(parents=True)
+    earlier = {f"Index-{place}.index" for place in range(3)} | {"KMeans.npy"}
+    earlier |= {f"alto_{part}.onnx" for part in ("encoder", "denoise", "pred", "after")}
+    others = {"notes.txt", "Index-own.index"}
+    for name in earlier | others:
+        (models / name).touch()
+    Path("out/Models/alto_diffusion.json").touch()
+    Path("hubert/MELPE.onnx").write_bytes(b"a graph that is only copied")
+    assert onnx_export.main(["--host", "out", "-n", "alto", "--pretrain", "hubert"]) == 0
+    assert files_of(models) == {"alto_SoVits.onnx", *others, *kept}
+    assert files_of(models.parent) == {f"alto/{name}" for name in files_of(models)} | {"alto.json"}
+    for name in earlier - kept:
+        assert f"deleted out/Models/alto/{name}: an earlier export wrote it" in caplog.text
+    values = facts(Path("out"))
+    assert values["Cluster"] == cluster and "ShallowDiffusion" not in values
+
+
+def test_a_refused_export_leaves_the_earlier_one(root, capsys):
+    write_synthesizer(Path("checkpoints/alto"))
+    Path("checkpoints/alto/model.pth").write_bytes(b"damaged")
+    Path("out/Models/alto").mkdir(parents=True)
+    Path("out/Models/alto/Index-0.index").touch()
+    assert onnx_export.main(["--host", "out", "-n", "alto"]) == 2
+    assert files_of(Path("out")) == {"Models/alto/Index-0.index"}
 
 
 def test_both_kinds_of_timbre_are_told_apart_and_a_lacking_speaker_stops_the_export(root, caplog, capsys):

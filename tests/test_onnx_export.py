@@ -23,7 +23,7 @@ from cluster.retrieval import build_index
 from modules.config import load_config, save_config
 from onnxexport import graph as graph_module
 from onnxexport.graph import Graph, write_graph
-from onnxexport.metadata import synthesizer_metadata, timbre_metadata
+from onnxexport.metadata import encoder_flaw, synthesizer_metadata, timbre_metadata
 from onnxexport.synthesizer import synthesizer_graph
 from tests.diffusion_files import write_diffusion
 from tests.encoder_files import write_encoder_file
@@ -87,22 +87,23 @@ def test_the_published_flag_reads_and_writes_the_published_paths(work, caplog):
         ("wavlmbase+", 768, "WavLM-Base+"),
     ],
 )
-def test_the_json_names_the_encoders_graph_and_the_width_of_its_units(encoder, size, graph, caplog):
+def test_the_json_names_the_encoders_graph_and_the_width_of_its_units(encoder, size, graph):
     config = config_of(inter_channels=192, vol_embedding=True, speech_encoder=encoder, ssl_dim=size)
     config.spk = {"声": 0}
-    values = synthesizer_metadata("name", config, "config.json", "alto")
+    values = synthesizer_metadata("name", config, "config.json", {})
     assert [values[key] for key in ("Hubert", "HiddenSize", "CharaMix", "Volume", "Characters")] == [
         graph, size, False, True, ["声"],
     ]  # fmt: skip
     assert "Note" not in values
-    assert not caplog.records
+    assert encoder_flaw(encoder, size, "config.json") is None
 
 
-def test_an_encoder_without_a_graph_for_the_host_is_named_in_the_log(caplog):
-    assert synthesizer_metadata("name", config_of(ssl_dim=72), "config.json", "alto")["Hubert"] == "mfcc"
-    assert "the speech encoder 'mfcc' has no graph, so MoeVoiceStudio cannot run" in caplog.text
-    assert synthesizer_metadata("name", config_of(speech_encoder="own"), "config.json", "alto")["Hubert"] == "own"
-    assert "unknown speech encoder 'own'" in caplog.text and "Hubert has to be set by hand" in caplog.text
+def test_an_encoder_without_a_graph_for_the_host_is_named_by_its_key():
+    assert synthesizer_metadata("name", config_of(ssl_dim=72), "config.json", {})["Hubert"] == "mfcc"
+    assert "the speech encoder 'mfcc' has no graph" in encoder_flaw("mfcc", 72, "config.json")
+    assert synthesizer_metadata("name", config_of(speech_encoder="own"), "config.json", {})["Hubert"] == "own"
+    flaw = encoder_flaw("own", 72, "config.json")
+    assert "unknown speech encoder 'own'" in flaw and "Hubert has to be set by hand" in flaw
 
 
 def test_explicit_flags_name_other_paths(work):
@@ -111,8 +112,8 @@ def test_explicit_flags_name_other_paths(work):
     before = files(work)
     explicit = ["--model", str(model), "--config", str(config)]
     assert onnx_export.main([*explicit, "--out", "out/bass_SoVits.onnx"]) == 0
-    assert files(work) - before == {"out/bass_SoVits.onnx", "out/bass_SoVits.json"}
-    assert json.loads(Path("out/bass_SoVits.json").read_text(encoding="utf-8"))["Name"] == "bass"
+    assert files(work) - before == {"out/bass_SoVits.onnx", "out/bass.json"}
+    assert json.loads(Path("out/bass.json").read_text(encoding="utf-8"))["Name"] == "bass"
     assert onnx_export.main(explicit) == 0
     assert {"checkpoints/G_8000/G_8000_SoVits.onnx", "checkpoints/G_8000.json"} <= files(work)
 
@@ -223,7 +224,6 @@ def test_a_config_that_does_not_match_is_refused_in_one_sentence(work, capsys, c
         (["-n", "alto", "--f0", "rmvpe"], "--model_name has no use"),
         (["-n", "alto", "--encoder", "vec768l12"], "--model_name has no use"),
         (["-n", "alto", "--vocoder"], "--model_name has no use"),
-        (["-n", "alto", "--diffusion", "-m", "x.pt", "-o", "x"], "--model_name has no use with --model and --out"),
         (["-n", "alto", "--encoder", ""], "--model_name has no use"),
         (["--encoder", ""], "unknown speech encoder ''"),
         (["--f0", ""], "unknown F0 predictor ''"),
@@ -319,13 +319,30 @@ def test_the_diffusion_and_the_vocoder_lie_where_the_help_says(work):
     assert json.loads(Path("out/song_diffusion.json").read_text(encoding="utf-8"))["Folder"] == "song"
 
 
+@pytest.mark.parametrize("folder", ["checkpoints", "out"])
 @pytest.mark.parametrize("diffusion_first", [True, False])
-def test_the_json_names_the_diffusion_model_whichever_is_exported_first(work, diffusion_first):
+def test_the_json_names_the_diffusion_model_whichever_is_exported_first(work, caplog, diffusion_first, folder):
     write_diffusion(work / "checkpoints" / "alto")
-    for flags in [["--diffusion"], []] if diffusion_first else [[], ["--diffusion"]]:
+    out = folder == "out"
+    synthesizer = ["--out", "out/alto_SoVits.onnx"] if out else []
+    diffusion = ["--diffusion", "--out", "out/alto"] if out else ["--diffusion"]
+    for flags in [diffusion, synthesizer] if diffusion_first else [synthesizer, diffusion]:
         assert onnx_export.main(["-n", "alto", *flags]) == 0
-    values = json.loads(Path("checkpoints/alto.json").read_text(encoding="utf-8"))
-    assert values["ShallowDiffusion"] == "alto_diffusion" and Path("checkpoints/alto_diffusion.json").is_file()
+    values = json.loads(Path(folder, "alto.json").read_text(encoding="utf-8"))
+    assert values["ShallowDiffusion"] == "alto_diffusion" and Path(folder, "alto_diffusion.json").is_file()
+    next_step = f"export the synthesizer next; its JSON file, {folder}/alto.json, will name this"
+    assert (next_step in caplog.messages) is diffusion_first
+
+
+def test_the_order_of_the_diffusion_models_speakers_is_the_named_synthesizers_or_is_logged(work, caplog):
+    model, _ = write_diffusion(work / "logs", spk={"tenor": 0, "alto": 1})
+    orders = []
+    for flags in ([], ["-n", "alto"]):
+        caplog.clear()
+        assert onnx_export.main(["--diffusion", "-m", str(model), "-o", "out/song", *flags]) == 0
+        assert ("in the order of their numbers" in caplog.text) is (not flags)
+        orders.append(json.loads(Path("out/song_diffusion.json").read_text(encoding="utf-8"))["Characters"])
+    assert orders == [["tenor", "alto"], ["alto", "tenor"]]
 
 
 FEATURES = {7: np.random.default_rng(0).standard_normal((90, 8)).astype(np.float32)}
@@ -372,6 +389,29 @@ def test_an_index_that_does_not_fit_the_speakers_is_refused(indexed, capsys, cha
     assert words in capsys.readouterr().err and files(indexed) == before
 
 
+@pytest.mark.parametrize(
+    ("flags", "file", "maker"),
+    [([], "feature_and_index.pkl", "train_index.py"), (["-k"], "kmeans_10000.pt", "cluster/train_cluster.py")],
+)
+def test_features_of_another_size_than_the_models_are_refused(indexed, capsys, flags, file, maker):
+    save_cluster_model("logs/44k/kmeans_10000.pt", {"alto": FEATURES[0], "tenor": FEATURES[7]})
+    config = load_config("checkpoints/alto/config.json")
+    config.model.ssl_dim = 72
+    save_config(config, "checkpoints/alto/config.json")
+    before = files(indexed)
+    assert export_index_for_onnx.main(["-n", "alto", *flags]) == 2
+    sentence = f"logs/44k/{file} holds features of size 8, and the model takes 72 (ssl_dim); run 'python {maker}'"
+    assert sentence in capsys.readouterr().err and files(indexed) == before
+
+
+@pytest.mark.parametrize("flags", [["-n", ""], ["-n", "."], ["-n", ".."], ["-n", "alto", "-o", "."], ["-o", "out/.."]])
+def test_a_name_that_is_no_models_is_refused_before_anything_is_written(indexed, capsys, flags):
+    shutil.copy("checkpoints/alto/config.json", "checkpoints")
+    before = files(indexed)
+    assert export_index_for_onnx.main(["-c", "checkpoints/alto/config.json", *flags]) == 2
+    assert "is not named after a model" in capsys.readouterr().err and files(indexed) == before
+
+
 def test_centres_are_a_table_behind_128_bytes_with_as_many_rows_for_each_speaker(work, capsys):
     centres = {"tenor": FEATURES[7], "alto": FEATURES[0]}
     save_cluster_model("logs/44k/kmeans_10000.pt", centres)
@@ -406,7 +446,8 @@ def test_the_json_says_which_timbre_lies_beside_the_graph(indexed, timbre_first)
     Path("checkpoints/alto/KMeans.npy").unlink()
     for main, flags in ([export_index_for_onnx.main, []], commands[0]):
         assert main(["-n", "alto", *flags]) == 0
-        assert json.loads(Path("checkpoints/alto.json").read_text(encoding="utf-8"))["Cluster"] == "Index"
+        values = json.loads(Path("checkpoints/alto.json").read_text(encoding="utf-8"))
+        assert values["Cluster"] == "Index" and "KMeansLength" not in values
 
 
 def test_a_table_of_centres_of_another_number_of_speakers_is_left_out_with_a_warning(tmp_path, caplog):
