@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 EXTRAS = sorted(
     path.stem.removeprefix("requirements-")
     for path in ROOT.glob("requirements-*.txt")
-    if path.stem not in ("requirements-convert", "requirements-dev")
+    if path.stem not in ("requirements-convert", "requirements-dev", "requirements-lock")
 )
 
 
@@ -36,6 +36,18 @@ def test_the_lists_of_pyproject_are_those_of_the_requirements_files():
     assert found["dependencies"] == requirements("requirements-convert.txt")
     wanted = {extra: requirements(f"requirements-{extra}.txt") for extra in EXTRAS}
     assert found["optional-dependencies"] == {"train": requirements("requirements.txt"), **wanted}
+
+
+def test_the_lock_has_a_version_of_every_package_within_its_bounds():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    locked = dict(line.split("==") for line in requirements("requirements-lock.txt"))
+    for path in ROOT.glob("requirements*.txt"):
+        if path.stem != "requirements-lock":
+            for line in requirements(path.name):
+                wanted = Requirement(line)
+                assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), line
 
 
 def test_the_version_is_the_changelogs_newest():
