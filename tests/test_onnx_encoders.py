@@ -26,6 +26,9 @@ from tests.onnx_files import onnx, onnxruntime
 from vencoder import ENCODERS, build_encoder
 from vencoder.onnx_encoder import OnnxEncoder
 
+# One of each class is enough.
+SMALL_WHISPERS = ("whisper-ppg-tiny.en", "whisper-ppg-small")
+NETWORKS = [key for key in PYTORCH_KEYS if not ENCODERS[key].layer or "whisper" not in key or key in SMALL_WHISPERS]
 TOLERANCE = 1e-4  # relative to the maximum feature
 EXAMPLE = 16000  # samples; the length that every graph is traced with
 LENGTHS = (400, 5000, 33333, 48000)
@@ -72,6 +75,10 @@ def pretrain(tmp_path_factory) -> Path:
         "wavlmbase+": wavlm_checkpoint(**base),
     }.items():
         torch.save(checkpoint, folder / ENCODERS[key].weight)
+    for key in SMALL_WHISPERS:
+        checkpoint = whisper_checkpoint(width=WIDTH, layers=3)
+        checkpoint["dims"]["n_vocab"] -= key.endswith(".en")
+        torch.save(checkpoint, folder / ENCODERS[key].weight)
     yield folder
     patch.undo()
 
@@ -89,12 +96,17 @@ def exported(pretrain):
     return make
 
 
-@pytest.mark.parametrize("key", PYTORCH_KEYS)
+@pytest.mark.parametrize("key", NETWORKS)
 def test_a_graph_equals_its_network_at_every_length(exported, pretrain, key):
     assert_same(exported(key), build_encoder(key, folder=pretrain))
 
 
-@pytest.mark.parametrize("key", PYTORCH_KEYS)
+@pytest.mark.parametrize("key", SMALL_WHISPERS)
+def test_a_small_whispers_graph_blends_its_windows_of_ten_seconds(exported, pretrain, key):
+    assert_same(exported(key), build_encoder(key, folder=pretrain), (26 * 16000,))
+
+
+@pytest.mark.parametrize("key", NETWORKS)
 def test_every_graph_has_the_signature_and_the_opset_that_hosts_read(exported, key):
     graph = onnx.load(exported(key))
     onnx.checker.check_model(graph, full_check=True)
@@ -119,7 +131,7 @@ def test_every_onnx_key_runs_on_a_file_that_the_user_made(exported, pretrain, ke
         torch.testing.assert_close(found, wanted, rtol=0, atol=float(TOLERANCE * wanted.abs().max()))
 
 
-@pytest.mark.parametrize("key", PYTORCH_KEYS)
+@pytest.mark.parametrize("key", NETWORKS)
 def test_a_conversion_by_graphs_gets_the_networks_features(exported, pretrain, caplog, key):
     path = exported(key)
     with caplog.at_level("INFO"):
