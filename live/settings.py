@@ -46,6 +46,11 @@ class Settings:
         """What the devices must be opened anew for."""
         return self.source, self.sink, self.block, self.fixed_delay
 
+    def with_model(self, path: str) -> Settings:
+        """Return the settings with another model; the config that was named stays with the model that it belongs to."""
+        config = self.config_path if path == self.model_path else ""
+        return replace(self, model_path=path, config_path=config)
+
     def speakers(self) -> list[str]:
         """Return the names of the model's speakers. Raises UserError if a file is missing or damaged."""
         from inference.voices import synthesizer_voices

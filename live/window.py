@@ -159,9 +159,8 @@ class Window:
             text = {name: value.get().strip() for name, value in self.values.items()}
             choices = {"spk": text["speaker"], "f0_predictor": text["predictor"]}
             return replace(
-                self.settings,
+                self.settings.with_model(text["model"]),
                 conversion=replace(self.settings.conversion, **choices, **numbers),
-                model_path=text["model"],
                 source=_device(text["source"]),
                 sink=_device(text["sink"]),
                 block=self._number("block"),
@@ -197,7 +196,7 @@ class Window:
     def _list_speakers(self) -> None:
         """Offer the speakers of the model; the first, if the chosen one is not among them."""
         try:
-            speakers = replace(self.settings, model_path=self.values["model"].get().strip()).speakers()
+            speakers = self.settings.with_model(self.values["model"].get().strip()).speakers()
         except UserError:
             return  # Start names what is missing
         self.widgets["speaker"]["values"] = speakers

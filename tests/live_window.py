@@ -56,7 +56,8 @@ class Driver:
         self.folder, self.root = folder, tkinter.Tk()
         self.root.geometry("+0+0")
         self.controller = Controller(lambda settings: FakeCard())
-        settings = Settings(Conversion("", f0_predictor="pm"), str(folder / "missing.pth"), block=0.1)
+        missing = str(folder / "missing.pth"), str(folder / "missing.json")
+        settings = Settings(Conversion("", f0_predictor="pm"), *missing, block=0.1)
         self.window = Window(self.root, settings, self.controller)
 
     def pump(self, until, seconds=60.0):
@@ -96,6 +97,7 @@ class Driver:
         self.key("Return")
         self.pump(lambda: "median" in window.state["text"] and window.level["value"] > 30)
         self.shoot("running.png")
+        assert window.read().config_path == ""  # which belongs to the missing model
         assert note() == "" and "delay" in window.state["text"], (note(), window.state["text"])
         window.widgets["key"].focus_force()
         self.root.update()

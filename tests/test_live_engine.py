@@ -213,6 +213,15 @@ def test_a_failed_start_is_a_sentence_and_can_be_repeated(models):
         controller.close()
 
 
+def test_a_named_config_stays_with_its_model(models):
+    path, config = str(models[0] / "G_0.pth"), str(models[0] / "config.json")
+    settings = Settings(Conversion(""), path, config)
+    assert settings.with_model(path).config_path == config
+    other = str(models[1] / "G_0.pth")
+    assert settings.with_model(other).model == (other, "", None, "auto")
+    assert settings.with_model(other).speakers() == Settings(Conversion(""), other).speakers()
+
+
 # -- sounddevice ------------------------------------------------------------------------------------------------------
 
 
