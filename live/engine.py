@@ -193,7 +193,7 @@ class Engine:
             return
         try:
             self.card.refresh()
-            self._open(self._session.converter)
+            self._open(self._session.latest)
             self.status = replace(self.status, notice="")
             log.info("the sound device is back")
         except UserError as error:

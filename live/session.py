@@ -82,6 +82,11 @@ class Session:
         """The converter's look-ahead in seconds."""
         return self.converter.look_ahead / self.converter.rate
 
+    @property
+    def latest(self) -> Converter:
+        """The converter of the next block: the one of ``replace`` if it has not begun yet."""
+        return self._new or self.converter
+
     def delays(self) -> Delays:
         """Return the present delays."""
         scheduler = self.scheduler

@@ -105,6 +105,20 @@ def test_a_lost_device_is_opened_again_without_an_exception_or_a_click(clock):
     assert engine.status.error == ""
 
 
+def test_a_model_that_was_chosen_while_the_device_was_lost_converts_afterwards(clock):
+    card, new = Card(), PassThrough()
+    engine = Engine(card, PassThrough(), clock=clock)
+    card.gone = True
+    card.streams[-1].on_end()
+    engine.step()
+    engine.replace(new)
+    card.gone = False
+    clock.now += RETRY
+    engine.step()
+    card.play(engine, clock, vowel(1))
+    assert engine._session.converter is new
+
+
 def test_a_device_that_falls_silent_without_a_word_is_lost_too(clock):
     card = Card()
     engine = Engine(card, PassThrough(), clock=clock)
