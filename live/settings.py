@@ -20,7 +20,7 @@ class Settings:
     Attributes:
         conversion: speaker (empty: the first of the model), shift, F0 predictor, level of silence and so on.
         model_path, config_path: generator and its config; empty for the newest, and the one beside it.
-        source, sink: number or part of the name of the input and the output; empty for the system's.
+        source, sink: number, part of the name or label of the input and the output; empty for the system's.
         block: seconds of a block.
         fixed_delay: total delay in seconds; None for the shortest.
         device, precision: as of Svc.

@@ -23,6 +23,11 @@ class Device:
     outputs: int
     rate: int
 
+    @property
+    def label(self) -> str:
+        """Number and name, as a list shows them; see ``find_device``."""
+        return f"{self.number} {self.name}"
+
     def describe(self) -> str:
         """Describe the device in one line."""
         return f"{self.number:3d}  {self.name}  ({self.inputs} in, {self.outputs} out, {self.rate} Hz)"
@@ -59,8 +64,10 @@ def list_devices() -> list[Device]:
 
 
 def find_device(name: str | int | None, direction: str) -> Device:
-    """Return the device of a number or a part of a name, None for the system's; ``direction`` is input or output.
+    """Return the device of a number, a part of a name or a label, None for the system's; ``direction`` is input or
+    output.
 
+    A label finds the device of its name even if the number has changed; its number tells devices of one name apart.
     Raises UserError if there is none with channels in this direction, or several.
     """
     suitable = [one for one in list_devices() if getattr(one, f"{direction}s")]
@@ -69,25 +76,35 @@ def find_device(name: str | int | None, direction: str) -> Device:
     if name in (None, ""):
         usual = load_sounddevice().default.device[direction == "output"]
         return next((one for one in suitable if one.number == usual), suitable[0])
-    if str(name).isdecimal():
-        matches = [one for one in suitable if one.number == int(name)]
-    else:
-        matches = [one for one in suitable if str(name).lower() in one.name.lower()]
-    exact = [one for one in matches if one.name == name] or matches
-    if len(exact) != 1:
-        what = "no" if not exact else "more than one"
+    matches = _matches(suitable, str(name))
+    if len(matches) != 1:
+        what = "no" if not matches else "more than one"
         raise UserError(
             f"there is {what} {direction} '{name}'; {option('list_devices')} prints the numbers: "
-            + "; ".join(f"{one.number} {one.name}" for one in suitable)
+            + "; ".join(one.label for one in suitable)
         )
-    return exact[0]
+    return matches[0]
+
+
+def _matches(devices: list[Device], text: str) -> list[Device]:
+    """Return the devices of a number; or of a label, a name, a label's name or a part of a name, the first of these
+    that finds any."""
+    if text.isdecimal():
+        return [one for one in devices if one.number == int(text)]
+    number, _, name = text.partition(" ")
+    names = (text, name) if number.isdecimal() else (text,)
+    return (
+        [one for one in devices if one.label == text]
+        or [one for one in devices if one.name in names]
+        or [one for one in devices if text.lower() in one.name.lower()]
+    )
 
 
 class SoundCard:
     """An input and an output, opened as one stream, so that both have one clock.
 
     Args:
-        source, sink: number or a part of the name of the input and the output; None for the system's.
+        source, sink: number, part of the name or label of the input and the output; None for the system's.
     """
 
     def __init__(self, source: str | int | None = None, sink: str | int | None = None):
@@ -110,10 +127,16 @@ class SoundCard:
 
         ``exchange`` maps a buffer of input (n, channels) to output (n,); ``on_end`` is called when the stream ends by
         itself. Raises UserError if the devices cannot be opened together.
+
+        A number means a device at the first opening; the next one finds the same device, whatever its number is then.
         """
-        return Stream(
-            find_device(self.source, "input"), find_device(self.sink, "output"), rate, buffer_seconds, exchange, on_end
-        )
+        source, sink = find_device(self.source, "input"), find_device(self.sink, "output")
+        stream = Stream(source, sink, rate, buffer_seconds, exchange, on_end)
+        if str(self.source).isdecimal():
+            self.source = source.label
+        if str(self.sink).isdecimal():
+            self.sink = sink.label
+        return stream
 
 
 class Stream:

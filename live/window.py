@@ -190,8 +190,12 @@ class Window:
         except UserError as error:
             self.message = str(error)
             return
-        self.widgets["source"]["values"] = [SYSTEM] + [f"{one.number} {one.name}" for one in devices if one.inputs]
-        self.widgets["sink"]["values"] = [SYSTEM] + [f"{one.number} {one.name}" for one in devices if one.outputs]
+        for name, direction in (("source", "inputs"), ("sink", "outputs")):
+            suitable = [one for one in devices if getattr(one, direction)]
+            self.widgets[name]["values"] = [SYSTEM] + [one.label for one in suitable]
+            for one in suitable:  # a number may mean another device later
+                if self.values[name].get() == str(one.number):
+                    self.values[name].set(one.label)
 
     def _list_speakers(self) -> None:
         """Offer the speakers of the model; the first, if the chosen one is not among them."""
@@ -235,8 +239,5 @@ def decibels(level: float) -> float:
 
 
 def _device(text: str) -> str:
-    """Return the number of a device's entry in the list, or the text that the user wrote; empty for the system's."""
-    if text in ("", SYSTEM):
-        return ""
-    number = text.split(" ", 1)[0]
-    return number if number.isdecimal() else text
+    """Return the entry of the list, or the text that the user wrote; empty for the system's device."""
+    return "" if text == SYSTEM else text

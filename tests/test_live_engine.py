@@ -281,6 +281,32 @@ def test_devices_are_found_by_number_name_and_part_of_it(monkeypatch):
         sound_card.find_device("USB", "output")
 
 
+def test_a_device_stays_the_same_when_its_number_changes(monkeypatch):
+    module = fake_sounddevice()
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    card = sound_card.SoundCard("2", 1)
+
+    def opened():
+        numbers = card.open(44100, 0.01, lambda x: x[:, 0], lambda: None)._stream.options["device"]
+        return [module.query_devices()[number]["name"] for number in numbers]
+
+    assert opened() == ["USB mic two", "Built-in"]
+    module.query_devices().insert(0, module.query_devices().pop())
+    assert opened() == ["USB mic two", "Built-in"]
+    del module.query_devices()[0]
+    with pytest.raises(UserError, match="no input '2 USB mic two, ALSA'"):
+        opened()
+
+
+def test_a_label_tells_devices_of_one_name_apart(monkeypatch):
+    module = fake_sounddevice()
+    module.query_devices().append(module.query_devices()[0])
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    assert sound_card.find_device("3 USB mic, ALSA", "input").number == 3
+    with pytest.raises(UserError, match="more than one"):
+        sound_card.find_device("7 USB mic, ALSA", "input")
+
+
 def test_a_device_that_refuses_the_models_rate_is_opened_at_its_own(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice(refused=(44100, 32000)))
     stream = sound_card.SoundCard("USB mic, ALSA", "Built-in").open(32000, 0.01, lambda x: x[:, 0], lambda: None)
