@@ -30,6 +30,7 @@ class Controller:
     def __init__(self, open_card: Callable[[Settings], Card] | None = None):
         self.busy = self.error = ""
         self._open_card = open_card or _sound_card
+        self._is_wanted = False  # whether the newest request is a conversion
         self._engine: Engine | None = None
         self._svc = self._converter = self._settings = None
         self._loaded: tuple | None = None  # what ``_svc`` was loaded for
@@ -43,6 +44,16 @@ class Controller:
         engine = self._engine
         return engine is not None and not engine.status.error
 
+    @property
+    def is_active(self) -> bool:
+        """Whether sound is converted and goes on, or a start is queued or in progress."""
+        return self._is_wanted and (self.is_running or not self.is_idle)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was asked for is done."""
+        return not self._wishes.unfinished_tasks
+
     def status(self) -> Status | None:
         """Return the engine's status, None if nothing runs."""
         engine = self._engine
@@ -51,10 +62,12 @@ class Controller:
     def apply(self, settings: Settings) -> None:
         """Start the conversion, or change the running one. What can change without a gap does; a model loads while the
         old one plays; other devices or blocks begin a new stream."""
+        self._is_wanted = True
         self._wishes.put(lambda: self._apply(settings))
 
     def stop(self) -> None:
         """Stop the conversion; the model stays loaded."""
+        self._is_wanted = False
         self._wishes.put(self._stop)
 
     def close(self) -> None:

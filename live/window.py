@@ -132,8 +132,8 @@ class Window:
             self.controller.apply(settings)
 
     def apply(self) -> None:
-        """Apply the settings if the conversion runs."""
-        if self.controller.is_running:
+        """Apply the settings if the conversion runs or starts."""
+        if self.controller.is_active:
             self.start()
 
     def stop(self) -> None:

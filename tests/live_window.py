@@ -95,15 +95,20 @@ class Driver:
         window._list_speakers()
         assert window.values["speaker"].get() == "alto", window.values["speaker"].get()
         self.key("Return")
+        window.widgets["key"].focus_force()
+        self.root.update()
+        self.key("Up")  # while the model is loaded
+        assert self.controller.is_active and not self.controller.is_running
         self.pump(lambda: "median" in window.state["text"] and window.level["value"] > 30)
+        self.pump(lambda: self.controller._converter._settings[0].tran == 1)
         self.shoot("running.png")
         assert window.read().config_path == ""  # which belongs to the missing model
         assert note() == "" and "delay" in window.state["text"], (note(), window.state["text"])
         window.widgets["key"].focus_force()
         self.root.update()
         self.key("Up")  # a semitone higher, applied at once
-        assert window.values["key"].get() == "1", window.values["key"].get()
-        self.pump(lambda: self.controller._converter._settings[0].tran == 1)
+        assert window.values["key"].get() == "2", window.values["key"].get()
+        self.pump(lambda: self.controller._converter._settings[0].tran == 2)
         window.values["key"].set("much")
         self.key("Return")
         self.pump(lambda: "'much' is not a number" in note())

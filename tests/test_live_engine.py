@@ -1,6 +1,7 @@
 """The engine, its controller and the sound card, with stand-ins for the devices."""
 
 import sys
+import threading
 import types
 from dataclasses import replace
 
@@ -207,6 +208,31 @@ def test_the_controller_starts_changes_and_stops(models):
         controller.wait()
         assert not controller.is_running and card.streams[-1].state == "closed"
     finally:
+        controller.close()
+
+
+def test_a_start_is_active_from_the_request_until_it_fails_or_is_stopped(models):
+    card, gate = Card(), threading.Event()
+
+    def open_card(settings):
+        gate.wait()
+        return card
+
+    controller = Controller(open_card)
+    settings = Settings(Conversion("", f0_predictor="pm"), str(models[0] / "G_0.pth"), block=0.1)
+    try:
+        assert not controller.is_active
+        controller.apply(settings)
+        assert controller.is_active and not controller.is_running
+        controller.stop()
+        assert not controller.is_active
+        card.gone = True
+        controller.apply(settings)
+        gate.set()
+        controller.wait()
+        assert controller.error and not controller.is_active
+    finally:
+        gate.set()
         controller.close()
 
 
