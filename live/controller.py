@@ -116,7 +116,9 @@ class Controller:
         self._stop()
         self.busy = "measuring the speed of this computer"
         self._converter = settings.build_converter(svc)
-        engine = Engine(self._open_card(settings), self._converter, settings.fixed_delay)
+        card = self._open_card(settings)
+        card.refresh()  # for devices that came later; no stream is open now
+        engine = Engine(card, self._converter, settings.fixed_delay)
         engine.run()
         self._engine = engine
 

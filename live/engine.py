@@ -143,8 +143,9 @@ class Engine:
                 if sentence is None:
                     log.error("the live conversion failed because of a bug in the program:", exc_info=error)
                     sentence = f"the conversion failed ({type(error).__name__}: {error})"
-                self.status = replace(self.status, error=sentence)
                 self._stopping = True
+                self._close()  # before anyone learns that no stream is open
+                self.status = replace(self.status, error=sentence)
         self._close()
 
     def _open(self, converter: Converter) -> None:

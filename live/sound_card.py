@@ -100,6 +100,16 @@ def _matches(devices: list[Device], text: str) -> list[Device]:
     )
 
 
+def refresh_devices() -> None:
+    """Look for devices again: PortAudio lists them only once. No stream may be open.
+
+    Raises UserError as ``load_sounddevice``.
+    """
+    sounddevice = load_sounddevice()
+    sounddevice._terminate()
+    sounddevice._initialize()
+
+
 class SoundCard:
     """An input and an output, opened as one stream, so that both have one clock.
 
@@ -111,10 +121,8 @@ class SoundCard:
         self.source, self.sink = source, sink
 
     def refresh(self) -> None:
-        """Look for devices again: PortAudio lists them only once. No stream may be open."""
-        sounddevice = load_sounddevice()
-        sounddevice._terminate()
-        sounddevice._initialize()
+        """Look for devices again, as ``refresh_devices``."""
+        refresh_devices()
 
     def open(
         self,

@@ -78,8 +78,8 @@ class Window:
         from tkinter import ttk
 
         of, conversion = self.settings, self.settings.conversion
-        self._add("source", "Input", ttk.Combobox, of.source or SYSTEM)
-        self._add("sink", "Output", ttk.Combobox, of.sink or SYSTEM)
+        self._add("source", "Input", ttk.Combobox, of.source or SYSTEM, postcommand=self._refresh_devices)
+        self._add("sink", "Output", ttk.Combobox, of.sink or SYSTEM, postcommand=self._refresh_devices)
         model = self._add("model", "Model", ttk.Entry, of.model_path)
         model.bind("<FocusOut>", lambda event: self._list_speakers())
         ttk.Button(self.frame, text="Browse", command=self._browse).grid(row=2, column=2, padx=(6, 0))
@@ -196,6 +196,19 @@ class Window:
             for one in suitable:  # a number may mean another device later
                 if self.values[name].get() == str(one.number):
                     self.values[name].set(one.label)
+
+    def _refresh_devices(self) -> None:
+        """Offer the devices that are there now, unless a stream is open or about to open, which must not lose them."""
+        from live.sound_card import refresh_devices
+
+        if self.controller.is_running or not self.controller.is_idle:
+            return
+        try:
+            refresh_devices()
+        except UserError as error:
+            self.message = str(error)
+        else:
+            self._list_devices()
 
     def _list_speakers(self) -> None:
         """Offer the speakers of the model; the first, if the chosen one is not among them."""

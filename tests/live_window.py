@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tkinter
+import types
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,27 @@ class FakeCard:
         return FakeStream(exchange)
 
 
+def fake_sounddevice():
+    """A module with a microphone; another one, before it in the list, is found only when PortAudio begins anew."""
+
+    def device(name, inputs, outputs):
+        return {
+            "name": name,
+            "hostapi": 0,
+            "max_input_channels": inputs,
+            "max_output_channels": outputs,
+            "default_samplerate": 44100.0,
+        }
+
+    module = types.ModuleType("sounddevice")
+    found = [device("built-in", 1, 2)]
+    module.query_devices = lambda: found
+    module.query_hostapis = lambda: [{"name": "ALSA"}]
+    module._terminate = found.clear
+    module._initialize = lambda: found.extend([device("USB", 1, 0), device("built-in", 1, 2)])
+    return module
+
+
 class Driver:
     """Sends keys to the window and looks at it, step by step, from Tk's own thread."""
 
@@ -57,7 +79,7 @@ class Driver:
         self.root.geometry("+0+0")
         self.controller = Controller(lambda settings: FakeCard())
         missing = str(folder / "missing.pth"), str(folder / "missing.json")
-        settings = Settings(Conversion("", f0_predictor="pm"), *missing, block=0.1)
+        settings = Settings(Conversion("", f0_predictor="pm"), *missing, "0", block=0.1)
         self.window = Window(self.root, settings, self.controller)
 
     def pump(self, until, seconds=60.0):
@@ -113,13 +135,22 @@ class Driver:
         self.key("Return")
         self.pump(lambda: "'much' is not a number" in note())
         assert self.controller.is_running
+        source = window.widgets["source"]
+        assert source.get() == "0 built-in, ALSA"  # in place of its number
+        self.root.tk.call("ttk::combobox::Post", source)
+        assert source["values"] == ("system default", "0 built-in, ALSA")  # a stream is open
+        self.root.tk.call("ttk::combobox::Unpost", source)
         self.key("Escape")
-        self.pump(lambda: not self.controller.is_running)
+        self.pump(lambda: not self.controller.is_running and self.controller.is_idle)
+        self.root.tk.call("ttk::combobox::Post", source)
+        assert source["values"] == ("system default", "0 USB, ALSA", "1 built-in, ALSA"), source["values"]
+        self.root.tk.call("ttk::combobox::Unpost", source)
         assert order[0] != str(window.widgets["model"])
         self.controller.close()
         self.root.destroy()
 
 
 if __name__ == "__main__":
+    sys.modules["sounddevice"] = fake_sounddevice()
     Driver(Path(sys.argv[1])).run()
     print("the window works")

@@ -44,9 +44,10 @@ class Card:
     """A device that a test plays and that can be unplugged."""
 
     def __init__(self):
-        self.streams, self.gone = [], False
+        self.streams, self.gone, self.refreshes = [], False, 0
 
     def refresh(self):
+        self.refreshes += 1
         assert not self.streams or self.streams[-1].state == "closed"
 
     def open(self, rate, buffer_seconds, exchange, on_end):
@@ -188,6 +189,7 @@ def test_the_controller_starts_changes_and_stops(models):
         controller.apply(settings)
         controller.wait()
         assert controller.error == "" and controller.is_running
+        assert card.refreshes == 1  # finds a device that was plugged in after the program's start
         first = controller._converter
         settings = replace(settings, conversion=replace(settings.conversion, tran=5))
         controller.apply(settings)
@@ -204,6 +206,7 @@ def test_the_controller_starts_changes_and_stops(models):
         controller.apply(replace(settings, block=0.2))
         controller.wait()
         assert len(card.streams) == 2 and card.streams[0].state == "closed"
+        assert card.refreshes == 2
         controller.stop()
         controller.wait()
         assert not controller.is_running and card.streams[-1].state == "closed"
