@@ -28,8 +28,6 @@ from modules.f0 import list_predictors
 if TYPE_CHECKING:
     from live.settings import Settings
 
-SHORTEST_BLOCK, LONGEST_BLOCK = 0.03, 5.0  # seconds
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,10 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the fastest available)")
     add("--precision", choices=PRECISIONS, default="auto",
         help="of decoder and encoder; auto: the fastest without audible error (%(default)s)")  # fmt: skip
-    add("--block", type=_seconds, default=0.25, metavar="S",
-        help="seconds that are converted at once; fewer mean less delay and more computing (%(default)s)")  # fmt: skip
+    add("--block", type=float, default=0.25, metavar="S",
+        help="seconds that are converted at once, 0.03 to 5; fewer mean less delay and more computing (%(default)s)")  # fmt: skip
     add("--fixed_delay", type=float, metavar="S",
-        help="seconds from input to output that never change (default: as short as this computer allows)")  # fmt: skip
+        help="seconds from input to output that never change, up to 10 (default: as short as this computer allows)")  # fmt: skip
     add("--input", help="number or part of the name of the input (default: the system's)")
     add("--output", help="number or part of the name of the output (default: the system's)")
     add("--list_devices", action="store_true", help="print the sound devices, and do nothing else")
@@ -86,16 +84,6 @@ def read_settings(args: argparse.Namespace) -> Settings:
         args.device,
         args.precision,
     )
-
-
-def _seconds(text: str) -> float:
-    """Parse the value of --block. Raises ArgumentTypeError for another length than SHORTEST_BLOCK to LONGEST_BLOCK."""
-    try:
-        if SHORTEST_BLOCK <= float(text) <= LONGEST_BLOCK:
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from {SHORTEST_BLOCK} to {LONGEST_BLOCK}")
 
 
 @script

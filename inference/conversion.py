@@ -14,9 +14,18 @@ if TYPE_CHECKING:
     from inference.f0_curve import F0Curve
 
 
-def within(default: float, lowest: float, highest: float) -> Any:
-    """Return a field whose value must lie between two numbers, inclusive."""
+def within(default: float | None, lowest: float, highest: float) -> Any:
+    """Return a field whose value must lie between two numbers, inclusive, for ``check_ranges``."""
     return field(default=default, metadata={"range": (lowest, highest)})
+
+
+def check_ranges(settings: Any) -> None:
+    """Raise UserError if a field made by ``within`` is out of its range; None is no value, and always in it."""
+    for setting in dataclasses.fields(settings):
+        lowest, highest = setting.metadata.get("range", (None, None))
+        value = getattr(settings, setting.name)
+        if lowest is not None and value is not None and not lowest <= value <= highest:
+            raise UserError(f"{option(setting.name)} is {value}; it must be from {lowest} to {highest}")
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,7 @@ class Conversion:
 
     def __post_init__(self) -> None:
         F0_PREDICTORS[self.f0_predictor]  # raises UserError for an unknown key
-        for setting in dataclasses.fields(self):
-            lowest, highest = setting.metadata.get("range", (None, None))
-            value = getattr(self, setting.name)
-            if lowest is not None and not lowest <= value <= highest:
-                raise UserError(f"{option(setting.name)} is {value}; it must be from {lowest} to {highest}")
+        check_ranges(self)
         if self.clip_seconds and self.lg_num > self.clip_seconds:
             raise UserError(
                 f"{option('lg_num')} is {self.lg_num} seconds; it must not exceed the {self.clip_seconds} of "

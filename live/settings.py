@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inference.conversion import Conversion
+from inference.conversion import Conversion, check_ranges, within
 from inference.model_files import find_generator
 
 if TYPE_CHECKING:  # imported where it is used: the window opens before PyTorch is loaded
@@ -24,6 +24,8 @@ class Settings:
         block: seconds of a block.
         fixed_delay: total delay in seconds; None for the shortest.
         device, precision: as of Svc.
+
+    Raises UserError for a value out of range.
     """
 
     conversion: Conversion
@@ -31,10 +33,13 @@ class Settings:
     config_path: str = ""
     source: str = ""
     sink: str = ""
-    block: float = 0.25
-    fixed_delay: float | None = None
+    block: float = within(0.25, 0.03, 5)
+    fixed_delay: float | None = within(None, 0, 10)
     device: str | None = None
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     @property
     def model(self) -> tuple:

@@ -176,7 +176,7 @@ class Window:
             number = float(text.replace(",", "."))
         except ValueError:
             number = math.nan
-        if not math.isfinite(number) or (name in ("block", "delay") and not 0 < number <= 10):
+        if not math.isfinite(number):
             raise UserError(f"'{text}' is not a number for the field {name}; correct it")
         return number
 

@@ -265,6 +265,12 @@ def test_a_named_config_stays_with_its_model(models):
     assert settings.with_model(other).speakers() == Settings(Conversion(""), other).speakers()
 
 
+@pytest.mark.parametrize("wrong", [{"block": 0.001}, {"block": 11}, {"fixed_delay": -1}, {"fixed_delay": 1000}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))} is .*; it must be from"):
+        Settings(Conversion(""), **wrong)
+
+
 # -- sounddevice ------------------------------------------------------------------------------------------------------
 
 
