@@ -49,9 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, default="auto",
         help="of decoder and encoder; auto: the fastest without audible error (%(default)s)")  # fmt: skip
     add("--block", type=float, default=0.25, metavar="S",
-        help="seconds that are converted at once, 0.03 to 5; fewer mean less delay and more computing (%(default)s)")  # fmt: skip
+        help="seconds that are converted at once, 0.03 to 5; fewer: less delay, more work (%(default)s)")  # fmt: skip
     add("--fixed_delay", type=float, metavar="S",
-        help="seconds from input to output that never change, up to 10 (default: as short as this computer allows)")  # fmt: skip
+        help="constant seconds from input to output, up to 10 (default: as short as this computer allows)")  # fmt: skip
     add("--input", help="number or part of the name of the input (default: the system's)")
     add("--output", help="number or part of the name of the output (default: the system's)")
     add("--list_devices", action="store_true", help="print the sound devices, and do nothing else")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from live.controller import Controller
 from live.settings import Settings
-from modules.console import UserError
+from modules.console import UserError, name_setting, option
 from modules.f0 import F0_PREDICTORS
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Window:
         root.bind("<Return>", lambda event: self.start())
         root.bind("<Escape>", lambda event: self.stop())
         root.protocol("WM_DELETE_WINDOW", root.destroy)
-        self.widgets["model"].focus_set()
-        self.widgets["model"].xview("end")
+        self.widgets["model_path"].focus_set()
+        self.widgets["model_path"].xview("end")
         self._list_devices()
         self._list_speakers()
         self.refresh()
@@ -80,23 +80,27 @@ class Window:
         of, conversion = self.settings, self.settings.conversion
         self._add("source", "Input", ttk.Combobox, of.source or SYSTEM, postcommand=self._refresh_devices)
         self._add("sink", "Output", ttk.Combobox, of.sink or SYSTEM, postcommand=self._refresh_devices)
-        model = self._add("model", "Model", ttk.Entry, of.model_path)
+        model = self._add("model_path", "Model", ttk.Entry, of.model_path)
         model.bind("<FocusOut>", lambda event: self._list_speakers())
         ttk.Button(self.frame, text="Browse", command=self._browse).grid(row=2, column=2, padx=(6, 0))
-        self._add("speaker", "Speaker", ttk.Combobox, str(conversion.spk))
-        self._add("key", "Key (semitones)", ttk.Spinbox, f"{conversion.tran:g}", from_=-36, to=36)
-        self._add("predictor", "F0 predictor", ttk.Combobox, conversion.f0_predictor, values=list(F0_PREDICTORS))
-        self._add("silence", "Silence (dB)", ttk.Spinbox, f"{conversion.slice_db:g}", from_=-120, to=-1)
+        self._add("spk", "Speaker", ttk.Combobox, str(conversion.spk))
+        self._add("tran", "Key (semitones)", ttk.Spinbox, f"{conversion.tran:g}", from_=-36, to=36)
+        self._add("f0_predictor", "F0 predictor", ttk.Combobox, conversion.f0_predictor, values=list(F0_PREDICTORS))
+        self._add("slice_db", "Silence (dB)", ttk.Spinbox, f"{conversion.slice_db:g}", from_=-120, to=-1)
         self._add("block", "Block (seconds)", ttk.Combobox, f"{of.block:g}", values=BLOCKS)
         delay = "" if of.fixed_delay is None else f"{of.fixed_delay:g}"
-        self._add("delay", "Fixed delay (seconds)", ttk.Entry, delay)
+        self._add("fixed_delay", "Fixed delay (seconds)", ttk.Entry, delay)
 
     def _add(self, name: str, label: str, kind: type, value: str, **options: object) -> tkinter.Widget:
-        """Add a row with a label and a widget for a value; a change is applied to a running conversion."""
+        """Add a row with a label and a widget for the setting ``name``; a change is applied to a running conversion.
+
+        Messages name the setting by its label, without the unit in brackets.
+        """
         import tkinter
         from tkinter import ttk
 
         row = len(self.widgets)
+        name_setting(name, label.partition(" (")[0])
         ttk.Label(self.frame, text=label).grid(row=row, column=0, sticky="w", padx=(0, 12), pady=2)
         self.values[name] = tkinter.StringVar(self.root, value)
         widget = kind(self.frame, textvariable=self.values[name], width=34, **options)
@@ -145,8 +149,8 @@ class Window:
 
         path = filedialog.askopenfilename(parent=self.root, filetypes=[("generator", "G_*.pth *.pth"), ("all", "*")])
         if path:
-            self.values["model"].set(path)
-            self.widgets["model"].xview("end")
+            self.values["model_path"].set(path)
+            self.widgets["model_path"].xview("end")
             self._list_speakers()
             self.apply()
 
@@ -154,17 +158,21 @@ class Window:
         """Return the settings in the widgets; None, with a sentence in the window, if one is wrong."""
         self.message = ""
         try:
-            names = {"key": "tran", "silence": "slice_db"}
-            numbers = {of: self._number(name) for name, of in names.items()}
             text = {name: value.get().strip() for name, value in self.values.items()}
-            choices = {"spk": text["speaker"], "f0_predictor": text["predictor"]}
+            conversion = replace(
+                self.settings.conversion,
+                spk=text["spk"],
+                tran=self._number("tran"),
+                f0_predictor=text["f0_predictor"],
+                slice_db=self._number("slice_db"),
+            )
             return replace(
-                self.settings.with_model(text["model"]),
-                conversion=replace(self.settings.conversion, **choices, **numbers),
+                self.settings.with_model(text["model_path"]),
+                conversion=conversion,
                 source=_device(text["source"]),
                 sink=_device(text["sink"]),
                 block=self._number("block"),
-                fixed_delay=self._number("delay") if text["delay"] else None,
+                fixed_delay=self._number("fixed_delay") if text["fixed_delay"] else None,
             )
         except UserError as error:
             self.message = str(error)
@@ -173,12 +181,9 @@ class Window:
     def _number(self, name: str) -> float:
         text = self.values[name].get().strip()
         try:
-            number = float(text.replace(",", "."))
+            return float(text.replace(",", "."))
         except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise UserError(f"'{text}' is not a number for the field {name}; correct it")
-        return number
+            raise UserError(f"{option(name)} is '{text}'; it must be a number") from None
 
     # -- what the window shows ----------------------------------------------------------------------------------------
 
@@ -213,12 +218,12 @@ class Window:
     def _list_speakers(self) -> None:
         """Offer the speakers of the model; the first, if the chosen one is not among them."""
         try:
-            speakers = self.settings.with_model(self.values["model"].get().strip()).speakers()
+            speakers = self.settings.with_model(self.values["model_path"].get().strip()).speakers()
         except UserError:
             return  # Start names what is missing
-        self.widgets["speaker"]["values"] = speakers
-        if self.values["speaker"].get() not in speakers:
-            self.values["speaker"].set(speakers[0])
+        self.widgets["spk"]["values"] = speakers
+        if self.values["spk"].get() not in speakers:
+            self.values["spk"].set(speakers[0])
 
     def refresh(self) -> None:
         """Show the present state, and again after REFRESH ms."""

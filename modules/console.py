@@ -50,8 +50,14 @@ def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     return arguments
 
 
+def name_setting(name: str, label: str) -> None:
+    """Let ``option`` return ``label`` for a setting until the script ends: a window names settings as it shows them."""
+    _flags[name] = label, True
+
+
 def option(name: str, value: object = None) -> str:
-    """Return a setting's name for messages: its flag if the running script has one, else the parameter's name.
+    """Return a setting's name for messages: its flag if the running script has one, or its label in a window, else the
+    parameter's name.
 
     Packages name settings only through this function, because they also serve programs without flags. A flag is found
     by its ``dest`` in the parser, which therefore equals the parameter's name. With a ``value`` the result is what the

@@ -30,7 +30,8 @@ class FakeStream:
         self.exchange, self.open = exchange, True
 
     def start(self):
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def _run(self):
         t = np.arange(441) / 44100
@@ -40,6 +41,7 @@ class FakeStream:
 
     def close(self):
         self.open = False
+        self.thread.join()
 
 
 class FakeCard:
@@ -104,20 +106,21 @@ class Driver:
     def run(self):
         window, note = self.window, lambda: self.window.note["text"]
         self.root.update()
-        window.widgets["model"].focus_force()
+        window.widgets["model_path"].focus_force()
         self.root.update()
         self.key("Return")  # the model is missing
         self.pump(lambda: "there is no checkpoint" in note())
+        assert "Model takes the path" in note(), note()
         self.shoot("error.png")
-        window.values["model"].set(str(self.folder / "G_0.pth"))
-        window.widgets["model"].focus_force()
+        window.values["model_path"].set(str(self.folder / "G_0.pth"))
+        window.widgets["model_path"].focus_force()
         self.root.update()
         self.key("Tab")
         order = [str(self.root.focus_get())]
         window._list_speakers()
-        assert window.values["speaker"].get() == "alto", window.values["speaker"].get()
+        assert window.values["spk"].get() == "alto", window.values["spk"].get()
         self.key("Return")
-        window.widgets["key"].focus_force()
+        window.widgets["tran"].focus_force()
         self.root.update()
         self.key("Up")  # while the model is loaded
         assert self.controller.is_active and not self.controller.is_running
@@ -126,14 +129,25 @@ class Driver:
         self.shoot("running.png")
         assert window.read().config_path == ""  # which belongs to the missing model
         assert note() == "" and "delay" in window.state["text"], (note(), window.state["text"])
-        window.widgets["key"].focus_force()
+        window.widgets["tran"].focus_force()
         self.root.update()
         self.key("Up")  # a semitone higher, applied at once
-        assert window.values["key"].get() == "2", window.values["key"].get()
+        assert window.values["tran"].get() == "2", window.values["tran"].get()
         self.pump(lambda: self.controller._converter._settings[0].tran == 2)
-        window.values["key"].set("much")
+        window.values["tran"].set("much")
         self.key("Return")
-        self.pump(lambda: "'much' is not a number" in note())
+        self.pump(lambda: note() == "Key is 'much'; it must be a number")
+        window.values["tran"].set("100")
+        self.key("Return")
+        self.pump(lambda: note() == "Key is 100.0; it must be from -60 to 60")
+        window.values["tran"].set("1")
+        window.values["slice_db"].set("nan")
+        self.key("Return")
+        self.pump(lambda: note() == "Silence is nan; it must be from -120 to -1")
+        window.values["slice_db"].set("-50")
+        window.values["block"].set("0.001")
+        self.key("Return")
+        self.pump(lambda: note() == "Block is 0.001; it must be from 0.03 to 5")
         assert self.controller.is_running
         source = window.widgets["source"]
         assert source.get() == "0 built-in, ALSA"  # in place of its number
@@ -145,7 +159,7 @@ class Driver:
         self.root.tk.call("ttk::combobox::Post", source)
         assert source["values"] == ("system default", "0 USB, ALSA", "1 built-in, ALSA"), source["values"]
         self.root.tk.call("ttk::combobox::Unpost", source)
-        assert order[0] != str(window.widgets["model"])
+        assert order[0] != str(window.widgets["model_path"])
         self.controller.close()
         self.root.destroy()
 

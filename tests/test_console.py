@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modules.console import SPIN_COUNT, UserError, failure, option, parse_flags, printable, script
+from modules.console import SPIN_COUNT, UserError, failure, name_setting, option, parse_flags, printable, script
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):
@@ -102,12 +102,21 @@ def test_a_setting_is_named_by_its_flag_in_a_script_and_by_its_parameter_elsewhe
         assert parse_flags(parser, argv).ratio == 0.5
         raise UserError(sentence())
 
+    @script
+    def window(argv=None):
+        parse_flags(parser, argv)
+        name_setting("ratio", "Ratio")
+        raise UserError(sentence())
+
     found = []
     for _ in range(2):
         found.append(sentence())
         with contextlib.redirect_stderr(io.StringIO()) as errors:
             assert main(["-cr", "0.5"]) == 2
         assert errors.getvalue() == "error: -cr 0 -cr --no_cuda_graphs other=1\n"
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            assert window([]) == 2
+        assert errors.getvalue() == "error: Ratio 0 Ratio --no_cuda_graphs other=1\n"
     assert set(found) == {"ratio=0 ratio cuda_graphs=False other=1"}, "a script's flags end with it"
 
 
