@@ -17,7 +17,6 @@ from modules.console import UserError
 
 BUFFER = 0.01  # seconds of a device's buffer
 CALIBRATION = 12  # blocks that are converted before the start to measure how long that takes
-NOISE = 0.1  # level of the sound in them
 
 
 class Converter(Protocol):
@@ -144,13 +143,16 @@ class Session:
 
 
 def calibrate(converter: Converter, clock: Callable[[], float] = time.perf_counter) -> Durations:
-    """Measure how long the converter needs for a block of noise; ``clock`` returns seconds.
+    """Measure how long the converter needs for a block that is not silent; ``clock`` returns seconds.
 
-    The converter is reset afterwards.
+    The sound is noise at 0 dB, above the level of silence that any setting allows, and fills the look-ahead before the
+    first block, so that every block is computed. The converter is reset afterwards.
     """
     durations, noise = Durations(), np.random.default_rng(0)
+    blocks = math.ceil(converter.look_ahead / converter.block) + 1
+    converter.skip(noise.standard_normal(blocks * converter.block).astype(np.float32))
     for count in range(CALIBRATION + 1):
-        block = NOISE * noise.standard_normal(converter.block).astype(np.float32)
+        block = noise.standard_normal(converter.block).astype(np.float32)
         start = clock()
         converter(block)
         if count:  # the first one allocates memory

@@ -8,7 +8,7 @@ import torch
 
 from inference.conversion import Conversion
 from live.converter import StreamingConverter
-from live.session import Session
+from live.session import CALIBRATION, Session, calibrate
 from modules.audio.files import sinc_resample
 from modules.console import UserError
 from tests.live_stands import RATE, PassThrough, convert_all, durations, simulate, small_svc, vowel
@@ -183,6 +183,15 @@ def test_an_onset_after_silence_is_not_cut_and_the_end_fades(svc):
     assert abs(decibels(heard[onset], wanted[onset])) < 1
     assert not heard[: 3 * RATE - 6 * HOP].any() and not heard[5 * RATE + RATE // 2 :].any()
     assert heard[5 * RATE : 5 * RATE + 20 * HOP].any()  # it stays open for a while
+
+
+@pytest.mark.parametrize("block", [0.03, 0.25])
+def test_calibration_computes_every_block_whatever_the_level_of_silence_is(svc, block, monkeypatch):
+    converter = StreamingConverter(svc, dataclasses.replace(SETTINGS, slice_db=-1), block)
+    outputs, real = [], StreamingConverter.__call__
+    monkeypatch.setattr(StreamingConverter, "__call__", lambda *given: outputs.append(real(*given)))
+    assert calibrate(converter).count == CALIBRATION
+    assert len(outputs) == CALIBRATION + 1 and all(output.any() for output in outputs)
 
 
 # -- changes ----------------------------------------------------------------------------------------------------------
