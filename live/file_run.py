@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from live.converter import StreamingConverter
+from live.rates import in_step
 from live.session import BUFFER, Session, calibrate
 from live.simulation import Simulation
-from modules.audio.files import read_audio, write_audio
+from modules.audio.files import read_audio, resample, write_audio
 from modules.console import progress
 
 
@@ -20,10 +21,13 @@ def convert_file(
 ) -> Session:
     """Convert ``source`` as a sound card that plays it would, and write what would be heard, with the delay.
 
-    Computing takes virtual time as it takes real time on this computer, so gaps are where they would be live. Returns
+    Computing takes virtual time as it takes real time on this computer, so gaps are where they would be live. A file of
+    an unusual rate, 22051 Hz, is resampled to the model's rate first, and so is written with that rate. Returns
     the session. Raises UserError if a file cannot be read or written, or the fixed delay is too short.
     """
     sound, rate = read_audio(source)
+    if not in_step(rate, converter.rate):
+        sound, rate = resample(sound, rate, converter.rate), converter.rate
     buffer = round(BUFFER * rate)
     session = Session(converter, rate, buffer, calibrate(converter), fixed_delay=fixed_delay)
     simulation = Simulation(session, rate, buffer)

@@ -8,8 +8,15 @@ import numpy as np
 import torch
 
 from modules.audio.files import sinc_resample
+from modules.console import UserError
 
 ZERO_CROSSINGS = 32  # on one side of the filter
+LONGEST_GROUP = 0.02  # seconds
+
+
+def in_step(one: int, other: int) -> bool:
+    """Return whether two rates in Hz are in step at least every LONGEST_GROUP seconds, as usual rates are."""
+    return 1 / math.gcd(one, other) <= LONGEST_GROUP
 
 
 class RateConverter:
@@ -21,9 +28,16 @@ class RateConverter:
     Attributes:
         lag: the most samples of input for which there is no output yet.
         lead: the most samples of input beyond n · ``from_rate`` / ``to_rate`` that n samples of output take.
+
+    Raises UserError for rates that are not ``in_step``, whose groups would delay the sound by up to seconds.
     """
 
     def __init__(self, from_rate: int, to_rate: int):
+        if not in_step(from_rate, to_rate):
+            raise UserError(
+                f"sound of {from_rate} Hz cannot be converted live to {to_rate} Hz; set the sound device to 44100 or "
+                "48000 Hz"
+            )
         divisor = math.gcd(from_rate, to_rate)
         self.source, self.target = from_rate // divisor, to_rate // divisor
         reach = ZERO_CROSSINGS * max(1, self.source / self.target) + 2

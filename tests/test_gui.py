@@ -35,6 +35,15 @@ def test_a_file_is_converted_as_live_and_the_table_names_its_delay(model, tmp_pa
     assert loud[0] / RATE == pytest.approx(4, abs=0.1)  # a second of silence, and the delay
 
 
+def test_a_file_of_an_odd_rate_has_the_delay_of_any_other(model, tmp_path, capsys):
+    write_audio(tmp_path / "in.wav", vowel(1, rate=22051), 22051)
+    arguments = ["--file", str(tmp_path / "in.wav"), "--out", str(tmp_path / "out.wav"), "-m", str(model)]
+    assert gui.main([*arguments, "-s", "alto", "-f0p", "pm"]) == 0
+    assert float(re.search(r"^buffering +([\d.]+)$", capsys.readouterr().out, re.MULTILINE)[1]) < 300
+    heard, rate = read_audio(tmp_path / "out.wav")
+    assert rate == RATE and len(heard) > RATE
+
+
 def test_file_and_out_belong_together(tmp_path, capsys):
     assert gui.main(["--file", "in.wav"]) == 2
     assert "--out" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import torch
 from live.gate import Gate
 from live.history import History
 from live.pitch import PitchStream
-from live.rates import RateConverter
+from live.rates import RateConverter, in_step
 from live.units import UnitStream
 from live.voice import FrameNoise
 from modules.audio.files import sinc_resample
@@ -149,3 +149,10 @@ def test_resampling_a_stream_equals_resampling_the_whole_without_a_shift(source,
     u = np.arange(len(output)) / target
     wanted = np.sin(2 * np.pi * 1000 * u) * np.sin(2 * np.pi * 3 * u) ** 2
     assert np.abs(output - wanted).max() < 2e-3
+
+
+def test_rates_that_are_seldom_in_step_are_refused_for_a_device():
+    usual = 16000, 22050, 32000, 44100, 48000, 88200, 96000, 192000
+    assert all(in_step(one, other) for one in usual for other in usual)
+    with pytest.raises(UserError, match="22051 Hz cannot be converted live.*44100 or 48000 Hz"):
+        RateConverter(22051, 44100)
