@@ -52,7 +52,7 @@ class Status:
         level: of the input, RMS.
         delays: None before the start.
         underruns, overruns: since the start.
-        usual, longest: seconds of computing a block, the median and the 99th percentile.
+        usual, longest: seconds of computing a block that is not silent, the median and the 99th percentile.
         notice: a sentence about a trouble that may pass, or empty.
         error: the sentence that ended the conversion, or empty.
     """
@@ -203,13 +203,13 @@ class Engine:
 
     def _report(self) -> None:
         session = self._session
-        scheduler, durations = session.scheduler, session.scheduler.durations
+        scheduler, computed = session.scheduler, session.scheduler.computed
         self.status = Status(
             session.level,
             session.delays(),
             self._counted[0] + scheduler.underruns,
             self._counted[1] + scheduler.overruns,
-            durations.percentile(50),
-            durations.percentile(99),
+            computed.percentile(50),
+            computed.percentile(99),
             TOO_SLOW if scheduler.is_too_slow else "",
         )

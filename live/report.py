@@ -13,13 +13,16 @@ def table(session: Session, converter: StreamingConverter) -> str:
     lines = ["delay            ms"]
     lines += [f"{name:<12}{1000 * seconds:8.2f}" for name, seconds in session.delays().rows()]
     lines += ["", "stage            p50      p99      max  ms a block"]
-    stages = converter.stages.stages | {"all": scheduler.durations}
+    stages = converter.stages.stages | {"all": scheduler.computed}
     for name, stage in stages.items():
         times = stage.percentile(50), stage.percentile(99), stage.longest
         lines.append(f"{name:<14}" + "".join(f"{1000 * seconds:9.2f}" for seconds in times))
     block = converter.block / converter.rate
-    factor = scheduler.durations.percentile(50) / block
-    lines += ["", f"block of {1000 * block:.1f} ms, real-time factor {factor:.3f} (the median block)"]
+    factor = scheduler.computed.percentile(50) / block
+    lines += [
+        "",
+        f"block of {1000 * block:.1f} ms, real-time factor {factor:.3f} (median without silent blocks)",
+    ]
     lines.append(f"underruns (gaps) {scheduler.underruns}, overruns (dropped blocks) {scheduler.overruns}")
     if scheduler.is_too_slow:
         lines.append(TOO_SLOW)

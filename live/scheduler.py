@@ -53,6 +53,7 @@ class Scheduler:
         underruns: gaps in the output, each between two fades.
         overruns: blocks of input that were dropped.
         durations: seconds in which the worker converted the newest blocks.
+        computed: the same without blocks whose output is silence, for which nothing is computed.
     """
 
     def __init__(self, rate: int, block: int, port: int, reserve: float, fixed: bool = False):
@@ -60,7 +61,7 @@ class Scheduler:
         self.fade = round(FADE * rate)
         self.least = self.reserve = round(reserve * rate)  # samples
         self.underruns = self.overruns = 0
-        self.durations = Durations()
+        self.durations, self.computed = Durations(), Durations()
         self._lock = threading.Lock()
         self._captured = self._ready = 0  # positions after the newest sound, of the input and of the output
         self._position = -(block + port + self.reserve)  # of the next sample to play
@@ -79,8 +80,8 @@ class Scheduler:
 
     @property
     def is_too_slow(self) -> bool:
-        """Whether the median block takes longer than it lasts."""
-        return self.durations.percentile(50) * self.rate > self.block
+        """Whether the median block that is computed takes longer than it lasts."""
+        return self.computed.percentile(50) * self.rate > self.block
 
     # -- the device's side --------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Scheduler:
             if not self.has_block:
                 return None
             whole = self._captured // self.block
-            done = self._position + round(self.durations.percentile(50) * self.rate)
+            done = self._position + round(self.computed.percentile(50) * self.rate)
             number = max(self._next, min(done // self.block, whole - 1))
             self.overruns += number - self._next
             first, oldest = self._next * self.block, self._captured - self._input.length
@@ -149,6 +150,8 @@ class Scheduler:
         """Give the converted ``audio`` (block,) of a task, which took ``seconds``."""
         with self._lock:
             self.durations.add(seconds)
+            if audio.any():
+                self.computed.add(seconds)
             first = task.number * self.block
             is_late = first < self._position
             if first > self._ready:

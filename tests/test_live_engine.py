@@ -158,6 +158,19 @@ def test_a_computer_that_is_too_slow_gets_a_sentence(clock):
     assert "too slow" in engine.status.notice
 
 
+def test_silence_does_not_hide_that_a_computer_is_too_slow(clock):
+    class Slow(PassThrough):
+        def __call__(self, block):
+            clock.now += 2 * BLOCK / RATE if block.any() else 0.001
+            return super().__call__(block)
+
+    card = Card()
+    engine = Engine(card, Slow(), clock=clock)
+    card.play(engine, clock, np.concatenate((np.zeros(10 * RATE, np.float32), vowel(2))))
+    assert engine.status.usual == pytest.approx(2 * BLOCK / RATE)
+    assert "too slow" in engine.status.notice
+
+
 def test_sound_that_is_not_finite_ends_the_conversion_with_a_sentence(clock):
     class Broken(PassThrough):
         def __call__(self, block):
