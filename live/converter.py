@@ -54,7 +54,8 @@ class StreamingConverter:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new stream."""
+        """Begin a new stream; the durations of stages are those of the new one."""
+        self.stages.clear()
         svc, device, hop, voices = self.svc, self.svc.device, self.hop, self.svc.voices
         ahead = self.features_ahead + self.decoder_ahead
         self.window = self.frames + ahead + self._frames_of(voice.CONTEXT)

@@ -44,6 +44,10 @@ class StageDurations:
     def __init__(self, *names: str):
         self.stages, self.clock = {name: Durations() for name in names}, time.perf_counter
 
+    def clear(self) -> None:
+        """Forget all durations."""
+        self.stages = {name: Durations() for name in self.stages}
+
     @contextlib.contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the duration of the block of code to a stage."""
