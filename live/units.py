@@ -18,8 +18,8 @@ class UnitStream:
     """Units every 20 ms from the stream's begin, and their resampling to the model's frames.
 
     The encoder computes a window of constant length that ends with the sound: ``frames``, or what it would pad with
-    silence. Units of final frames do not change any
-    more; those after them are provisional, since the sound after them is missing.
+    silence. Units of final frames do not change any more; those after them are provisional, since the sound after them
+    is missing.
 
     Args:
         encoder: the speech encoder.
