@@ -152,6 +152,8 @@ class Engine:
         """Open the devices with a new session."""
         stream = self.card.open(converter.rate, BUFFER, self._exchange, self._end)
         try:
+            if self._session is not None:
+                converter = self._session.latest  # another one may have been chosen while the devices were opened
             converter.reset()
             self._session = Session(
                 converter, stream.rate, stream.buffer, self._durations, stream.delay, self.fixed_delay

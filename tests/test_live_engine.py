@@ -121,6 +121,17 @@ def test_a_model_that_was_chosen_while_the_device_was_lost_converts_afterwards(c
     assert engine._session.converter is new
 
 
+def test_a_model_that_is_chosen_while_the_device_is_opened_again_converts_afterwards(clock, monkeypatch):
+    card, new = Card(), PassThrough()
+    engine = Engine(card, PassThrough(), clock=clock)
+    card.streams[-1].on_end()
+    monkeypatch.setattr(card, "refresh", lambda: None)
+    opened = card.open
+    monkeypatch.setattr(card, "open", lambda *given: (engine.replace(new), opened(*given))[1])
+    engine.step()
+    assert engine._session.converter is new
+
+
 def test_a_device_that_falls_silent_without_a_word_is_lost_too(clock):
     card = Card()
     engine = Engine(card, PassThrough(), clock=clock)
