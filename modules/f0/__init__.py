@@ -1,9 +1,9 @@
 """F0 predictors by key.
 
-To add one, write modules/f0/<key>.py, a row in F0_PREDICTORS below, and its key in docs/prepare.md and
-docs/convert.md (the --f0_predictor flags) and pretrain/README.md. A weight file needs an entry in FAMILIES of modules/weights/weight_file.py. tests/test_f0.py
-covers every row that is not neural; for a network write a test in tests/test_pitch_networks.py. The memory that it may
-take is a row in tests/test_f0_memory.py.
+To add one, write modules/f0/<key>.py, a row in F0_PREDICTORS below, and its key in docs/prepare.md and docs/convert.md
+(the --f0_predictor flags) and pretrain/README.md. A weight file needs an entry in FAMILIES of
+modules/weights/weight_file.py. tests/test_f0.py covers every row that is not neural; for a network write a test in
+tests/test_pitch_networks.py. The memory that it may take is a row in tests/test_f0_memory.py.
 """
 
 from __future__ import annotations
