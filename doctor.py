@@ -37,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from checkup.examination import as_json, examine, exit_code
     from checkup.finding import next_step
     from checkup.machine import measure
+    from checkup.picture import refuse_target
     from checkup.project import Project
 
+    if args.data:
+        refuse_target(args.data)
     machine, report = measure(), {}
     project = Project(args.in_dir, args.source_dir, args.config, args.data, has_ffmpeg=machine.ffmpeg is not None)
     for section, findings in examine(project, machine):

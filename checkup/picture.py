@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from modules.atomic_file import output_path
+from modules.atomic_file import obstacle, output_path, reason
+from modules.console import UserError, option
 
 if TYPE_CHECKING:
     from checkup.sound import Speaker
 
 MOST_DRAWN = 12  # speakers
 BINS = 30
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def refuse_target(path: Path) -> None:
+    """Raise UserError if ``path`` is no name of a PNG, is another file than a PNG, or cannot be written."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{option('data')} draws a PNG; let the name {path} end in .png")
+    if os.path.isdir(path):
+        raise UserError(f"{path} cannot be written: it is a folder")
+    if why := obstacle(path.parent):
+        raise UserError(f"{path} cannot be written: {why}")
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    try:
+        if path.exists() and not _is_png(path):
+            raise UserError(f"{path} is a file, and no PNG; it is not overwritten: choose another name")
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as failure:
+        raise UserError(f"{path} cannot be written: {reason(failure)}") from None
+
+
+def _is_png(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
 
 
 def draw(speakers: Sequence[Speaker], path: Path) -> None:
     """Draw a row of histograms for each speaker to a PNG. Raises UserError if it cannot be written."""
+    import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

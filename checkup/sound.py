@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from checkup.clips import find_sound
 from checkup.finding import Finding, counted, ok, warning
+from checkup.picture import draw
 from checkup.project import Project, every_nth
 from modules.audio.files import open_audio, read_blocks
 from modules.audio.mono_file import OFFSET
@@ -93,8 +94,6 @@ def check_sound(project: Project) -> Iterator[Finding]:
         yield _summary(speaker)
     for speaker in speakers:
         yield from _outliers(speaker)
-    from checkup.picture import draw
-
     draw(speakers, project.picture)
     yield ok(f"drawn to {project.picture}")
 

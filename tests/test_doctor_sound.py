@@ -50,8 +50,33 @@ def test_data_names_what_stands_out_and_draws_one_picture(project, capsys):
     assert any(text.startswith("tenor: 0.0 minutes in 4 files") or "tenor: 0.1 minutes in 4" in text for text in texts)
     assert sorted(set(files_in(project)) - before) == [str(project / "report"), str(project / "report/data.png")]
     assert Path("report/data.png").read_bytes().startswith(b"\x89PNG")
+    assert doctor.main(["--data", "report/data.png"]) == 1, "a picture is replaced"
     f0 = ClipFiles(project / "dataset/44k/tenor/1.wav").read_f0()[0]
     assert np.median(f0) == pytest.approx(200, rel=0.02), "the F0 that the report reads"
+
+
+def test_data_never_replaces_a_file_that_is_no_png_and_names_a_path_that_cannot_be_written(project, capsys):
+    recording = Path("dataset_raw/alto/0.wav")
+    Path("own.png").write_bytes(recording.read_bytes())
+    Path("folder.png").mkdir()
+    before = files_in(project)
+    for target, cause in (
+        (str(recording), "end in .png"),
+        ("own.png", "not overwritten"),
+        ("folder.png", "is a folder"),
+        ("own.png/data.png", "a folder is needed"),
+    ):
+        assert doctor.main(["--data", target]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and target in printed.err and cause in printed.err
+    assert files_in(project) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which not even root can write")
+def test_data_in_a_folder_that_takes_no_file_is_wrong_input(project, capsys):
+    assert doctor.main(["--data", "/proc/data.png"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "/proc/data.png cannot be written" in printed.err
 
 
 def test_samples_are_evenly_spaced():
