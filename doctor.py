@@ -3,7 +3,7 @@
 Reads everything that the stages read: packages, GPU, disk, weight files in pretrain/, recordings, clips, filelists,
 configurations, features, runs and models. Writes nothing, except the picture of --data.
 
-Exit code 0: nothing is wrong (warnings may be there); 1: something is; 2: wrong arguments.
+Exit code 0: no error (there may be warnings); 1: something is wrong; 2: wrong arguments.
 
     python doctor.py
     python doctor.py --data data.png
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_flags(build_parser(), argv)
     from checkup.examination import as_json, examine, exit_code
-    from checkup.finding import next_step
+    from checkup.finding import conclusion
     from checkup.machine import measure
     from checkup.picture import refuse_target
     from checkup.project import Project
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(json.dumps(as_json(report), indent=1))
     else:
-        step = next_step([finding for findings in report.values() for finding in findings])
-        print(f"\nnext: {printable(step)}" if step else "\nnothing is wrong")
+        last = conclusion([finding for findings in report.values() for finding in findings])
+        print(f"\n{printable(last)}")
     return exit_code(report)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from checkup.finding import ERROR, Finding, error, next_step, warning
-from checkup.machine import Machine, judge
+from checkup.machine import INSTALL_AGAIN, Machine, judge
 from checkup.project import Project
 from modules.console import explain, failure
 from modules.registry import Row
@@ -33,20 +33,28 @@ def examine(project: Project, machine: Machine) -> Iterator[tuple[str, list[Find
     yield "machine", list(judge(machine))
     for section in SECTIONS:
         if section != "sound" or project.picture:
-            yield section, _findings_of(section, project)
+            yield section, _findings_of(section, project, machine)
 
 
-def _findings_of(section: str, project: Project) -> list[Finding]:
+def _findings_of(section: str, project: Project, machine: Machine) -> list[Finding]:
     """Run a section. What it could not check is its last finding."""
     findings: list[Finding] = []
     try:
         findings.extend(SECTIONS[section].load()(project))
-    except ImportError as problem:  # the machine's section says it, too
-        findings.append(warning(f"not checked, since a package cannot be imported ({problem})"))
+    except ImportError as problem:
+        what = f"not checked, since a package cannot be imported ({problem})"
+        findings.append(warning(what) if _is_explained(problem, machine) else error(what, INSTALL_AGAIN))
     except Exception as problem:
         cure = "put that right, and run it again" if explain(problem) else "report it, with the lines above"
         findings.append(error(f"not checked: {failure(section, problem)}", cure))
     return findings
+
+
+def _is_explained(problem: ImportError, machine: Machine) -> bool:
+    """Return whether the machine's section has the cause of a failed import: no damaged package, but a missing one."""
+    if machine.torch_error or machine.packages:
+        return True
+    return bool(machine.training_packages) and (machine.has_data or isinstance(problem, ModuleNotFoundError))
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -52,6 +52,13 @@ def number_of(items: Sized, noun: str) -> str:
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
+def conclusion(findings: Sequence[Finding]) -> str:
+    """Return the last line of the report."""
+    if step := next_step(findings):
+        return f"next: {step}"
+    return "nothing is wrong" if all(finding.level == OK for finding in findings) else "no error, but warnings"
+
+
 def next_step(findings: Sequence[Finding]) -> str:
     """Return the one thing to do next: the first cure of an error, else the first stage not yet run, else the first
     cure of a warning; empty if there is nothing to do."""

@@ -22,14 +22,14 @@ SAME_PACKAGE = {  # other distributions that hold a required package
     "faiss-cpu": ("faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"), "pyworld-prebuilt": ("pyworld",),
 }  # fmt: skip
 GIB = 2**30
-LEAST_DISK, GOOD_DISK = (
-    1.5 * GIB,
-    8 * GIB,
-)  # one checkpoint of the default model; keep_ckpts of them, and one being written
-LEAST_MEMORY, LEAST_VRAM = 3 * GIB, 5.5 * GIB
+LEAST_DISK = 1.5 * GIB  # for one checkpoint of the default model
+GOOD_DISK = 8 * GIB  # for train.keep_ckpts checkpoints, and one that is being written
+LEAST_MEMORY = 3 * GIB
+LEAST_VRAM = 5.5 * GIB
 WRITTEN = ("dataset", "filelists", "configs", "logs", "pretrain", "results")  # folders of the project
 SECONDS_FOR_DRIVER = 20
 INSTALL = f"pip install -r {ALL}"
+INSTALL_AGAIN = f"pip install --force-reinstall -r {ALL}"
 INSTALL_TORCH = "pip install torch torchaudio, with the command that pytorch.org gives for your system"
 
 
@@ -206,7 +206,7 @@ def _judge_packages(machine: Machine) -> Iterator[Finding]:
         only = "packages that only preparation and training need"
         yield warning(f"{only}: {'; '.join(machine.training_packages)}", INSTALL)
     else:
-        yield ok("all packages are there")
+        yield ok("all packages are installed")
 
 
 def _judge_torch(machine: Machine) -> Finding:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,9 @@ import doctor
 import preprocess_flist_config
 import preprocess_hubert_f0
 import resample
+from checkup import examination
+from checkup.finding import Finding, conclusion
+from checkup.project import Project
 from tests.doctor_project import GOOD, copy_project, files_in, findings_of, set_machine
 from tests.project_faults import FAULTS
 
@@ -100,26 +104,62 @@ def test_a_recording_that_needs_ffmpeg_is_named_where_it_is_missing(project, cap
     ]
 
 
-def test_a_machine_without_torch_is_examined_as_far_as_possible(project):
+def examine_with_broken(*packages):
+    """Run doctor.py where these packages cannot be imported; returns its exit code and its sections."""
     program = (
         "import sys, doctor\n"
         "class Refuse:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name.partition('.')[0] in ('torch', 'torchaudio'):\n"
+        f"        if name.partition('.')[0] in {packages!r}:\n"
         "            raise ImportError('DLL load failed')\n"
         "sys.meta_path.insert(0, Refuse())\n"
         "sys.exit(doctor.main(['--json']))\n"
     )
-    root = Path(doctor.__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(Path(doctor.__file__).parent)}
     run = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
-        encoding="utf-8",
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, encoding="utf-8"
     )  # fmt: skip
-    assert run.returncode == 1, run.stderr
-    sections = json.loads(run.stdout)["sections"]
+    assert run.returncode in (0, 1), run.stderr
+    return run.returncode, json.loads(run.stdout)["sections"]
+
+
+def test_a_machine_without_torch_is_examined_as_far_as_possible(project):
+    code, sections = examine_with_broken("torch", "torchaudio")
     errors = [one["what"] for section in sections.values() for one in section if one["level"] == "error"]
-    assert errors == ["PyTorch cannot be imported (ImportError: DLL load failed)"]
+    assert code == 1 and errors == ["PyTorch cannot be imported (ImportError: DLL load failed)"]
     assert [one["level"] for one in sections["clips"] + sections["lists"]] == ["ok", "ok"]
+
+
+def test_an_installed_package_that_cannot_be_imported_is_an_error(project):
+    code, sections = examine_with_broken("soundfile")
+    errors = [one for one in sections["recordings"] if one["level"] == "error"]
+    assert code == 1 and [one["cure"] for one in errors] == ["pip install --force-reinstall -r requirements.txt"]
+    assert "DLL load failed" in errors[0]["what"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "problem", "level"),
+    [
+        (GOOD, ModuleNotFoundError("soundfile"), "error"),
+        (replace(GOOD, packages=["soundfile is missing"]), ModuleNotFoundError("soundfile"), "warning"),
+        (replace(GOOD, torch_error="OSError"), ImportError("torch"), "warning"),
+        (replace(GOOD, training_packages=["tensorboard is missing"]), ModuleNotFoundError("tensorboard"), "warning"),
+        (replace(GOOD, training_packages=["tensorboard is missing"]), ImportError("DLL load failed"), "error"),
+    ],
+)
+def test_a_section_without_its_package_is_an_error_unless_the_machine_explains_it(monkeypatch, machine, problem, level):
+    def fail(project):
+        raise problem
+
+    monkeypatch.setattr(examination, "SECTIONS", {"clips": SimpleNamespace(load=lambda: fail)})
+    sections = dict(examination.examine(Project(), machine))
+    assert [finding.level for finding in sections["clips"]] == [level]
+
+
+def test_nothing_is_wrong_only_where_all_is_ok():
+    assert conclusion([Finding("ok", "a")]) == "nothing is wrong"
+    assert conclusion([Finding("ok", "a"), Finding("warning", "b")]) == "no error, but warnings"
+    assert conclusion([Finding("ok", "a", "c"), Finding("warning", "b")]) == "next: c"
 
 
 def test_an_empty_folder_is_told_how_to_begin(tmp_path, monkeypatch, capsys):
@@ -128,6 +168,8 @@ def test_an_empty_folder_is_told_how_to_begin(tmp_path, monkeypatch, capsys):
     code, findings, step = findings_of(capsys)
     assert code == 0 and {finding["level"] for finding in findings} == {"ok"}
     assert step == "put recordings into dataset_raw/<speaker>/, then: python resample.py"
+    whats = [finding["what"] for finding in findings]
+    assert "the speech encoder is not known yet; step 2 writes it to configs/config.json" in whats
     assert list(tmp_path.iterdir()) == []
 
 
