@@ -26,7 +26,7 @@ def check_weights(project: Project) -> Iterator[Finding]:
 
 def _needed(project: Project) -> Iterator[Finding]:
     if project.model_config is None:
-        yield ok("which speech encoder is needed, the configuration of step 2 says")
+        yield ok(f"the speech encoder is not known yet; step 2 writes it to {project.config_path}")
     else:
         yield from _check_encoder(project)
     for key, row in F0_PREDICTORS.rows.items():
