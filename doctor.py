@@ -40,10 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from checkup.picture import refuse_target
     from checkup.project import Project
 
+    project, report = Project(args.in_dir, args.source_dir, args.config, args.data), {}
+    project.refuse_missing_paths()
     if args.data:
         refuse_target(args.data)
-    machine, report = measure(), {}
-    project = Project(args.in_dir, args.source_dir, args.config, args.data, has_ffmpeg=machine.ffmpeg is not None)
+    machine = measure(args.in_dir, args.source_dir)
+    project.has_ffmpeg = machine.ffmpeg is not None
     for section, findings in examine(project, machine):
         report[section] = findings
         if not args.json:

@@ -77,11 +77,11 @@ class Machine:
     encoding: str = field(default_factory=sys.getfilesystemencoding)
 
 
-def measure() -> Machine:
-    """Measure this machine and the current folder."""
+def measure(raw: Path, clips: Path) -> Machine:
+    """Measure this machine and the current folder; ``raw`` and ``clips`` are the folders of recordings and clips."""
     machine = Machine(driver=_driver(), ffmpeg=shutil.which("ffmpeg"))
     machine.packages, machine.training_packages = (list(_missing_packages(name)) for name in (TO_CONVERT, ALL))
-    machine.has_data = any(path.is_dir() for name in ("dataset_raw", "dataset/44k") for path in Path(name).glob("*"))
+    machine.has_data = any(path.is_dir() for folder in (raw, clips) for path in folder.glob("*"))
     machine.disk = shutil.disk_usage(".").free
     folders = [".", *(name for name in WRITTEN if os.path.isdir(name))]
     machine.read_only = [name for name in folders if not os.access(name, os.W_OK)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from checkup.finding import Finding, error, warnings_as_findings
-from modules.console import UserError
+from modules.console import UserError, option
 
 if TYPE_CHECKING:
     from modules.config import Config, DiffusionConfig
@@ -48,6 +48,17 @@ class Project:
     has_ffmpeg: bool = True
     config_findings: list[Finding] = field(default_factory=list)
     broken_weights: bool = False
+
+    def refuse_missing_paths(self) -> None:
+        """Raise UserError if a folder or configuration that is not the default does not exist."""
+        if self.raw != RAW and not self.raw.is_dir():
+            raise UserError(f"there is no folder {self.raw}; {option('in_dir')} takes the folder of the recordings")
+        if self.clips_folder != CLIPS and not self.clips_folder.is_dir():
+            raise UserError(
+                f"there is no folder {self.clips_folder}; {option('source_dir')} takes the folder of the clips"
+            )
+        if self.config_path != CONFIG and not self.config_path.is_file():
+            raise UserError(f"there is no {self.config_path}; {option('config')} takes the path of a config.json")
 
     @property
     def diffusion_path(self) -> Path:

@@ -76,7 +76,7 @@ def copy_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def set_machine(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     """Let doctor.py find this machine."""
-    monkeypatch.setattr(machine_module, "measure", lambda: machine)
+    monkeypatch.setattr(machine_module, "measure", lambda *_: machine)
 
 
 def findings_of(capsys, *flags):

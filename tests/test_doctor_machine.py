@@ -9,6 +9,7 @@ import torch
 
 from checkup import machine as machine_module
 from checkup.machine import Gpu, Machine, judge, measure, supports
+from checkup.project import CLIPS, RAW
 from tests.doctor_project import GIB, GOOD
 
 CARD = Gpu("RTX 5090", (12, 0), 32 * GIB, 31 * GIB)
@@ -57,10 +58,17 @@ def test_binary_code_runs_on_its_major_version_and_intermediate_code_on_newer_on
 
 
 def test_this_machine_has_what_the_tests_need():
-    machine = measure()
+    machine = measure(RAW, CLIPS)
     assert (
         machine.packages == machine.training_packages == [] and machine.torch == torch.__version__ and machine.disk > 0
     )
+
+
+def test_only_a_machine_with_recordings_or_clips_needs_the_packages_of_training(tmp_path):
+    (tmp_path / "raw").mkdir()
+    assert not measure(tmp_path / "raw", tmp_path / "clips").has_data
+    (tmp_path / "clips" / "alto").mkdir(parents=True)
+    assert measure(tmp_path / "raw", tmp_path / "clips").has_data
 
 
 def test_gpus_are_measured_as_pytorch_reports_them():
@@ -89,4 +97,4 @@ def test_the_driver_is_that_of_nvidia_smi(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 'RTX 4090, 570.1, 24564 MiB'\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert measure().driver == "RTX 4090, 570.1, 24564 MiB"
+    assert measure(RAW, CLIPS).driver == "RTX 4090, 570.1, 24564 MiB"

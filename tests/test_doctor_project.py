@@ -201,3 +201,10 @@ def test_wrong_arguments_give_exit_code_2(project, capsys):
     with pytest.raises(SystemExit) as end:
         doctor.main(["--dta"])
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize("flags", [("--in_dir", "nope"), ("--source_dir", "nada"), ("-c", "no.json")])
+def test_a_missing_folder_or_configuration_given_by_a_flag_is_wrong_input(project, capsys, flags):
+    assert doctor.main([*flags]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and f"there is no {'' if flags[0] == '-c' else 'folder '}{flags[1]}" in printed.err
