@@ -100,11 +100,13 @@ def _compare(project: Project, targets: dict[Path, Path]) -> Iterator[Finding]:
         )
     settings = project.clips_folder / SETTINGS
     changed = settings.stat().st_mtime_ns if settings.is_file() else 0
-    stale = [
-        recording for recording, clip in targets.items() if clip in clips and not up_to_date(recording, clip, changed)
-    ]
-    if stale:
-        yield error(f"{counted(stale, 'recording')} newer than the clip", project.resampling)
+    stale = [one for one, clip in targets.items() if clip in clips and not up_to_date(one, clip, changed)]
+    newer = [one for one in stale if max(one.stat().st_mtime_ns, changed) >= targets[one].stat().st_mtime_ns]
+    if newer:
+        yield error(f"{counted(newer, 'recording')} newer than the clip", project.resampling)
+    if copied := [one for one in stale if one not in newer]:
+        what = f"{counted(copied, 'recording')} copied or moved after the clip was made"
+        yield warning(f"{what}; resample.py would make the clips again", f"{project.resampling}, if you replaced them")
     if not targets:
         return
     try:

@@ -61,17 +61,22 @@ def good_project() -> Path:
 
 
 def copy_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the good project, with clips that are newer than recordings, and go there, on a good machine."""
-    shutil.copytree(good_project(), folder)
+    """Copy the good project as ``enter_copy`` does, with clips that are newer than the copies of the recordings."""
+    enter_copy(folder, monkeypatch)
     later = max(path.stat().st_ctime_ns for path in folder.glob("dataset_raw/*/*")) + 1
     for clip in folder.glob("dataset/44k/*/*"):
         os.utime(clip, ns=(later, later))
+    return folder
+
+
+def enter_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the good project with its times of modification, and go there, on a good machine."""
+    shutil.copytree(good_project(), folder)
     monkeypatch.chdir(folder)
     set_machine(monkeypatch, GOOD)
     (source,) = FILES["fcpe.pt"].sources
     small = replace(source, sha256=hash_of(folder / "pretrain/fcpe.pt"))
     monkeypatch.setitem(FILES, "fcpe.pt", replace(FILES["fcpe.pt"], sources=(small,)))
-    return folder
 
 
 def set_machine(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:

@@ -19,7 +19,7 @@ import resample
 from checkup import examination
 from checkup.finding import Finding, conclusion
 from checkup.project import Project
-from tests.doctor_project import GOOD, copy_project, files_in, findings_of, set_machine
+from tests.doctor_project import GOOD, copy_project, enter_copy, files_in, findings_of, set_machine
 from tests.project_faults import FAULTS
 
 
@@ -34,6 +34,15 @@ def test_a_good_project_has_nothing_but_ok_and_is_not_changed(project, capsys):
     assert [finding for finding in findings if finding["level"] != "ok"] == []
     assert code == 0 and step == "python inference_main.py -n song.wav -s alto"
     assert files_in(project) == before
+
+
+def test_a_copied_project_has_only_a_warning(tmp_path, monkeypatch, capsys):
+    enter_copy(tmp_path / "copy", monkeypatch)
+    code, findings, _ = findings_of(capsys)
+    (doubt,) = [finding for finding in findings if finding["level"] != "ok"]
+    assert code == 0 and doubt["level"] == "warning"
+    assert doubt["what"].startswith("8 recordings (dataset_raw/alto/0.wav,")
+    assert doubt["what"].endswith("copied or moved after the clip was made; resample.py would make the clips again")
 
 
 def test_json_has_the_findings_of_the_text_in_the_order_of_the_work(project, capsys):
