@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from checkup.finding import Finding, error, ok
+from checkup.finding import Finding, error, ok, warning
 from checkup.project import RUN, Project
 from cluster.centres import MAKER, load_cluster_model
 from cluster.retrieval import load_feature_index
@@ -12,6 +13,7 @@ from inference.model_files import find_generator
 from modules.config import Config, load_config
 from modules.console import UserError
 from vencoder import find_encoder_file
+from vits.generator_file import load_generator
 from vits.saved_models import newest_generator
 
 
@@ -22,15 +24,36 @@ def check_conversion(project: Project) -> Iterator[Finding]:
         yield ok("no model to convert with yet")
         return
     try:
-        model, path = find_generator(None, None)
-        config = load_config(path)
+        _, path = find_generator(None, None)
     except UserError as failure:
         yield error(str(failure), f"copy the run's configuration to {RUN / 'config.json'}")
         return
-    problems = [*_check_own_encoder(project, config), *_check_timbre(config)]
+    try:
+        config = load_config(path)
+        problems = [*_check_tensors(newest, config), *_check_own_encoder(project, config), *_check_timbre(config)]
+    except UserError as failure:
+        cannot = f"{newest} cannot convert"
+        if newest.stem == "G_0":  # its speakers are others
+            yield ok("no model to convert with yet: nothing was trained from the base model")
+        elif project.broken_run:
+            yield warning(f"{cannot}; the section about training says why")
+        else:
+            yield error(f"{cannot}: {failure}", f"put an intact model and its own configuration into {RUN}")
+        return
     yield from problems
     if not problems:
-        yield ok(f"{model} can convert: {', '.join(config.spk) or 'no names of speakers'}", project.conversion)
+        yield ok(f"{newest} can convert: {', '.join(config.spk) or 'no names of speakers'}", project.conversion)
+
+
+def _check_tensors(model: Path, config: Config) -> Iterator[Finding]:
+    """Yield whether the generator holds NaN or infinite values. Raises UserError if it cannot be loaded."""
+    tensors = load_generator(model, config).state_dict()
+    spoilt = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if spoilt:
+        what = f"{model} gives no sound: {len(spoilt)} of its {len(tensors)} tensors hold NaN or infinite values"
+        partner = model.name.replace("G_", "D_")
+        cure = f"move {model.name} and {partner} out of {RUN}, to use an older checkpoint; if there is none, train anew"
+        yield error(what, cure)
 
 
 def _check_own_encoder(project: Project, config: Config) -> Iterator[Finding]:

@@ -39,6 +39,8 @@ class Project:
         has_ffmpeg: whether ffmpeg is installed.
         config_findings: why a configuration cannot be used, and warnings about it.
         broken_weights: whether a weight file is missing or wrong, so that its size says nothing.
+        broken_run: whether the section about training has an error of logs/44k, so that the one about conversion need
+            not give it again.
     """
 
     raw: Path = RAW
@@ -48,6 +50,7 @@ class Project:
     has_ffmpeg: bool = True
     config_findings: list[Finding] = field(default_factory=list)
     broken_weights: bool = False
+    broken_run: bool = False
 
     def refuse_missing_paths(self) -> None:
         """Raise UserError if a folder or configuration that is not the default does not exist."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from checkup.finding import Finding, counted, error, ok, warning
+from checkup.finding import ERROR, Finding, counted, error, ok, warning
 from checkup.project import RUN, Project
 from diffusion.saved_models import diffusion_checkpoints
 from modules.atomic_file import obstacle
-from modules.config import load_diffusion_config
+from modules.config import load_config, load_diffusion_config
 from modules.console import UserError
 from modules.training.checkpoint import is_dense, load_checkpoint, model_of
 from modules.training.saving import unfinished
@@ -33,6 +33,8 @@ def check_training(project: Project) -> Iterator[Finding]:
     for run, saved in found:
         findings = list(_check_run(project, run, saved))
         yield from findings
+        if run == RUN:
+            project.broken_run = any(finding.level == ERROR for finding in findings)
         if saved and all(finding.level == "ok" for finding in findings):
             yield ok(f"{run}: {_newest_in_words(saved)}")
     if why := obstacle(RUN):
@@ -47,28 +49,51 @@ def _newest_in_words(saved: list[Pair]) -> str:
 
 
 def _check_run(project: Project, run: Path, saved: list[Pair]) -> Iterator[Finding]:
-    yield from _check_files(project, run, saved)
+    flaws = _flaws(run, saved)
+    yield from _check_files(project, saved, flaws)
     yield from _check_halves(project, run)
     if left := unfinished(run):
         what = f"{counted(left, 'file')} of a save that was interrupted, or is under way"
         yield warning(what, f"delete them if no run is training: the next save of python train.py -m {run.name} does")
     if broken := sorted(run.glob("*.broken")):
         yield warning(f"{counted(broken, 'truncated checkpoint')}, set aside by a former run", "delete them")
-    if run == RUN and project.config is not None and not project.encoder_flaw:
-        yield from _check_against_config(project, run, saved)
+    if flaw := _config_flaw(run):
+        yield error(flaw, _copying(project.config_path, run / "config.json"))
+    elif run == RUN and project.config is not None and not project.encoder_flaw:
+        yield from _check_against_config(project, run, saved, flaws)
     yield from _check_diffusion(project, run / "diffusion")
 
 
-def _check_files(project: Project, run: Path, saved: list[Pair]) -> Iterator[Finding]:
-    """Yield which checkpoints cannot be read. Only their structure is read, not their tensors."""
+def _config_flaw(run: Path) -> str:
+    """Return why the configuration beside a run's generators cannot be read; empty if it can, or if there is none."""
+    path = run / "config.json"
+    if path.exists() and any(run.glob("G_*")):
+        try:
+            load_config(path)
+        except UserError as failure:
+            return str(failure)
+    return ""
+
+
+def _copying(source: Path, target: Path) -> str:
+    return f"copy {source} to {target}, if it is the one that the run was trained with"
+
+
+def _flaws(run: Path, saved: list[Pair]) -> dict[Path, str]:
+    """Return the ``_flaw`` of each of a run's checkpoints. Only their structure is read, not their tensors."""
     files = [path for pair in saved for path in pair.files if path.exists()]
+    files += [path for _, path in unpaired(run)]
     files += [best_generator(run)] if best_generator(run).exists() else []
-    for path in files:
-        flaw = _flaw(path)
+    return {path: _flaw(path) for path in files}
+
+
+def _check_files(project: Project, saved: list[Pair], flaws: dict[Path, str]) -> Iterator[Finding]:
+    """Yield which checkpoints cannot be read."""
+    for path, flaw in flaws.items():
         if flaw and path.stem.startswith("state_"):
             yield warning(f"{path} {flaw}: the run continues from its weights alone", f"delete {path}")
         elif flaw:
-            yield error(f"{path} {flaw}", _cure(project, path, saved))
+            yield error(f"{path} {flaw}", _cure(project, path, saved, flaws))
 
 
 def _flaw(path: Path) -> str:
@@ -85,17 +110,21 @@ def _flaw(path: Path) -> str:
     return ""
 
 
-def _cure(project: Project, path: Path, saved: list[Pair]) -> str:
+def _cure(project: Project, path: Path, saved: list[Pair], flaws: dict[Path, str]) -> str:
     """Return what to do about a checkpoint that cannot be read."""
     if path.stem.endswith("_0"):
         return f"delete {path}, then: {_fetching(project)}"
     if path == best_generator(path.parent):
         return f"delete {path}; the next validation writes a new one"
-    intact = [pair for pair in saved if pair.step and path not in pair.files and not any(map(_flaw, pair.files[:2]))]
+    intact = [pair for pair in saved if pair.step and path not in pair.files and _is_intact(pair, flaws)]
     if not intact:
         step = path.stem.rpartition("_")[2]
         return f"put an intact copy there, or move G_{step}.pth and D_{step}.pth away and train anew"
     return f"python train.py -m {path.parent.name}, which continues from step {intact[0].step}"
+
+
+def _is_intact(pair: Pair, flaws: dict[Path, str]) -> bool:
+    return not any(flaws.get(path) for path in pair.files[:2])
 
 
 def _fetching(project: Project) -> str:
@@ -117,7 +146,7 @@ def _check_halves(project: Project, run: Path) -> Iterator[Finding]:
             yield warning(f"{what}, and is of no use", f"put {partner} there, or delete {path}")
 
 
-def _check_against_config(project: Project, run: Path, saved: list[Pair]) -> Iterator[Finding]:
+def _check_against_config(project: Project, run: Path, saved: list[Pair], flaws: dict[Path, str]) -> Iterator[Finding]:
     """Yield where the run and config.json describe different models."""
     back = f"give {project.config_path} the run's values, or train under another name"
     try:
@@ -126,7 +155,7 @@ def _check_against_config(project: Project, run: Path, saved: list[Pair]) -> Ite
         yield error(str(failure), f"{back}: python train.py -m another_name")
         return
     for pair in saved:
-        if not any(_flaw(path) for path in pair.files[:2]):
+        if _is_intact(pair, flaws):
             yield from _check_shapes(project, pair, f"{back}: python train.py -m another_name")
             return
 
@@ -177,8 +206,14 @@ def _check_diffusion(project: Project, folder: Path) -> Iterator[Finding]:
     path = folder / "config.yaml"
     if saved and saved[0].step and not path.is_file():
         yield error(f"{path} is missing, which {saved[0].model.name} needs", f"copy the run's diffusion.yaml to {path}")
-    elif path.is_file() and project.diffusion is not None and folder.parent == RUN:
-        former, now = load_diffusion_config(path), project.diffusion
+    elif path.is_file():
+        try:
+            former, now = load_diffusion_config(path), project.diffusion
+        except UserError as failure:
+            yield error(str(failure), _copying(project.diffusion_path, path))
+            return
+        if now is None or folder.parent != RUN:
+            return
         if (former.data.encoder, former.spk) != (now.data.encoder, now.spk):
             what = f"{path} and {project.diffusion_path} differ in speech encoder or speakers"
             yield error(what, f"give {project.diffusion_path} the run's values, or move {folder} away")

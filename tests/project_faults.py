@@ -99,6 +99,17 @@ def other_generator() -> None:
     Path("logs/44k/config.json").write_bytes(own)
 
 
+def broken_diffusion() -> None:
+    Path("logs/44k/diffusion").mkdir()
+    Path("logs/44k/diffusion/config.yaml").write_text("model: [", encoding="utf-8")
+
+
+def generator_with_nan() -> None:
+    content = torch.load(newest("G"), weights_only=True)
+    content["model"]["emb_g.weight"][0, 0] = torch.nan
+    torch.save(content, newest("G"))
+
+
 def half_a_base_model() -> None:
     for path in (*Path("logs/44k").glob("*_*.pth"), Path("logs/44k/config.json")):
         target = path.with_name("G_0.pth")
@@ -204,5 +215,12 @@ FAULTS = {
     "model without its configuration": (
         lambda: Path("logs/44k/config.json").unlink(), "error", "there is no logs/44k/config.json",
         "logs/44k/config.json"),
+    "configuration of the run truncated": (
+        lambda: cut(Path("logs/44k/config.json")), "error", "logs/44k/config.json is not valid JSON",
+        "copy configs/config.json to logs/44k/config.json, if it is the one that the run was trained with"),
+    "configuration of the diffusion broken": (
+        broken_diffusion, "error", "logs/44k/diffusion/config.yaml",
+        "copy configs/diffusion.yaml to logs/44k/diffusion/config.yaml"),
+    "generator with NaN": (generator_with_nan, "error", "1 of its", "out of logs/44k"),
     "centres of other voices": (centres_of_other_voices, "error", "kmeans_10000.pt is of other", "train_cluster.py"),
 }  # fmt: skip

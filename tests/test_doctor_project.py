@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import doctor
 import preprocess_flist_config
@@ -169,6 +170,27 @@ def test_nothing_is_wrong_only_where_all_is_ok():
     assert conclusion([Finding("ok", "a")]) == "nothing is wrong"
     assert conclusion([Finding("ok", "a"), Finding("warning", "b")]) == "no error, but warnings"
     assert conclusion([Finding("ok", "a", "c"), Finding("warning", "b")]) == "next: c"
+
+
+def test_a_generator_that_does_not_fit_its_configuration_cannot_convert_where_there_is_nothing_else(project, capsys):
+    for folder in ("dataset", "dataset_raw", "filelists", "configs"):
+        shutil.rmtree(folder)
+    FAULTS["generator of other sizes"][0]()
+    code, findings, _ = findings_of(capsys)
+    (fault,) = [finding["what"] for finding in findings if finding["level"] == "error"]
+    assert code == 1 and "cannot convert" in fault and "does not match its config.json" in fault
+
+
+def test_a_base_model_of_other_speakers_beside_the_runs_configuration_is_no_fault(project, capsys):
+    for letter in "GD":
+        next(Path("logs/44k").glob(f"{letter}_*")).replace(f"logs/44k/{letter}_0.pth")
+    next(Path("logs/44k").glob("state_*")).unlink()
+    content = torch.load("logs/44k/G_0.pth", weights_only=True)
+    content["model"]["emb_g.weight"] = torch.zeros(200, 4)
+    torch.save(content, "logs/44k/G_0.pth")
+    code, findings, _ = findings_of(capsys)
+    assert code == 0 and [finding for finding in findings if finding["level"] != "ok"] == []
+    assert findings[-1]["what"].startswith("no model to convert with yet")
 
 
 def test_an_empty_folder_is_told_how_to_begin(tmp_path, monkeypatch, capsys):
