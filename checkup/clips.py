@@ -16,7 +16,14 @@ from modules.data.features import SHORTEST_CLIP
 from modules.temporary_file import find_unfinished
 from preparation.clip_ledger import ClipLedger
 from preparation.data_split import FEWEST_CLIPS, find_misplaced
-from preparation.recordings import Recording, find_recordings, refuse_names, speakers_without_clips
+from preparation.recordings import (
+    DANGLING,
+    MOST_NOTES,
+    Recording,
+    find_recordings,
+    refuse_names,
+    speakers_without_clips,
+)
 from preparation.resampling import CLIP_SUFFIX, SETTINGS, up_to_date
 
 MOST_HEADERS = 20_000  # clips whose headers are read
@@ -24,7 +31,8 @@ MOST_HEADERS = 20_000  # clips whose headers are read
 
 def check_recordings(project: Project) -> Iterator[Finding]:
     """Yield the state of the folder of recordings."""
-    recordings = _recordings(project)
+    recordings, notes = _find(project)
+    yield from _passed_over(project, notes)
     if not recordings:
         if project.clips:
             yield ok(f"no recordings in {project.raw}; the clips stand alone")
@@ -35,8 +43,9 @@ def check_recordings(project: Project) -> Iterator[Finding]:
         return
     speakers = Counter(recording.speaker for recording in recordings)
     yield ok(f"{number_of(recordings, 'recording')} of {number_of(speakers, 'speaker')} in {project.raw}")
-    for sentence in speakers_without_clips(project.raw, speakers):
-        yield warning(sentence, "put recordings there, or repair the link, or delete it")
+    links = {entry.name for entry in project.raw.iterdir() if not entry.exists()}  # of which the notes speak
+    for sentence in speakers_without_clips(project.raw, speakers.keys() | links):
+        yield warning(sentence, "put recordings there, or delete it")
     _, refused = refuse_names(recordings, CLIP_SUFFIX)
     if refused:
         yield error(f"names that no clip can have: {'; '.join(list(refused.values())[:3])}", "rename them")
@@ -45,24 +54,33 @@ def check_recordings(project: Project) -> Iterator[Finding]:
         yield error(f"{counted(in_need, 'recording')} can only be read with ffmpeg", "install ffmpeg (ffmpeg.org)")
 
 
-def _recordings(project: Project) -> list[Recording]:
+def _passed_over(project: Project, notes: list[str]) -> Iterator[Finding]:
+    """Yield the first notes about files that are no recordings, and how many more there are."""
+    for note in notes[:MOST_NOTES]:
+        yield warning(note, "repair the link, or delete it" if note.endswith(DANGLING) else "")
+    if more := notes[MOST_NOTES:]:
+        yield warning(f"{number_of(more, 'other file')} in {project.raw} passed over")
+
+
+def _find(project: Project) -> tuple[list[Recording], list[str]]:
+    """Return the recordings and the notes of ``find_recordings``; nothing if there is no folder."""
     try:
-        return find_recordings(project.raw)[0]
+        return find_recordings(project.raw)
     except UserError:
-        return []
+        return [], []
 
 
 def find_sound(project: Project) -> dict[str, list[Path]]:
     """Return speaker -> recordings, or clips if there are no recordings."""
     speakers: dict[str, list[Path]] = {}
-    for one in _recordings(project):
+    for one in _find(project)[0]:
         speakers.setdefault(one.speaker, []).append(one.path)
     return speakers or {name: clips for name, clips in project.speakers.items() if clips}
 
 
 def check_clips(project: Project) -> Iterator[Finding]:
     """Yield the state of the clips, and how they agree with the recordings that can be read."""
-    recordings, _ = refuse_names(_recordings(project), CLIP_SUFFIX)
+    recordings, _ = refuse_names(_find(project)[0], CLIP_SUFFIX)
     recordings = [one for one in recordings if project.has_ffmpeg or one.path.suffix.lower() not in ffmpeg.SUFFIXES]
     if why := obstacle(project.clips_folder):
         yield error(f"{project.clips_folder} cannot be made: {why}", "move it away, or repair the link")

@@ -15,6 +15,7 @@ from modules.data.file_name import same_file_key, speaker_flaw
 
 SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"} | ffmpeg.SUFFIXES
 MOST_NOTES = 5  # in one message
+DANGLING = "a link whose target does not exist"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def find_recordings(folder: str | Path) -> tuple[list[Recording], list[str]]:
         elif entry.is_dir():
             notes.append(f"passed over {entry}: a hidden folder")
         elif _is_dangling(entry):
-            notes.append(f"passed over {entry}: a link whose target does not exist")
+            notes.append(f"passed over {entry}: {DANGLING}")
         elif is_sound_name(entry):
             notes.append(f"passed over {entry}: it lies beside the speakers' folders; move it into one of them")
     return recordings, notes

@@ -114,6 +114,28 @@ def test_a_recording_that_needs_ffmpeg_is_named_where_it_is_missing(project, cap
     ]
 
 
+def test_sound_beside_the_speakers_folders_is_named(project, capsys):
+    Path("dataset_raw/alto/0.wav").rename("dataset_raw/loose.wav")
+    for number in range(6):
+        Path(f"dataset_raw/tenor/{number}.txt").touch()
+    _, findings, _ = findings_of(capsys)
+    doubts = [finding["what"] for finding in findings if "passed over" in finding["what"]]
+    assert doubts[0] == (
+        "passed over dataset_raw/loose.wav: it lies beside the speakers' folders; move it into one of them"
+    )
+    assert len(doubts) == 6 and doubts[5] == "2 other files in dataset_raw passed over"
+
+
+def test_sound_without_any_speakers_folder_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    set_machine(monkeypatch, GOOD)
+    Path("dataset_raw").mkdir()
+    Path("dataset_raw/loose.wav").touch()
+    code, findings, _ = findings_of(capsys)
+    (doubt,) = [finding for finding in findings if finding["level"] != "ok"]
+    assert code == 0 and doubt["level"] == "warning" and "move it into one of them" in doubt["what"]
+
+
 def examine_with_broken(*packages):
     """Run doctor.py where these packages cannot be imported; returns its exit code and its sections."""
     program = (
