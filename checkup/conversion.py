@@ -13,7 +13,7 @@ from inference.model_files import find_generator
 from modules.config import Config, load_config
 from modules.console import UserError
 from vencoder import find_encoder_file
-from vits.generator_file import load_generator
+from vits.generator_file import read_fitting_weights
 from vits.saved_models import newest_generator
 
 
@@ -47,7 +47,7 @@ def check_conversion(project: Project) -> Iterator[Finding]:
 
 def _check_tensors(model: Path, config: Config) -> Iterator[Finding]:
     """Yield whether the generator holds NaN or infinite values. Raises UserError if it cannot be loaded."""
-    tensors = load_generator(model, config).state_dict()
+    tensors = read_fitting_weights(model, config)
     spoilt = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if spoilt:
         what = f"{model} gives no sound: {len(spoilt)} of its {len(tensors)} tensors hold NaN or infinite values"

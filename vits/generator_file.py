@@ -26,14 +26,20 @@ def load_generator(path: str | Path, config: Config) -> Synthesizer:
 
     Raises UserError when the file is unreadable, no generator, or of other sizes than the config's.
     """
-    weights = read_generator(path)["model"]
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
-    with torch.device("meta"):  # compare shapes first: the config may name sizes that do not fit into memory
-        refuse_misfit(_network(config), weights, path)
+    weights = read_fitting_weights(path, config)
     network = _network(config)
     load_weights(network, weights, path)
     network.fold_weight_norm()
     return network.eval()
+
+
+def read_fitting_weights(path: str | Path, config: Config) -> dict[str, Tensor]:
+    """Read the weights for conversion: without the posterior encoder. Raises UserError as ``load_generator``."""
+    weights = read_generator(path)["model"]
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("enc_q.")}
+    with torch.device("meta"):  # the config may name sizes that do not fit into memory
+        refuse_misfit(_network(config), weights, path)
+    return weights
 
 
 def _network(config: Config) -> Synthesizer:
