@@ -133,7 +133,11 @@ def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case
         for name in ("source", "reference")
     }
     texts = find_texts(args.text, files) if args.text else [None] * len(files)
-    curve = read_f0_curve(args.f0) if args.f0 else None
+    if args.f0 and len(files) != 1:
+        raise UserError(
+            f"{option('f0')} is the F0 of one song, but {converted} holds {len(files)} sounds; name one of them"
+        )
+    curve = read_f0_curve(args.f0, "f0") if args.f0 else None
     if args.tran[0] == AUTO:
         raise UserError(
             f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
@@ -212,8 +216,9 @@ def cases_of_model(args: argparse.Namespace, trial: Trial) -> tuple[list[Case], 
     songs, own, targets = find_clips(args, trial)
     folder = args.output_dir / "converted"
     cases = as_cases(args, trial.convert(songs, folder), own)
-    to_herself = dataclasses.replace(trial, conversion=dataclasses.replace(trial.conversion, tran=0), auto_key=False)
-    converted = to_herself.convert([path for path in own if path not in songs], folder)
+    conversion = dataclasses.replace(trial.conversion, tran=0, f0_curve=None)
+    to_itself = dataclasses.replace(trial, conversion=conversion, auto_key=False)
+    converted = to_itself.convert([path for path in own if path not in songs], folder)
     return cases, [Case(one.song.stem, one.path, one.song, one.song, None, 0, one.curve) for one in converted], targets
 
 

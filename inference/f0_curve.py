@@ -87,12 +87,12 @@ class F0Log:
         write_text(path, text.getvalue())
 
 
-def read_f0_curve(path: str | Path) -> F0Curve:
+def read_f0_curve(path: str | Path, setting: str = "f0_in") -> F0Curve:
     """Read a table with the columns ``time``, ``f0`` and, optionally, ``voiced``; rows with an F0 of 0 are unvoiced.
 
-    Raises UserError naming the line if the file is missing, no such table, or its times do not increase.
+    ``setting`` names the path in messages. Raises UserError naming the line if the file is missing, no such table, or its times do not increase.
     """
-    what = f"{path} ({option('f0_in')})"
+    what = f"{path} ({option(setting)})"
     try:
         if Path(path).stat().st_size > LARGEST_FILE:
             raise UserError(f"{what} has more than {LARGEST_FILE >> 20} MiB; it is no table of F0")

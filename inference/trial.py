@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from inference.jobs import Job
 from inference.song import Song
 from inference.svc import Svc
 from modules.atomic_file import write_text
-from modules.console import UserError
+from modules.console import UserError, option
 from modules.untrusted.json_file import read_json
 
 BLOCK = 1 << 22  # bytes, of a file that is hashed
@@ -59,16 +59,22 @@ class Trial:
     fingerprint: str
     auto_key: bool = False
 
-    def convert(self, songs: Iterable[Path], folder: Path) -> list[Converted]:
+    def convert(self, songs: Sequence[Path], folder: Path) -> list[Converted]:
         """Convert songs into ``folder``; those that are there with the same settings are not converted again.
 
-        Raises UserError for the first song that cannot be converted.
+        Raises UserError for the first song that cannot be converted, and for several songs with one F0 curve.
         """
+        curve = self.conversion.f0_curve
+        if curve and len(songs) != 1:
+            raise UserError(
+                f"{option('f0_in')} is the F0 of one song, but {len(songs)} songs are to be converted; name its song "
+                f"with {option('clean_names')}"
+            )
         self.svc.check(self.conversion)
-        settings = dataclasses.replace(self.conversion, f0_curve=None)  # its file is in the fingerprint
+        settings = [dataclasses.replace(self.conversion, f0_curve=None), curve is None]  # the fingerprint has its file
         found, warm = [], False
         for song in songs:
-            stem = f"{song.stem[:100]}_{_digest([self.fingerprint, settings, self.auto_key], [song])}"
+            stem = f"{song.stem[:100]}_{_digest([self.fingerprint, *settings, self.auto_key], [song])}"
             notes = folder / f"{stem}.json"
             if not notes.exists():
                 if not warm:

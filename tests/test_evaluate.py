@@ -108,11 +108,7 @@ def test_a_model_converts_songs_once_and_is_held_against_the_f0_that_it_was_give
 
 
 def test_a_model_converts_the_validation_clips_and_the_targets_own_are_its_ceiling(here, model):
-    clips = {"val": ["alto/a.wav", "tenor/b.wav"], "train": ["alto/c.wav", "tenor/d.wav"]}
-    for seed, (name, files) in enumerate(clips.items()):
-        paths = [write_singing(Path("dataset/44k", file), 0.8, seed=seed) for file in files]
-        Path("filelists").mkdir(exist_ok=True)
-        Path("filelists", f"{name}.txt").write_text("\n".join(map(str, paths)), encoding="utf-8")
+    write_clips(val=["alto/a.wav", "tenor/b.wav"], train=["alto/c.wav", "tenor/d.wav"])
     assert main(["-m", str(model), "-s", "alto", "-f0p", "dio", "-t", "2"]) == 0
     content = json.loads((OUT / "evaluation.json").read_text(encoding="utf-8"))
     assert content["clips"] == ["b"] and len(content["columns"]["target"]["clips"]) == 1
@@ -122,6 +118,28 @@ def test_a_model_converts_the_validation_clips_and_the_targets_own_are_its_ceili
     assert shifts == {"a": 0, "b": 2}
     assert main(["-m", str(model), "-s", "alto", "-f0p", "dio", "-n", "dataset/44k/alto/a.wav"]) == 0
     assert "mcd" in figures()  # a clip of the target is what its conversion should be
+
+
+def write_clips(**lists: list[str]) -> None:
+    """Write clips of a dataset and the file lists that name them."""
+    Path("filelists").mkdir(exist_ok=True)
+    for seed, (name, files) in enumerate(lists.items()):
+        paths = [write_singing(Path("dataset/44k", file), 0.8, seed=seed) for file in files]
+        Path("filelists", f"{name}.txt").write_text("\n".join(map(str, paths)), encoding="utf-8")
+
+
+def test_a_table_of_f0_is_used_for_its_song_alone(here, model, capsys):
+    write_clips(val=["alto/a.wav"], train=["alto/c.wav"])
+    Path("f0.csv").write_text("time,f0\n0,150\n1,300\n", encoding="utf-8")
+    assert "is the F0 of one song" in refused(capsys, "--converted", "raw", "--f0", "f0.csv")
+    command = ["-m", str(model), "-s", "alto", "-f0p", "dio", "--f0_in", "f0.csv", "-n"]
+    assert "is the F0 of one song" in refused(capsys, *command, "a", "b")
+    assert main([*command, "b"]) == 0
+    highest = {path.name[0]: max(float(row.split(",")[1]) for row in path.read_text().splitlines()[1:])
+               for path in (OUT / "converted").glob("*.csv")}  # fmt: skip
+    assert highest["b"] > 290 and highest["a"] < 270  # the target's own clip has its own F0
+    Path("f0.csv").unlink()
+    assert "f0.csv (--f0) cannot be read" in refused(capsys, "--converted", "raw/a.wav", "--f0", "f0.csv")
 
 
 def test_a_model_compared_with_itself_does_not_differ(here, model, capsys):
