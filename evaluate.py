@@ -123,7 +123,7 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
 
 def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case], list[Case], list[Path]]:
     """Pair the converted files with the other ones; returns the cases, no cases of the target, and its recordings."""
-    from evaluation.case import Case, find_sounds, find_texts, partners
+    from evaluation.case import Case, find_sounds, find_texts, name_clips, partners
     from inference.f0_curve import read_f0_curve
     from inference.jobs import AUTO
 
@@ -142,10 +142,13 @@ def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case
         raise UserError(
             f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
         )
-    named_by = others["source"] if args.source and args.source.is_dir() else files
+    named_by, folder = files, converted
+    if args.source and args.source.is_dir():
+        named_by, folder = others["source"], args.source
+    names = name_clips(named_by, folder if folder.is_dir() else None)
     cases = [
-        Case(name.stem, file, source, reference, text, args.tran[0], curve)
-        for name, file, source, reference, text in zip(named_by, files, *others.values(), texts, strict=True)
+        Case(name, file, source, reference, text, args.tran[0], curve)
+        for name, file, source, reference, text in zip(names, files, *others.values(), texts, strict=True)
     ]
     return cases, [], find_sounds(args.target) if args.target else []
 
@@ -191,7 +194,7 @@ def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list
     from inference.jobs import find_songs
     from modules.data.filelist import read_filelist
 
-    songs = [path for name in args.clean_names for path in find_songs(name).values()]
+    songs = list(dict.fromkeys(path for name in args.clean_names for path in find_songs(name).values()))
     speaker = trial.svc.voices.name_of(trial.conversion.spk)
     data = trial.svc.config.data if trial.svc.config else None
     try:
@@ -211,7 +214,7 @@ def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list
 
 def cases_of_model(args: argparse.Namespace, trial: Trial) -> tuple[list[Case], list[Case], list[Path]]:
     """Convert the songs and the target's validation clips; returns their cases, and the target's recordings."""
-    from evaluation.case import Case
+    from evaluation.case import Case, name_clips
 
     songs, own, targets = find_clips(args, trial)
     folder = args.output_dir / "converted"
@@ -219,21 +222,29 @@ def cases_of_model(args: argparse.Namespace, trial: Trial) -> tuple[list[Case], 
     conversion = dataclasses.replace(trial.conversion, tran=0, f0_curve=None)
     to_itself = dataclasses.replace(trial, conversion=conversion, auto_key=False)
     converted = to_itself.convert([path for path in own if path not in songs], folder)
-    return cases, [Case(one.song.stem, one.path, one.song, one.song, None, 0, one.curve) for one in converted], targets
+    names = name_clips([one.song for one in converted])
+    of_itself = [
+        Case(name, one.path, one.song, one.song, None, 0, one.curve)
+        for name, one in zip(names, converted, strict=True)
+    ]
+    return cases, of_itself, targets
 
 
 def as_cases(args: argparse.Namespace, converted: Sequence[Converted], own: Sequence[Path]) -> list[Case]:
-    """Return the cases of converted songs; a clip of the target itself (``own``) is what its conversion should be."""
-    from evaluation.case import Case, find_texts, partners
+    """Return the cases of converted songs; a clip of the target itself (``own``) is what its conversion should be.
+
+    That is so only at the same pitch.
+    """
+    from evaluation.case import Case, find_texts, name_clips, partners
 
     songs = [one.song for one in converted]
     texts = find_texts(args.text, songs) if args.text else [None] * len(songs)
-    references = [song if song in own else None for song in songs]
+    references = [one.song if one.song in own and one.shift == 0 else None for one in converted]
     if args.reference:
         references = partners(songs, args.reference, "reference")
     return [
-        Case(one.song.stem, one.path, one.song, reference, text, one.shift, one.curve)
-        for one, text, reference in zip(converted, texts, references, strict=True)
+        Case(name, one.path, one.song, reference, text, one.shift, one.curve)
+        for name, one, text, reference in zip(name_clips(songs), converted, texts, references, strict=True)
     ]
 
 
@@ -242,6 +253,7 @@ def as_cases(args: argparse.Namespace, converted: Sequence[Converted], own: Sequ
 
 def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Judge several folders or models on the same clips, and print what differs from the first beyond chance."""
+    from evaluation.case import short_names
     from evaluation.picture import draw_comparison
     from evaluation.report import as_json, comparison_table
 
@@ -271,15 +283,6 @@ def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
     by_name = dict(zip(names, results.values(), strict=True))
     draw_if_possible(draw_comparison, args.output_dir / "evaluation.png", by_name)
     return 0
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return the names without the folders that all of them share."""
-    parts = [Path(name).parts for name in names]
-    common = 0
-    while len({part[: common + 1] for part in parts}) == 1 and all(len(part) > common + 1 for part in parts):
-        common += 1
-    return [str(Path(*part[common:])) for part in parts]
 
 
 def sweep(args: argparse.Namespace) -> int:

@@ -120,6 +120,33 @@ def find_sounds(path: Path) -> list[Path]:
     return found
 
 
+def name_clips(paths: Sequence[Path], folder: Path | None = None) -> list[str]:
+    """Return the name of each clip in reports: its path below ``folder``, by default the one that all share.
+
+    The suffix is left out. Raises UserError if two clips have the same name.
+    """
+    if folder:
+        names = [str(path.relative_to(folder).with_suffix("")) for path in paths]
+    else:
+        names = short_names([str(path.absolute().with_suffix("")) for path in paths])
+    named: dict[str, Path] = {}
+    for name, path in zip(names, paths, strict=True):
+        if name in named:
+            both = f"two results belong to {path}" if path == named[name] else f"{named[name]} and {path} have one name"
+            raise UserError(f"{both}; judge them in two runs")
+        named[name] = path
+    return names
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return the names without the folders that all of them share."""
+    parts = [Path(name).parts for name in names]
+    common = 0
+    while len({part[: common + 1] for part in parts}) == 1 and all(len(part) > common + 1 for part in parts):
+        common += 1
+    return [str(Path(*part[common:])) for part in parts]
+
+
 def partners(converted: Sequence[Path], path: Path, name: str) -> list[Path]:
     """Return for each converted file the sound of ``path`` that it belongs to; ``name`` is the setting of the path.
 
@@ -132,7 +159,8 @@ def partners(converted: Sequence[Path], path: Path, name: str) -> list[Path]:
 def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[Path]:
     """Return for each converted file the other file whose name is equal without the suffix, or begins the same.
 
-    The results of inference_main.py begin with the song's name. Raises UserError for a file without a partner.
+    The results of inference_main.py begin with the song's name. Raises UserError for a file without a partner, or
+    with two.
     """
     found = []
     for path in converted:
@@ -143,7 +171,11 @@ def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[P
         ]
         if not matching:
             raise UserError(f"{option(name)} has no file for {path}; it needs one with the same name")
-        found.append(max(matching, key=lambda other: len(other.stem)))
+        longest = max(len(other.stem) for other in matching)
+        best = [other for other in matching if len(other.stem) == longest]
+        if len(best) > 1:
+            raise UserError(f"{option(name)} has two files for {path}: {best[0]} and {best[1]}; remove one of them")
+        found.append(best[0])
     return found
 
 

@@ -85,8 +85,10 @@ def differences(first: Assessment, second: Assessment) -> dict[str, Interval]:
     """Return by how much the second conversion's figures exceed the first one's, over the clips of the same name.
 
     Figures of which 0 is best are compared without their sign. The intervals are wider the more figures are compared
-    (``paired_difference``).
+    (``paired_difference``). Raises ValueError if two clips of an assessment have the same name.
     """
+    if any(len(set(one.clips)) < len(one.clips) for one in (first, second)):
+        raise ValueError("two clips have the same name")
     by_name = [dict(zip(one.clips, one.columns[CONVERTED].clips, strict=True)) for one in (first, second)]
     common = [name for name in by_name[0] if name in by_name[1]]
     clips = [[_unsigned(figures[name]) for name in common] for figures in by_name]

@@ -9,10 +9,12 @@ import pytest
 import soundfile
 
 from demonstration.singer import DARK, Note, sing
-from evaluate import main, short_names
+from evaluate import main
 from evaluation import picture
-from evaluation.case import find_texts, pair
+from evaluation.assessment import Assessment, Column
+from evaluation.case import find_texts, name_clips, pair, short_names
 from evaluation.judges import JudgeRow
+from evaluation.report import differences
 from inference.jobs import Job
 from modules.audio.files import write_audio
 from modules.console import UserError
@@ -126,6 +128,36 @@ def write_clips(**lists: list[str]) -> None:
     for seed, (name, files) in enumerate(lists.items()):
         paths = [write_singing(Path("dataset/44k", file), 0.8, seed=seed) for file in files]
         Path("filelists", f"{name}.txt").write_text("\n".join(map(str, paths)), encoding="utf-8")
+
+
+def test_clips_of_several_speakers_with_the_same_name_all_count(here, model):
+    write_clips(val=["tenor/1.wav", "bass/1.wav"], train=["alto/c.wav"])
+    Path("filelists/val.txt").write_text("dataset/44k/tenor/1.wav\ndataset/44k/bass/1.wav", encoding="utf-8")
+    write_singing(Path("dataset/44k/bass/1.wav"), 0.8, seed=5)
+    assert main(["--compare", str(model), str(model), "-s", "alto", "-f0p", "dio"]) == 0
+    content = json.loads((OUT / "evaluation.json").read_text(encoding="utf-8"))
+    assert content[str(model)]["clips"] == ["tenor/1", "bass/1"]
+    assessments = [Assessment(["1", "1"], {"converted": Column([{"lag": 0.0}, {"lag": 0.1}])}) for _ in range(2)]
+    with pytest.raises(ValueError, match="the same name"):
+        differences(*assessments)
+
+
+def test_two_results_of_a_song_and_two_songs_for_a_result_are_refused(here, capsys):
+    for name in ("results/a_0key.wav", "results/a_12key.wav", "more/x/a.wav", "more/y/a.wav"):
+        write_singing(here / name)
+    assert "two results belong to raw/a.wav" in refused(capsys, "--converted", "results", "--source", "raw")
+    text = refused(capsys, "--converted", "results/a_0key.wav", "--source", "more")
+    assert "more/x/a.wav and more/y/a.wav" in text
+    assert name_clips([Path("more/x/a.wav"), Path("more/y/a.wav").absolute()]) == [str(Path("x/a")), str(Path("y/a"))]
+    with pytest.raises(UserError, match=r"raw/a\.wav and raw/a\.flac have one name"):
+        name_clips([Path("raw/a.wav"), Path("raw/a.flac")])
+
+
+def test_the_targets_own_clip_is_no_reference_at_another_pitch(here, model):
+    write_clips(val=["alto/a.wav"], train=["alto/c.wav"])
+    command = ["-m", str(model), "-s", "alto", "-f0p", "dio"]
+    assert main(command) == 0 and "mcd" in figures()
+    assert main([*command, "-t", "12"]) == 0 and "mcd" not in figures()
 
 
 def test_a_table_of_f0_is_used_for_its_song_alone(here, model, capsys):
