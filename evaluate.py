@@ -132,7 +132,7 @@ def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case
         name: partners(files, path, name) if (path := getattr(args, name)) else [None] * len(files)
         for name in ("source", "reference")
     }
-    texts = find_texts(args.text, files) if args.text else [None] * len(files)
+    texts = find_texts(args.text, files) if args.text is not None else [None] * len(files)
     if args.f0 and len(files) != 1:
         raise UserError(
             f"{option('f0')} is the F0 of one song, but {converted} holds {len(files)} sounds; name one of them"
@@ -238,7 +238,7 @@ def as_cases(args: argparse.Namespace, converted: Sequence[Converted], own: Sequ
     from evaluation.case import Case, find_texts, name_clips, partners
 
     songs = [one.song for one in converted]
-    texts = find_texts(args.text, songs) if args.text else [None] * len(songs)
+    texts = find_texts(args.text, songs) if args.text is not None else [None] * len(songs)
     references = [one.song if one.song in own and one.shift == 0 else None for one in converted]
     if args.reference:
         references = partners(songs, args.reference, "reference")

@@ -15,6 +15,7 @@ from evaluation.comparison import Interval, interval
 from evaluation.judges import Panel
 from evaluation.pitch import key_difference
 from evaluation.signal_figures import SignalFigures
+from evaluation.words import normalize
 from modules.audio.files import resample, write_audio
 from modules.console import get_logger, progress
 
@@ -181,19 +182,22 @@ class Assessor:
         if not excerpt.text and (excerpt.source is None or sound is excerpt.source):
             return {}
         figures = {}
-        if (heard := self.panel.ask("words", sound.audio, RATE)) is not None:
+        if (found := self.panel.ask("words", sound.audio, RATE)) is not None:
             from evaluation.error_rate import character_error_rate
-            from evaluation.words import normalize
 
-            wanted = normalize(excerpt.text) if excerpt.text else self.panel.ask("words", excerpt.source.audio, RATE)
-            figures["cer"] = character_error_rate(heard, wanted)
-        if (heard := self.panel.ask("phones", sound.audio, RATE)) is not None:
+            wanted = normalize(excerpt.text) if excerpt.text else None
+            figures["cer"] = character_error_rate(found, wanted or self._of_source("words", excerpt))
+        if (found := self.panel.ask("phones", sound.audio, RATE)) is not None:
             from evaluation.error_rate import phone_error_rate
             from evaluation.phones import phones_of_text
 
             wanted = phones_of_text(excerpt.text) if excerpt.text else None
-            figures["per"] = phone_error_rate(heard, wanted or self.panel.ask("phones", excerpt.source.audio, RATE))
+            figures["per"] = phone_error_rate(found, wanted or self._of_source("phones", excerpt))
         return {name: value for name, value in figures.items() if value is not None}
+
+    def _of_source(self, key: str, excerpt: Excerpt) -> str | None:
+        """Return the opinion of the judge ``key`` about the source; None without a source."""
+        return self.panel.ask(key, excerpt.source.audio, RATE) if excerpt.source else None
 
     def _examples(self, excerpt: Excerpt) -> dict[str, tuple]:
         """Return the first excerpt's sounds and contours, for the picture."""

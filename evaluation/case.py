@@ -10,11 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
+from evaluation.words import normalize
 from modules.audio.files import read_audio, resample
 from modules.console import UserError, option
 
 RATE = 44100  # Hz; all sounds are compared at this rate
 LONGEST, EXCERPT = 20.0, 12.0  # seconds; a longer sound is cut into excerpts of at most these
+LARGEST_DIFFERENCE = 1.0  # seconds, between the lengths of sounds that are compared
 
 
 class Curve(Protocol):
@@ -50,7 +52,8 @@ class Case:
     def excerpts(self) -> list[Excerpt]:
         """Read the sounds, cut into excerpts of equal length if the converted one is longer than 20 seconds.
 
-        With a text nothing is cut. Raises UserError as ``read_audio``.
+        With a text nothing is cut. Raises UserError as ``read_audio``, and if the source or the reference is more than a
+        second longer or shorter than the converted sound.
         """
         sounds = {
             role: Sound.read(path)
@@ -58,6 +61,12 @@ class Case:
             if (path := getattr(self, role)) is not None
         }
         length = len(sounds["converted"].audio)
+        for role, sound in sounds.items():
+            if abs(len(sound.audio) - length) > LARGEST_DIFFERENCE * RATE:
+                raise UserError(
+                    f"{self.converted} has {length / RATE:.1f} s, but {option(role)} {getattr(self, role)} has "
+                    f"{len(sound.audio) / RATE:.1f} s; they must be the same song with the same timing"
+                )
         parts = math.ceil(length / RATE / EXCERPT) if length > LONGEST * RATE and not self.text else 1
         edges = [round(length * part / parts) for part in range(parts + 1)]
         return [
@@ -181,14 +190,23 @@ def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[P
 
 def find_texts(text: str, converted: Sequence[Path]) -> list[str]:
     """Return the words of each converted file: of a .txt file, of a folder of such files with the same names, or
-    ``text`` itself, for all of them. Raises UserError if a file is missing or no text."""
+    ``text`` itself, for all of them. Raises UserError if a file is missing, no text or without words."""
     path = Path(text)
     try:
-        if path.is_dir():
+        if text and path.is_dir():
             files = pair(converted, sorted(path.glob("*.txt")), "text")
-            return [file.read_text(encoding="utf-8-sig").strip() for file in files]
+            return [_read_words(file) for file in files]
         if path.suffix == ".txt" or path.is_file():
-            return [path.read_text(encoding="utf-8-sig").strip()] * len(converted)
+            return [_read_words(path)] * len(converted)
     except (OSError, ValueError) as error:
         raise UserError(f"{option('text')}: {path} cannot be read as a UTF-8 text: {error}") from None
+    if not normalize(text):
+        raise UserError(f"{option('text')} is given without words; give them, or leave it out")
     return [text] * len(converted)
+
+
+def _read_words(path: Path) -> str:
+    text = path.read_text(encoding="utf-8-sig").strip()
+    if not normalize(text):
+        raise UserError(f"{option('text')}: {path} holds no words; write them there, or remove it")
+    return text

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
 from demonstration.singer import DARK, Note, sing
 from evaluate import main
 from evaluation import picture
-from evaluation.assessment import Assessment, Column
-from evaluation.case import find_texts, name_clips, pair, short_names
+from evaluation.assessment import Assessment, Assessor, Column
+from evaluation.case import Excerpt, Sound, find_texts, name_clips, pair, short_names
 from evaluation.judges import JudgeRow
 from evaluation.report import differences
 from inference.jobs import Job
@@ -222,6 +223,36 @@ def test_texts_come_from_a_folder_a_file_or_the_flag(tmp_path):
         find_texts(str(tmp_path), [*sounds, tmp_path / "b.wav"])
     with pytest.raises(UserError, match="cannot be read"):
         find_texts(str(tmp_path / "c.txt"), sounds)
+
+
+def test_a_text_without_words_is_refused(here, capsys):
+    Path("a.txt").write_text("\n ...\n", encoding="utf-8")
+    assert "a.txt holds no words" in refused(capsys, "--converted", "raw/a.wav", "--text", "a.txt")
+    assert "a.txt holds no words" in refused(capsys, "--converted", "raw/a.wav", "--text", ".")
+    for text in ("", "..."):
+        assert "--text is given without words" in refused(capsys, "--converted", "raw/a.wav", "--text", text)
+
+
+def test_a_text_without_phones_and_without_a_source_has_no_phone_error_rate(monkeypatch):
+    pytest.importorskip("jiwer", reason="jiwer is not installed: pip install -r requirements-evaluate.txt")
+    monkeypatch.setattr("evaluation.phones.phones_of_text", lambda text: "")
+
+    class Recognisers:
+        def ask(self, key, audio, rate):
+            return "words" if key in ("words", "phones") else None
+
+    assessor = Assessor(Recognisers(), None)
+    excerpt = Excerpt("a", Sound(np.zeros(441, np.float32)), text="words")
+    assert assessor._error_rates(excerpt.converted, excerpt) == {"cer": 0}
+
+
+def test_a_song_of_another_length_is_refused_with_both_names(here, capsys):
+    write_singing(here / "long.wav", 2.4)
+    write_singing(here / "longest.wav", 24.0)
+    for converted in ("long.wav", "longest.wav"):
+        for role in ("--source", "--reference"):
+            text = refused(capsys, "--converted", converted, role, "raw/a.wav")
+            assert converted in text and f"{role} raw/a.wav has 1.2 s" in text
 
 
 def test_the_longest_name_wins_when_two_songs_begin_alike():
