@@ -12,6 +12,7 @@ HOP_LENGTH = 512
 FULL_SCALE = 0.9999  # a sample of at least this level counts as clipped
 UNVOICED_BAND = 3000.0  # Hz; in unvoiced frames the line is measured above this frequency
 LEAST_UNVOICED = 0.5  # seconds, of unvoiced sound in which a line is measured
+NEAR = 15.0  # Hz; F0 as near as this to the line is taken for it
 LEAST_LINE = 1.0  # seconds, of sound in which a line is measured
 SILENCE_DB = -50.0  # level of silent frames, relative to the loudest frame
 CLICK = 4.0  # a click's second difference, relative to the greatest one on both sides
@@ -43,18 +44,26 @@ def find_clicks(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
     return found[np.diff(found, prepend=-gap - 1) > gap]
 
 
-def envelope_line(audio: np.ndarray, sampling_rate: int, frequency: float | None = None) -> float:
+def envelope_line(
+    audio: np.ndarray, sampling_rate: int, frequency: float | None = None, f0: np.ndarray | None = None
+) -> float:
     """Return the level in dB of a line at ``frequency`` Hz above its surroundings in the amplitude envelope's spectrum.
 
     The envelope is the magnitude of the analytic signal; its power spectrum is averaged over windows of two seconds
     (Welch). The result compares the strongest bin within 1 Hz of ``frequency`` with the median of the bins 2 to 15 Hz
-    away. ``frequency`` is the frame rate by default, where a decoder with steps between frames has such a line. Sound
-    without a line has about 5 dB. NaN for less than a second.
+    away. ``frequency`` is the frame rate by default, where a decoder with steps between frames has such a line. White
+    noise has -1 to 6 dB, the less the longer it is.
+
+    A voice whose F0 is ``frequency`` has a line there too (the frame rate, 86.1 Hz, is near F2). Windows that contain
+    frames within 15 Hz of it are left out: ``f0`` is Hz (T,), one value every 512 samples, 0 where unvoiced. NaN for
+    less than a second, or if no window is left.
     """
     if len(audio) < LEAST_LINE * sampling_rate:
         return float("nan")
     envelope, rate = _envelope(audio, sampling_rate)
-    return _line(envelope, rate, frequency or sampling_rate / HOP_LENGTH)
+    frequency = frequency or sampling_rate / HOP_LENGTH
+    near = np.zeros(0) if f0 is None else np.flatnonzero(np.abs(f0 - frequency) < NEAR)
+    return _line(envelope, rate, frequency, near * HOP_LENGTH / sampling_rate)
 
 
 def unvoiced_line(
@@ -92,8 +101,15 @@ def _envelope(audio: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, float]
     return signal.decimate(np.abs(analytic), step, ftype="fir"), sampling_rate / step
 
 
-def _line(envelope: np.ndarray, rate: float, frequency: float) -> float:
-    bins, power = signal.welch(envelope, rate, nperseg=min(int(2 * rate), len(envelope)))
+def _line(envelope: np.ndarray, rate: float, frequency: float, without: np.ndarray | tuple = ()) -> float:
+    """Return the line's level; windows that contain one of the times ``without`` in seconds are left out."""
+    length = min(int(2 * rate), len(envelope))
+    bins, centres, powers = signal.spectrogram(envelope, rate, "hann", length, length // 2)
+    times = np.asarray(without, float)
+    wanted = [not np.any(np.abs(times - centre) <= length / rate / 2) for centre in centres]
+    if not any(wanted):
+        return float("nan")
+    power = powers[:, wanted].mean(axis=1)
     distance = np.abs(bins - frequency)
     line = power[distance <= 1.0].max()
     around = np.median(power[(distance >= 2.0) & (distance <= 15.0)])

@@ -22,7 +22,7 @@ from modules.f0 import build_f0_predictor
 
 HOP_LENGTH = 512
 TRACKER = "pm"  # an algorithm, so it is no network that a conversion may have taken its F0 from
-VERSION = 1  # changes when the same sounds give other figures
+VERSION = 2  # changes when the same sounds give other figures
 
 
 class SignalFigures:
@@ -31,11 +31,10 @@ class SignalFigures:
     Args:
         cache: keeps figures.
         tracker: key of the F0 predictor. For a fair judgement it is not the network that gave the conversion its F0.
-        frame_rate: of the decoder, in Hz, where its line is looked for.
     """
 
-    def __init__(self, cache: Cache, tracker: str = TRACKER, frame_rate: float = RATE / HOP_LENGTH):
-        self.cache, self.tracker, self.frame_rate = cache, tracker, frame_rate
+    def __init__(self, cache: Cache, tracker: str = TRACKER):
+        self.cache, self.tracker = cache, tracker
         self.predictor = build_f0_predictor(tracker, RATE, HOP_LENGTH)
         self._contours: dict[int, tuple[Sound, Contour]] = {}
 
@@ -60,7 +59,7 @@ class SignalFigures:
         others = (
             [(other.audio, other.rate) for other in (excerpt.source, excerpt.reference) if other] if excerpt else []
         )
-        settings = [VERSION, self.tracker, self.frame_rate, shift, sound.rate, [rate for _, rate in others]]
+        settings = [VERSION, self.tracker, shift, sound.rate, [rate for _, rate in others]]
         settings += [len(audio) for audio, _ in others] + [excerpt and excerpt.source is None]
         joined = np.concatenate([sound.audio, *(audio for audio, _ in others), *(curve or ())])
         key = content_key(joined, "figures", *settings)
@@ -73,8 +72,8 @@ class SignalFigures:
     def _compute(self, sound: Sound, excerpt: Excerpt | None, shift: float, curve: tuple | None) -> dict[str, float]:
         audio, contour = sound.audio, self.contour(sound)
         figures = {
-            "frame_line": envelope_line(audio, RATE, self.frame_rate),
-            "unvoiced_line": unvoiced_line(audio, RATE, contour.voiced, self.frame_rate, HOP_LENGTH),
+            "frame_line": envelope_line(audio, RATE, f0=contour.f0 * contour.voiced),
+            "unvoiced_line": unvoiced_line(audio, RATE, contour.voiced),
             "clicks": len(find_clicks(audio, RATE)) / max(len(audio) / RATE, 1e-9) * 60,
             "clipped": clipped_share(audio),
         }

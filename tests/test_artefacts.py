@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from demonstration.singer import DARK, SAMPLING_RATE, random_phrase, sing
+from demonstration.singer import DARK, SAMPLING_RATE, Note, random_phrase, sing
 from evaluation.artefacts import clipped_share, envelope_line, find_clicks, unvoiced_line
 
 RATE = 44100
@@ -58,6 +58,19 @@ def test_a_modulation_at_the_frame_rate_is_found_with_its_depth():
     assert strong > 15
     assert weak < strong
     assert envelope_line(carrier * (1 + 0.2 * np.sin(2 * np.pi * 60.0 * time)), RATE, 60.0) > 15
+
+
+def test_a_low_voice_is_not_taken_for_a_line_and_a_line_beside_it_is_found():
+    """F2 is 87.3 Hz, the frame rate 86.1 Hz."""
+    low, high = (sing(DARK, [Note(pitch, 2.5, "la")] * 2, seed=1).audio for pitch in (41, 50))
+    f0 = [np.full(len(sound) // 512, hertz) for sound, hertz in ((low, 87.3), (high, 146.8))]
+    assert envelope_line(low, RATE) > 25
+    assert np.isnan(envelope_line(low, RATE, f0=f0[0]))
+    both, f0 = np.concatenate([low, high]), np.concatenate(f0)
+    assert envelope_line(both, RATE, f0=f0) < 6
+    comb = 1 + 0.2 * np.sin(2 * np.pi * RATE / 512 * np.arange(len(both)) / RATE)
+    assert envelope_line(both * comb, RATE, f0=f0) > 15
+    assert envelope_line(high, RATE) == envelope_line(high, RATE, f0=f0[len(low) // 512 :])
 
 
 def test_a_line_in_fricatives_is_found_above_3_khz_and_one_in_vowels_is_not():
