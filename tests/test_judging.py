@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from evaluation.judges import JudgeRow
 from modules.config import load_config
 from modules.console import UserError
 from modules.training import checkpoint
@@ -28,6 +30,10 @@ def going_on():
 
 def stopped():
     return True
+
+
+def raise_no_room(*_, **__):
+    raise OSError(28, "No space left on device")
 
 
 def use(monkeypatch, judge, **options):
@@ -83,6 +89,20 @@ def test_clips_that_cannot_be_written_are_left_out_and_training_goes_on(caplog, 
     assert judges.close(going_on) == []
 
 
+def test_a_folder_or_a_process_that_cannot_be_made_leaves_a_validation_out_and_training_goes_on(monkeypatch, caplog):
+    judges = ClipJudges("mfcc")
+    with monkeypatch.context() as context:
+        context.setattr(judging.tempfile, "TemporaryDirectory", raise_no_room)
+        judges.add(2, "alto", SOUND, SOUND, RATE)
+    assert "cannot be handed to the judges" in caplog.text and judges.finished(3) == []
+    judges.add(4, "alto", SOUND, SOUND, RATE)
+    judges.add(6, "alto", SOUND, SOUND, RATE)
+    folders = [Path(one.folder.name) for one in judges._waiting]
+    monkeypatch.setattr(SpawnProcess, "start", raise_no_room)
+    assert judges.finished(5) == [] and judges.close(going_on) == []
+    assert "cannot be started" in caplog.text and not any(folder.exists() for folder in folders)
+
+
 def test_judges_that_fail_are_named_and_the_next_validation_is_judged(monkeypatch, caplog):
     use(monkeypatch, fail)
     judges = ClipJudges("mfcc")
@@ -132,6 +152,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {"batch_size": 4, "eval_interval": 2, "epochs": 2, "keep_ckpts": 0, "eval_judges": True}
     write_dataset(tmp_path, tiny_config(**settings, best_by="judges"))
+    monkeypatch.setattr(JudgeRow, "missing", lambda row: [])
     return tmp_path
 
 
@@ -148,6 +169,13 @@ def test_a_run_logs_the_judges_at_the_step_of_the_validation_and_keeps_the_best_
     assert all(torch.equal(best["model"][name], tensor) for name, tensor in weights.items())
     run = training.Run(load_config(work / "configs" / "config.json"), folder, torch.device("cpu"))
     assert run.best == (pytest.approx(0.8), 4)
+
+
+def test_the_best_by_judges_needs_their_packages_before_the_first_step(work, monkeypatch):
+    monkeypatch.setattr(JudgeRow, "missing", lambda row: ["resemblyzer"] if row.what == "speaker similarity" else [])
+    with pytest.raises(UserError, match="best_by is judges, but .*resemblyzer is not installed; pip install"):
+        training.train(work / "configs" / "config.json", "44k", "cpu")
+    assert not list((work / "logs").rglob("G_*.pth"))
 
 
 def test_the_best_by_judges_needs_the_judges(work):

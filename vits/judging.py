@@ -23,6 +23,7 @@ from modules.untrusted.json_file import read_json
 log = get_logger("train")
 
 FIGURES = {"similarity": "similarity", "cer": "CER", "per": "PER", "dnsmos": "DNSMOS"}
+SCORING = ("speaker", "phones")  # the judges whose opinions ``score`` needs
 RESULT = "figures.json"
 POLL = 0.5  # seconds between two looks at a stop signal while waiting for the judges
 MOST_WAITING = 4  # validations; if the judges are slower than the run, later ones are left out
@@ -71,12 +72,14 @@ class ClipJudges:
             if len(self._waiting) >= MOST_WAITING:
                 self._left_out = step
                 return self._note("the judges are slower than the validations, of which some are left out")
-            self._waiting.append(_Validation(step, tempfile.TemporaryDirectory(prefix="judged_clips_")))
         try:
+            if not self._waiting or self._waiting[-1].step != step:
+                self._waiting.append(_Validation(step, tempfile.TemporaryDirectory(prefix="judged_clips_")))
             self._waiting[-1].write(speaker, made, real, rate)
         except (UserError, OSError) as error:
             self._left_out = step
-            self._waiting.pop().folder.cleanup()
+            if self._waiting and self._waiting[-1].step == step:
+                self._waiting.pop().folder.cleanup()
             self._note(f"the clips cannot be handed to the judges: {error}")
 
     def finished(self, current_step: int) -> list[tuple[int, dict[str, float]]]:
@@ -87,8 +90,8 @@ class ClipJudges:
         done = []
         while self._waiting and self._waiting[0].step < current_step:
             first = self._waiting[0]
-            if first.process is None:
-                self._start(first)
+            if not self._is_started(first):
+                continue
             if first.process.is_alive():
                 break
             self._waiting.popleft()
@@ -102,8 +105,8 @@ class ClipJudges:
             log.info("waiting for the judges of the last %d validations", len(self._waiting))
         while self._waiting and not is_stopped():
             first = self._waiting[0]
-            if first.process is None:
-                self._start(first)
+            if not self._is_started(first):
+                continue
             first.process.join(POLL)
             if not first.process.is_alive() and not is_stopped():
                 done += self.finished(first.step + 1)
@@ -115,12 +118,20 @@ class ClipJudges:
             last.folder.cleanup()
         return done
 
-    def _start(self, validation: _Validation) -> None:
-        arguments = validation.folder.name, validation.speakers, self.encoder
-        validation.process = multiprocessing.get_context("spawn").Process(
-            target=judge_folder, args=arguments, daemon=True
-        )
-        validation.process.start()
+    def _is_started(self, first: _Validation) -> bool:
+        """Start the judges of the first validation, if they are not; one that cannot be started is left out."""
+        if first.process is not None:
+            return True
+        arguments = first.folder.name, first.speakers, self.encoder
+        process = multiprocessing.get_context("spawn").Process(target=judge_folder, args=arguments, daemon=True)
+        try:
+            process.start()
+        except OSError as error:
+            self._waiting.popleft().folder.cleanup()
+            self._note(f"the judges cannot be started: {error}")
+            return False
+        first.process = process
+        return True
 
     def _collect(self, validation: _Validation) -> dict[str, float]:
         """Return the figures that the process wrote; log what is missing, once."""
@@ -141,6 +152,14 @@ class ClipJudges:
         if note not in self._notes:
             log.warning("train.eval_judges: %s", note)
         self._notes.add(note)
+
+
+def refuse_missing_judges() -> None:
+    """Raise UserError, with the install line, if a judge that ``score`` needs is not installed."""
+    from evaluation.judges import Panel
+
+    if missing := Panel(keys=SCORING).missing:
+        raise UserError(f"train.best_by is judges, but {'; '.join(missing.values())}; or set it to mel")
 
 
 def judge_folder(folder: str, speakers: list[str], encoder: str) -> None:

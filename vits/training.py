@@ -34,7 +34,7 @@ from vencoder import ENCODERS
 from vits import saved_models
 from vits.compression import refuse_compressed
 from vits.dataset import Batch, ClipDataset, collate
-from vits.judging import ClipJudges, score
+from vits.judging import ClipJudges, refuse_missing_judges, score
 from vits.saved_models import Best
 from vits.step import Learner, Losses, Preview, mel_of_spec
 from vits.training_log import TrainingLog
@@ -143,6 +143,8 @@ class Run(TrainingRun):
         train = config.train
         self.config = config
         self.epochs, self.accumulate_steps, self.log_interval = train.epochs, train.accumulate_steps, train.log_interval
+        if train.best_by == "judges" and distributed.is_rank_zero():
+            refuse_missing_judges()
         allow_tf32(device)
         torch.manual_seed(train.seed)  # for the initial weights
         self.dataset = ClipDataset(config.data.training_files, config, training=True)
