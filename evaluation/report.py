@@ -81,11 +81,11 @@ def as_json(result: Assessment) -> dict:
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
-def differences(first: Assessment, second: Assessment) -> dict[str, Interval]:
+def differences(first: Assessment, second: Assessment, others: int = 1) -> dict[str, Interval]:
     """Return by how much the second conversion's figures exceed the first one's, over the clips of the same name.
 
     Figures of which 0 is best are compared without their sign. The intervals are wider the more figures are compared
-    (``paired_difference``). Raises ValueError if two clips of an assessment have the same name.
+    (``paired_difference``), of as many ``others`` as are compared with the first. Raises ValueError if two clips of an assessment have the same name.
     """
     if any(len(set(one.clips)) < len(one.clips) for one in (first, second)):
         raise ValueError("two clips have the same name")
@@ -93,7 +93,7 @@ def differences(first: Assessment, second: Assessment) -> dict[str, Interval]:
     common = [name for name in by_name[0] if name in by_name[1]]
     clips = [[_unsigned(figures[name]) for name in common] for figures in by_name]
     names = [name for name in METRICS if all(any(name in clip for clip in of) for of in clips)]
-    found = {name: paired_difference(*clips, name, comparisons=len(names)) for name in names}
+    found = {name: paired_difference(*clips, name, comparisons=len(names) * others) for name in names}
     return {name: between for name, between in found.items() if between}
 
 
@@ -110,13 +110,13 @@ def comparison_table(names: Sequence[str], results: Sequence[Assessment]) -> str
         rows.append([f"  {metric.label}", *(metric.text(result.columns[CONVERTED].mean(name)) for result in results)])
     lines = [_aligned(rows), f"{len(results[0].clips)} clips, {results[0].seconds:.0f} s"]
     for name, result in zip(names[1:], results[1:], strict=True):
-        lines += _verdict(names[0], name, differences(results[0], result))
+        lines += _verdict(names[0], name, differences(results[0], result, len(results) - 1))
     return "\n".join([*lines, *dict.fromkeys(note for result in results for note in result.notes)])
 
 
 def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
     """Return sentences about the figures in which the second differs from the first beyond chance."""
-    beyond = {name: between for name, between in found.items() if between.excludes_zero and _is_shown(name, between)}
+    beyond = {name: between for name, between in found.items() if _is_beyond_chance(name, between)}
     lines = [f"{second} against {first}:"]
     for name, between in beyond.items():
         metric = METRICS[name]
@@ -138,10 +138,10 @@ def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
     return lines
 
 
-def _is_shown(name: str, between: Interval) -> bool:
-    """Return whether a difference is large enough to be seen in the figure's decimals and one more."""
+def _is_beyond_chance(name: str, between: Interval) -> bool:
+    """Return whether a difference excludes zero and can be seen in the figure's decimals and one more."""
     metric = METRICS[name]
-    return abs(between.mean * metric.factor) >= 0.5 * 10.0 ** -(metric.digits + 1)
+    return between.excludes_zero and abs(between.mean * metric.factor) >= 0.5 * 10.0 ** -(metric.digits + 1)
 
 
 SWEEP = ("similarity", "dnsmos", "cer", "per", "given_f0_median_cents", "vuv_f1", "unvoiced_line", "clicks")
@@ -158,10 +158,10 @@ def sweep_table(results: Mapping[str, Assessment], speeds: Mapping[str, float]) 
     ]
     rows = [["", "s per s", *(METRICS[name].short_label() for name in names)]]
     for setting, result in results.items():
-        found = {} if result is first else differences(first, result)
+        found = {} if result is first else differences(first, result, len(results) - 1)
         cells = [
             METRICS[name].text(result.columns[CONVERTED].mean(name))
-            + ("*" if name in found and found[name].excludes_zero else "")
+            + ("*" if name in found and _is_beyond_chance(name, found[name]) else "")
             for name in names
         ]
         rows.append([setting, f"{speeds[setting]:.2f}", *cells])

@@ -89,6 +89,23 @@ def test_a_table_shows_intervals_groups_and_notes_and_a_sweep_shows_seconds():
     assert "0.25" in text and "0.900*" in text and "0.600*" not in text
 
 
+def test_a_sweep_and_a_comparison_of_many_claim_no_more_than_one_of_two():
+    rng = np.random.default_rng(7)
+    base = rng.normal(0.6, 0.05, 8)
+    first, second = assessment(base), assessment(base + rng.normal(0.022, 0.02, 8))
+    between = differences(first, second)["similarity"], differences(first, second, 12)["similarity"]
+    assert between[0].excludes_zero and not between[1].excludes_zero
+    many = {"first": first, "second": second} | {f"other {i}": first for i in range(11)}
+    assert "*" not in sweep_table(many, dict.fromkeys(many, 1.0))
+    assert "better" not in comparison_table(list(many), list(many.values()))
+
+
+def test_a_difference_below_the_decimals_has_no_star():
+    first, second = assessment([0.5, 0.6] * 4), assessment([0.50001, 0.60001] * 4)
+    assert differences(first, second)["similarity"].excludes_zero
+    assert "0.550*" not in sweep_table({"a": first, "b": second}, {"a": 1.0, "b": 1.0})
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_clips_are_called_too_few(count):
     result = assessment([0.5] * count)
