@@ -76,12 +76,14 @@ class Trial:
         for song in songs:
             stem = f"{song.stem[:100]}_{_digest([self.fingerprint, *settings, self.auto_key], [song])}"
             notes = folder / f"{stem}.json"
-            if not notes.exists():
+            kept = _read(song, notes)
+            if kept is None:
                 if not warm:
                     self._warm_up(song)
                     warm = True
                 self._convert(song, folder / stem, notes)
-            found.append(_read(song, notes))
+                kept = _read(song, notes)
+            found.append(kept)
         return found
 
     def _warm_up(self, song: Path) -> None:
@@ -107,14 +109,21 @@ class Trial:
         write_text(notes, json.dumps(values) + "\n")
 
 
-def _read(song: Path, notes: Path) -> Converted:
-    values = read_json(notes)
-    curve = notes.with_suffix(".csv")
+def _read(song: Path, notes: Path) -> Converted | None:
+    """Return a conversion that was kept; None unless its sound exists and the notes hold the numbers."""
+    sound, curve = notes.with_suffix(".wav"), notes.with_suffix(".csv")
+    try:
+        content = read_json(notes)
+        values = {name: float(content[name]) for name in ("shift", "seconds", "length")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not sound.is_file():
+        return None
     try:
         read = read_f0_curve(curve) if curve.exists() else None
     except UserError:  # a song without F0
         read = None
-    return Converted(song, notes.with_suffix(".wav"), values["shift"], read, values["seconds"], values["length"])
+    return Converted(song, sound, curve=read, **values)
 
 
 def fingerprint(settings: Mapping[str, object], files: Iterable[Path | str | None]) -> str:

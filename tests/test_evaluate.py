@@ -110,6 +110,20 @@ def test_a_model_converts_songs_once_and_is_held_against_the_f0_that_it_was_give
         main([*command, "-ns", "0.1"])  # another setting is another conversion
 
 
+@pytest.mark.parametrize("damage", ["delete the sound", "empty the notes", "cut the notes"])
+def test_a_kept_conversion_that_is_not_complete_is_made_again(here, model, damage):
+    command = ["-m", str(model), "-n", "a", "-s", "alto", "-f0p", "dio", "--target", "raw"]
+    assert main(command) == 0
+    before = figures()
+    (notes,) = (OUT / "converted").glob("*.json")
+    if damage == "delete the sound":
+        notes.with_suffix(".wav").unlink()
+    else:
+        notes.write_text("{}" if damage == "empty the notes" else '{"seconds"', encoding="utf-8")
+    assert main(command) == 0 and figures() == before
+    assert notes.with_suffix(".wav").is_file() and "shift" in notes.read_text(encoding="utf-8")
+
+
 def test_a_model_converts_the_validation_clips_and_the_targets_own_are_its_ceiling(here, model):
     write_clips(val=["alto/a.wav", "tenor/b.wav"], train=["alto/c.wav", "tenor/d.wav"])
     assert main(["-m", str(model), "-s", "alto", "-f0p", "dio", "-t", "2"]) == 0
