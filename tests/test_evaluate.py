@@ -100,7 +100,7 @@ def test_a_folder_of_results_is_paired_with_the_songs_by_name(here, capsys):
 def test_a_model_converts_songs_once_and_is_held_against_the_f0_that_it_was_given(here, model, monkeypatch):
     command = ["-m", str(model), "-n", "a", "b", "-s", "alto", "-f0p", "dio", "--target", "raw"]
     assert main(command) == 0
-    assert {"given_f0_cents", "vuv_f1", "frame_line"} <= set(figures())
+    assert {"given_f0_cents", "vuv_f1", "clicks"} <= set(figures())
     assert len(list((OUT / "converted").glob("*.wav"))) == 2
     before = figures()
     monkeypatch.setattr(Job, "run", lambda *_: pytest.fail("converted again"))
