@@ -13,7 +13,8 @@ fast, and a stopped one continues.
     python evaluate.py --compare results/old results/new --source raw --target dataset/44k/alto
     python evaluate.py -m logs/44k/G_8000.pth -s alto --sweep         quality against seconds, for many settings
 
-With a model, all flags of inference_main.py that change a conversion are allowed too.
+With a model, the flags of inference_main.py that change a conversion are allowed too. In an entry of --compare they
+change that entry, outside all of them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import inference_main
 from modules.console import UserError, get_logger, option, parse_flags, printable, script
+from modules.f0 import F0_PREDICTORS
+from modules.version import VERSION
 
 if TYPE_CHECKING:
     from evaluation.assessment import Assessment, Assessor
@@ -38,19 +42,27 @@ if TYPE_CHECKING:
 log = get_logger("evaluate")
 
 # Flags that do not change what a model sings, or name files, of which the content counts.
-NO_SETTINGS = {"clean_names", "output_dir", "device", "wav_format", "tran", "spk", "cache_folder", "f0_in"}
-NO_SETTINGS |= {"model_path", "config_path", "cluster_model_path", "diffusion_model_path", "diffusion_config_path"}
-WITHOUT_EFFECT = ("dry_run", "f0_out", "use_spk_mix")  # on a conversion that is judged
+NO_SETTINGS = {"device", "cache_folder", "f0_in"}
+NO_SETTINGS |= {"config_path", "cluster_model_path", "diffusion_model_path", "diffusion_config_path"}
+# Flags of inference_main.py that an evaluation does not have, with their values.
+WITHOUT_EFFECT = {"onnx": None, "use_spk_mix": False, "f0_out": None}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[inference_main.build_parser()], conflict_handler="resolve",
-    )  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    add("-m", "--model_path", help="generator checkpoint, which converts the songs")
     add("-n", "--clean_names", nargs="+", default=[], metavar="SONG",
         help="songs for a model, as names under raw/ or paths (default: its validation clips)")  # fmt: skip
+    add("-t", "--trans", dest="tran", type=inference_main.semitones, default=0, metavar="SEMITONES",
+        help="shift; fractions allowed; auto: the speaker's octave (default: 0)")  # fmt: skip
+    add(
+        "-s",
+        "--spk_list",
+        dest="spk",
+        metavar="SPEAKER",
+        help="name or id of the target (default: the model's only one)",
+    )
     add("-o", "--output_dir", type=Path, default=Path("results/evaluation"), help="(default: %(default)s)")
     add = parser.add_argument_group("evaluation").add_argument
     add("--converted", type=Path, metavar="PATH", help="a converted file, or a folder of them, in place of -m")
@@ -65,26 +77,39 @@ def build_parser() -> argparse.ArgumentParser:
     add("--text", metavar="TEXT", help="the words, a .txt file with them, or a folder of .txt files")
     add("--f0", type=Path, metavar="FILE",
         help="the F0 that the decoder was given, from --f0_out, for --converted")  # fmt: skip
-    add("--tracker", default="pm", metavar="KEY",
+    add("--tracker", default="pm", metavar="KEY", choices=list(F0_PREDICTORS),
         help="F0 predictor that judges: pm, harvest, crepe, ... (%(default)s)")  # fmt: skip
     add("--whisper", metavar="MODEL", help="folder of a CTranslate2 Whisper, or its name in faster-whisper's cache")
+    inference_main.add_conversion_flags(parser)
+    parser.set_defaults(**WITHOUT_EFFECT)
     return parser
+
+
+class _EntryParser(argparse.ArgumentParser):
+    """Parses an entry of --compare: a model and settings of its conversion. Raises UserError for anything else."""
+
+    def __init__(self):
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("model_path")
+        inference_main.add_conversion_flags(self)
+
+    def error(self, message: str) -> None:
+        raise UserError(message)
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else list(argv)
     args = parse_flags(build_parser(), argv)
     refuse_idle_flags(args)
     if args.sweep:
         return sweep(args)
     if args.compare:
-        return compare(args, argv)
+        return compare(args)
     encoder = None
     if args.converted:
         cases, own, targets = cases_of_files(args, args.converted)
     else:
-        trial = load_trial(args, args.model_path)
+        trial = load_trial(args)
         cases, own, targets = cases_of_model(args, trial)
         encoder = trial.svc.voices.encoder
     result = build_assessor(args, targets, encoder).assess(cases, own)
@@ -100,34 +125,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 def refuse_idle_flags(args: argparse.Namespace) -> None:
     """Raise UserError unless one thing is named to judge, and for flags without effect."""
     named = [name for name in ("converted", "model_path", "compare") if getattr(args, name)]
-    if len(named) != 1:
+    if len(named) > 1 or not (named or args.only_diffusion):
         choices = ", ".join(option(name) for name in ("converted", "model_path", "compare"))
         raise UserError(f"give one of {choices}: what is judged")
     if args.sweep and not args.model_path:
         raise UserError(f"{option('sweep')} tries settings of a model; give {option('model_path')}")
-    if len(args.tran) > 1 or len(args.spk or []) > 1:
-        raise UserError(f"give one {option('tran')} and one {option('spk')}: an evaluation has one target")
-    if idle := [option(name) for name in WITHOUT_EFFECT if getattr(args, name)]:
-        raise UserError(f"{', '.join(idle)}: this has no effect on an evaluation; leave it out")
     if not args.converted and args.f0:
         raise UserError(f"{option('f0')} belongs to {option('converted')}; a model's own F0 is known")
     if args.converted:
-        defaults = vars(build_parser().parse_args([]))
-        settings = set(vars(inference_main.build_parser().parse_args(["-n", "-"]))) - {"tran", "output_dir"}
-        if idle := [option(name) for name in sorted(settings) if getattr(args, name) != defaults[name]]:
-            raise UserError(f"{', '.join(idle)}: only a conversion by {option('model_path')} takes this; leave it out")
+        refuse_settings(args)
+
+
+def refuse_settings(args: argparse.Namespace) -> None:
+    """Raise UserError for settings of a conversion, which files have behind them."""
+    defaults = vars(build_parser().parse_args([]))
+    settings = [*conversion_settings(), "clean_names", "spk"]
+    if idle := [option(name) for name in settings if getattr(args, name) != defaults[name]]:
+        raise UserError(f"{', '.join(idle)}: only a conversion by a model takes this; leave it out")
+
+
+def conversion_settings() -> list[str]:
+    """Return the names of the settings of one conversion, sorted."""
+    return sorted(set(vars(_EntryParser().parse_args(["-"]))) - {"model_path"} - set(WITHOUT_EFFECT))
 
 
 # -- files and folders -------------------------------------------------------------------------------------------------
 
 
-def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case], list[Case], list[Path]]:
+def cases_of_files(
+    args: argparse.Namespace, converted: Path, name: str = "converted"
+) -> tuple[list[Case], list[Case], list[Path]]:
     """Pair the converted files with the other ones; returns the cases, no cases of the target, and its recordings."""
     from evaluation.case import Case, find_sounds, find_texts, name_clips, partners
     from inference.f0_curve import read_f0_curve
     from inference.jobs import AUTO
 
-    files = find_sounds(converted)
+    files = find_sounds(converted, name)
     others = {
         name: partners(files, path, name) if (path := getattr(args, name)) else [None] * len(files)
         for name in ("source", "reference")
@@ -138,7 +171,7 @@ def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case
             f"{option('f0')} is the F0 of one song, but {converted} holds {len(files)} sounds; name one of them"
         )
     curve = read_f0_curve(args.f0, "f0") if args.f0 else None
-    if args.tran[0] == AUTO:
+    if args.tran == AUTO:
         raise UserError(
             f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
         )
@@ -147,42 +180,48 @@ def cases_of_files(args: argparse.Namespace, converted: Path) -> tuple[list[Case
         named_by, folder = others["source"], args.source
     names = name_clips(named_by, folder if folder.is_dir() else None)
     cases = [
-        Case(name, file, source, reference, text, args.tran[0], curve)
+        Case(name, file, source, reference, text, args.tran, curve)
         for name, file, source, reference, text in zip(names, files, *others.values(), texts, strict=True)
     ]
-    return cases, [], find_sounds(args.target) if args.target else []
+    return cases, [], find_sounds(args.target, "target") if args.target else []
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def load_trial(args: argparse.Namespace, name: str, changes: dict | None = None) -> Trial:
-    """Load the converter that the flags describe, with ``changes`` of the parsed flags.
+def refuse_trial(args: argparse.Namespace) -> None:
+    """Raise UserError for flags of a conversion that exclude each other.
 
-    Raises UserError if the F0 predictor that judges is also the network that gives the conversion its F0.
+    So does the F0 predictor that judges, if it is also the network that gives the conversion its F0.
     """
-    from inference.conversion import Pipeline
-    from inference.jobs import AUTO
-    from inference.trial import Trial, fingerprint
-    from modules.f0 import F0_PREDICTORS
+    from inference.model_files import find_generator
 
-    flags = argparse.Namespace(**vars(args) | (changes or {}))
-    inference_main.refuse_idle_flags(flags)
-    if flags.f0_predictor == args.tracker and F0_PREDICTORS[args.tracker].neural:
+    inference_main.refuse_idle_flags(argparse.Namespace(**vars(args) | {"tran": [args.tran]}))
+    if args.f0_predictor == args.tracker and F0_PREDICTORS[args.tracker].neural:
         raise UserError(
             f"{args.tracker} gives the conversion its F0, so it cannot judge it; take another {option('tracker')}"
         )
-    conversion = inference_main.read_conversion(flags)
-    pipeline = Pipeline(flags.nsf_hifigan_enhance, flags.shallow_diffusion, flags.only_diffusion, bool(flags.onnx))
+    if not args.only_diffusion:
+        find_generator(args.model_path, args.config_path)
+
+
+def load_trial(args: argparse.Namespace) -> Trial:
+    """Load the converter that the flags describe. Raises UserError as ``refuse_trial``."""
+    from inference.conversion import Pipeline
+    from inference.jobs import AUTO
+    from inference.trial import Trial, fingerprint
+
+    refuse_trial(args)
+    conversion = inference_main.read_conversion(args)
+    pipeline = Pipeline(args.nsf_hifigan_enhance, args.shallow_diffusion, args.only_diffusion)
     pipeline.refuse_missing(conversion)
-    svc = inference_main.load_models(flags)
-    shift = flags.tran[0]
-    chosen = {"spk": flags.spk[0] if flags.spk else svc.voices.only()} | ({} if shift == AUTO else {"tran": shift})
+    svc = inference_main.load_models(args)
+    chosen = {"spk": args.spk or svc.voices.only()} | ({} if args.tran == AUTO else {"tran": args.tran})
     conversion = dataclasses.replace(conversion, **chosen)
-    known = vars(inference_main.build_parser().parse_args(["-n", "-"]))
-    settings = {key: getattr(flags, key) for key in known if key not in NO_SETTINGS}
-    key = fingerprint(settings | {"dtype": svc.dtype}, [*svc.files(), flags.f0_in])
-    return Trial(name, svc, conversion, key, shift == AUTO)
+    settings = {key: getattr(args, key) for key in conversion_settings() if key not in NO_SETTINGS}
+    settings |= {"dtype": svc.dtype, "device": svc.device.type, "version": VERSION}
+    key = fingerprint(settings, [*svc.files(conversion), args.f0_in])
+    return Trial(svc, conversion, key, args.tran == AUTO)
 
 
 def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list[Path], list[Path]]:
@@ -208,7 +247,11 @@ def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list
         validation = training = []
     own = [path for path in validation if path.parent.name == speaker]
     songs = songs or [path for path in validation if path.parent.name != speaker] or own
-    targets = find_sounds(args.target) if args.target else [path for path in training if path.parent.name == speaker]
+    targets = (
+        find_sounds(args.target, "target")
+        if args.target
+        else [path for path in training if path.parent.name == speaker]
+    )
     return songs, own, targets
 
 
@@ -224,8 +267,7 @@ def cases_of_model(args: argparse.Namespace, trial: Trial) -> tuple[list[Case], 
     converted = to_itself.convert([path for path in own if path not in songs], folder)
     names = name_clips([one.song for one in converted])
     of_itself = [
-        Case(name, one.path, one.song, one.song, None, 0, one.curve)
-        for name, one in zip(names, converted, strict=True)
+        Case(name, one.path, one.song, one.song, None, 0, one.curve) for name, one in zip(names, converted, strict=True)
     ]
     return cases, of_itself, targets
 
@@ -251,7 +293,29 @@ def as_cases(args: argparse.Namespace, converted: Sequence[Converted], own: Sequ
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
-def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
+def read_entry(args: argparse.Namespace, entry: str) -> argparse.Namespace | None:
+    """Return the flags of an entry of --compare, with those that all have; None for a folder.
+
+    Raises UserError if there is no such model, and for flags that are not settings of its conversion.
+    """
+    if Path(entry).is_dir():
+        return None
+    words = [entry] if Path(entry).is_file() else shlex.split(entry, posix=os.name != "nt")
+    try:
+        parser = _EntryParser()
+        for word in words:
+            if re.match(r"-[^\d.]", word) and word.partition("=")[0] not in parser._option_string_actions:
+                raise UserError(f"{word} is no setting of one conversion; give it for all, outside of the quotes")
+        flags = parser.parse_args(words, argparse.Namespace(**vars(args)))
+        if Path(flags.model_path).is_dir():
+            raise UserError("a folder has no settings; name it alone")
+        refuse_trial(flags)
+    except UserError as error:
+        raise UserError(f"{option('compare')}: '{entry}': {error}") from None
+    return flags
+
+
+def compare(args: argparse.Namespace) -> int:
     """Judge several folders or models on the same clips, and print what differs from the first beyond chance."""
     from evaluation.case import short_names
     from evaluation.picture import draw_comparison
@@ -259,13 +323,18 @@ def compare(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     results: dict[str, Assessment] = {}
     assessor = songs = own = None
-    for item in args.compare:
+    if len(args.compare) < 2:
+        raise UserError(f"{option('compare')} needs two entries or more; each is compared with the first")
+    entries = [(item, read_entry(args, item)) for item in args.compare]
+    if not any(flags for _, flags in entries):
+        refuse_settings(args)
+    for item, flags in entries:
         name = item if item not in results else f"{item} ({len(results) + 1})"
-        if Path(item).is_dir():
-            cases, _, targets = cases_of_files(args, Path(item))
+        if flags is None:
+            cases, _, targets = cases_of_files(args, Path(item), "compare")
             encoder = None
         else:
-            trial = load_trial(build_parser().parse_args([*argv, "-m", *shlex.split(item)]), name)
+            trial = load_trial(flags)
             if songs is None:
                 songs, own, targets = find_clips(args, trial)
             cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"), own)
@@ -296,7 +365,7 @@ def sweep(args: argparse.Namespace) -> int:
     assessor = songs = own = None
     for variant in variants(Path(args.model_path), str(pick_device(args.device))):
         try:
-            trial = load_trial(args, variant.name, variant.settings)
+            trial = load_trial(argparse.Namespace(**vars(args) | variant.settings))
             if songs is None:
                 songs, own, targets = find_clips(args, trial)
                 assessor = build_assessor(args, targets, trial.svc.voices.encoder)

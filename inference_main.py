@@ -47,14 +47,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("-m", "--model_path", help="generator checkpoint (default: the newest G_*.pth of logs/44k)")
-    add("-c", "--config_path", help="its config (default: the config.json beside the model)")
     add("--onnx", metavar="GRAPH", help="a synthesizer exported by onnx_export.py, in place of -m")
     add("-n", "--clean_names", nargs="+", required=True, metavar="SONG",
         help="names under raw/, or paths; a folder or a pattern such as '*.wav' gives all its audio files")  # fmt: skip
-    add("-t", "--trans", dest="tran", nargs="+", type=_semitones, default=[0], metavar="SEMITONES",
+    add("-t", "--trans", dest="tran", nargs="+", type=semitones, default=[0], metavar="SEMITONES",
         help="shift for each name; fractions allowed; auto: the speaker's octave (default: 0)")  # fmt: skip
     add("-s", "--spk_list", dest="spk", nargs="+", metavar="SPEAKER",
         help="names or ids (default: the model's only one)")  # fmt: skip
+    add_conversion_flags(parser)
+    add("-wf", "--wav_format", default="flac", help="flac, wav, ogg, mp3, ... (%(default)s)")
+    add("-o", "--output_dir", type=Path, default=Path("results"), help="where songs are written (%(default)s)")
+    add("--f0_out", type=Path, metavar="FILE", help="also write the song's F0 as a table: time,f0,voiced")
+    add("--dry_run", action="store_true", help="print what would be converted, and convert nothing")
+    add("-usm", "--use_spk_mix", action="store_true", help="mix speakers over the song as spkmix.py defines")
+    return parser
+
+
+def add_conversion_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the settings of one conversion: the model's other files and the fields of Conversion."""
+    add = parser.add_argument
+    add("-c", "--config_path", help="its config (default: the config.json beside the model)")
     add("-a", "--auto_predict_f0", action="store_true", help="let the model predict the pitch; for speech, not songs")
     add("-f0p", "--f0_predictor", metavar="KEY",
         help=f"{list_predictors()}; outside of these F0 is wrong or missing (%(default)s)")  # fmt: skip
@@ -72,16 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("-ns", "--noice_scale", type=float, help="noise in the voice: articulation against quality (%(default)s)")
     add("-lea", "--loudness_envelope_adjustment", type=float, metavar="SHARE",
         help="1: the output's loudness, 0: the song's (%(default)s)")  # fmt: skip
-    add("-wf", "--wav_format", default="flac", help="flac, wav, ogg, mp3, ... (%(default)s)")
     add("-d", "--device", help="cpu, cuda, cuda:1, mps (default: the fastest available)")
     add("--precision", choices=PRECISIONS, default="auto",
         help="of decoder and encoder; auto: the fastest without audible error (%(default)s)")  # fmt: skip
     add("--seed", type=int, help="of all random numbers; the same seed gives the same song (%(default)s)")
-    add("-o", "--output_dir", type=Path, default=Path("results"), help="where songs are written (%(default)s)")
-    add("--f0_out", type=Path, metavar="FILE", help="also write the song's F0 as a table: time,f0,voiced")
     add("--f0_in", type=Path, metavar="FILE",
         help="take F0 from such a table; -t shifts it; points may be seconds apart")  # fmt: skip
-    add("--dry_run", action="store_true", help="print what would be converted, and convert nothing")
     add("--max_segment", type=_seconds, metavar="S",
         help="seconds that the encoder processes at once (default: 60, less if little memory is free)")  # fmt: skip
     add("--cache", dest="cache_folder", type=Path, metavar="DIR",
@@ -89,7 +97,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_timbre_flags(parser.add_argument_group("timbre"))
     add_diffusion_flags(parser.add_argument_group("diffusion and enhancer"))
     parser.set_defaults(**DEFAULTS)
-    return parser
 
 
 def add_timbre_flags(group: argparse._ArgumentGroup) -> None:
@@ -101,7 +108,6 @@ def add_timbre_flags(group: argparse._ArgumentGroup) -> None:
     add("-fr", "--feature_retrieval", action="store_true", help="use feature retrieval in place of clusters")
     add("--nprobe", type=_lists, default=1, metavar="N",
         help="lists to search: more find nearer neighbours; auto: enough for 95%% (%(default)s)")  # fmt: skip
-    add("-usm", "--use_spk_mix", action="store_true", help="mix speakers over the song as spkmix.py defines")
 
 
 def add_diffusion_flags(group: argparse._ArgumentGroup) -> None:
@@ -243,7 +249,7 @@ def refuse_idle_flags(args: argparse.Namespace) -> None:
         raise UserError("--nprobe is a setting of the retrieval; give -fr and -cr too")
 
 
-def _semitones(text: str) -> float | str:
+def semitones(text: str) -> float | str:
     """Parse a value of -t; whole numbers become int, for the names of results. Raises ArgumentTypeError."""
     if text == AUTO:
         return text

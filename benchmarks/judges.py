@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = {}
     print(f"{'':10s}{'load, s':>9s}{'ten clips, s':>14s}{'processor, s':>14s}{'memory, MiB':>13s}")
     for key in (NOTHING, SIGNALS, SHIFT, *JUDGES):
+        if key in JUDGES.rows and JUDGES[key].missing():
+            print(f"{key:10s}  not installed: {JUDGES[key].install}", flush=True)
+            continue
         run = subprocess.run(
             [sys.executable, __file__, "--one", key, *speech], capture_output=True, text=True, check=True
         )
@@ -65,7 +68,7 @@ def read_clips(speech: Path | None) -> list[np.ndarray]:
 
     length = SECONDS * RATE
     if speech:
-        audio = np.concatenate([Sound.read(path).audio for path in find_sounds(speech)])
+        audio = np.concatenate([Sound.read(path).audio for path in find_sounds(speech, "speech")])
         audio = np.tile(audio, -(-CLIPS * length // len(audio)))
     else:
         from demonstration.singer import DARK, random_phrase, sing

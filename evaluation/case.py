@@ -52,8 +52,8 @@ class Case:
     def excerpts(self) -> list[Excerpt]:
         """Read the sounds, cut into excerpts of equal length if the converted one is longer than 20 seconds.
 
-        With a text nothing is cut. Raises UserError as ``read_audio``, and if the source or the reference is more than a
-        second longer or shorter than the converted sound.
+        With a text nothing is cut. Raises UserError as ``read_audio``, and if the source or the reference is more than
+        a second longer or shorter than the converted sound.
         """
         sounds = {
             role: Sound.read(path)
@@ -109,10 +109,10 @@ class Excerpt:
     start: float = 0.0
 
 
-def find_sounds(path: Path) -> list[Path]:
+def find_sounds(path: Path, name: str) -> list[Path]:
     """Return a file, or the sounds of a folder and the folders within it, sorted.
 
-    Raises UserError if there is none.
+    ``name`` is the setting of the path. Raises UserError if there is none.
     """
     from modules.audio import ffmpeg
 
@@ -125,7 +125,7 @@ def find_sounds(path: Path) -> list[Path]:
         if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
     )
     if not found:
-        raise UserError(f"{path} is no sound file and no folder with sound files")
+        raise UserError(f"{option(name)}: {path} is no sound file and no folder with sound files")
     return found
 
 
@@ -161,7 +161,7 @@ def partners(converted: Sequence[Path], path: Path, name: str) -> list[Path]:
 
     A file belongs to all; of a folder see ``pair``. Raises UserError for a file without a partner.
     """
-    others = find_sounds(path)
+    others = find_sounds(path, name)
     return others * len(converted) if path.is_file() else pair(converted, others, name)
 
 

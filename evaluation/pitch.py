@@ -63,8 +63,9 @@ def compare(made: Contour, real: Contour) -> dict[str, float]:
     ``f0_correlation``: Pearson's, of ln F0; ``f0_cents``: RMSE in cents; ``f0_median_cents``: median absolute
     difference, which single octave errors do not change. All three are over the frames voiced in both, and left out if
     these are fewer than ten; the first also for a constant pitch. ``vuv_f1``: F1 score of the voiced frames.
-    ``periodicity_error``: RMSE over the frames voiced in either. Definitions as in Morrison et al., "Chunked
-    autoregressive GAN for conditional waveform synthesis" (2022), except for the source of the periodicity.
+    ``periodicity_error``: RMSE over the frames voiced in either. RMSE in cents and F1 are as in Morrison et al.,
+    "Chunked autoregressive GAN for conditional waveform synthesis" (2022); its periodicity comes from a network and is
+    compared over all frames.
     """
     frames = min(len(made.f0), len(real.f0))
     voiced_made, voiced_real = made.voiced[:frames], real.voiced[:frames]

@@ -20,11 +20,18 @@ def table(result: Assessment) -> str:
         cells = [_with_interval(metric, result.columns[keys[0]], name)]
         cells += [metric.text(result.columns[key].mean(name)) for key in keys[1:]]
         rows.append([f"  {metric.label}", *cells])
-    count = len(result.clips)
-    foot = f"{count} clip{'s' if count != 1 else ''}, {result.seconds:.0f} s"
-    if count >= LEAST_VALUES:
+    foot = _size(result)
+    if len(result.clips) >= LEAST_VALUES:
         foot += "; in brackets the 95 % interval over clips"
     return "\n".join([_aligned(rows), foot, *result.notes])
+
+
+def _size(result: Assessment) -> str:
+    return f"{_clips(len(result.clips))}, {result.seconds:.0f} s"
+
+
+def _clips(count: int) -> str:
+    return "1 clip" if count == 1 else f"{count} clips"
 
 
 def _with_headings(columns) -> list[tuple[str, Metric, str | None]]:
@@ -85,7 +92,8 @@ def differences(first: Assessment, second: Assessment, others: int = 1) -> dict[
     """Return by how much the second conversion's figures exceed the first one's, over the clips of the same name.
 
     Figures of which 0 is best are compared without their sign. The intervals are wider the more figures are compared
-    (``paired_difference``), of as many ``others`` as are compared with the first. Raises ValueError if two clips of an assessment have the same name.
+    (``paired_difference``), of as many ``others`` as are compared with the first.
+    Raises ValueError if two clips of an assessment have the same name.
     """
     if any(len(set(one.clips)) < len(one.clips) for one in (first, second)):
         raise ValueError("two clips have the same name")
@@ -108,7 +116,7 @@ def comparison_table(names: Sequence[str], results: Sequence[Assessment]) -> str
     for name, metric, heading in _with_headings(result.columns[CONVERTED] for result in results):
         rows += [[heading]] if heading else []
         rows.append([f"  {metric.label}", *(metric.text(result.columns[CONVERTED].mean(name)) for result in results)])
-    lines = [_aligned(rows), f"{len(results[0].clips)} clips, {results[0].seconds:.0f} s"]
+    lines = [_aligned(rows), _size(results[0])]
     for name, result in zip(names[1:], results[1:], strict=True):
         lines += _verdict(names[0], name, differences(results[0], result, len(results) - 1))
     return "\n".join([*lines, *dict.fromkeys(note for result in results for note in result.notes)])
@@ -128,10 +136,10 @@ def _verdict(first: str, second: str, found: dict[str, Interval]) -> list[str]:
         )
     count = max((between.count for between in found.values()), default=0)
     if not beyond:
-        lines.append(f"  no figure differs beyond chance ({count} clips)")
+        lines.append(f"  no figure differs beyond chance ({_clips(count)})")
     else:
         lines.append(
-            f"  {len(found) - len(beyond)} of {len(found)} figures do not differ beyond chance ({count} clips)"
+            f"  {len(found) - len(beyond)} of {len(found)} figures do not differ beyond chance ({_clips(count)})"
         )
     if count < LEAST_VALUES:
         lines.append("  fewer than six clips cannot show a difference beyond chance; judge more")
@@ -165,7 +173,5 @@ def sweep_table(results: Mapping[str, Assessment], speeds: Mapping[str, float]) 
             for name in names
         ]
         rows.append([setting, f"{speeds[setting]:.2f}", *cells])
-    foot = (
-        f"{len(first.clips)} clips, {first.seconds:.0f} s; a star marks what differs from the first row beyond chance"
-    )
+    foot = f"{_size(first)}; a star marks what differs from the first row beyond chance"
     return "\n".join([_aligned(rows), foot, *first.notes])

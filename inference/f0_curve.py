@@ -90,7 +90,8 @@ class F0Log:
 def read_f0_curve(path: str | Path, setting: str = "f0_in") -> F0Curve:
     """Read a table with the columns ``time``, ``f0`` and, optionally, ``voiced``; rows with an F0 of 0 are unvoiced.
 
-    ``setting`` names the path in messages. Raises UserError naming the line if the file is missing, no such table, or its times do not increase.
+    ``setting`` names the path in messages. Raises UserError naming the line if the file is missing, no such table, or
+    its times do not increase.
     """
     what = f"{path} ({option(setting)})"
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.conversion import Conversion
 from inference.f0_curve import F0Curve
 from inference.feature_cache import IN_MEMORY, FeatureCache, content_key
 from inference.voices import Voices
@@ -68,8 +69,8 @@ class FeatureExtractor:
     ):
         self.voices, self.device, self.pretrain_folder, self.onnx = voices, device, Path(pretrain_folder), onnx
         self.half = half
-        self.encoder, file = self._build_encoder()
-        self._encoder_identity = voices.encoder, half, _identity(file)
+        self.encoder, self._encoder_file = self._build_encoder()
+        self._encoder_identity = voices.encoder, half, _identity(self._encoder_file)
         self._units = FeatureCache(cache_folder, IN_MEMORY if keep_units else 0)
         self._f0 = FeatureCache(cache_folder, F0_IN_MEMORY)
         self._predictors: dict[tuple[str, float], Callable] = {}
@@ -143,6 +144,13 @@ class FeatureExtractor:
             else:
                 self._predictors[key, threshold] = build_f0_predictor(key, *settings, self.pretrain_folder)
         return self._predictors[key, threshold]
+
+    def files(self, conversion: Conversion) -> list[Path]:
+        """Return the files of the encoder and of the conversion's F0 predictor, without those that need none."""
+        files = [self._encoder_file]
+        if conversion.f0_curve is None:
+            files.append(self.predictor(conversion.f0_predictor, conversion.cr_threshold).weight)
+        return [path for path in files if path]
 
     def _build_encoder(self) -> tuple[SpeechEncoder, Path | None]:
         """Build the encoder; returns it with its graph or weight file."""

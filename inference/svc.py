@@ -125,8 +125,8 @@ class Svc:
         if self.refiner:
             self.refiner.check_voices(self.voices)
         elif nsf_hifigan_enhance:
-            path = Path(pretrain_folder) / "nsf_hifigan" / "model"
-            vocoder = load_conversion_vocoder(path, self.device, "nsf-hifigan", self.dtype)
+            self._enhancer_file = Path(pretrain_folder) / "nsf_hifigan" / "model"
+            vocoder = load_conversion_vocoder(self._enhancer_file, self.device, "nsf-hifigan", self.dtype)
             self.enhancer = Enhancer(vocoder)
         self.feature_extractor = FeatureExtractor(
             self.voices, self.device, pretrain_folder, onnx, cache_folder, keep_units, self.dtype != torch.float32
@@ -474,10 +474,20 @@ class Svc:
 
     # -- files and memory ---------------------------------------------------------------------------------------------
 
-    def files(self) -> list[Path]:
-        """Return the files that determine a conversion: models, configs, and the timbre's file if it is used."""
-        refiner = (self.refiner.path, self.refiner.config_path) if self.refiner else ()
-        return [Path(path) for path in (self.path, self.config_path, self._timbre_file[0], *refiner) if path]
+    def files(self, conversion: Conversion) -> list[Path]:
+        """Return the files that determine a conversion.
+
+        These are models, configs, vocoders, and those of the encoder, of the F0 predictor and of the timbre that are
+        used. Raises UserError if the predictor's is missing.
+        """
+        found = [self.path, self.config_path, *self.feature_extractor.files(conversion)]
+        if conversion.cluster_infer_ratio:
+            found.append(self._timbre_file[0])
+        if self.refiner:
+            found += [self.refiner.path, self.refiner.config_path, self.refiner.config.vocoder.ckpt]
+        elif self.enhancer:
+            found.append(self._enhancer_file)
+        return [path for path in map(Path, filter(None, found)) if path.is_file()]
 
     @property
     def timbre(self) -> Timbre:

@@ -46,14 +46,12 @@ class Trial:
     """A converter and how it converts.
 
     Attributes:
-        name: in reports.
         svc: the converter.
         conversion: the settings, with a speaker.
         fingerprint: of all that determines the result, beside the song.
         auto_key: the shift is chosen for each song.
     """
 
-    name: str
     svc: Svc
     conversion: Conversion
     fingerprint: str

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from demonstration.singer import DARK, Note, sing
-from evaluate import main
+from evaluate import build_parser, load_trial, main, read_entry
 from evaluation import picture
 from evaluation.assessment import Assessment, Assessor, Column
 from evaluation.case import Excerpt, Sound, find_texts, name_clips, pair, short_names
@@ -218,14 +218,60 @@ def test_wrong_input_is_refused_with_a_sentence(here, model, capsys):
     assert "give one of --converted, -m, --compare" in refused(capsys)
     assert "give one of" in refused(capsys, "--converted", "raw", "-m", str(model))
     assert "--sweep" in refused(capsys, "--converted", "raw", "--sweep")
-    assert "-cr: only a conversion by -m" in refused(capsys, "--converted", "raw", "-cr", "0.5")
+    assert "-cr: only a conversion by a model" in refused(capsys, "--converted", "raw", "-cr", "0.5")
     assert "is no sound file and no folder" in refused(capsys, "--converted", "nowhere")
-    assert "--dry_run, -usm: this has no effect" in refused(capsys, "-m", str(model), "--dry_run", "-usm")
     assert "belongs to --converted" in refused(capsys, "-m", str(model), "--f0", "a.csv")
     clash = refused(capsys, "-m", str(model), "-n", "a", "-s", "alto", "-f0p", "crepe", "--tracker", "crepe")
     assert "it cannot judge it" in clash
     assert "validation clips are not there" in refused(capsys, "-m", str(model), "-s", "alto", "-f0p", "dio")
     assert not OUT.exists()
+
+
+def test_every_entry_of_a_comparison_is_checked_before_the_first_is_judged(here, model, capsys, monkeypatch):
+    monkeypatch.setattr("inference.trial.Trial.convert", lambda *_: pytest.fail("converted"))
+    monkeypatch.setattr("evaluation.assessment.Assessor.assess", lambda *_, **__: pytest.fail("judged"))
+    common = ["-n", "a", "-s", "alto", "-f0p", "dio"]
+    for flag in ("-s tenor", "-n b", "--tracker dio", "-o here", "--target raw", "-usm", "--dry_run", "-t 3"):
+        text = refused(capsys, "--compare", str(model), f"{model} {flag}", *common)
+        assert f"{flag.split()[0]} is no setting of one conversion" in text
+    assert "there is no checkpoint nowhere.pth" in refused(capsys, "--compare", str(model), "nowhere.pth", *common)
+    assert "invalid float value" in refused(capsys, "--compare", str(model), f"{model} -cr much", *common)
+    assert "needs two entries" in refused(capsys, "--compare", str(model), *common)
+    assert "-cr: only a conversion by a model" in refused(capsys, "--compare", "raw", "raw", "-cr", "0.5")
+    assert "a folder has no settings" in refused(capsys, "--compare", "raw", "raw -cr 0.5")
+    (here / "empty").mkdir()
+    assert "--converted: empty is no sound file" in refused(capsys, "--converted", "empty")
+    assert "--compare: empty is no sound file" in refused(capsys, "--compare", "empty", "empty")
+
+
+def test_an_entry_may_have_spaces_and_takes_the_flags_of_all(here, model):
+    spaced = here / "a model.pth"
+    spaced.write_bytes(model.read_bytes())
+    args = build_parser().parse_args(
+        ["--compare", "x", "-f0p", "dio", "-ns", "0.2", "-c", str(model.parent / "config.json")]
+    )
+    flags = read_entry(args, str(spaced))
+    assert (flags.model_path, flags.f0_predictor, flags.noice_scale) == (str(spaced), "dio", 0.2)
+    flags = read_entry(args, f"'{spaced}' -ns 0.3")
+    assert (flags.model_path, flags.f0_predictor, flags.noice_scale) == (str(spaced), "dio", 0.3)
+    assert args.noice_scale == 0.2 and read_entry(args, "raw") is None
+
+
+def test_the_files_of_a_conversion_count_in_its_fingerprint(here, model, monkeypatch):
+    args = build_parser().parse_args(["-m", str(model), "-s", "alto", "-f0p", "dio"])
+    keys = [load_trial(args).fingerprint for _ in range(2)]
+    assert keys[0] == keys[1]
+    monkeypatch.setattr("evaluate.VERSION", "another")
+    keys.append(load_trial(args).fingerprint)
+    weights = here / "weights.pt"
+    monkeypatch.setattr("inference.feature_extractor.FeatureExtractor.files", lambda *_: [weights])
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        trial = load_trial(args)
+        keys.append(trial.fingerprint)
+    assert len(set(keys)) == 4 and set(trial.svc.files(trial.conversion)) == {
+        model, model.with_name("config.json"), weights
+    }  # fmt: skip
 
 
 def test_texts_come_from_a_folder_a_file_or_the_flag(tmp_path):
