@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 log = get_logger("evaluate")
 
-# Flags that do not change what a model sings, or name files, of which the content counts.
+# Settings that do not change a conversion, or name files, of which the content counts.
 NO_SETTINGS = {"device", "cache_folder", "f0_in"}
 NO_SETTINGS |= {"config_path", "cluster_model_path", "diffusion_model_path", "diffusion_config_path"}
 # Flags of inference_main.py that an evaluation does not have, with their values.

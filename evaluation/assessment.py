@@ -178,7 +178,7 @@ class Assessor:
         return figures
 
     def _error_rates(self, sound: Sound, excerpt: Excerpt) -> dict[str, float]:
-        """Compare words and phones with the text, or with what the same recogniser hears in the source."""
+        """Compare words and phones with the text, or with those that the same recogniser finds in the source."""
         if not excerpt.text and (excerpt.source is None or sound is excerpt.source):
             return {}
         figures = {}

@@ -7,8 +7,8 @@ import numpy as np
 F0_FLOOR, F0_CEILING = 50.0, 1100.0  # Hz
 
 
-def move_voice(audio: np.ndarray, sampling_rate: int, semitones: float = 0.0, formants: float = 1.0) -> np.ndarray:
-    """Return a sound (L,) with its pitch moved by ``semitones`` and its formants' frequencies times ``formants``.
+def move_voice(audio: np.ndarray, sampling_rate: int, semitones: float = 0.0) -> np.ndarray:
+    """Return a sound (L,) with its pitch moved by ``semitones``.
 
     M. Morise et al., "WORLD: a vocoder-based high-quality speech synthesis system" (2016), through pyworld. It converts
     without any training, and the pitch alone raises the similarity to a voice of that pitch. A sound shorter than three
@@ -23,14 +23,5 @@ def move_voice(audio: np.ndarray, sampling_rate: int, semitones: float = 0.0, fo
     f0 = pyworld.stonemask(sound, f0, times, sampling_rate)
     envelope = pyworld.cheaptrick(sound, f0, times, sampling_rate)
     aperiodicity = pyworld.d4c(sound, f0, times, sampling_rate)
-    if formants != 1:
-        envelope = np.ascontiguousarray(_stretch(envelope, formants))
-        aperiodicity = np.ascontiguousarray(_stretch(aperiodicity, formants))
     made = pyworld.synthesize(f0 * 2 ** (semitones / 12), envelope, aperiodicity, sampling_rate)
     return np.pad(made, (0, max(0, len(audio) - len(made))))[: len(audio)].astype(np.float32)
-
-
-def _stretch(spectra: np.ndarray, factor: float) -> np.ndarray:
-    """Stretch the frequency axis of (T, bins) by ``factor``; beyond the highest bin its value is repeated."""
-    bins = np.arange(spectra.shape[1])
-    return np.stack([np.interp(bins / factor, bins, spectrum) for spectrum in spectra])

@@ -21,7 +21,7 @@ from modules.registry import Registry, Row
 
 log = get_logger("evaluate")
 
-JUDGE_RATE = 16000  # Hz, of the sounds that judges hear
+JUDGE_RATE = 16000  # Hz, of the sounds that are judged
 JUDGE_PEAK = 0.7  # the judges' opinions depend on the level, so every sound has this peak
 VERSION = 1  # changes when the same sound gives another judgement
 
@@ -137,9 +137,9 @@ class Panel:
         judge = self._load(key)
         if judge is None:
             return None
-        heard = prepare(audio, rate)
-        name = content_key(heard, "judge", VERSION, key, JUDGES[key].versions(), judge.settings)
-        return self.cache.get(name, lambda: judge(heard))
+        sound = prepare(audio, rate)
+        name = content_key(sound, "judge", VERSION, key, JUDGES[key].versions(), judge.settings)
+        return self.cache.get(name, lambda: judge(sound))
 
     def _load(self, key: str) -> Judge | None:
         """Load a judge; one that cannot be loaded becomes missing, with the reason."""
@@ -156,6 +156,6 @@ class Panel:
 
 def prepare(audio: np.ndarray, rate: int) -> np.ndarray:
     """Return (L,) samples at 16 kHz, float32, with the peak that all sounds have before judging."""
-    heard = resample(np.asarray(audio, np.float32), rate, JUDGE_RATE)
-    peak = np.abs(heard).max(initial=0)
-    return heard * np.float32(JUDGE_PEAK / peak) if peak > 0 else heard
+    sound = resample(np.asarray(audio, np.float32), rate, JUDGE_RATE)
+    peak = np.abs(sound).max(initial=0)
+    return sound * np.float32(JUDGE_PEAK / peak) if peak > 0 else sound

@@ -18,7 +18,7 @@ class SpeakerEncoder(Judge):
 
     An opinion is the embedding (256,) of the sound's voice. Silence is cut out by level, not by the package's voice
     activity detector, which is made for speech and cuts out sung notes. The network rates artefacts of a vocoder as
-    another voice, so the ceiling of a model is its target converted to herself.
+    another voice, so the ceiling of a model is its target converted to itself.
     """
 
     def __init__(self):

@@ -16,7 +16,7 @@ NAME = "tiny.en"
 SAME_NETWORK = ("whisper-ppg-tiny.en", "whisper-ppg-tiny")  # speech encoders that are this network, or nearly
 BEAM = 5
 TOKENS = 10, 20  # a second of sound, and beside these: more than anyone speaks, so a loop of words ends
-WINDOW = 30  # seconds that Whisper hears at once
+WINDOW = 30  # seconds that Whisper processes at once
 
 
 class Transcriber(Judge):

@@ -1,4 +1,4 @@
-"""The judges: what is missing is named, and those that are installed hear what is known of a sound."""
+"""The judges: what is missing is named, and those that are installed judge what is known of a sound."""
 
 from __future__ import annotations
 

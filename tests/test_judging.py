@@ -1,4 +1,4 @@
-"""train.eval_judges: the judges listen in another process, and no step waits for them."""
+"""train.eval_judges: the judges run in another process, and no step waits for them."""
 
 from __future__ import annotations
 

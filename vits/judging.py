@@ -50,7 +50,7 @@ class _Validation:
 class ClipJudges:
     """Judges the clips of one validation after the other, each in a process of low priority with one thread.
 
-    A process ends with its validation, so the judges take memory only while they listen. ``encoder`` is the key of the
+    A process ends with its validation, so the judges take memory only while they compute. ``encoder`` is the key of the
     model's speech encoder, which must not judge itself.
     """
 
