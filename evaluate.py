@@ -37,7 +37,7 @@ from modules.version import VERSION
 if TYPE_CHECKING:
     from evaluation.assessment import Assessment, Assessor
     from evaluation.case import Case
-    from inference.trial import Converted, Trial
+    from inference.trial import Trial
 
 log = get_logger("evaluate")
 
@@ -105,12 +105,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep(args)
     if args.compare:
         return compare(args)
-    encoder = None
+    own, encoder = [], None
     if args.converted:
-        cases, own, targets = cases_of_files(args, args.converted)
+        cases, targets = cases_of_files(args, args.converted, "converted")
     else:
-        trial = load_trial(args)
-        cases, own, targets = cases_of_model(args, trial)
+        from inference.trial_cases import as_cases, convert_to_itself, find_clips
+
+        trial, folder = load_trial(args), args.output_dir / "converted"
+        clips = find_clips(trial, args.clean_names, args.target)
+        cases = as_cases(trial.convert(clips.songs, folder), clips.own, args.text, args.reference)
+        own, targets = convert_to_itself(trial, clips, folder), clips.targets
         encoder = trial.svc.voices.encoder
     result = build_assessor(args, targets, encoder).assess(cases, own)
     from evaluation.picture import draw
@@ -152,38 +156,19 @@ def conversion_settings() -> list[str]:
 # -- files and folders -------------------------------------------------------------------------------------------------
 
 
-def cases_of_files(
-    args: argparse.Namespace, converted: Path, name: str = "converted"
-) -> tuple[list[Case], list[Case], list[Path]]:
-    """Pair the converted files with the other ones; returns the cases, no cases of the target, and its recordings."""
-    from evaluation.case import Case, find_sounds, find_texts, name_clips, partners
+def cases_of_files(args: argparse.Namespace, converted: Path, name: str) -> tuple[list[Case], list[Path]]:
+    """Return the cases of converted files, and the target's recordings; ``name`` is the setting of the path."""
+    from evaluation.case import find_sounds, pair_files
     from inference.f0_curve import read_f0_curve
     from inference.jobs import AUTO
 
-    files = find_sounds(converted, name)
-    others = {
-        name: partners(files, path, name) if (path := getattr(args, name)) else [None] * len(files)
-        for name in ("source", "reference")
-    }
-    texts = find_texts(args.text, files) if args.text is not None else [None] * len(files)
-    if args.f0 and len(files) != 1:
-        raise UserError(
-            f"{option('f0')} is the F0 of one song, but {converted} holds {len(files)} sounds; name one of them"
-        )
-    curve = read_f0_curve(args.f0, "f0") if args.f0 else None
     if args.tran == AUTO:
         raise UserError(
             f"{option('tran')} {AUTO} is a model's choice; give the semitones by which the files are shifted"
         )
-    named_by, folder = files, converted
-    if args.source and args.source.is_dir():
-        named_by, folder = others["source"], args.source
-    names = name_clips(named_by, folder if folder.is_dir() else None)
-    cases = [
-        Case(name, file, source, reference, text, args.tran, curve)
-        for name, file, source, reference, text in zip(names, files, *others.values(), texts, strict=True)
-    ]
-    return cases, [], find_sounds(args.target, "target") if args.target else []
+    curve = read_f0_curve(args.f0, "f0") if args.f0 else None
+    cases = pair_files(converted, name, args.source, args.reference, args.text, args.tran, curve)
+    return cases, find_sounds(args.target, "target") if args.target else []
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
@@ -224,72 +209,6 @@ def load_trial(args: argparse.Namespace) -> Trial:
     return Trial(svc, conversion, key, args.tran == AUTO)
 
 
-def find_clips(args: argparse.Namespace, trial: Trial) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the songs to convert, the target's validation clips, and the target's recordings.
-
-    Songs are those of -n, or else the validation clips of other speakers, or else of the target.
-    """
-    from evaluation.case import find_sounds
-    from inference.jobs import find_songs
-    from modules.data.filelist import read_filelist
-
-    songs = list(dict.fromkeys(path for name in args.clean_names for path in find_songs(name).values()))
-    speaker = trial.svc.voices.name_of(trial.conversion.spk)
-    data = trial.svc.config.data if trial.svc.config else None
-    try:
-        validation, training = (read_filelist(path) for path in (data.validation_files, data.training_files))
-    except (UserError, AttributeError):
-        if not songs:
-            raise UserError(
-                f"the model's validation clips are not there; give songs with {option('clean_names')}, or run it in "
-                "the folder that the model was trained in"
-            ) from None
-        validation = training = []
-    own = [path for path in validation if path.parent.name == speaker]
-    songs = songs or [path for path in validation if path.parent.name != speaker] or own
-    targets = (
-        find_sounds(args.target, "target")
-        if args.target
-        else [path for path in training if path.parent.name == speaker]
-    )
-    return songs, own, targets
-
-
-def cases_of_model(args: argparse.Namespace, trial: Trial) -> tuple[list[Case], list[Case], list[Path]]:
-    """Convert the songs and the target's validation clips; returns their cases, and the target's recordings."""
-    from evaluation.case import Case, name_clips
-
-    songs, own, targets = find_clips(args, trial)
-    folder = args.output_dir / "converted"
-    cases = as_cases(args, trial.convert(songs, folder), own)
-    conversion = dataclasses.replace(trial.conversion, tran=0, f0_curve=None)
-    to_itself = dataclasses.replace(trial, conversion=conversion, auto_key=False)
-    converted = to_itself.convert([path for path in own if path not in songs], folder)
-    names = name_clips([one.song for one in converted])
-    of_itself = [
-        Case(name, one.path, one.song, one.song, None, 0, one.curve) for name, one in zip(names, converted, strict=True)
-    ]
-    return cases, of_itself, targets
-
-
-def as_cases(args: argparse.Namespace, converted: Sequence[Converted], own: Sequence[Path]) -> list[Case]:
-    """Return the cases of converted songs; a clip of the target itself (``own``) is what its conversion should be.
-
-    That is so only at the same pitch.
-    """
-    from evaluation.case import Case, find_texts, name_clips, partners
-
-    songs = [one.song for one in converted]
-    texts = find_texts(args.text, songs) if args.text is not None else [None] * len(songs)
-    references = [one.song if one.song in own and one.shift == 0 else None for one in converted]
-    if args.reference:
-        references = partners(songs, args.reference, "reference")
-    return [
-        Case(name, one.path, one.song, reference, text, one.shift, one.curve)
-        for name, one, text, reference in zip(name_clips(songs), converted, texts, references, strict=True)
-    ]
-
-
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
@@ -320,9 +239,10 @@ def compare(args: argparse.Namespace) -> int:
     from evaluation.case import short_names
     from evaluation.picture import draw_comparison
     from evaluation.report import as_json, comparison_table
+    from inference.trial_cases import as_cases, find_clips
 
     results: dict[str, Assessment] = {}
-    assessor = songs = own = None
+    assessor = clips = None
     if len(args.compare) < 2:
         raise UserError(f"{option('compare')} needs two entries or more; each is compared with the first")
     entries = [(item, read_entry(args, item)) for item in args.compare]
@@ -331,13 +251,13 @@ def compare(args: argparse.Namespace) -> int:
     for item, flags in entries:
         name = item if item not in results else f"{item} ({len(results) + 1})"
         if flags is None:
-            cases, _, targets = cases_of_files(args, Path(item), "compare")
+            cases, targets = cases_of_files(args, Path(item), "compare")
             encoder = None
         else:
             trial = load_trial(flags)
-            if songs is None:
-                songs, own, targets = find_clips(args, trial)
-            cases = as_cases(args, trial.convert(songs, args.output_dir / "converted"), own)
+            clips = clips or find_clips(trial, args.clean_names, args.target)
+            converted, targets = trial.convert(clips.songs, args.output_dir / "converted"), clips.targets
+            cases = as_cases(converted, clips.own, args.text, args.reference)
             encoder = trial.svc.voices.encoder
             trial.svc.close()
         assessor = assessor or build_assessor(args, targets)
@@ -358,18 +278,19 @@ def sweep(args: argparse.Namespace) -> int:
     """Judge one model with many settings, and print quality against seconds."""
     from evaluation.report import as_json, sweep_table
     from inference.sweep import variants
+    from inference.trial_cases import as_cases, find_clips
     from modules.device import pick_device
 
     results: dict[str, Assessment] = {}
     speeds: dict[str, float] = {}
-    assessor = songs = own = None
+    assessor = clips = None
     for variant in variants(Path(args.model_path), str(pick_device(args.device))):
         try:
             trial = load_trial(argparse.Namespace(**vars(args) | variant.settings))
-            if songs is None:
-                songs, own, targets = find_clips(args, trial)
-                assessor = build_assessor(args, targets, trial.svc.voices.encoder)
-            converted = trial.convert(songs, args.output_dir / "converted")
+            if clips is None:
+                clips = find_clips(trial, args.clean_names, args.target)
+                assessor = build_assessor(args, clips.targets, trial.svc.voices.encoder)
+            converted = trial.convert(clips.songs, args.output_dir / "converted")
         except UserError as error:
             if not results:
                 raise
@@ -377,7 +298,8 @@ def sweep(args: argparse.Namespace) -> int:
             continue
         trial.svc.close()
         speeds[variant.name] = sum(one.seconds for one in converted) / sum(one.length for one in converted)
-        results[variant.name] = assessor.assess(as_cases(args, converted, own), shifted=False)
+        cases = as_cases(converted, clips.own, args.text, args.reference)
+        results[variant.name] = assessor.assess(cases, shifted=False)
     print(sweep_table(results, speeds))
     write(args, {name: {"seconds_per_second": speeds[name], **as_json(result)} for name, result in results.items()})
     return 0

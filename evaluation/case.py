@@ -188,6 +188,34 @@ def pair(converted: Sequence[Path], others: Sequence[Path], name: str) -> list[P
     return found
 
 
+def pair_files(
+    converted: Path,
+    name: str,
+    source: Path | None = None,
+    reference: Path | None = None,
+    text: str | None = None,
+    shift: float = 0.0,
+    curve: Curve | None = None,
+) -> list[Case]:
+    """Return the cases of a converted file or of a folder of them; ``name`` is the setting of its path.
+
+    ``source`` and ``reference`` are as in ``partners``, ``text`` as in ``find_texts``. Raises UserError as these, and
+    for one ``curve`` with several files.
+    """
+    files = find_sounds(converted, name)
+    if curve and len(files) != 1:
+        raise UserError(
+            f"{option('f0')} is the F0 of one song, but {converted} holds {len(files)} sounds; name one of them"
+        )
+    none: list[None] = [None] * len(files)
+    sources = partners(files, source, "source") if source else none
+    references = partners(files, reference, "reference") if reference else none
+    texts = find_texts(text, files) if text is not None else none
+    named_by, folder = (sources, source) if source and source.is_dir() else (files, converted)
+    names = name_clips(named_by, folder if folder.is_dir() else None)
+    return [Case(*values, shift, curve) for values in zip(names, files, sources, references, texts, strict=True)]
+
+
 def find_texts(text: str, converted: Sequence[Path]) -> list[str]:
     """Return the words of each converted file: of a .txt file, of a folder of such files with the same names, or
     ``text`` itself, for all of them. Raises UserError if a file is missing, no text or without words."""
