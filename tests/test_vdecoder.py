@@ -34,7 +34,7 @@ def test_blocks_of_a_song_equal_one_pass(key):
     torch.testing.assert_close(blocks, whole, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("page", ["README.md", "configs_template/README.md"])
+@pytest.mark.parametrize("page", ["docs/prepare.md", "configs_template/README.md"])
 def test_every_key_is_in_the_row_of_its_setting(page):
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     (row,) = (line for line in lines if line.startswith("| `model.vocoder_name`"))
