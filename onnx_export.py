@@ -12,7 +12,7 @@ Writes  checkpoints/<name>/<name>_SoVits.onnx    with several speakers it takes 
 
 writes all that MoeVoiceStudio needs into its folder: Models/alto.json and Models/alto/, with the diffusion model and
 the index or cluster centres that lie beside the model, hubert/, hifigan/, MelOps.onnx and F0Predictor/ from pretrain/,
-and says what is missing (exit code 1 if MoeVoiceStudio cannot sing with the model). Files there of an earlier export of
+and says what is missing (exit code 1 if MoeVoiceStudio cannot use the model). Files there of an earlier export of
 the model, of an index or a diffusion model that it no longer has, are deleted.
 
 Other models, one at a time; --out names another output:

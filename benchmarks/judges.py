@@ -5,7 +5,7 @@
 
 The clips are recordings of ``--speech``, repeated and cut to ten seconds, or without it songs of a synthetic singer.
 Each judge, and the figures that need none, runs in a process of its own. "Load" includes the import of its packages;
-"memory" is the process's peak less that of a process with the same clips and no judge. The last line is JSON.
+"memory" is the peak above a process that holds the same clips and no judge. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def measure_blocks(svc: Svc, song: np.ndarray, predictor: str, blocks: list[floa
 def measure_decoder(svc: Svc, song: np.ndarray, block: int = 9) -> dict[int, float]:
     """Print and return the error in dB of the newest frame of a block by the decoder's look-ahead in frames.
 
-    The latent is that of the whole song.
+    Computes the latent over the whole song.
     """
     net, dec = svc.synthesizer, svc.synthesizer.dec
     features = svc.feature_extractor.extract(torch.from_numpy(song), "pm", 0.05)

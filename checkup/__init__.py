@@ -1,1 +1,1 @@
-"""What doctor.py checks: the machine, the weight files, and every stage of a project. Nothing here changes a file."""
+"""Check the machine, the weight files and every stage of a project, for doctor.py, without changing a file."""

@@ -47,7 +47,7 @@ class HostFolder:
         pretrain: the folder of weight files. A graph there is copied if its weight file is missing.
         precision: of all graphs.
         optional: what is not there, and the host can do without.
-        missing: why the host cannot sing.
+        missing: why the host cannot use the model.
     """
 
     folder: Path
@@ -150,7 +150,7 @@ class HostFolder:
             export_vocoder(path, out, kind, self.precision, self.folder / FILE)
         else:
             fetch = "'python download_pretrain.py --vocoder' fetches it"
-            self.optional.append(f"no vocoder, without which diffusion does not sing ({path}; {fetch})")
+            self.optional.append(f"no vocoder, without which diffusion gives no sound ({path}; {fetch})")
 
     def _lay_f0_networks(self) -> None:
         for key in GRAPHS:
@@ -176,7 +176,7 @@ class HostFolder:
             copy(made, out)
         else:
             where = f"{self.pretrain / row.weight}; 'python download_pretrain.py --encoder {key}' fetches it"
-            self.missing.append(f"missing: the speech encoder '{key}', without which the host cannot sing ({where})")
+            self.missing.append(f"missing: the speech encoder '{key}', without which the host cannot convert ({where})")
 
 
 def copy(source: Path, target: Path) -> None:

@@ -262,7 +262,7 @@ def test_what_is_missing_is_named_and_the_rest_is_laid(root, caplog):
         "optional: no index or cluster centres (feature_and_index.pkl or kmeans_10000.pt in checkpoints/alto)",
         "optional: no diffusion model (model_<step>.pt and config.yaml in checkpoints/alto or "
         "checkpoints/alto/diffusion)",
-        "optional: no vocoder, without which diffusion does not sing (pretrain/nsf_hifigan/model; "
+        "optional: no vocoder, without which diffusion gives no sound (pretrain/nsf_hifigan/model; "
         "'python download_pretrain.py --vocoder' fetches it)",
         "optional: no pitch network RMVPE.onnx (pretrain/rmvpe.pt; "
         "'python download_pretrain.py --f0 rmvpe' fetches it)",
@@ -277,7 +277,7 @@ def test_what_is_missing_is_named_and_the_rest_is_laid(root, caplog):
 @pytest.mark.parametrize(
     ("encoder", "size", "clause"),
     [
-        ("vec256l9", 256, "missing: the speech encoder 'vec256l9', without which the host cannot sing"),
+        ("vec256l9", 256, "missing: the speech encoder 'vec256l9', without which the host cannot convert"),
         ("mfcc", 72, "MoeVoiceStudio cannot run this model: the speech encoder 'mfcc' has no graph"),
         ("vec256l9", 99, "checkpoints/alto/config.json: the speech encoder vec256l9 gives 256"),
     ],
